@@ -1,0 +1,14 @@
+"""Files that ship with the package: the bundled checkpoint and two videos."""
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+TINY_MODEL = _HERE / "tiny"
+"""Directory of the bundled checkpoint (see ``ATTRIBUTION.md`` beside it)."""
+
+DEMO_VIDEO = _HERE / "videos" / "scenes.mp4"
+"""Generated demo video: scenes with moving coloured objects."""
+
+REAL_VIDEO = _HERE / "videos" / "concert.mp4"
+"""A real clip (licence and origin in ``ATTRIBUTION.md``)."""
