@@ -1,0 +1,27 @@
+"""Which visual tokens to keep: greedy MAP of a determinantal point process, segment by segment.
+
+Pure tensors: nothing here knows a model or the rest of the package. :func:`select_tokens` is the public
+entry; :func:`select_in_segments` is the same for one sample whose segments are planned already, and
+:func:`greedy_map` takes a ready kernel matrix.
+"""
+
+from framefusion.selection.api import (
+    BACKENDS,
+    greedy_map,
+    select_in_segments,
+    select_tokens,
+    warm_up,
+)
+from framefusion.selection.plan import Budgets, Segment, make_segment, split_total
+
+__all__ = [
+    "BACKENDS",
+    "Budgets",
+    "Segment",
+    "greedy_map",
+    "make_segment",
+    "select_in_segments",
+    "select_tokens",
+    "split_total",
+    "warm_up",
+]

@@ -1,0 +1,264 @@
+"""The public selection functions: check the arguments, choose a backend, put the segments' results
+together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from framefusion.selection import gram_schmidt, reference, torch_backend
+from framefusion.selection import validation as check
+from framefusion.selection.gram import (
+    BUCKET_BYTES_ACCELERATOR,
+    BUCKET_BYTES_CPU,
+    NonFiniteFeaturesError,
+    make_buckets,
+)
+from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
+from framefusion.selection.plan import Budgets, Segment, plan_segments
+
+BACKENDS = ("auto", "torch", "numba", "reference")
+
+LONG_SEGMENT = 4096
+"""Segments of more tokens than this go through pivoted Gram–Schmidt: their Gram matrix would exceed 64 MiB in
+float32."""
+
+
+@torch.no_grad()
+def select_tokens(
+    features: Tensor,
+    relevance: Tensor | None = None,
+    segments: Tensor | Sequence[int] | None = None,
+    budgets: Budgets | Sequence[Any] | None = None,
+    *,
+    backend: str = "auto",
+    exhausted: str = "fill",
+    check_finite: bool | None = None,
+) -> Tensor | list[Tensor]:
+    """Select visual tokens by greedy MAP of a determinantal point process in each temporal segment.
+
+    Per segment S the kernel is ``L[i, j] = r[i] · cos(X[i], X[j]) · r[j]`` over the tokens of S (Chen, Zhang
+    & Zhou 2018, "Fast Greedy MAP Inference for Determinantal Point Process"). Products are accumulated in
+    float32 (float64 for float64 features). Ties go to the lowest index. The same input gives bitwise the same
+    output on one backend, whatever the batch around it.
+
+    Args:
+        features: (N, D) or (B, N, D), float16, bfloat16, float32 or float64: one row per token in sequence
+            order. Rows outside every segment are not read.
+        relevance: (N,) or (B, N) importance ≥ 0 of each token, any float dtype; None is uniform relevance.
+        segments: (N,) or (B, N) integer segment ids ≥ 0, in any order; −1 marks tokens outside every segment.
+            None is one segment 0. Read on the host: pass a CPU tensor to avoid a device synchronisation.
+        budgets: tokens to keep. A mapping from segment id to count: the result follows its order, segments it
+            does not name keep nothing, and an id that does not occur is an empty segment. A sequence: one
+            count per segment id that occurs in ``segments``, ascending. An integer: the total of a sample,
+            split over its segments by largest remainder over their lengths, ties to the lower id. For a
+            batch, a sequence of B such mappings or sequences gives each sample its own. Counts above a
+            segment's length keep all of it.
+        backend: "numba" (CPU only; compiled at the first call, see :func:`warm_up`), "torch" (any device),
+            "reference" (textbook float64 on the full N × N matrix, at most 8,192 tokens) or "auto": numba on
+            the CPU, torch elsewhere. With any but "reference", segments of more than 4,096 tokens use pivoted
+            Gram–Schmidt.
+        exhausted: a candidate is exhausted when its gain falls to ``64 · eps · r[i]²`` (``eps`` of the
+            accumulation dtype): a duplicate, a zero vector, or a token in the span of the chosen ones. When
+            all candidates of a segment are, "fill" gives the rest of the budget to the remaining tokens by
+            relevance, then by index, and "stop" returns fewer tokens.
+        check_finite: check for NaN and Inf, and rescale rows whose squares leave the accumulation dtype. None
+            checks on the CPU only, because elsewhere it forces a synchronisation. Unchecked bad rows count as
+            zero vectors.
+
+    Returns:
+        (K,) int64 on the features' device, indices into the N tokens: greedy order within a segment, segments
+        in the order of the budgets. A list of B such tensors for (B, N, D).
+
+    Raises:
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: an argument has the wrong shape, range or choice, or holds NaN or Inf (named with its
+            position).
+    """
+    features = check.check_features(features)
+    check.check_choice(backend, "backend", BACKENDS)
+    check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
+    if check_finite is None:
+        check_finite = features.device.type == "cpu"
+    shape = features.shape[:-1]
+    batched = features.dim() == 3
+    relevance = check.check_relevance(relevance, shape, check_finite)
+    ids = check.check_segments(segments, shape)
+    plans = [plan_segments(row, *b) for row, b in zip(ids, check.check_budgets(budgets, ids, batched), strict=True)]
+    if not batched:
+        return select_in_segments(
+            features, relevance, plans[0], backend=backend, exhausted=exhausted, check_finite=check_finite
+        )
+    selected = []
+    for b, plan in enumerate(plans):
+        try:
+            kept = _select(
+                features[b],
+                None if relevance is None else relevance[b],
+                plan,
+                backend,
+                exhausted,
+                check_finite,
+            )
+        except NonFiniteFeaturesError:
+            _raise_non_finite(features[b], plan, (b,))
+        selected.append(kept)
+    return selected
+
+
+@torch.no_grad()
+def select_in_segments(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    *,
+    backend: str = "auto",
+    exhausted: str = "fill",
+    check_finite: bool | None = None,
+) -> Tensor:
+    """:func:`select_tokens` for one sample whose segments are planned already; checks nothing but NaN and
+    Inf.
+
+    Args:
+        features: (N, D).
+        relevance: (N,) on any device, or None.
+        segments: :class:`Segment` for each segment, in the order of the result; see :func:`make_segment`.
+        backend, exhausted, check_finite: as in :func:`select_tokens`.
+
+    Returns:
+        (K,) int64 on the features' device.
+    """
+    if check_finite is None:
+        check_finite = features.device.type == "cpu"
+    try:
+        return _select(features, relevance, segments, backend, exhausted, check_finite)
+    except NonFiniteFeaturesError:
+        _raise_non_finite(features, segments, ())
+
+
+def _select(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    backend: str,
+    exhausted: str,
+    check_finite: bool,
+) -> Tensor:
+    early_stop = exhausted == "stop"
+    if relevance is not None:
+        relevance = relevance.detach().to(features.device, torch.float64)
+    features = features.detach()
+    if backend == "reference":
+        for segment in segments:
+            if not bool(torch.isfinite(features[segment.rows.to(features.device)]).all()):
+                raise NonFiniteFeaturesError
+        kept = reference.select(features, relevance, segments, early_stop)
+    else:
+        select_bucket = _bucket_function(backend, features.device)
+        kept = [torch.empty(0, dtype=torch.int64, device=features.device) for _ in segments]
+        on_cpu = features.device.type == "cpu"
+        buckets = make_buckets(
+            segments,
+            features.shape[1],
+            accumulation_dtype(features.dtype).itemsize,
+            BUCKET_BYTES_CPU if on_cpu else BUCKET_BYTES_ACCELERATOR,
+        )
+        for bucket in buckets:
+            if bucket.width > LONG_SEGMENT:
+                results = [
+                    gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite)
+                    for segment in bucket.segments
+                ]
+            else:
+                results = select_bucket(features, relevance, bucket, early_stop, check_finite)
+            for place, rows in zip(bucket.places, results, strict=True):
+                kept[place] = rows
+    return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=features.device)
+
+
+def _bucket_function(backend: str, device: torch.device) -> Any:
+    if backend == "numba" and device.type != "cpu":
+        raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
+    if backend == "torch" or device.type != "cpu":
+        return torch_backend.select_bucket
+    # Numba takes half a second to import; only those who select on the CPU pay for it.
+    from framefusion.selection import numba_backend
+
+    return numba_backend.select_bucket
+
+
+def _raise_non_finite(features: Tensor, segments: Sequence[Segment], prefix: tuple[int, ...]) -> NoReturn:
+    rows = torch.cat([s.rows for s in segments if s.count > 0]).sort().values.to(features.device)
+    row, column = check.first_true(~torch.isfinite(features[rows]))
+    position = (*prefix, int(rows[row]), column)
+    check.raise_not_finite("features", features[int(rows[row]), column].item(), position)
+
+
+def warm_up(dtype: torch.dtype = torch.float32) -> None:
+    """Compile the Numba backend for features of ``dtype`` ahead of its first use; half precision uses float32."""
+    from framefusion.selection import numba_backend
+
+    numba_backend.warm_up(accumulation_dtype(dtype))
+
+
+@torch.no_grad()
+def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str = "auto") -> Tensor:
+    """Greedy MAP of a determinantal point process with a given kernel matrix.
+
+    Args:
+        kernel: (n, n) symmetric positive semidefinite matrix, any float dtype; half precision is computed in
+            float32.
+        k: tokens to pick, at least 0; at most n are returned.
+        exhausted: "fill" picks exactly min(k, n), the rest by descending diagonal, then by index; "stop"
+            returns fewer when every candidate is exhausted, see :func:`select_tokens`.
+        backend: "auto", "torch", "numba" or "reference", as in :func:`select_tokens`.
+
+    Returns:
+        (min(k, n),) int64 on the kernel's device, greedy order.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type, shape or range, or the kernel holds NaN or
+            Inf.
+    """
+    if not isinstance(kernel, Tensor):
+        raise TypeError(f"kernel must be a torch.Tensor, got {type(kernel).__name__}")
+    if kernel.dtype not in check.FEATURE_DTYPES:
+        raise TypeError(f"kernel must have a float dtype, got {kernel.dtype}")
+    if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"kernel must be a square matrix (n, n), got shape {tuple(kernel.shape)}")
+    check.check_choice(backend, "backend", BACKENDS)
+    check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
+    n = kernel.shape[0]
+    k = min(check.check_count(k, "k"), n)
+    check.check_finite(kernel, "kernel")
+    diagonal = kernel.diagonal()
+    if bool((diagonal < 0).any()):
+        (position,) = check.first_true(diagonal < 0)
+        raise ValueError(f"kernel must have a diagonal >= 0, got {diagonal[position].item():g} at position {position}")
+    if k == 0:
+        return torch.empty(0, dtype=torch.int64, device=kernel.device)
+    dtype = accumulation_dtype(kernel.dtype)
+    kernel, diagonal = kernel.detach().to(dtype), diagonal.detach().to(dtype)
+    length, count = torch.tensor([n]), torch.tensor([k])
+    picks = _greedy_on_kernel(kernel, diagonal, length, count, backend)
+    if exhausted == "stop":
+        return picks[picks >= 0]
+    filled = fill_exhausted(picks[None], diagonal[None], length.to(kernel.device), count.to(kernel.device))
+    return filled[0]
+
+
+def _greedy_on_kernel(kernel: Tensor, diagonal: Tensor, length: Tensor, count: Tensor, backend: str) -> Tensor:
+    """(k,) greedy picks, −1 once exhausted."""
+    if backend == "reference":
+        threshold = reference.EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
+        chosen = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
+        return torch.tensor(chosen + [-1] * (int(count) - len(chosen)), device=kernel.device)
+    if _bucket_function(backend, kernel.device) is torch_backend.select_bucket:
+        return torch_backend.greedy_map(kernel[None], diagonal[None].contiguous(), int(count))[0]
+    from framefusion.selection import numba_backend
+
+    diagonal = diagonal[None].contiguous()
+    return numba_backend.greedy_map(kernel[None].contiguous(), torch.ones_like(diagonal), diagonal, length, count)[0]

@@ -1,0 +1,114 @@
+"""Greedy MAP of one long segment without a Gram matrix: pivoted Gram–Schmidt on the rows ``v[i] = r[i] · X[i]
+/ ‖X[i]‖``.
+
+With ``q`` the orthonormal directions of the chosen rows, ``(v[i] · q[t])`` is the ``e[i]`` of the incremental
+Cholesky, so the gains are ``d²[i] = r[i]² − Σ_t (v[i] · q[t])²``. Memory beyond the features is O(k·D + N),
+time O(k·N·D + k²·D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from framefusion.selection.gram import NonFiniteFeaturesError, aligned
+from framefusion.selection.numerics import (
+    accumulation_dtype,
+    exhaustion_threshold,
+    fill_exhausted,
+    normalise_relevance,
+    safe_square_range,
+    scale_by_peak,
+)
+from framefusion.selection.plan import Segment
+
+CHUNK_BYTES = 16 << 20
+"""Rows are converted, gathered or rescaled in chunks of at most this many bytes."""
+
+
+class _Rows:
+    """The rows of one segment in the accumulation dtype, a chunk at a time; views where nothing has to
+    change."""
+
+    def __init__(self, features: Tensor, segment: Segment) -> None:
+        self.features = features
+        self.segment = segment
+        self.dtype = accumulation_dtype(features.dtype)
+        self.rows = segment.rows.to(features.device)
+        self.rescale = False
+        self.chunk = max(1, CHUNK_BYTES // (features.shape[1] * self.dtype.itemsize))
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for begin in range(0, len(self.segment), self.chunk):
+            part = slice(begin, min(begin + self.chunk, len(self.segment)))
+            yield part, self[part]
+
+    def __getitem__(self, part: slice) -> Tensor:
+        if self.segment.start is not None:
+            x = self.features[self.segment.start + part.start : self.segment.start + part.stop]
+        else:
+            x = self.features.index_select(0, self.rows[part])
+        x = aligned(x.to(self.dtype))
+        return scale_by_peak(x, x.abs().amax(dim=1, keepdim=True)) if self.rescale else x
+
+    def row(self, index: Tensor) -> Tensor:
+        """One row (D,) at a 0-dimensional device index, without reading the index on the host."""
+        x = self.features.index_select(0, self.rows.index_select(0, index.view(1))).to(self.dtype)
+        return (scale_by_peak(x, x.abs().amax(dim=1, keepdim=True)) if self.rescale else x)[0]
+
+    def norms_squared(self) -> Tensor:
+        result = torch.empty(len(self.segment), dtype=self.dtype, device=self.features.device)
+        for part, x in self:
+            torch.linalg.vecdot(x, x, out=result[part])
+        return result
+
+
+def select_segment(
+    features: Tensor, relevance: Tensor | None, segment: Segment, early_stop: bool, check_finite: bool
+) -> Tensor:
+    """Rows kept in one segment, greedy order; see :func:`gram.segment_kernels` for the arguments."""
+    x = _Rows(features, segment)
+    norms_squared = x.norms_squared()
+    if check_finite:
+        low, high = safe_square_range(x.dtype)
+        if not bool(((norms_squared > low) & (norms_squared < high)).all()):
+            if any(not bool(torch.isfinite(part).all()) for _, part in x):
+                raise NonFiniteFeaturesError
+            x.rescale = True
+            norms_squared = x.norms_squared()
+    weights = features.new_ones(len(segment), dtype=torch.float64) if relevance is None else relevance[x.rows]
+    r = normalise_relevance(weights[None], x.dtype)[0]
+    usable = (norms_squared > 0) & (norms_squared < torch.inf)
+    scale = torch.where(usable, r / norms_squared.sqrt(), 0.0)
+    picks = _greedy(x, scale, torch.where(usable, r * r, 0.0), segment.count)
+    if early_stop:
+        picks = picks[picks >= 0]
+    else:
+        length, count = (torch.tensor([v], device=picks.device) for v in (len(segment), segment.count))
+        picks = fill_exhausted(picks[None], weights[None], length, count)[0]
+    return x.rows[picks]
+
+
+def _greedy(x: _Rows, scale: Tensor, diagonal: Tensor, count: int) -> Tensor:
+    gain = diagonal.clone()
+    threshold = exhaustion_threshold(diagonal)
+    steps = min(count, x.features.shape[1])
+    directions = gain.new_zeros(steps, x.features.shape[1])
+    picks = torch.full((count,), -1, dtype=torch.int64, device=gain.device)
+    projection = torch.empty_like(gain)
+    for t in range(steps):
+        best, j = torch.where(gain > threshold, gain, -1.0).max(dim=0)
+        alive = best > 0
+        picks[t] = torch.where(alive, j, -1)
+        q = x.row(j) * scale[j]
+        for _ in range(2):  # once is not enough to stay orthogonal in float32
+            q = q - directions[:t].T @ (directions[:t] @ q)
+        q = torch.where(alive, q / q.norm().clamp_min(torch.finfo(q.dtype).tiny), 0.0)
+        directions[t] = q
+        for part, rows in x:
+            torch.mv(rows, q, out=projection[part])
+        gain -= (projection * scale) ** 2
+        gain.index_fill_(0, j.view(1), -1.0)
+    return picks

@@ -1,0 +1,134 @@
+"""Greedy MAP on the CPU: the Gram matrices by torch, then one compiled loop, parallel over segments.
+
+The loop runs in plain threads on a function that releases the GIL, not in Numba's ``prange``: Numba's OpenMP
+layer does not survive ``fork`` and its workqueue layer must not be entered from two threads, while threads
+that live for one call have neither problem. At most ``torch.get_num_threads()`` threads run.
+
+The function is compiled at the first call for a dtype (about a second); :func:`warm_up` does it ahead of
+time.
+"""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from framefusion.selection.gram import Bucket, segment_kernels
+from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted
+
+WORK_PER_THREAD = 1 << 20
+"""Multiply–adds below which another thread costs more than it saves."""
+
+
+def select_bucket(
+    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool
+) -> list[Tensor]:
+    """Rows kept in each segment of the bucket, greedy order; arguments as in :func:`gram.segment_kernels`."""
+    k = segment_kernels(features, relevance, bucket, check_finite)
+    picks = greedy_map(k.gram, k.scale, k.diagonal, k.lengths, k.counts)
+    greedy = (picks >= 0).sum(dim=1)
+    if early_stop:
+        kept = greedy.tolist()
+        picks = picks.clamp(min=0)
+    else:
+        kept = k.counts.tolist()
+        if bool((greedy < k.counts).any()):
+            picks = fill_exhausted(picks, k.fill_relevance, k.lengths, k.counts)
+        else:
+            picks = picks.clamp(min=0)
+    rows = k.rows.gather(1, picks)
+    return [row[:count] for row, count in zip(rows, kept, strict=True)]
+
+
+def greedy_map(gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+    """Greedy MAP of S determinantal point processes, ``L[i, j] = gram[i, j] · scale[i] · scale[j]``.
+
+    Args:
+        gram: (S, w, w) float32 or float64 on the CPU.
+        scale: (S, w), same dtype.
+        diagonal: (S, w) exact L[i, i], same dtype; 0 excludes a candidate.
+        lengths: (S,) int64, valid candidates of each.
+        counts: (S,) int64, picks wanted of each, at most its length.
+
+    Returns:
+        (S, max count) int64 in greedy order, −1 after the last pick of each.
+    """
+    size, _ = diagonal.shape
+    picks = torch.full((size, int(counts.max())), -1)
+    arrays = [
+        t.detach().numpy() for t in (gram, scale, diagonal, exhaustion_threshold(diagonal), lengths, counts, picks)
+    ]
+    work = (counts * counts * lengths).tolist()
+    threads = max(1, min(torch.get_num_threads(), size, sum(work) // WORK_PER_THREAD))
+    bounds = np.linspace(0, size, threads + 1).astype(np.int64).tolist()
+    helpers = [threading.Thread(target=_compiled, args=(*arrays, start, stop)) for start, stop in pairwise(bounds[1:])]
+    for helper in helpers:
+        helper.start()
+    _compiled(*arrays, bounds[0], bounds[1])
+    for helper in helpers:
+        helper.join()
+    return picks
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Compile the loop for an accumulation dtype."""
+    one = torch.ones(1, 1, dtype=dtype)
+    count = torch.ones(1, dtype=torch.int64)
+    greedy_map(one[None], one, one, count, count)
+
+
+def _greedy_segments(
+    gram: np.ndarray,
+    scale: np.ndarray,
+    diagonal: np.ndarray,
+    threshold: np.ndarray,
+    lengths: np.ndarray,
+    counts: np.ndarray,
+    picks: np.ndarray,
+    start: int,
+    stop: int,
+) -> None:
+    """Fill ``picks[start:stop]``; Chen, Zhang & Zhou 2018, Algorithm 1."""
+    most, width = 0, 0
+    for s in range(start, stop):
+        most = max(most, counts[s])
+        width = max(width, lengths[s])
+    cholesky = np.empty((most, width), gram.dtype)
+    gain = np.empty(width, gram.dtype)
+    for s in range(start, stop):
+        n = lengths[s]
+        for i in range(n):
+            gain[i] = diagonal[s, i]
+        for t in range(counts[s]):
+            j = -1
+            best = gain.dtype.type(0)
+            for i in range(n):
+                if gain[i] > best and gain[i] > threshold[s, i]:
+                    best = gain[i]
+                    j = i
+            if j < 0:
+                break
+            picks[s, t] = j
+            if t + 1 == counts[s]:
+                break
+            update = cholesky[t]
+            for i in range(n):
+                update[i] = gram[s, j, i] * scale[s, j] * scale[s, i]
+            for p in range(t):
+                chosen = cholesky[p, j]
+                for i in range(n):
+                    update[i] -= chosen * cholesky[p, i]
+            inverse = 1 / np.sqrt(best)
+            for i in range(n):
+                update[i] *= inverse
+                gain[i] -= update[i] * update[i]
+            gain[j] = 0
+
+
+_compiled: Any = numba.njit(nogil=True)(_greedy_segments)

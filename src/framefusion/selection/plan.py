@@ -1,0 +1,83 @@
+"""Turn segment ids and budgets into the list of segments to select from, on the host, before any
+arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Budgets = Mapping[int, int] | Sequence[int] | int
+"""Tokens to keep: by segment id, in ascending order of the ids, or in total."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One temporal segment of one sample.
+
+    Attributes:
+        id: the segment's id.
+        rows: (n,) int64 on the CPU, ascending: the positions of its tokens in the sample.
+        count: tokens to keep, 0 … n.
+        start: first row if the rows are consecutive, else None.
+    """
+
+    id: int
+    rows: Tensor
+    count: int
+    start: int | None
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+
+def make_segment(segment_id: int, rows: Tensor, budget: int) -> Segment:
+    """A segment whose count is the budget capped by its length."""
+    n = rows.shape[0]
+    consecutive = n > 0 and int(rows[-1]) - int(rows[0]) == n - 1
+    return Segment(segment_id, rows, min(budget, n), int(rows[0]) if consecutive else None)
+
+
+def rows_by_segment(ids: np.ndarray) -> dict[int, Tensor]:
+    """Rows of each segment id ≥ 0 in ``ids`` (N,), ascending ids, ascending rows."""
+    rows = np.flatnonzero(ids >= 0)
+    order = rows[np.argsort(ids[rows], kind="stable")]
+    present, starts = np.unique(ids[order], return_index=True)
+    pieces = np.split(order, starts[1:]) if present.size else []
+    return {int(i): torch.from_numpy(np.ascontiguousarray(p)) for i, p in zip(present, pieces, strict=True)}
+
+
+def split_total(total: int, lengths: Sequence[int]) -> list[int]:
+    """Split ``total`` over ``lengths`` by largest remainder, ties to the earlier; never more than a length."""
+    available = sum(lengths)
+    total = min(total, available)
+    if available == 0:
+        return [0] * len(lengths)
+    shares = [divmod(total * n, available) for n in lengths]
+    counts = [whole for whole, _ in shares]
+    by_remainder = sorted(range(len(lengths)), key=lambda i: (-shares[i][1], i))
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def plan_segments(ids: np.ndarray, budgets: Budgets, known_ids: Sequence[int]) -> list[Segment]:
+    """The segments of one sample in the order of its budgets.
+
+    Args:
+        ids: (N,) integer segment ids, −1 for tokens outside every segment.
+        budgets: validated budgets; a sequence has one entry for each of ``known_ids``.
+        known_ids: ascending segment ids that a sequence of budgets refers to.
+    """
+    rows = rows_by_segment(ids)
+    if isinstance(budgets, Mapping):
+        wanted = list(budgets.items())
+    elif isinstance(budgets, int):
+        wanted = list(zip(rows, split_total(budgets, [len(r) for r in rows.values()]), strict=True))
+    else:
+        wanted = list(zip(known_ids, budgets, strict=True))
+    nothing = torch.empty(0, dtype=torch.int64)
+    return [make_segment(i, rows.get(i, nothing), budget) for i, budget in wanted]

@@ -1,0 +1,70 @@
+"""Greedy MAP in plain torch, on any device, for a bucket of segments at a time.
+
+Every step is a fixed handful of tensor operations on all segments of the bucket; nothing is read back to the
+host before the last step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from framefusion.selection.gram import Bucket, segment_kernels
+from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted
+
+
+def select_bucket(
+    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool
+) -> list[Tensor]:
+    """Rows kept in each segment of the bucket, greedy order; arguments as in :func:`gram.segment_kernels`."""
+    k = segment_kernels(features, relevance, bucket, check_finite)
+    kernel = k.gram.mul_(k.scale[:, :, None]).mul_(k.scale[:, None, :])
+    picks = greedy_map(kernel, k.diagonal, int(k.counts.max()))
+    counts = k.counts.to(picks.device)
+    if early_stop:
+        steps = torch.arange(picks.shape[1], device=picks.device)
+        kept = ((picks >= 0) & (steps < counts[:, None])).sum(dim=1).tolist()
+        picks = picks.clamp(min=0)
+    else:
+        kept = k.counts.tolist()
+        picks = fill_exhausted(picks, k.fill_relevance, k.lengths.to(picks.device), counts)
+    rows = k.rows.gather(1, picks)
+    return [row[:count] for row, count in zip(rows, kept, strict=True)]
+
+
+def greedy_map(kernel: Tensor, diagonal: Tensor, steps: int) -> Tensor:
+    """Greedy MAP of S determinantal point processes at once.
+
+    Incremental Cholesky, Chen, Zhang & Zhou 2018, "Fast Greedy MAP Inference for Determinantal Point
+    Process", Algorithm 1.
+
+    Args:
+        kernel: (S, n, n) kernel matrices L; only off-diagonal entries between candidates are used.
+        diagonal: (S, n) exact L[i, i] in the kernel's dtype; 0 excludes a candidate.
+        steps: number of picks, at most n.
+
+    Returns:
+        (S, steps) int64 in greedy order, −1 from the step on at which no candidate exceeds its exhaustion
+        threshold.
+    """
+    size, n = diagonal.shape
+    gain = diagonal.clone()
+    threshold = exhaustion_threshold(diagonal)
+    cholesky = kernel.new_zeros(size, steps, n)
+    picks = torch.empty(size, steps, dtype=torch.int64, device=kernel.device)
+    each = torch.arange(size, device=kernel.device)
+    for t in range(steps):
+        best, j = torch.where(gain > threshold, gain, -1.0).max(dim=1)
+        alive = best > 0
+        picks[:, t] = torch.where(alive, j, -1)
+        if t + 1 == steps:
+            break
+        update = kernel[each, j]
+        if t:
+            chosen = cholesky[each, :t, j]
+            update = torch.baddbmm(update[:, None], chosen[:, None], cholesky[:, :t], alpha=-1.0).squeeze(1)
+        update = torch.where(alive, best.rsqrt(), 0.0)[:, None] * update
+        cholesky[:, t] = update
+        gain = gain - update * update
+        gain.scatter_(1, j[:, None], -1.0)
+    return picks
