@@ -1,0 +1,88 @@
+"""Recording of the attention that tokens receive, beside whatever attention implementation a model uses.
+
+While attached, the attention modules of the decoder see their config through a :class:`RecordingConfig`. It names
+this module's attention function only while the very module is asked to record, in the very context that asked;
+everything else passes through to the real config. So no shared state is swapped during a call, and
+``set_attn_implementation`` keeps working.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from framefusion.relevance import attention_received
+
+_NAME = "framefusion_recording"
+
+
+class Recorder:
+    """Records one attention module once.
+
+    Args:
+        module: the attention module of the layer that is about to run.
+        rows: ``(B, R)`` query rows, -1 for none.
+        valid: ``(B, n)`` bool, False for padding.
+    """
+
+    def __init__(self, module: nn.Module, rows: Tensor, valid: Tensor) -> None:
+        self.module, self.rows, self.valid = module, rows, valid
+        self.received: Tensor | None = None
+
+    def record(self, query: Tensor, key: Tensor, scaling: float | None) -> None:
+        """Keep the attention received, ``(B, n)`` float32; see :func:`framefusion.relevance.attention_received`."""
+        factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+        self.received = attention_received(query, key, self.rows.to(query.device), self.valid.to(query.device), factor)
+
+
+active: ContextVar[Recorder | None] = ContextVar("framefusion_recorder", default=None)
+"""The recorder that waits for its module to run, in this context."""
+
+
+class RecordingConfig:
+    """A config that names the recording attention function while its module is asked to record."""
+
+    def __init__(self, config: Any, module: nn.Module) -> None:
+        self.__dict__.update(_config=config, _module=module)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_attn_implementation":
+            recorder = active.get()
+            if recorder is not None and recorder.module is self._module:
+                return _NAME
+        return getattr(self._config, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._config, name, value)
+
+
+def install(module: Any) -> Callable[[], None]:
+    """Let an attention module record on request; returns the function that undoes it."""
+    original = module.config
+    module.config = RecordingConfig(original, module)
+
+    def uninstall() -> None:
+        module.config = original
+
+    return uninstall
+
+
+def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any) -> Any:
+    recorder = active.get()
+    if recorder is not None:
+        # From here on the module sees its real config: flash attention picks its kernel by it.
+        active.set(None)
+        recorder.record(query, key, kwargs.get("scaling"))
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    implementation = module.config._attn_implementation
+    function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+    return function(module, query, key, value, attention_mask, **kwargs)
+
+
+AttentionInterface.register(_NAME, _attention)

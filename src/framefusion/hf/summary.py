@@ -1,0 +1,120 @@
+"""What a reduction saved, counted from sequence lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class DecoderSize:
+    """The numbers of a decoder that the estimates need; all layers are alike.
+
+    Attributes:
+        layers: decoder layers.
+        weights: entries of one layer's weight matrices.
+        width: entries of one token's queries over all heads.
+        kv_width: entries of one token's keys and values over all heads.
+        kv_bytes: bytes of one entry.
+    """
+
+    layers: int
+    weights: int
+    width: int
+    kv_width: int
+    kv_bytes: int
+
+    @classmethod
+    def of(cls, layers: Sequence[nn.Module], config: Any) -> DecoderSize:
+        """Read them off the decoder's layers and config."""
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        matrices = [p for p in layers[0].parameters() if p.ndim > 1]
+        return cls(
+            layers=len(layers),
+            weights=sum(p.numel() for p in matrices),
+            width=config.num_attention_heads * head_dim,
+            kv_width=2 * config.num_key_value_heads * head_dim,
+            kv_bytes=matrices[0].element_size(),
+        )
+
+    def flops(self, tokens: int) -> float:
+        """Operations of one layer's prefill over one sample of ``tokens`` tokens:
+        ``2 * weights * n + 2 * width * n * (n + 1)`` (matrix products; causal attention, scores and values)."""
+        return 2.0 * self.weights * tokens + 2.0 * self.width * tokens * (tokens + 1)
+
+    def cache_bytes(self, tokens: int) -> int:
+        """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``."""
+        return self.kv_width * self.kv_bytes * tokens
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a prefill kept and saved, over the whole batch; padding is not counted.
+
+    FLOPs and bytes are of the decoder's prefill alone, without vision tower and language-model head, estimated
+    from sequence lengths by :meth:`DecoderSize.flops` and :meth:`DecoderSize.cache_bytes`.
+
+    Attributes:
+        visual_tokens_before: visual tokens of the prompts.
+        visual_tokens_after: visual tokens in the last layer.
+        tokens_per_layer: visual tokens present in each decoder layer.
+        mean_share: mean over the layers, relative to ``visual_tokens_before``; 1.0 without visual tokens.
+        flops_before: without reduction.
+        flops_after: with reduction.
+        flops_saved_share: ``1 - flops_after / flops_before``.
+        kv_bytes_before: without reduction.
+        kv_bytes_after: with reduction.
+        reduction_milliseconds: time of the stages together.
+    """
+
+    visual_tokens_before: int
+    visual_tokens_after: int
+    tokens_per_layer: list[int]
+    mean_share: float
+    flops_before: float
+    flops_after: float
+    flops_saved_share: float
+    kv_bytes_before: int
+    kv_bytes_after: int
+    reduction_milliseconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for JSON."""
+        return asdict(self)
+
+
+def summarize(
+    size: DecoderSize,
+    lengths: Sequence[int],
+    visual: int,
+    visual_per_layer: Sequence[int],
+    lengths_per_layer: Sequence[Sequence[int]],
+    milliseconds: float,
+) -> Summary:
+    """The summary of one prefill.
+
+    Args:
+        size: of the decoder.
+        lengths: tokens of each sample before any reduction.
+        visual: visual tokens of the batch before any reduction.
+        visual_per_layer: visual tokens of the batch in each layer.
+        lengths_per_layer: tokens of each sample in each layer.
+        milliseconds: time of the stages together.
+    """
+    before = size.layers * sum(size.flops(n) for n in lengths)
+    after = sum(size.flops(n) for layer in lengths_per_layer for n in layer)
+    return Summary(
+        visual_tokens_before=visual,
+        visual_tokens_after=visual_per_layer[-1],
+        tokens_per_layer=list(visual_per_layer),
+        mean_share=sum(visual_per_layer) / (len(visual_per_layer) * visual) if visual else 1.0,
+        flops_before=before,
+        flops_after=after,
+        flops_saved_share=1 - after / before,
+        kv_bytes_before=size.layers * sum(size.cache_bytes(n) for n in lengths),
+        kv_bytes_after=sum(size.cache_bytes(n) for layer in lengths_per_layer for n in layer),
+        reduction_milliseconds=milliseconds,
+    )

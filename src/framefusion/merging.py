@@ -1,0 +1,120 @@
+"""Merging of similar tokens across frames (FrameFusion, arXiv 2501.01986). Pure tensors, no model.
+
+A token merges into the token before it at the same patch position when the two are similar; a chain of such
+tokens is a *run* and collapses into its first token.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Merged(NamedTuple):
+    """Result of :func:`merge_runs`, for ``N`` tokens of which ``M`` stay."""
+
+    features: Tensor
+    """``(M, D)``: the tokens that stay, in sequence order; the first token of a run holds the run's mean."""
+    kept: Tensor
+    """``(M,)`` int64, ascending: which tokens stay."""
+    target: Tensor
+    """``(N,)`` int64: the token each one now lives in; itself if it stayed."""
+
+
+def previous_at_same_patch(frames: Tensor, patches: Tensor) -> Tensor:
+    """The token before each token at the same patch position.
+
+    Before anything has merged that is the token of the previous frame. Later it is the merged token that the
+    previous frame has become part of.
+
+    Args:
+        frames: ``(N,)`` int64, frame of each token.
+        patches: ``(N,)`` int64, position of each token inside its frame.
+
+    Returns:
+        ``(N,)`` int64 index of the predecessor, -1 where there is none.
+    """
+    previous = torch.full_like(patches, -1)
+    if patches.numel() < 2:
+        return previous
+    by_frame = torch.argsort(frames, stable=True)
+    order = by_frame[torch.argsort(patches[by_frame], stable=True)]
+    same_patch = patches[order[1:]] == patches[order[:-1]]
+    previous[order[1:]] = torch.where(same_patch, order[:-1], -1)
+    return previous
+
+
+def previous_similarity(features: Tensor, previous: Tensor) -> Tensor:
+    """Cosine similarity of each token with its predecessor.
+
+    Args:
+        features: ``(N, D)``, any float dtype; computed in float32.
+        previous: ``(N,)`` int64 from :func:`previous_at_same_patch`.
+
+    Returns:
+        ``(N,)`` float32; ``-inf`` where there is no predecessor.
+    """
+    unit = F.normalize(features.float(), dim=-1)
+    similarity = (unit * unit[previous.clamp_min(0)]).sum(-1)
+    return similarity.masked_fill(previous < 0, float("-inf"))
+
+
+def choose_merges(similarity: Tensor, lower_bound: float, limit: int) -> Tensor:
+    """Which tokens merge into their predecessor: all that are similar enough, but at most ``limit``.
+
+    Args:
+        similarity: ``(N,)`` from :func:`previous_similarity`.
+        lower_bound: smallest cosine similarity that may merge.
+        limit: when more tokens than this are similar enough, only the most similar ones merge (ties: the
+            earlier token).
+
+    Returns:
+        ``(N,)`` bool.
+    """
+    merges = similarity >= lower_bound
+    if int(merges.sum()) <= limit:
+        return merges
+    order = torch.argsort(similarity, descending=True, stable=True)
+    chosen = torch.zeros_like(merges)
+    chosen[order[: max(limit, 0)]] = True
+    return chosen
+
+
+def merge_runs(features: Tensor, previous: Tensor, merges: Tensor) -> Merged:
+    """Collapse every run into its first token, with the plain mean of the tokens present in the run.
+
+    Earlier merges carry no extra weight, as in the published code.
+
+    Args:
+        features: ``(N, D)``, any float dtype; the mean is taken in float32 (float64 stays float64).
+        previous: ``(N,)`` int64 from :func:`previous_at_same_patch`.
+        merges: ``(N,)`` bool: the tokens that merge into their predecessor.
+
+    Returns:
+        A :class:`Merged`; a run of one token keeps its features bit for bit.
+
+    Raises:
+        ValueError: a token without a predecessor is asked to merge.
+    """
+    if bool((merges & (previous < 0)).any()):
+        position = int((merges & (previous < 0)).nonzero()[0])
+        raise ValueError(f"merges[{position}] is set, but token {position} has no predecessor to merge into.")
+    target = torch.where(merges, previous, torch.arange(len(previous), device=previous.device))
+    # Pointer doubling: after t rounds every token points up to 2**t steps up its chain.
+    while True:
+        further = target[target]
+        if torch.equal(further, target):
+            break
+        target = further
+    kept = (~merges).nonzero().squeeze(-1)
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    total = torch.zeros_like(wide).index_add_(0, target, wide)
+    size = torch.zeros(len(target), dtype=wide.dtype, device=wide.device).index_add_(
+        0, target, torch.ones(len(target), dtype=wide.dtype, device=wide.device)
+    )
+    mean = (total[kept] / size[kept, None]).to(features.dtype)
+    alone = (size[kept] == 1)[:, None]
+    return Merged(torch.where(alone, features[kept], mean), kept, target)

@@ -1,0 +1,80 @@
+"""Relevance of visual tokens from the attention they receive. Pure tensors, no model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attention_received(query: Tensor, key: Tensor, rows: Tensor, valid: Tensor, scaling: float) -> Tensor:
+    """Attention that every token receives from a few query rows, averaged over heads and rows.
+
+    Only the asked rows are computed: ``(B, H, R, N)`` with ``R`` rows instead of ``(B, H, N, N)``, and equal to
+    the softmax attention of those rows whatever kernel computes the layer itself.
+
+    Args:
+        query: ``(B, H, N, d)`` after rotary embedding.
+        key: ``(B, H_kv, N, d)`` after rotary embedding; ``H`` is a multiple of ``H_kv`` (grouped queries).
+        rows: ``(B, R)`` int64, the query rows; -1 for none (rows of a ragged batch).
+        valid: ``(B, N)`` bool, False for padding.
+        scaling: factor of the scores, normally ``d ** -0.5``.
+
+    Returns:
+        ``(B, N)`` float32. A query row sees itself and what is before it. Zero for a sample without rows.
+    """
+    batch, heads, length, width = query.shape
+    groups = key.shape[1]
+    used = rows >= 0
+    index = rows.clamp_min(0)
+    picked = query.gather(2, index[:, None, :, None].expand(-1, heads, -1, width)).float()
+    picked = picked.reshape(batch, groups, heads // groups, rows.shape[1], width)
+    scores = torch.einsum("bghrd,bgnd->bghrn", picked, key.float()) * scaling
+    columns = torch.arange(length, device=query.device)
+    visible = valid[:, None, :] & (columns <= index[:, :, None])
+    scores = scores.masked_fill(~visible[:, None, None], torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).mean((1, 2)) * (visible & used[:, :, None])
+    return weights.sum(1) / used.sum(1, keepdim=True).clamp_min(1)
+
+
+def min_max(received: Tensor, sign: int = 1) -> Tensor:
+    """Relevance from attention received: ``(s - min s + 1e-6) / (max s - min s + 1e-8)`` with
+    ``s = sign * received`` (CDPruner, arXiv 2506.10967, which takes ``sign = -1`` for CLIP scores).
+
+    Args:
+        received: ``(N,)``, the visual tokens of one sample.
+        sign: +1 makes the most attended token the most relevant, -1 the least attended.
+
+    Returns:
+        ``(N,)`` float32 in (0, 100]; all equal when every score is equal.
+    """
+    if sign not in (1, -1):
+        raise ValueError(f"sign must be +1 or -1, got {sign}.")
+    s = sign * received.float()
+    if s.numel() == 0:
+        return s
+    low, high = s.min(), s.max()
+    return (s - low + 1e-6) / (high - low + 1e-8)
+
+
+def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:
+    """The query rows whose attention counts.
+
+    Args:
+        visual: ``(B, N)`` bool, True for visual tokens.
+        valid: ``(B, N)`` bool, False for padding.
+        which: ``"last"`` (the last token of each sample) or ``"text"`` (the text tokens after the last visual
+            token, which therefore see all of them; the last token where there is none).
+
+    Returns:
+        ``(B, R)`` int64, right-aligned, padded with -1 on the left.
+    """
+    columns = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
+    last = torch.where(valid, columns, -1).amax(1, keepdim=True)
+    if which == "last":
+        return last
+    if which != "text":
+        raise ValueError(f"which must be 'last' or 'text', got {which!r}.")
+    last_visual = torch.where(visual & valid, columns, -1).amax(1, keepdim=True)
+    rows = torch.where(valid & (columns > last_visual), columns, -1).sort(1).values
+    rows[:, -1:] = torch.maximum(rows[:, -1:], last)
+    return rows[:, int((rows < 0).sum(1).min()) :]

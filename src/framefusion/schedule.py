@@ -1,0 +1,180 @@
+"""Where and how much: the stages of a reduction over the decoder layers. Pure numbers, no model.
+
+A *stage* happens before a decoder layer. What a video does there is one :class:`Step`: merge so many tokens, then
+prune to so many. Two plans hand out the steps, one object per video and prefill:
+
+* :class:`Cascade` follows a ``cost``: merge in the first layers, then prune once (FrameFusion,
+  arXiv 2501.01986).
+* :class:`Staged` follows shares of the original tokens at given layers (HieraVid, arXiv 2604.01881).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from framefusion.budgets import total_kept
+
+
+def default_layer(layers: int) -> int:
+    """The layer before which ``keep=0.2`` reduces: ``max(1, round(layers / 14))``.
+
+    That is layer 2 of 28, where FastV (arXiv 2403.06764) found most attention to visual tokens gone, and layer 1
+    of small models: attention exists from layer 1 on.
+    """
+    return max(1, round(layers / 14)) if layers > 1 else 0
+
+
+def smallest_cost(tokens: int, layers: int) -> float:
+    """The smallest ``cost`` that a video of ``tokens`` visual tokens can be sure to reach.
+
+    Attention exists after layer 0 at the earliest; layer 0 then runs on all tokens if nothing can be merged, and
+    one token is left for the others: ``(1 + (layers - 1) / tokens) / layers``.
+    """
+    return (1 + (layers - 1) / max(tokens, 1)) / layers
+
+
+def check_cost(cost: float, layers: int, tokens: int | None = None) -> None:
+    """Refuse a cost that cannot be reached.
+
+    Args:
+        cost: mean share of the visual tokens over the decoder layers.
+        layers: decoder layers of the model.
+        tokens: visual tokens of the video; None when unknown, which gives the bound that holds for any length.
+
+    Raises:
+        ValueError: with the smallest reachable cost.
+    """
+    smallest = 1 / layers if tokens is None else smallest_cost(tokens, layers)
+    if cost < smallest - 1e-9:
+        what = "any video" if tokens is None else f"a video of {tokens} visual tokens"
+        raise ValueError(
+            f"cost={cost} cannot be reached on {layers} decoder layers: the first layer may have to see every "
+            f"token, so the smallest cost for {what} is {math.ceil(smallest * 1e4) / 1e4:.4f}. Ask for at least "
+            "that, or use keep, which may reduce before layer 0."
+        )
+
+
+class Step(NamedTuple):
+    """What one video does before one layer: first merge, then prune."""
+
+    merge: int = 0
+    """How many tokens merge, the most similar ones first."""
+    keep: int | None = None
+    """How many tokens stay after the pruning; None: no pruning here."""
+
+
+class Plan(Protocol):
+    """Hands out the steps of one video; asked once before every layer, in order."""
+
+    def wants_merges(self, layer: int) -> bool:
+        """Whether tokens may merge before ``layer``, so that similarities must be computed."""
+
+    def wants_attention(self, layer: int) -> bool:
+        """Whether a pruning before ``layer`` is possible, so that the layer before must record attention."""
+
+    def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
+        """The step before ``layer`` for a video with ``present`` tokens, ``mergeable`` of which are similar
+        enough to merge."""
+
+
+class Cascade:
+    """FrameFusion's cascade for one video: merge in the first layers, then prune once to meet the cost.
+
+    Differs from the published code in three points: the number of layers is the model's own; merging also ends
+    when one more layer at the present length would put the cost out of reach, so that a prefill never fails; and
+    what is spent is counted in tokens, so that rounding does not add up.
+
+    Args:
+        tokens: visual tokens of the video.
+        layers: decoder layers.
+        cost: mean share of visual tokens over the layers, see :func:`check_cost`.
+        merge: whether merging happens at all.
+        ratio_lower_bound: merging is finished once a layer merges a smaller share than this.
+
+    Raises:
+        ValueError: the cost cannot be reached.
+    """
+
+    def __init__(
+        self, tokens: int, layers: int, cost: float, *, merge: bool = True, ratio_lower_bound: float = 0.1
+    ) -> None:
+        check_cost(cost, layers, tokens)
+        self.layers = layers
+        self.allowance = layers * cost * tokens
+        """Tokens that all layers together may still run on."""
+        self.ratio_lower_bound = ratio_lower_bound
+        self.finished = cost >= 1 or not tokens
+        self.merging = merge and not self.finished
+
+    def required_ratio(self, layer: int, present: int) -> float:
+        """Share of the present tokens that must go before ``layer`` so that the cost is met when nothing is
+        reduced afterwards: ``1 - (L * cost - spent) / ((L - l) * kept)``, 0 if that is negative."""
+        return max(0.0, 1 - self.allowance / ((self.layers - layer) * present)) if present else 0.0
+
+    def wants_merges(self, layer: int) -> bool:
+        return self.merging
+
+    def wants_attention(self, layer: int) -> bool:
+        return not self.finished and layer > 0
+
+    def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
+        step = self._step(layer, present, mergeable)
+        self.allowance -= present - step.merge if step.keep is None else step.keep
+        return step
+
+    def _step(self, layer: int, present: int, mergeable: int) -> Step:
+        if self.finished:
+            return Step()
+        if self.merging:
+            limit = int(self.required_ratio(layer, present) * present)
+            if mergeable >= limit:
+                self.merging, self.finished = False, True
+                return Step(merge=limit)
+            at_least = present - mergeable + (self.layers - layer - 1)
+            if layer == 0 or at_least <= self.allowance + 1e-6:
+                self.merging = mergeable >= self.ratio_lower_bound * present
+                return Step(merge=mergeable)
+            # One more layer at this length would put the cost out of reach: prune now instead.
+            self.merging = False
+        if layer == 0:
+            return Step()
+        self.finished = True
+        keep = max(1, math.floor(self.allowance / (self.layers - layer) + 0.5))
+        return Step(keep=keep) if keep < present else Step()
+
+
+class Staged:
+    """Given shares of the original tokens at given layers, for one video.
+
+    Args:
+        tokens: visual tokens of the video.
+        shares: ``{layer: share of the original tokens}``, non-increasing over depth.
+        merge: whether similar tokens merge in the layers before the first stage (and before layer 0); merging
+            never goes below the first stage's total.
+        ratio_lower_bound: merging is finished once a layer merges a smaller share than this.
+    """
+
+    def __init__(
+        self, tokens: int, shares: Mapping[int, float], *, merge: bool = False, ratio_lower_bound: float = 0.1
+    ) -> None:
+        self.totals = {layer: total_kept(share, tokens) for layer, share in sorted(shares.items()) if share < 1}
+        self.first = next(iter(self.totals), 0)
+        self.ratio_lower_bound = ratio_lower_bound
+        self.merging = merge and bool(self.totals) and tokens > 0
+
+    def wants_merges(self, layer: int) -> bool:
+        return self.merging and (layer == 0 or layer < self.first)
+
+    def wants_attention(self, layer: int) -> bool:
+        return layer > 0 and layer in self.totals
+
+    def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
+        merge = 0
+        if self.wants_merges(layer):
+            limit = max(0, present - self.totals[self.first])
+            merge = min(mergeable, limit)
+            self.merging = merge < limit and mergeable >= self.ratio_lower_bound * present
+        keep = self.totals.get(layer)
+        return Step(merge, keep if keep is not None and keep < present - merge else None)

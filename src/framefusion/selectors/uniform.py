@@ -1,0 +1,18 @@
+"""Evenly spaced tokens of each segment: the control that looks at nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def select(features: Tensor, relevance: Tensor | None, segments: Tensor, budgets: Mapping[int, int]) -> Tensor:
+    """The middle token of each of ``budget`` equal intervals of the segment."""
+    chosen = [torch.zeros(0, dtype=torch.long, device=segments.device)]
+    for segment, count in budgets.items():
+        members = (segments == segment).nonzero().squeeze(-1)
+        steps = torch.arange(count, device=segments.device)
+        chosen.append(members[((2 * steps + 1) * len(members)).div(2 * max(count, 1), rounding_mode="floor")])
+    return torch.cat(chosen)

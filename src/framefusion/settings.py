@@ -1,0 +1,188 @@
+"""The settings of a reduction: one validated, frozen dataclass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+from framefusion.schedule import Cascade, Plan, Staged, check_cost, default_layer
+from framefusion.selectors import SELECTORS
+
+Segmentation = Literal["frame-similarity", "windows", "single"]
+BudgetRule = Literal["uniform", "marginal-value"]
+Relevance = Literal["last", "text", "none"]
+
+
+@dataclass(frozen=True)
+class FrameFusion:
+    """How much to keep, where to reduce, and by which rule.
+
+    Give either ``cost`` or ``keep``; with neither, ``cost`` is 0.3. All shares are of the *original* visual
+    tokens, per video; a share ``k`` of ``N`` tokens keeps ``max(1, floor(k * N + 1/2))``.
+
+    Attributes:
+        cost: mean share of the visual tokens over all decoder layers, in (0, 1]. Merges in the first layers, then
+            prunes once (FrameFusion, arXiv 2501.01986). The smallest reachable cost is just above one over the
+            number of layers; less is refused before anything runs.
+        keep: share in (0, 1] that stays from the default layer on (``max(1, round(layers / 14))``: layer 2 of
+            28), or a mapping ``{layer: share}``, non-increasing over depth: one stage before each of these
+            layers. A stage before layer 0 has no attention yet and goes by diversity alone.
+        merge: whether similar tokens of consecutive frames merge before the pruning. Default: on with ``cost``,
+            off with ``keep``.
+        similarity_lower_bound: cosine similarity from which two tokens count as similar. Default 0.6.
+        ratio_lower_bound: merging ends once a layer merges a smaller share than this. Default 0.1.
+        segmentation: ``"frame-similarity"`` (default; a new segment where fewer than ``segment_threshold`` of the
+            patches resemble the frame before), ``"windows"`` (of ``segment_window`` frames) or ``"single"``.
+        segment_threshold: share of similar patches, in [0, 1]. Default 0.4.
+        segment_window: frames of a fixed window. Default 4.
+        budget_rule: ``"uniform"`` (default; the same keep ratio in every segment) or ``"marginal-value"``
+            (MMG-Vid, arXiv 2508.21044). Either hits the total exactly.
+        relevance: whose attention counts, in the layer before the stage: ``"last"`` (default; the last query
+            token), ``"text"`` (the text tokens after the last visual token) or ``"none"`` (diversity alone).
+        relevance_sign: +1 (default) prefers the most attended tokens, -1 the least attended, as the published
+            segment-wise code does.
+        selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (attention only),
+            ``"uniform"`` (evenly spaced).
+
+    Raises:
+        ValueError: a value is out of range, or two of them contradict each other.
+    """
+
+    cost: float | None = None
+    keep: float | Mapping[int, float] | None = None
+    merge: bool | None = None
+    similarity_lower_bound: float = 0.6
+    ratio_lower_bound: float = 0.1
+    segmentation: Segmentation = "frame-similarity"
+    segment_threshold: float = 0.4
+    segment_window: int = 4
+    budget_rule: BudgetRule = "uniform"
+    relevance: Relevance = "last"
+    relevance_sign: int = 1
+    selector: str = "dpp"
+
+    def __post_init__(self) -> None:
+        if self.cost is not None and self.keep is not None:
+            raise ValueError(
+                f"cost={self.cost} and keep={self.keep} exclude each other: cost is the mean over all layers, keep "
+                "what stays from a layer on. Give one of them."
+            )
+        if self.cost is None and self.keep is None:
+            object.__setattr__(self, "cost", 0.3)
+        if self.cost is not None:
+            _number("cost", self.cost, 0, 1, open_below=True)
+        if isinstance(self.keep, Mapping):
+            object.__setattr__(self, "keep", _stages(self.keep))
+        elif self.keep is not None:
+            _number("keep", self.keep, 0, 1, open_below=True)
+        if self.merge is None:
+            object.__setattr__(self, "merge", self.cost is not None)
+        elif not isinstance(self.merge, bool):
+            raise ValueError(f"merge must be True, False or None, got {self.merge!r}.")
+        _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
+        _number("ratio_lower_bound", self.ratio_lower_bound, 0, 1)
+        _number("segment_threshold", self.segment_threshold, 0, 1)
+        if not _is_int(self.segment_window) or self.segment_window < 1:
+            raise ValueError(
+                f"segment_window must be a whole number of frames, at least 1, got {self.segment_window!r}."
+            )
+        _choice("segmentation", self.segmentation, get_args(Segmentation))
+        _choice("budget_rule", self.budget_rule, get_args(BudgetRule))
+        _choice("relevance", self.relevance, get_args(Relevance))
+        _choice("selector", self.selector, tuple(SELECTORS))
+        if self.relevance_sign not in (1, -1) or isinstance(self.relevance_sign, bool):
+            raise ValueError(
+                f"relevance_sign must be +1 (most attended first) or -1 (least attended first), got "
+                f"{self.relevance_sign!r}."
+            )
+        if self.selector == "topk":
+            if self.relevance == "none":
+                raise ValueError("selector='topk' ranks by attention; it needs relevance='last' or 'text'.")
+            self._check_topk(self.keep if isinstance(self.keep, Mapping) else {})
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``)."""
+        if self.keep is None:
+            return self.cost == 1
+        return min(self.keep.values()) == 1 if isinstance(self.keep, Mapping) else self.keep == 1
+
+    def shares(self, layers: int) -> dict[int, float]:
+        """The stages of ``keep`` as ``{layer: share}`` for a decoder of ``layers`` layers; empty with ``cost``.
+
+        Raises:
+            ValueError: a stage lies behind the last layer.
+        """
+        if self.keep is None:
+            return {}
+        shares = dict(self.keep) if isinstance(self.keep, Mapping) else {default_layer(layers): self.keep}
+        if max(shares, default=0) >= layers:
+            raise ValueError(
+                f"keep has a stage before layer {max(shares)}, but the model has {layers} decoder layers "
+                f"(0 to {layers - 1})."
+            )
+        return shares
+
+    def _check_topk(self, shares: Mapping[int, float]) -> None:
+        if self.selector == "topk" and shares.get(0, 1.0) < 1:
+            raise ValueError(
+                "selector='topk' ranks by attention, and no attention exists before layer 0: start keep at layer 1 "
+                "or later, or use selector='dpp'."
+            )
+
+    def check(self, layers: int) -> None:
+        """Refuse settings that a decoder of ``layers`` layers cannot follow, whatever the video.
+
+        Raises:
+            ValueError: an unreachable cost (with the smallest reachable one) or a stage behind the last layer.
+        """
+        if self.cost is not None:
+            check_cost(self.cost, layers)
+        self._check_topk(self.shares(layers))
+
+    def plan(self, tokens: int, layers: int) -> Plan:
+        """The plan for one video of ``tokens`` visual tokens in a decoder of ``layers`` layers.
+
+        Raises:
+            ValueError: as :meth:`check`, with the exact smallest cost for this video.
+        """
+        if self.cost is not None:
+            return Cascade(tokens, layers, self.cost, merge=bool(self.merge), ratio_lower_bound=self.ratio_lower_bound)
+        return Staged(tokens, self.shares(layers), merge=bool(self.merge), ratio_lower_bound=self.ratio_lower_bound)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(name: str, value: Any, low: float, high: float, *, open_below: bool = False) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name} must be a number, got {value!r}.")
+    if not math.isfinite(value) or not low <= value <= high or (open_below and value == low):
+        raise ValueError(f"{name} must be in {'(' if open_below else '['}{low}, {high}], got {value}.")
+
+
+def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+
+
+def _stages(keep: Mapping[Any, Any]) -> dict[int, float]:
+    if not keep:
+        raise ValueError("keep is an empty mapping; give at least one {layer: share}, or keep=1.0 to keep all.")
+    for layer, share in keep.items():
+        if not _is_int(layer) or layer < 0:
+            raise ValueError(f"keep: layer {layer!r} must be a whole number, 0 or more.")
+        _number(f"keep[{layer}]", share, 0, 1, open_below=True)
+    stages = dict(sorted(keep.items()))
+    shares = list(stages.items())
+    for (above, more), (layer, share) in pairwise(shares):
+        if share > more:
+            raise ValueError(
+                f"keep[{layer}]={share} is more than keep[{above}]={more}; shares are of the original tokens and "
+                "cannot grow with depth."
+            )
+    return stages
