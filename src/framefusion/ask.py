@@ -1,0 +1,289 @@
+"""Ask a video a question with a share of its visual tokens: prompt, generation, timing."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from framefusion.hf import attach
+from framefusion.hf.summary import Summary
+from framefusion.layout import VisualLayout
+from framefusion.settings import FrameFusion
+from framefusion.video import Video, read_video
+
+INSPECT_PROMPT = "Describe the video."
+"""What :func:`inspect` asks, so that the attention to the video has a query."""
+
+MAX_NEW_TOKENS = 64
+"""Longest answer, in tokens, unless said otherwise."""
+
+_ROUNDS = 5
+_ENOUGH_SECONDS = 2.0
+
+
+class AskError(ValueError):
+    """A question that cannot be asked with this model and these settings. The text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer and how long it took.
+
+    Attributes:
+        text: the answer, without special tokens.
+        seconds_to_first_token: from the call of ``generate()`` to the first new token; vision encoder,
+            prefill and reduction included.
+        seconds_total: from the call of ``generate()`` to its return.
+        new_tokens: number of generated tokens.
+    """
+
+    text: str
+    seconds_to_first_token: float
+    seconds_total: float
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer with reduced visual tokens, and what was kept.
+
+    Attributes:
+        text: the answer; empty from :func:`inspect`.
+        question: as asked; None from :func:`inspect`.
+        seconds_to_first_token: as in :class:`Generation`; the median when there are several rounds.
+        seconds_total: likewise.
+        new_tokens: number of generated tokens.
+        summary: tokens, FLOPs and cache bytes before and after.
+        stages: one entry per stage that reduced something.
+        layout: where the visual tokens are and which part of which frame they show.
+        segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``; None when no stage
+            segmented.
+        settings: the settings of the reduction.
+        full: the answer with all visual tokens, when compared.
+        timing: how the seconds were measured, in words.
+        video: the frames that were shown to the model.
+    """
+
+    text: str
+    question: str | None
+    seconds_to_first_token: float
+    seconds_total: float
+    new_tokens: int
+    summary: Summary
+    stages: list[Any] = field(repr=False)
+    layout: VisualLayout = field(repr=False)
+    segments: Tensor | None = field(repr=False)
+    settings: FrameFusion
+    full: Generation | None
+    timing: str
+    video: Video = field(repr=False)
+
+
+def ask(
+    video: Video | str | os.PathLike[str],
+    question: str,
+    *,
+    model: Any,
+    processor: Any,
+    settings: FrameFusion | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    compare: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Answer:
+    """Answer a question about a video with greedy decoding on a share of its visual tokens.
+
+    Args:
+        video: a :class:`~framefusion.video.Video`, or a file of which 8 frames are read.
+        question: what to ask.
+        model: a supported Hugging Face model; it is unchanged afterwards.
+        processor: its processor.
+        settings: what to keep; default ``FrameFusion()``, a cost of 0.3.
+        max_new_tokens: longest answer, at least 1. Default 64.
+        compare: also answer with all tokens. Both ways are warmed up first and then run in turns in this
+            process, up to 5 rounds or 2 seconds; the times are medians over the rounds.
+        progress: called with a few words when a slow step begins.
+
+    Raises:
+        AskError: an empty question, a processor without a chat template, or settings that this model or this
+            video cannot follow (an unreachable cost: with the smallest reachable one).
+        UnsupportedModelError: the model is of no supported family.
+        VideoError: the file cannot be read.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise AskError("question must be a text that is not empty")
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise AskError(f"max_new_tokens must be a whole number, at least 1, got {max_new_tokens!r}")
+    job = _Job(video, question, model, processor, settings, progress)
+    if compare:
+        return job.compare(question, max_new_tokens)
+    job.progress("Answering")
+    reduced = job.reduced(max_new_tokens)
+    return job.answer(
+        reduced, question, None, "one run, not warmed up; vision encoder, prefill and reduction"
+    )
+
+
+def inspect(
+    video: Video | str | os.PathLike[str],
+    *,
+    model: Any,
+    processor: Any,
+    settings: FrameFusion | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Answer:
+    """Reduce a video without a question: one prefill with a neutral prompt (:data:`INSPECT_PROMPT`).
+
+    Arguments and errors are those of :func:`ask`. The answer's ``question`` is None and its ``text`` empty.
+    """
+    job = _Job(video, INSPECT_PROMPT, model, processor, settings, progress)
+    job.progress("Reducing")
+    reduced = job.reduced(1)
+    return job.answer(reduced, None, None, "one run, not warmed up; vision encoder, prefill and reduction")
+
+
+class _Job:
+    """One video and one prompt, ready to be run with and without reduction."""
+
+    def __init__(
+        self,
+        video: Video | str | os.PathLike[str],
+        prompt: str,
+        model: Any,
+        processor: Any,
+        settings: FrameFusion | None,
+        progress: Callable[[str], None] | None,
+    ) -> None:
+        self.progress = progress or (lambda step: None)
+        self.video = video if isinstance(video, Video) else read_video(Path(video))
+        self.model = model
+        self.processor = processor
+        self.settings = settings if settings is not None else FrameFusion()
+        self.run: Any = None
+        with attach(model, self.settings):
+            pass  # an unsupported model is refused before the video is preprocessed
+        self.progress("Preprocessing")
+        self.inputs = _inputs(self.video, prompt, model, processor)
+
+    def full(self, max_new_tokens: int) -> Generation:
+        return _generate(self.model, self.processor, self.inputs, max_new_tokens)
+
+    def reduced(self, max_new_tokens: int) -> Generation:
+        try:
+            with attach(self.model, self.settings) as self.run:
+                return _generate(self.model, self.processor, self.inputs, max_new_tokens)
+        except ValueError as error:
+            raise AskError(str(error)) from error
+
+    def compare(self, question: str, max_new_tokens: int) -> Answer:
+        self.progress("Warming up")
+        self.full(1)
+        self.reduced(1)
+        rounds: list[tuple[Generation, Generation]] = []
+        begin = time.perf_counter()
+        while not rounds or (len(rounds) < _ROUNDS and time.perf_counter() - begin < _ENOUGH_SECONDS):
+            self.progress("Answering with all tokens")
+            full = self.full(max_new_tokens)
+            self.progress("Answering with reduced tokens")
+            rounds.append((full, self.reduced(max_new_tokens)))
+        count = "one run" if len(rounds) == 1 else f"median of {len(rounds)} runs"
+        timing = f"{count} each in turns, after a warm-up; vision encoder, prefill and reduction"
+        return self.answer(_median([r for _, r in rounds]), question, _median([f for f, _ in rounds]), timing)
+
+    def answer(
+        self, reduced: Generation, question: str | None, full: Generation | None, timing: str
+    ) -> Answer:
+        run = self.run
+        return Answer(
+            text=reduced.text if question is not None else "",
+            question=question,
+            seconds_to_first_token=reduced.seconds_to_first_token,
+            seconds_total=reduced.seconds_total,
+            new_tokens=reduced.new_tokens,
+            summary=run.summary(),
+            stages=list(run.stages),
+            layout=run.layout[0],
+            segments=run.segments[0],
+            settings=self.settings,
+            full=full,
+            timing=timing,
+            video=self.video,
+        )
+
+
+def _median(runs: list[Generation]) -> Generation:
+    return Generation(
+        text=runs[-1].text,
+        seconds_to_first_token=statistics.median(run.seconds_to_first_token for run in runs),
+        seconds_total=statistics.median(run.seconds_total for run in runs),
+        new_tokens=runs[-1].new_tokens,
+    )
+
+
+def _inputs(video: Video, prompt: str, model: Any, processor: Any) -> Any:
+    """Model inputs on the model's device and in its dtype."""
+    content = [{"type": "video"}, {"type": "text", "text": prompt}]
+    try:
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+    except ValueError as error:
+        raise AskError("the processor has no chat template; save one with the model") from error
+    # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
+    metadata = {
+        "total_num_frames": video.total_frames,
+        "fps": video.source_fps,
+        "duration": video.duration,
+        "frames_indices": video.indices.tolist(),
+        "height": video.height,
+        "width": video.width,
+    }
+    inputs = processor(
+        text=[text],
+        videos=[video.frames],
+        do_sample_frames=False,
+        video_metadata=[metadata],
+        return_tensors="pt",
+    )
+    return inputs.to(model.device, dtype=model.dtype)
+
+
+def _generate(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:
+    clock = _FirstToken()
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        output = model.generate(
+            **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, streamer=clock
+        )
+    end = time.perf_counter()
+    new = output[0, inputs["input_ids"].shape[1] :]
+    return Generation(
+        text=processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
+        seconds_to_first_token=clock.at - begin,
+        seconds_total=end - begin,
+        new_tokens=len(new),
+    )
+
+
+class _FirstToken(BaseStreamer):
+    """Notes when the first new token arrives; ``generate()`` sends the prompt before it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.at = float("nan")
+
+    def put(self, value: Tensor) -> None:
+        self.calls += 1
+        if self.calls == 2:
+            self.at = time.perf_counter()
+
+    def end(self) -> None:
+        pass

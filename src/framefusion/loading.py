@@ -1,0 +1,184 @@
+"""Load a model and its processor from a directory or the Hugging Face hub, safely and with clear errors."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from framefusion.assets import TINY_MODEL
+from framefusion.hf.families import FAMILIES
+
+DTYPES = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded. The text is one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to answer.
+
+    Attributes:
+        model: the unmodified ``transformers`` model, in evaluation mode.
+        processor: its processor (tokenizer, video processor, chat template).
+        name: what was loaded: the directory or hub id, ``"bundled"`` for the checkpoint of this package.
+        dtype: of the weights, such as ``"float32"``.
+        device: such as ``"cpu"`` or ``"cuda:0"``.
+        attention: name of the attention implementation, such as ``"sdpa"``.
+    """
+
+    model: Any
+    processor: Any
+    name: str
+    dtype: str
+    device: str
+    attention: str
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    dtype: str = "auto",
+    device: str | None = None,
+    attn: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedModel:
+    """Load a supported video LLM. Weights are read from safetensors only.
+
+    Args:
+        model: a directory or a hub id; default the bundled checkpoint.
+        dtype: ``"auto"`` (as saved), ``"float32"``, ``"bfloat16"`` or ``"float16"`` (``fp32``, ``bf16``,
+            ``fp16`` for short).
+        device: a torch device; default the first CUDA device if there is one, else the CPU.
+        attn: attention implementation (``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, …); default the
+            model's own choice.
+        trust_remote_code: run code that comes with the checkpoint. Off unless you trust its author.
+
+    Raises:
+        ModelError: unknown or unreachable model, directory without a configuration, unsupported family,
+            weights in another format than safetensors, incomplete weights, no processor, unavailable device
+            or attention implementation.
+    """
+    name, source = ("bundled", str(TINY_MODEL)) if model is None else (str(model), str(model))
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    target = _device(device)
+    if os.path.isdir(source):
+        _check_directory(Path(source))
+    config = _config(source, trust_remote_code)
+    if not trust_remote_code:
+        _check_family(name, config)
+    network = _network(source, config, dtype, attn, trust_remote_code)
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"model {name!r} has no usable processor: {_sentence(error)}") from error
+    if not hasattr(processor, "apply_chat_template") or not hasattr(processor, "tokenizer"):
+        raise ModelError(f"model {name!r} comes with a tokenizer only; a processor for videos is needed")
+    try:
+        network = network.to(target).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"model {name!r} does not fit on device {target}: {_sentence(error)}") from error
+    return LoadedModel(
+        model=network,
+        processor=processor,
+        name=name,
+        dtype=str(network.dtype).removeprefix("torch."),
+        device=str(network.device),
+        attention=str(network.config._attn_implementation),
+    )
+
+
+def _device(device: str | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(f"device {device!r} cannot be used here: {_sentence(error)}") from error
+    return target
+
+
+def _check_directory(directory: Path) -> None:
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory} is not a model: it has no config.json")
+    if not any(directory.glob("*.safetensors")):
+        other = sorted(path.name for suffix in ("bin", "pt", "pth") for path in directory.glob(f"*.{suffix}"))
+        found = f", only {other[0]}, which can run code when it is opened" if other else ""
+        raise ModelError(f"{directory} has no weights in safetensors format{found}")
+
+
+def _config(source: str, trust_remote_code: bool) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        if os.path.isdir(source):
+            raise ModelError(f"the configuration of {source} cannot be read: {_sentence(error)}") from error
+        raise ModelError(
+            f"model {source!r} is no directory and could not be fetched from the Hugging Face hub: "
+            f"{_sentence(error)}"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the configuration of {source!r} cannot be used: {_sentence(error)}") from error
+
+
+def _check_family(name: str, config: Any) -> None:
+    """Refuse an unsupported family before its weights are fetched."""
+    known = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+    if not any(known in family.model_classes for family in FAMILIES):
+        supported = ", ".join(family.name for family in FAMILIES)
+        raise ModelError(
+            f"model {name!r} is of the family {config.model_type!r}, which is not supported; "
+            f"supported: {supported}"
+        )
+
+
+def _network(source: str, config: Any, dtype: str, attn: str | None, trust_remote_code: bool) -> Any:
+    options = {} if attn is None else {"attn_implementation": attn}
+    try:
+        loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+            source,
+            config=config,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        raise ModelError(f"model {source!r} cannot be loaded: {_sentence(error)}") from error
+    except Exception as error:
+        # safetensors reports a damaged file through an exception class of its own
+        if type(error).__module__.startswith("safetensors"):
+            raise ModelError(f"the weights of {source!r} are damaged: {_sentence(error)}") from error
+        raise
+    network, info = loaded
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"the weights of {source!r} are incomplete: {len(missing)} tensors are missing, "
+            f"the first is {missing[0]}"
+        )
+    return network
+
+
+def _sentence(error: BaseException) -> str:
+    """First line of an error's text, without its full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__

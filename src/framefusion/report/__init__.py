@@ -1,0 +1,7 @@
+"""The report of one reduction: plain data, the marked frames, and a self-contained HTML page."""
+
+from framefusion.report.data import ReportData, report_data
+from framefusion.report.frames import frame_strip
+from framefusion.report.html import render
+
+__all__ = ["ReportData", "frame_strip", "render", "report_data"]

@@ -1,0 +1,60 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def percent(share: float) -> str:
+    """``0.1992`` as ``19.9 %``."""
+    return f"{100 * share:.1f} %"
+
+
+def saved(share: float) -> str:
+    """A share saved with a sign: ``0.62`` as ``−62.0 %``, a loss as ``+…``."""
+    return f"{'−' if share >= 0 else '+'}{abs(100 * share):.1f} %"
+
+
+def saved_share(before: float, after: float) -> float:
+    """``1 − after / before``; 0 when there was nothing."""
+    return 1 - after / before if before else 0.0
+
+
+def seconds(value: float) -> str:
+    """``0.1234`` as ``123 ms``, ``12.34`` as ``12.3 s``."""
+    if value < 0.9995:
+        return f"{1000 * value:.3g} ms"
+    return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
+
+
+def clock(value: float) -> str:
+    """A position in a video: ``7.04`` as ``7.0 s``, ``83.5`` as ``1:23.5``."""
+    tenths = round(10 * value)
+    minutes, rest = divmod(tenths, 600)
+    return f"{minutes}:{rest // 10:02d}.{rest % 10}" if minutes else f"{rest / 10:.1f} s"
+
+
+def flops(value: float, *more: float) -> str:
+    """Floating-point operations with a decimal prefix: ``12.3 GFLOP``; several share one: ``12.3 → 4.6 GFLOP``."""
+    return _scaled((value, *more), 1000.0, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
+
+
+def size(value: float, *more: float) -> str:
+    """Bytes with a binary prefix: ``1.5 MiB``; several share one: ``1.5 → 0.4 MiB``."""
+    return _scaled((value, *more), 1024.0, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def count(number: int, noun: str) -> str:
+    """``1 frame``, ``8 frames``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _scaled(values: tuple[float, ...], base: float, units: Sequence[str]) -> str:
+    power = 0
+    while power < len(units) - 1 and values[0] >= 0.9995 * base ** (power + 1):
+        power += 1
+    return " → ".join(_digits(value / base**power) for value in values) + f" {units[power]}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
