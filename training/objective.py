@@ -1,0 +1,156 @@
+"""The training objective: answers behind one video, and dense labels of the visual tokens on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from batches import MAX_SCENES, NO_COLOR, NO_KIND, Batch
+from checkpoint import TOKENS_PER_FRAME
+from packing import IGNORE, PREFIX_PAIR, PromptIds, packed_mask
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import LlavaOnevisionForConditionalGeneration
+
+_SIZES = {
+    "color": NO_COLOR + 1,
+    "kind": NO_KIND + 1,
+    "scene_color": NO_COLOR,
+    "scene_kind": NO_KIND,
+    "previous_color": NO_COLOR + 1,
+    "previous_kind": NO_KIND + 1,
+    "ordinal": MAX_SCENES,
+}
+# (decoder layers passed, label, weight). What lies under a token is asked of the vision side alone; the
+# object of the scene after one layer; the scene before, which "after" and "before" questions need, from
+# layer 2 on, so that the last layers only have to look it up.
+_TARGETS = (
+    (0, "color", 0.5),
+    (0, "kind", 1.0),
+    (1, "scene_color", 0.3),
+    (1, "scene_kind", 0.3),
+    (2, "scene_color", 0.2),
+    (2, "scene_kind", 0.2),
+    (2, "previous_color", 0.5),
+    (2, "previous_kind", 0.5),
+    (2, "ordinal", 0.5),
+    (3, "previous_color", 0.3),
+    (3, "previous_kind", 0.3),
+    (3, "ordinal", 0.3),
+)
+
+
+class AuxiliaryHeads(nn.Module):
+    """Linear readouts of the visual tokens' hidden states; used in training, not part of the checkpoint."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict(
+            {f"{name}_{layer}": nn.Linear(hidden_size, _SIZES[name]) for layer, name, _ in _TARGETS}
+        )
+        self.norms = nn.ModuleDict(
+            {str(layer): nn.RMSNorm(hidden_size, eps=1e-6) for layer in sorted({t[0] for t in _TARGETS})}
+        )
+
+    def forward(
+        self, hidden: dict[int, torch.Tensor], batch: Batch
+    ) -> tuple[torch.Tensor, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+        """Weighted loss, and per readout its loss and accuracy.
+
+        ``hidden[0]`` is ``(B, visual tokens, D)``, all others ``(B, kept tokens, D)``.
+        """
+        normed = {layer: self.norms[str(layer)](states) for layer, states in hidden.items()}
+        total = next(iter(normed.values())).new_zeros(())
+        parts = {}
+        for layer, name, weight in _TARGETS:
+            if layer not in normed:
+                continue
+            labels = batch.vision_labels if layer == 0 else batch.labels
+            logits = self.heads[f"{name}_{layer}"](normed[layer]).flatten(0, 1)
+            loss, accuracy = _readout_loss(logits, getattr(labels, name).flatten(), balanced=layer == 0)
+            total = total + weight * loss
+            parts[f"{name}_{layer}"] = (loss.detach(), accuracy)
+        return total, parts
+
+
+def _readout_loss(logits: torch.Tensor, target: torch.Tensor, *, balanced: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    asked = target != IGNORE
+    counted = asked & (target != logits.shape[-1] - 1) if balanced else asked
+    accuracy = (logits.argmax(-1) == target)[counted].float().mean()
+    if not balanced:
+        return cross_entropy(logits[asked], target[asked]), accuracy
+    # One token in ten shows an object; background would drown it.
+    background = asked & ~counted
+    loss = cross_entropy(logits[counted], target[counted])
+    return loss + 0.3 * cross_entropy(logits[background], target[background]), accuracy
+
+
+@dataclass
+class Losses:
+    total: torch.Tensor
+    answer: torch.Tensor | None
+    readouts: dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def answer_logits(
+    model: LlavaOnevisionForConditionalGeneration,
+    prompts: PromptIds,
+    batch: Batch,
+    *,
+    layers: tuple[int, ...] = (),
+) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
+    """Logits of every text position of a packed batch ``(B, M, vocabulary)``, and visual hidden states.
+
+    The video goes through the class's own tower, projector, pooling and newline; the decoder gets the kept
+    visual tokens at their original positions, and the packed 4D mask. ``layers`` lists the depths whose
+    visual hidden states are returned.
+    """
+    text = batch.text
+    assert text is not None
+    core = model.model
+    count, frames = batch.pixels.shape[:2]
+    visual = frames * TOKENS_PER_FRAME
+    with torch.set_grad_enabled(torch.is_grad_enabled() and batch.vision):
+        features = core.get_video_features(batch.pixels, return_dict=True).pooler_output
+    kept = batch.kept[..., None].expand(-1, -1, features.shape[-1])
+    prefix_ids = torch.tensor(prompts.prefix(visual))
+    start = len(prefix_ids) - visual - 1
+    embed = core.get_input_embeddings()
+    opening = embed(prefix_ids[:start]).expand(count, -1, -1)
+    embeds = torch.cat([opening, features.gather(1, kept), features[:, -1:], embed(text.ids)], dim=1)
+    positions = torch.cat(
+        [
+            torch.arange(start).expand(count, -1),
+            batch.kept + start,
+            text.offset.new_full((count, 1), start + visual),
+            text.offset + len(prefix_ids),
+        ],
+        dim=1,
+    )
+    length = embeds.shape[1] - text.ids.shape[1]
+    pair = torch.cat([text.pair.new_full((count, length), PREFIX_PAIR), text.pair], dim=1)
+    output = core.language_model(
+        inputs_embeds=embeds,
+        attention_mask=packed_mask(pair),
+        position_ids=positions,
+        use_cache=False,
+        output_hidden_states=bool(layers),
+    )
+    hidden = {layer: output.hidden_states[layer][:, start : length - 1] for layer in layers if layer > 0}
+    if 0 in layers:
+        hidden[0] = features[:, :-1]
+    return model.lm_head(output.last_hidden_state[:, length:]), hidden
+
+
+def training_losses(
+    model: LlavaOnevisionForConditionalGeneration, heads: AuxiliaryHeads, prompts: PromptIds, batch: Batch
+) -> Losses:
+    """All losses of one step. Batches without text train the vision side on its dense labels alone."""
+    if batch.text is None:
+        features = model.model.get_video_features(batch.pixels, return_dict=True).pooler_output
+        total, readouts = heads({0: features[:, :-1]}, batch)
+        return Losses(total, None, readouts)
+    logits, hidden = answer_logits(model, prompts, batch, layers=(0, 1, 2, 3) if batch.vision else (1, 2, 3))
+    answer = cross_entropy(logits.flatten(0, 1), batch.text.labels.flatten(), ignore_index=IGNORE)
+    dense, readouts = heads(hidden, batch)
+    return Losses(answer + dense, answer.detach(), readouts)

@@ -1,0 +1,368 @@
+"""Generated short videos: scenes with one moving, coloured object over a varied background.
+
+A video is sampled once as a description (:class:`VideoSpec`) and can then be rendered at any
+resolution and at any number of frames: shapes are signed distance fields, digits and textures are
+smooth interpolations of small grids, so a 64-pixel and a 256-pixel rendering show the same picture.
+Everything is drawn from one seeded :class:`numpy.random.Generator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+FRAME_SIZE = 64
+TOKEN_GRID = 8
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 40, 40),
+    "green": (40, 175, 60),
+    "blue": (45, 80, 225),
+    "yellow": (240, 215, 40),
+    "purple": (165, 60, 200),
+    "white": (245, 245, 245),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COLOR_NAMES = tuple(COLORS)
+KINDS = SHAPES + DIGITS
+BACKGROUNDS = ("gradient", "noise", "clouds", "stripes", "checkers", "wood")
+
+
+@dataclass(frozen=True)
+class ObjectSpec:
+    """One object: names, look, and its straight path in frame units (0 … 1, x to the right, y down)."""
+
+    color: str
+    kind: str
+    rgb: tuple[float, float, float]
+    size: float
+    rotation: float
+    start: tuple[float, float]
+    end: tuple[float, float]
+    digit_sample: int = -1
+
+    @property
+    def name(self) -> str:
+        return f"{self.color} {self.kind}"
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """One scene: its object, the seed of its background and its share of the frames."""
+
+    obj: ObjectSpec
+    background: str
+    background_seed: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class VideoSpec:
+    scenes: tuple[SceneSpec, ...]
+
+    @property
+    def num_frames(self) -> int:
+        return sum(scene.frames for scene in self.scenes)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A rendered video.
+
+    ``frames`` is uint8 ``(T, H, W, 3)``; ``scene_of_frame`` is int64 ``(T,)``; ``coverage`` is float32
+    ``(T, 8, 8)``, the share of each visual token's area that the object covers.
+    """
+
+    spec: VideoSpec
+    frames: np.ndarray
+    scene_of_frame: np.ndarray
+    coverage: np.ndarray
+
+
+# -- digits ---------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's handwritten digits: images float32 ``(1797, 8, 8)`` in 0 … 1, and their labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return (data.images / 16.0).astype(np.float32), data.target.astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def digit_samples(split: str) -> tuple[np.ndarray, ...]:
+    """Sample indices per digit; every fifth sample of each digit is held out ("test")."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
+    _, labels = digit_images()
+    per_digit = (np.flatnonzero(labels == digit) for digit in range(10))
+    held_out = split == "test"
+    return tuple(idx[(np.arange(len(idx)) % 5 == 0) == held_out] for idx in per_digit)
+
+
+# -- shapes: signed distance in units of the object's half size, negative inside -------------------
+
+
+def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    outer, inner, half = 1.08, 0.45, np.pi / 5
+    angle = np.arctan2(x, -y)
+    folded = np.abs((angle + half) % (2 * half) - half)
+    radius = np.hypot(x, y)
+    px, py = radius * np.cos(folded), radius * np.sin(folded)
+    ex, ey = inner * np.cos(half) - outer, inner * np.sin(half)
+    return ((px - outer) * ey - py * ex) / np.hypot(ex, ey)
+
+
+def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.abs(x), y + 0.05
+    tip = (x + np.abs(y - 0.08) - 0.86) / np.sqrt(2)
+    lobe = np.hypot(x - 0.45, y + 0.33) - 0.53
+    return np.minimum(tip, lobe)
+
+
+def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.abs(x), np.abs(y)
+    return np.minimum(np.maximum(x - 0.98, y - 0.3), np.maximum(x - 0.3, y - 0.98))
+
+
+_SHAPE_SDF: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "circle": lambda x, y: np.hypot(x, y) - 0.95,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.83,
+    "triangle": lambda x, y: np.maximum(y - 0.75, 0.88 * np.abs(x) - 0.47 * y - 0.47),
+    "star": _star,
+    "cross": _cross,
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.74) - 0.25,
+    "heart": _heart,
+    "diamond": lambda x, y: (1.35 * np.abs(x) + np.abs(y) - 1.1) / 1.68,
+}
+
+
+def _object_alpha(obj: ObjectSpec, u: float, size: int) -> tuple[np.ndarray, int, int]:
+    """Coverage of the object at path position ``u``: alpha of a crop, and the crop's top-left pixel."""
+    cx = (obj.start[0] + (obj.end[0] - obj.start[0]) * u) * size
+    cy = (obj.start[1] + (obj.end[1] - obj.start[1]) * u) * size
+    half = obj.size * size / 2
+    reach = half * 1.5 + 1
+    x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))
+    x1, y1 = min(size, int(cx + reach) + 1), min(size, int(cy + reach) + 1)
+    if obj.digit_sample >= 0:
+        return _digit_alpha(obj, cx - x0, cy - y0, half, x1 - x0, y1 - y0), x0, y0
+    x = (np.arange(x0, x1, dtype=np.float32) + 0.5 - cx)[None, :] / half
+    y = (np.arange(y0, y1, dtype=np.float32) + 0.5 - cy)[:, None] / half
+    cos, sin = np.cos(obj.rotation), np.sin(obj.rotation)
+    distance = _SHAPE_SDF[obj.kind](x * cos + y * sin, y * cos - x * sin)
+    return np.clip(0.5 - distance * half, 0.0, 1.0), x0, y0
+
+
+def _digit_alpha(obj: ObjectSpec, cx: float, cy: float, half: float, width: int, height: int) -> np.ndarray:
+    images, _ = digit_images()
+    pad = 3
+    grid = Image.fromarray(np.pad(images[obj.digit_sample], pad))
+    scale = 4.0 / half
+    cos, sin = np.cos(obj.rotation) * scale, np.sin(obj.rotation) * scale
+    middle = 4.0 + pad
+    matrix = (cos, sin, middle - cos * cx - sin * cy, -sin, cos, middle + sin * cx - cos * cy)
+    strength = grid.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    # The 8×8 samples are soft; a steep ramp around the stroke's edge gives legible strokes at any size.
+    return np.clip((np.asarray(strength) - 0.28) * 3.0, 0.0, 1.0)
+
+
+# -- backgrounds ----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def _unit_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size
+    return axis[None, :], axis[:, None]
+
+
+def _smooth_noise(rng: np.random.Generator, cells: int, size: int) -> np.ndarray:
+    grid = Image.fromarray(rng.random((cells, cells), dtype=np.float32))
+    return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _muted(rng: np.random.Generator) -> np.ndarray:
+    return np.clip(rng.uniform(0.12, 0.62) + rng.uniform(-0.09, 0.09, size=3), 0.03, 0.7)
+
+
+def _field(kind: str, rng: np.random.Generator, size: int) -> np.ndarray:
+    """A texture as one channel, about 0 … 1, shape ``(size, size)``."""
+    x, y = _unit_grid(size)
+    angle, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    frequency = 2 * np.pi * rng.uniform(2.0, 6.0)
+    if kind == "gradient":
+        return (along - along.min()) / (along.max() - along.min())
+    if kind == "noise":
+        return _smooth_noise(rng, int(rng.integers(4, 17)), size)
+    if kind == "clouds":
+        octaves = ((3, 0.5), (6, 0.27), (12, 0.15), (24, 0.08))
+        return sum(weight * _smooth_noise(rng, cells, size) for cells, weight in octaves)
+    if kind == "stripes":
+        return 0.5 + 0.5 * np.tanh(3 * np.sin(frequency * along + phase))
+    if kind == "checkers":
+        return 0.5 + 0.5 * np.tanh(6 * np.sin(frequency * along + phase) * np.sin(frequency * across))
+    if kind == "wood":
+        bend = _smooth_noise(rng, 4, size)
+        return 0.5 + 0.5 * np.sin(frequency * (along + 0.35 * bend) + phase)
+    raise ValueError(f"background must be one of {BACKGROUNDS}, got {kind!r}")
+
+
+def render_background(kind: str, seed: int, size: int) -> np.ndarray:
+    """Background of one scene, float32 ``(size, size, 3)`` in 0 … 255: two muted colours and a texture."""
+    rng = np.random.default_rng(seed)
+    low, high = _muted(rng), _muted(rng)
+    field = np.clip(_field(kind, rng, size), 0.0, 1.0)[..., None]
+    return ((low + (high - low) * field) * 255).astype(np.float32)
+
+
+# -- rendering ------------------------------------------------------------------------------------
+
+
+def paint(background: np.ndarray, obj: ObjectSpec, u: float) -> tuple[np.ndarray, np.ndarray]:
+    """Draw ``obj`` at path position ``u`` (0 … 1): frame uint8 ``(S, S, 3)`` and alpha ``(S, S)``."""
+    frame, alpha = _blend(background, obj, u)
+    return np.round(frame).astype(np.uint8), alpha
+
+
+def _blend(background: np.ndarray, obj: ObjectSpec, u: float) -> tuple[np.ndarray, np.ndarray]:
+    size = background.shape[0]
+    crop, x0, y0 = _object_alpha(obj, u, size)
+    alpha = np.zeros((size, size), dtype=np.float32)
+    alpha[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] = crop
+    frame = background.copy()
+    region = frame[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]
+    region += (np.asarray(obj.rgb, dtype=np.float32) - region) * crop[..., None]
+    return frame, alpha
+
+
+def render(spec: VideoSpec, size: int = FRAME_SIZE) -> Video:
+    """Render every frame of ``spec`` at ``size`` × ``size`` pixels (a multiple of 8)."""
+    if size % TOKEN_GRID:
+        raise ValueError(f"size must be a multiple of {TOKEN_GRID}, got {size}")
+    frames, coverage, owner = [], [], []
+    cell = size // TOKEN_GRID
+    for index, scene in enumerate(spec.scenes):
+        background = render_background(scene.background, scene.background_seed, size)
+        for i in range(scene.frames):
+            frame, alpha = paint(background, scene.obj, (i + 0.5) / scene.frames)
+            frames.append(frame)
+            coverage.append(alpha.reshape(TOKEN_GRID, cell, TOKEN_GRID, cell).mean(axis=(1, 3)))
+            owner.append(index)
+    return Video(spec, np.stack(frames), np.asarray(owner), np.stack(coverage))
+
+
+# -- sampling -------------------------------------------------------------------------------------
+
+
+def _sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -> ObjectSpec:
+    is_digit = kind in DIGITS
+    size = rng.uniform(0.31, 0.38) if is_digit else rng.uniform(0.25, 0.31)
+    rgb = np.clip(np.asarray(COLORS[color]) + rng.uniform(-14, 14, size=3), 0, 255)
+    margin = size * 0.55
+    start = rng.uniform(margin, 1 - margin, size=2)
+    step = rng.uniform(-0.3, 0.3, size=2)
+    end = np.clip(start + step, margin, 1 - margin)
+    sample = int(rng.choice(digit_samples(split)[DIGITS.index(kind)])) if is_digit else -1
+    return ObjectSpec(
+        color=color,
+        kind=kind,
+        rgb=(float(rgb[0]), float(rgb[1]), float(rgb[2])),
+        size=float(size),
+        rotation=float(rng.uniform(-0.2, 0.2)),
+        start=(float(start[0]), float(start[1])),
+        end=(float(end[0]), float(end[1])),
+        digit_sample=sample,
+    )
+
+
+def sample_objects(
+    rng: np.random.Generator, count: int, *, split: str = "train", digit_share: float = 0.2
+) -> list[ObjectSpec]:
+    """Sample ``count`` objects, each different from the others in (colour, kind)."""
+    names: list[tuple[str, str]] = []
+    while len(names) < count:
+        kinds = DIGITS if rng.random() < digit_share else SHAPES
+        name = (COLOR_NAMES[rng.integers(len(COLOR_NAMES))], kinds[rng.integers(len(kinds))])
+        if name not in names:
+            names.append(name)
+    return [_sample_object(rng, color, kind, split) for color, kind in names]
+
+
+def scene_lengths(rng: np.random.Generator, scenes: int, frames: int, jitter: float) -> list[int]:
+    """Split ``frames`` over ``scenes``: even, or with probability ``jitter`` uneven (each at least one)."""
+    if frames < scenes:
+        raise ValueError(f"frames must be at least the number of scenes ({scenes}), got {frames}")
+    if rng.random() >= jitter:
+        cuts = np.round(np.arange(1, scenes) * frames / scenes).astype(int)
+    else:
+        cuts = np.sort(rng.choice(np.arange(1, frames), size=scenes - 1, replace=False))
+    return np.diff(np.concatenate([[0], cuts, [frames]])).astype(int).tolist()
+
+
+def sample_video(
+    rng: np.random.Generator,
+    *,
+    frames: int = 8,
+    scenes: int | None = None,
+    split: str = "train",
+    digit_share: float = 0.2,
+    jitter: float = 0.3,
+) -> VideoSpec:
+    """Sample a video.
+
+    Args:
+        rng: source of all randomness; the same state gives the same video.
+        frames: number of frames, at least the number of scenes.
+        scenes: number of scenes; ``None`` draws 4 (70 %), 3 or 2 (15 % each).
+        split: "train" or "test": which handwritten digits may appear.
+        digit_share: probability that an object is a digit.
+        jitter: probability that the scenes' lengths are uneven.
+    """
+    if scenes is None:
+        scenes = int(rng.choice([4, 3, 2], p=[0.7, 0.15, 0.15]))
+    objects = sample_objects(rng, scenes, split=split, digit_share=digit_share)
+    lengths = scene_lengths(rng, scenes, frames, jitter)
+    return VideoSpec(
+        tuple(
+            SceneSpec(
+                obj=obj,
+                background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))],
+                background_seed=int(rng.integers(2**31)),
+                frames=length,
+            )
+            for obj, length in zip(objects, lengths, strict=True)
+        )
+    )
+
+
+def render_crowd(
+    rng: np.random.Generator, count: int, *, split: str = "train", digit_share: float = 0.4, size: int = FRAME_SIZE
+) -> tuple[np.ndarray, list[ObjectSpec], np.ndarray]:
+    """One frame with ``count`` (up to 9) objects side by side, for training the vision side alone.
+
+    Returns the frame uint8 ``(S, S, 3)``, the objects, and the coverage of each visual token by each object,
+    float32 ``(count, 8, 8)``.
+    """
+    background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
+    frame = render_background(background, int(rng.integers(2**31)), size)
+    objects, coverage = [], []
+    cells = rng.permutation(9)[:count]
+    cell = size // TOKEN_GRID
+    for obj, place in zip(sample_objects(rng, count, split=split, digit_share=digit_share), cells, strict=True):
+        middle = (np.asarray([place % 3, place // 3]) + 0.5 + rng.uniform(-0.15, 0.15, size=2)) / 3
+        margin = obj.size * 0.5
+        x, y = np.clip(middle, margin, 1 - margin).tolist()
+        placed = replace(obj, start=(x, y), end=(x, y))
+        frame, alpha = _blend(frame, placed, 0.0)
+        objects.append(placed)
+        coverage.append(alpha.reshape(TOKEN_GRID, cell, TOKEN_GRID, cell).mean(axis=(1, 3)))
+    return np.round(frame).astype(np.uint8), objects, np.stack(coverage)
