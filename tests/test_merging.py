@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from framefusion import merging
+
+
+def reference_merge(
+    features: torch.Tensor, frames: list[int], patches: list[int], merges: list[bool]
+) -> tuple[dict[int, torch.Tensor], list[int]]:
+    """Runs collected one token at a time: ``{first token: mean}`` and the token each one lives in."""
+    order = sorted(range(len(frames)), key=lambda i: (patches[i], frames[i]))
+    target = list(range(len(frames)))
+    members: dict[int, list[int]] = {}
+    for before, i in zip([-1, *order], order, strict=False):
+        joins = merges[i] and before >= 0 and patches[before] == patches[i]
+        target[i] = target[before] if joins else i
+        members.setdefault(target[i], []).append(i)
+    return {first: features[rows].double().mean(0) for first, rows in members.items()}, target
+
+
+@given(st.data())
+def test_merging_equals_the_reference(data: st.DataObject) -> None:
+    frames, patches = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 4))
+    cells = [(f, p) for f in range(frames) for p in range(patches)]
+    present = data.draw(st.lists(st.sampled_from(cells), unique=True, min_size=1))
+    present.sort()
+    frame, patch = [f for f, _ in present], [p for _, p in present]
+    features = torch.randn(len(present), 5, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99))))
+    previous = merging.previous_at_same_patch(torch.tensor(frame), torch.tensor(patch))
+    merges = [data.draw(st.booleans()) and p >= 0 for p in previous.tolist()]
+    means, target = reference_merge(features, frame, patch, merges)
+    merged = merging.merge_runs(features, previous, torch.tensor(merges))
+    assert merged.target.tolist() == target
+    assert merged.kept.tolist() == sorted(means)
+    expected = torch.stack([means[i] for i in sorted(means)]).float()
+    torch.testing.assert_close(merged.features, expected)
+
+
+def test_predecessors_skip_frames_that_have_merged_away() -> None:
+    frames, patches = torch.tensor([0, 0, 1, 3]), torch.tensor([0, 1, 1, 0])
+    assert merging.previous_at_same_patch(frames, patches).tolist() == [-1, -1, 1, 0]
+
+
+def test_similarity_is_the_cosine_with_the_predecessor() -> None:
+    features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]])
+    similarity = merging.previous_similarity(features, torch.tensor([-1, 0, 1]))
+    torch.testing.assert_close(similarity, torch.tensor([float("-inf"), 0.0, 0.5**0.5]))
+
+
+def test_all_similar_tokens_merge_below_the_limit_and_the_most_similar_at_it() -> None:
+    similarity = torch.tensor([float("-inf"), 0.7, 0.9, 0.5, 0.7])
+    assert merging.choose_merges(similarity, 0.6, 5).tolist() == [False, True, True, False, True]
+    assert merging.choose_merges(similarity, 0.6, 2).tolist() == [False, True, True, False, False]
+    assert merging.choose_merges(similarity, 0.6, 0).tolist() == [False] * 5
+
+
+def test_a_token_alone_keeps_its_bits() -> None:
+    features = torch.randn(4, 8).to(torch.bfloat16)
+    previous = torch.tensor([-1, -1, 0, 1])
+    merged = merging.merge_runs(features, previous, torch.tensor([False, False, True, False]))
+    assert torch.equal(merged.features[1:], features[[1, 3]])
+    assert merged.features.dtype == torch.bfloat16
+
+
+def test_merging_without_a_predecessor_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"merges\[1\] is set, but token 1 has no predecessor"):
+        merging.merge_runs(torch.ones(2, 2), torch.tensor([-1, -1]), torch.tensor([False, True]))

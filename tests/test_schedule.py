@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from framefusion.schedule import Cascade, Staged, check_cost, default_layer, smallest_cost
+
+
+def run(plan: Cascade | Staged, tokens: int, layers: int, mergeable: list[float]) -> list[int]:
+    """Tokens per layer when a share ``mergeable[layer]`` of the present tokens is similar enough to merge."""
+    present, counts = tokens, []
+    for layer in range(layers):
+        similar = int(mergeable[layer] * present) if plan.wants_merges(layer) else 0
+        step = plan.step(layer, present, similar)
+        assert 0 <= step.merge <= similar
+        if step.keep is not None:
+            assert 1 <= step.keep < present - step.merge
+            assert layer == 0 or plan.wants_attention(layer) or isinstance(plan, Cascade)
+        present = present - step.merge if step.keep is None else step.keep
+        counts.append(present)
+    return counts
+
+
+@given(st.data())
+def test_a_reachable_cost_is_met(data: st.DataObject) -> None:
+    layers, tokens = data.draw(st.integers(2, 40)), data.draw(st.integers(1, 5000))
+    cost = data.draw(st.floats(smallest_cost(tokens, layers), 1))
+    mergeable = data.draw(st.lists(st.floats(0, 1), min_size=layers, max_size=layers))
+    counts = run(Cascade(tokens, layers, cost), tokens, layers, mergeable)
+    spent = sum(counts) / (layers * tokens)
+    # The stage that ends the cascade rounds to a whole token, for all layers behind it.
+    assert abs(spent - cost) <= 1 / tokens + 1e-9
+    assert counts[-1] >= 1
+
+
+def test_the_published_formula() -> None:
+    """With shares instead of tokens: kept = prod(1 - s), spent = sum of kept; next ratio as published."""
+    tokens, layers, cost, sparsities = 10_000, 28, 0.3, [0.2, 0.15, 0.12]
+    plan = Cascade(tokens, layers, cost)
+    present, kept, spent = tokens, 1.0, 0.0
+    for layer, s in enumerate(sparsities):
+        expected = 1 - (layers * cost - spent) / ((layers - layer) * kept)
+        assert plan.required_ratio(layer, present) == pytest.approx(expected, abs=1e-9)
+        present -= plan.step(layer, present, round(s * present)).merge
+        kept *= 1 - s
+        spent += kept
+    step = plan.step(3, present, round(0.05 * present))
+    present -= step.merge
+    kept *= 0.95
+    spent += kept
+    assert not plan.wants_merges(4)
+    expected = 1 - (layers * cost - spent) / ((layers - 4) * kept)
+    assert plan.step(4, present).keep == pytest.approx((1 - expected) * present, abs=1)
+
+
+def test_enough_similar_tokens_end_the_cascade_in_one_merge() -> None:
+    plan = Cascade(1000, 10, 0.4)
+    assert plan.step(0, 1000, 900) == (int(0.6 * 1000), None)
+    assert not plan.wants_merges(1)
+    assert not plan.wants_attention(1)
+    assert plan.step(1, 400) == (0, None)
+
+
+def test_merging_stops_before_the_cost_is_out_of_reach() -> None:
+    """Where the published code raises in the middle of a prefill."""
+    plan = Cascade(1000, 10, 0.2)
+    assert plan.step(0, 1000, 150) == (150, None)
+    assert plan.step(1, 850, 120) == (120, None)
+    # 850 + 730 are spent of 2000; one more layer at 630 would be too much.
+    step = plan.step(2, 730, 100)
+    assert step.merge == 0
+    assert step.keep == (2000 - 850 - 730 + 4) // 8
+
+
+def test_no_merging_prunes_before_layer_one() -> None:
+    plan = Cascade(100, 5, 0.5, merge=False)
+    assert not plan.wants_merges(0)
+    assert plan.step(0, 100) == (0, None)
+    assert plan.step(1, 100) == (0, 38)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 60), st.floats(0.001, 0.999))
+def test_an_unreachable_cost_is_refused_with_the_smallest(tokens: int, layers: int, fraction: float) -> None:
+    cost = smallest_cost(tokens, layers) * fraction
+    assume(cost < smallest_cost(tokens, layers) - 1e-9)
+    with pytest.raises(ValueError, match=f"the smallest cost for a video of {tokens} visual tokens is"):
+        Cascade(tokens, layers, cost)
+
+
+def test_the_number_in_the_refusal_is_reachable() -> None:
+    with pytest.raises(ValueError, match=r"smallest cost for any video is 0\.0358"):
+        check_cost(0.03, 28)
+    check_cost(0.0358, 28)
+    with pytest.raises(ValueError, match=r"visual tokens is 0\.1900") as error:
+        check_cost(0.15, 10, 10)
+    check_cost(0.19, 10, 10)
+    assert "cost=0.15" in str(error.value)
+
+
+def test_staged_shares_are_of_the_original_tokens() -> None:
+    assert run(Staged(512, {1: 0.5, 3: 0.1}), 512, 5, [0.0] * 5) == [512, 256, 256, 51, 51]
+    assert run(Staged(512, {1: 1.0}), 512, 2, [0.0] * 2) == [512, 512]
+
+
+def test_staged_merging_never_goes_below_the_first_stage() -> None:
+    assert run(Staged(100, {2: 0.5}, merge=True), 100, 4, [0.3, 0.9, 0.9, 0.9]) == [70, 50, 50, 50]
+    assert run(Staged(100, {2: 0.5}, merge=True), 100, 4, [0.3, 0.05, 0.9, 0.9]) == [70, 67, 50, 50]
+    assert run(Staged(100, {0: 0.5, 1: 0.2}, merge=True), 100, 2, [0.3, 0.9]) == [50, 20]
+
+
+@pytest.mark.parametrize(("layers", "layer"), [(1, 0), (2, 1), (4, 1), (12, 1), (28, 2), (36, 3), (64, 5), (80, 6)])
+def test_default_layer(layers: int, layer: int) -> None:
+    assert default_layer(layers) == layer

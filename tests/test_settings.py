@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+
+from framefusion import FrameFusion
+
+
+def test_defaults() -> None:
+    settings = FrameFusion()
+    assert (settings.cost, settings.keep, settings.merge) == (0.3, None, True)
+    assert (settings.similarity_lower_bound, settings.ratio_lower_bound) == (0.6, 0.1)
+    assert (settings.segmentation, settings.segment_threshold) == ("frame-similarity", 0.4)
+    assert (settings.budget_rule, settings.relevance, settings.relevance_sign) == ("uniform", "last", 1)
+    assert settings.selector == "dpp"
+    assert FrameFusion(keep=0.2).merge is False
+    assert FrameFusion(keep=0.2, merge=True).merge is True
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FrameFusion().cost = 0.5  # type: ignore[misc]
+
+
+def test_keep_becomes_stages() -> None:
+    assert FrameFusion(keep=0.2).shares(28) == {2: 0.2}
+    assert FrameFusion(keep={3: 0.1, 1: 0.5}).shares(4) == {1: 0.5, 3: 0.1}
+    assert FrameFusion().shares(28) == {}
+
+
+def test_keeps_all() -> None:
+    assert FrameFusion(keep=1.0).keeps_all
+    assert FrameFusion(cost=1.0).keeps_all
+    assert FrameFusion(keep={1: 1.0}).keeps_all
+    assert not FrameFusion(keep={1: 1.0, 2: 0.9}).keeps_all
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cost": 0.3, "keep": 0.2}, "cost=0.3 and keep=0.2 exclude each other"),
+        ({"cost": 0.0}, "cost must be in (0, 1], got 0.0"),
+        ({"cost": 1.5}, "cost must be in (0, 1], got 1.5"),
+        ({"cost": float("nan")}, "cost must be in (0, 1], got nan"),
+        ({"cost": "0.3"}, "cost must be a number, got '0.3'"),
+        ({"keep": 0}, "keep must be in (0, 1], got 0"),
+        ({"keep": True}, "keep must be a number, got True"),
+        ({"keep": {}}, "keep is an empty mapping"),
+        ({"keep": {-1: 0.5}}, "keep: layer -1 must be a whole number, 0 or more"),
+        ({"keep": {"1": 0.5}}, "keep: layer '1' must be a whole number"),
+        ({"keep": {1: 1.2}}, "keep[1] must be in (0, 1], got 1.2"),
+        ({"keep": {1: 0.2, 3: 0.4}}, "keep[3]=0.4 is more than keep[1]=0.2"),
+        ({"merge": 1}, "merge must be True, False or None, got 1"),
+        ({"similarity_lower_bound": 1.1}, "similarity_lower_bound must be in [-1, 1], got 1.1"),
+        ({"ratio_lower_bound": -0.1}, "ratio_lower_bound must be in [0, 1], got -0.1"),
+        ({"segment_threshold": 2}, "segment_threshold must be in [0, 1], got 2"),
+        ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1, got 0"),
+        ({"segmentation": "scenes"}, "segmentation must be one of 'frame-similarity', 'windows', 'single', got"),
+        ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', got 'best'"),
+        ({"relevance": "all"}, "relevance must be one of 'last', 'text', 'none', got 'all'"),
+        ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
+        ({"selector": "magic"}, "selector must be one of 'dpp', 'topk', 'uniform', got 'magic'"),
+        ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),
+        ({"selector": "topk", "keep": {0: 0.5}}, "no attention exists before layer 0"),
+    ],
+)
+def test_bad_settings_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        FrameFusion(**arguments)
+
+
+def test_settings_are_checked_against_the_model() -> None:
+    with pytest.raises(ValueError, match="keep has a stage before layer 28, but the model has 28 decoder layers"):
+        FrameFusion(keep={28: 0.5}).check(28)
+    with pytest.raises(ValueError, match=r"cost=0\.2 cannot be reached on 4 decoder layers"):
+        FrameFusion(cost=0.2).check(4)
+    with pytest.raises(ValueError, match="no attention exists before layer 0"):
+        FrameFusion(keep=0.5, selector="topk").check(1)
+    FrameFusion(cost=0.3).check(4)
