@@ -90,15 +90,13 @@ def plan(step: int, vision_steps: int, total_steps: int, seed: int) -> BatchPlan
     frames = int(rng.choice([4, 8, 16], p=[0.25, 0.67, 0.08]))
     keep = 1.0 if rng.random() < (0.2 if progress < 0.8 else 0.5) else float(rng.uniform(0.15, 0.5))
     videos = {4: 16, 8: 12, 16: 6}[frames]
-    return BatchPlan(
-        videos, frames, None, 10, digit_share=0.25, jitter=0.35, keep=keep, vision=progress >= 0.75
-    )
+    return BatchPlan(videos, frames, None, 10, digit_share=0.25, jitter=0.35, keep=keep, vision=progress >= 0.75)
 
 
 def keep_tokens(rng: np.random.Generator, coverage: np.ndarray, keep: float) -> np.ndarray:
     """Draw visual tokens of one video without replacement, ascending, object tokens three times as likely."""
     count = coverage.size
-    kept = max(1, int(round(keep * count)))
+    kept = max(1, round(keep * count))
     if kept == count:
         return np.arange(count)
     weight = np.where(coverage.reshape(-1) > OBJECT_COVERAGE, 3.0, 1.0)

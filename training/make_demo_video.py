@@ -6,11 +6,12 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from questions import Question
-from scenes import VideoSpec, paint, render_background, sample_video
+from scenes import VideoSpec, paint, render_background, sample_object, sample_video
 from video_files import write_mp4
 
 VIDEOS = Path(__file__).resolve().parent.parent / "src" / "framefusion" / "assets" / "videos"
@@ -21,11 +22,9 @@ SEED = 20_260
 
 def demo_spec(seed: int = SEED) -> VideoSpec:
     """Four scenes with the demo's objects; backgrounds, paths and handwriting drawn from ``seed``."""
-    from scenes import _sample_object
-
     rng = np.random.default_rng([seed, 3])
     base = sample_video(rng, frames=4, scenes=4, split="test", jitter=0.0)
-    objects = [_sample_object(rng, color, kind, "test") for color, kind in OBJECTS]
+    objects = [sample_object(rng, color, kind, "test") for color, kind in OBJECTS]
     return VideoSpec(tuple(replace(s, obj=o) for s, o in zip(base.scenes, objects, strict=True)))
 
 
@@ -42,7 +41,7 @@ def demo_questions(spec: VideoSpec) -> list[Question]:
     """The questions shown with the demo, with the answers that follow from its scenes."""
     objects = [scene.obj for scene in spec.scenes]
     questions = []
-    for earlier, later in zip(objects, objects[1:], strict=False):
+    for earlier, later in pairwise(objects):
         questions.append(Question(f"what came after the {earlier.name}?", later.name, "after"))
         questions.append(Question(f"what came before the {later.name}?", earlier.name, "before"))
     for ordinal, obj in zip(("first", "second", "third", "last"), objects, strict=True):

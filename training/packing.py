@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import PreTrainedTokenizerFast
 from checkpoint import END, START, VIDEO
+from transformers import PreTrainedTokenizerFast
 
 PREFIX_PAIR = 0
 PADDING_PAIR = -1

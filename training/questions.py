@@ -78,14 +78,15 @@ _HEADS = ("", "", "", "", "", "please tell me ", "tell me ", "in the video, ", "
 
 # Words that carry no information here. They are mixed into training questions now and then, so that a
 # wording outside the templates does not meet an untrained embedding.
-FILLER_WORDS = tuple(
-    "a an and are at by can could did does for from has have he her here how i if it its like many me moving "
-    "name no not now of on one or our over see shape shapes so some that their there these they this those "
-    "to video we were when where while who why will with would yes you your figure symbol digit number "
-    "colored coloured frame frames picture image clip movie scenes objects things describe say give show "
-    "visible present then next last final beginning end start middle background big small during between "
-    "right left top bottom exactly nothing answer question word".split()
+_FILLER = (
+    "a an and are at by can could did does for from has have he her here how i if it its like many "
+    "me moving name no not now of on one or our over see shape shapes so some that their there these "
+    "they this those to video we were when where while who why will with would yes you your figure "
+    "symbol digit number colored coloured frame frames picture image clip movie scenes objects "
+    "things describe say give show visible present then next last final beginning end start middle "
+    "background big small during between right left top bottom exactly nothing answer question word"
 )
+FILLER_WORDS = tuple(_FILLER.split())
 PUNCTUATION = tuple("?.,!:;'\"-()")
 
 

@@ -263,7 +263,8 @@ def render(spec: VideoSpec, size: int = FRAME_SIZE) -> Video:
 # -- sampling -------------------------------------------------------------------------------------
 
 
-def _sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -> ObjectSpec:
+def sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -> ObjectSpec:
+    """Draw the look and the path of an object of this colour and kind; ``split`` limits the handwriting."""
     is_digit = kind in DIGITS
     size = rng.uniform(0.31, 0.38) if is_digit else rng.uniform(0.25, 0.31)
     rgb = np.clip(np.asarray(COLORS[color]) + rng.uniform(-14, 14, size=3), 0, 255)
@@ -294,7 +295,7 @@ def sample_objects(
         name = (COLOR_NAMES[rng.integers(len(COLOR_NAMES))], kinds[rng.integers(len(kinds))])
         if name not in names:
             names.append(name)
-    return [_sample_object(rng, color, kind, split) for color, kind in names]
+    return [sample_object(rng, color, kind, split) for color, kind in names]
 
 
 def scene_lengths(rng: np.random.Generator, scenes: int, frames: int, jitter: float) -> list[int]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 
 import torch
 from batches import make_batch, plan
 from checkpoint import build_model, build_processor
-from evaluation import evaluate_model, held_out_batches, report
+from curve import write_curve
+from evaluation import evaluate_model, held_out_batches, measure, print_table
 from objective import AuxiliaryHeads, training_losses
 from packing import PromptIds
 from torch.utils.data import DataLoader, Dataset
@@ -89,6 +91,7 @@ def train(args: argparse.Namespace) -> bool:
     def export(directory: Path) -> None:
         model.save_pretrained(directory)
         processor.save_pretrained(directory)
+        (directory / "model.safetensors").chmod(0o644)
 
     loader = DataLoader(
         _Steps(args, prompts, processor.tokenizer.pad_token_id),
@@ -159,12 +162,16 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=400, help="held-out videos of the final measure")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if not args.evaluate and train(args):
-        import shutil
-
-        shutil.copytree(HERE / "runs" / args.run / "checkpoint", ASSETS, dirs_exist_ok=True)
     if args.evaluate:
-        report(ASSETS, args.videos, args.seed)
+        print_table(measure(ASSETS, videos=args.videos, seed=args.seed))
+        return
+    if not train(args):
+        return
+    run = HERE / "runs" / args.run
+    shutil.copytree(run / "checkpoint", ASSETS, dirs_exist_ok=True)
+    results = measure(ASSETS, videos=args.videos, seed=args.seed)
+    write_curve(run / "curve.jsonl", HERE / "curve.json", HERE / "curve.png", results)
+    print_table(results)
 
 
 if __name__ == "__main__":

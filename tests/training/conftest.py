@@ -1,0 +1,6 @@
+"""The training scripts are run from their own directory; make their modules importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
