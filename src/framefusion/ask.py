@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from framefusion.hf import attach
+from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.layout import VisualLayout
 from framefusion.settings import FrameFusion
@@ -127,9 +127,7 @@ def ask(
         return job.compare(question, max_new_tokens)
     job.progress("Answering")
     reduced = job.reduced(max_new_tokens)
-    return job.answer(
-        reduced, question, None, "one run, not warmed up; vision encoder, prefill and reduction"
-    )
+    return job.answer(reduced, question, None, "one run, not warmed up; vision encoder, prefill and reduction")
 
 
 def inspect(
@@ -168,8 +166,13 @@ class _Job:
         self.processor = processor
         self.settings = settings if settings is not None else FrameFusion()
         self.run: Any = None
-        with attach(model, self.settings):
-            pass  # an unsupported model is refused before the video is preprocessed
+        try:
+            with attach(model, self.settings):
+                pass  # what this model cannot do is refused before the video is preprocessed
+        except UnsupportedModelError:
+            raise
+        except ValueError as error:
+            raise AskError(str(error)) from error
         self.progress("Preprocessing")
         self.inputs = _inputs(self.video, prompt, model, processor)
 
@@ -198,9 +201,7 @@ class _Job:
         timing = f"{count} each in turns, after a warm-up; vision encoder, prefill and reduction"
         return self.answer(_median([r for _, r in rounds]), question, _median([f for f, _ in rounds]), timing)
 
-    def answer(
-        self, reduced: Generation, question: str | None, full: Generation | None, timing: str
-    ) -> Answer:
+    def answer(self, reduced: Generation, question: str | None, full: Generation | None, timing: str) -> Answer:
         run = self.run
         return Answer(
             text=reduced.text if question is not None else "",
@@ -260,9 +261,7 @@ def _generate(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> G
     clock = _FirstToken()
     begin = time.perf_counter()
     with torch.inference_mode():
-        output = model.generate(
-            **inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, streamer=clock
-        )
+        output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, streamer=clock)
     end = time.perf_counter()
     new = output[0, inputs["input_ids"].shape[1] :]
     return Generation(

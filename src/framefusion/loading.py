@@ -131,8 +131,7 @@ def _config(source: str, trust_remote_code: bool) -> Any:
         if os.path.isdir(source):
             raise ModelError(f"the configuration of {source} cannot be read: {_sentence(error)}") from error
         raise ModelError(
-            f"model {source!r} is no directory and could not be fetched from the Hugging Face hub: "
-            f"{_sentence(error)}"
+            f"model {source!r} is no directory and could not be fetched from the Hugging Face hub: {_sentence(error)}"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the configuration of {source!r} cannot be used: {_sentence(error)}") from error
@@ -144,8 +143,7 @@ def _check_family(name: str, config: Any) -> None:
     if not any(known in family.model_classes for family in FAMILIES):
         supported = ", ".join(family.name for family in FAMILIES)
         raise ModelError(
-            f"model {name!r} is of the family {config.model_type!r}, which is not supported; "
-            f"supported: {supported}"
+            f"model {name!r} is of the family {config.model_type!r}, which is not supported; supported: {supported}"
         )
 
 
@@ -172,8 +170,7 @@ def _network(source: str, config: Any, dtype: str, attn: str | None, trust_remot
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"the weights of {source!r} are incomplete: {len(missing)} tensors are missing, "
-            f"the first is {missing[0]}"
+            f"the weights of {source!r} are incomplete: {len(missing)} tensors are missing, the first is {missing[0]}"
         )
     return network
 

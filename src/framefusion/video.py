@@ -96,7 +96,7 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
             ``frames < 1``, ``fps <= 0``, both given, or more than 8 GiB of decoded frames asked for.
     """
     _check_request(frames, fps)
-    path = _check_path(path)
+    path = check_file(path)
     index = _scan(path)
     wanted = _choose(index, frames, fps)
     pictures = _decode(path, index, wanted)
@@ -141,7 +141,12 @@ def _check_request(frames: int | None, fps: float | None) -> None:
         raise VideoError(f"fps must be a number above 0, got {fps}")
 
 
-def _check_path(path: str | os.PathLike[str]) -> Path:
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """The path, if it is a file that has content.
+
+    Raises:
+        VideoError: no such file, a directory, or an empty file.
+    """
     path = Path(path)
     if not path.exists():
         raise VideoError(f"no such file: {path}")

@@ -3,5 +3,6 @@
 from framefusion.report.data import ReportData, report_data
 from framefusion.report.frames import frame_strip
 from framefusion.report.html import render
+from framefusion.report.text import lines, record
 
-__all__ = ["ReportData", "frame_strip", "render", "report_data"]
+__all__ = ["ReportData", "frame_strip", "lines", "record", "render", "report_data"]
