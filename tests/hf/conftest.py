@@ -1,4 +1,4 @@
-"""Tiny random-weight models of every family, and batches for them without any processor."""
+"""Every family's tiny model, for tests that run on all of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from tests.hf import models
 
 
 @pytest.fixture(params=list(models.BUILDERS))
-def case(request: pytest.FixtureRequest) -> models.Case:
+def name(request: pytest.FixtureRequest) -> str:
+    """The name of one family."""
+    return request.param
+
+
+@pytest.fixture
+def case(name: str) -> models.Case:
     """One family's tiny model, float32, in eval mode."""
-    return models.build(request.param)
+    return models.build(name)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,374 @@
+"""What attaching promises: nothing changed in the model, honest records, clear refusals."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    StaticCache,
+)
+from transformers.masking_utils import flash_attention_mask
+
+import framefusion
+from framefusion import FrameFusion, UnsupportedModelError
+from framefusion.budgets import total_kept
+from framefusion.interface import apply_framefusion
+from tests.hf import models, oracle
+from tests.hf.test_oracle import ROWS, SETTINGS, TOLERANCE, generate
+
+KEEP = SETTINGS["staged-prune"]
+
+
+def logits(case: models.Case, inputs: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return case.model(**inputs).logits
+
+
+def test_nothing_changes_in_the_model(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["ragged"])
+    before = logits(case, inputs)
+    state = {key: value.clone() for key, value in case.model.state_dict().items()}
+    config = copy.deepcopy(case.model.config.to_dict())
+    attention = [layer.self_attn.config for layer in case.model.get_decoder().layers]
+    with framefusion.attach(case.model, KEEP) as run:
+        assert run.attached
+        reduced = logits(case, inputs)
+        assert list(case.model.state_dict()) == list(state)
+        assert case.model.config.to_dict() == config
+    assert not run.attached
+    assert reduced.shape[1] < before.shape[1]
+    assert torch.equal(logits(case, inputs), before)
+    assert all(torch.equal(case.model.state_dict()[key], value) for key, value in state.items())
+    assert all(
+        layer.self_attn.config is kept for layer, kept in zip(case.model.get_decoder().layers, attention, strict=True)
+    )
+    assert not any(module._forward_pre_hooks for module in case.model.modules())
+
+
+@pytest.mark.parametrize("settings", [FrameFusion(keep=1.0), FrameFusion(cost=1.0), FrameFusion(keep={1: 1.0})])
+def test_keeping_everything_is_bit_identical(case: models.Case, settings: FrameFusion) -> None:
+    inputs = case.inputs(ROWS["ragged"])
+    before = logits(case, inputs)
+    with framefusion.attach(case.model, settings) as run:
+        assert torch.equal(logits(case, inputs), before)
+    assert run.stages == []
+    assert run.summary().mean_share == 1.0
+    assert run.summary().flops_saved_share == 0.0
+
+
+def test_an_exception_detaches_and_leaves_nothing_behind(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["single"])
+    before = logits(case, inputs)
+
+    def fail(*_: Any) -> None:
+        raise KeyError("from the model")
+
+    broken = case.model.get_decoder().layers[2].mlp.register_forward_pre_hook(fail)
+    with pytest.raises(KeyError), framefusion.attach(case.model, KEEP):
+        logits(case, inputs)
+    broken.remove()
+    assert torch.equal(logits(case, inputs), before)
+    with framefusion.attach(case.model, KEEP):
+        assert logits(case, inputs).shape[1] < before.shape[1]
+
+
+def test_stages_tell_what_happened(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["ragged"])
+    visual = [54, 108, 0]
+    with framefusion.attach(case.model, KEEP) as run:
+        logits(case, inputs)
+    valid = inputs["attention_mask"].bool()
+    assert [stage.layer for stage in run.stages] == [1, 3]
+    for stage, share in zip(run.stages, (0.5, 0.15), strict=True):
+        assert stage.merged_into is None
+        assert stage.milliseconds > 0
+        for b, kept in enumerate(stage.kept):
+            columns = run.layout[b].columns
+            assert torch.equal(kept, kept.unique())
+            assert valid[b, kept].all()
+            text = set(valid[b].nonzero().squeeze(-1).tolist()) - set(columns.tolist())
+            assert text <= set(kept.tolist())
+            for video, (t, h, w) in enumerate(run.layout[b].grids):
+                mine = set(columns[run.layout[b].video == video].tolist())
+                assert len(mine) == t * h * w
+                assert len(mine & set(kept.tolist())) == total_kept(share, t * h * w)
+    assert [len(layout) for layout in run.layout] == visual
+    assert [len(ids) for ids in run.segments] == visual
+    assert run.segments[1].unique().tolist() == list(range(int(run.segments[1].max()) + 1))
+    assert run.tokens_per_layer == [162, 81, 81, 24]
+    assert run.summary().mean_share == pytest.approx((162 + 81 + 81 + 24) / (4 * 162))
+
+
+def test_merged_into_is_cumulative(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["ragged"])
+    with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
+        logits(case, inputs)
+    for stage in run.stages:
+        assert stage.merged_into is not None
+        for b, (into, kept) in enumerate(zip(stage.merged_into, stage.kept, strict=True)):
+            alive = set(kept.tolist())
+            assert into.shape == inputs["input_ids"][b].shape
+            assert set(into.tolist()) - {-1} == alive
+            assert all(into[column] == column for column in alive)
+            assert (into[~inputs["attention_mask"][b].bool()] == -1).all()
+
+
+def test_the_summary_counts_what_the_docstring_says(case: models.Case) -> None:
+    with framefusion.attach(case.model, KEEP) as run:
+        logits(case, case.inputs(ROWS["single"]))
+    summary = run.summary()
+    weights = sum(p.numel() for p in case.model.get_decoder().layers[0].parameters() if p.ndim == 2)
+    text = run.stages[0].kept[0].numel() - summary.tokens_per_layer[1]
+    lengths = [text + visual for visual in summary.tokens_per_layer]
+    assert summary.flops_after == sum(2 * weights * n + 2 * 64 * n * (n + 1) for n in lengths)
+    assert summary.kv_bytes_after == sum(2 * 2 * 16 * 4 * n for n in lengths)
+    assert summary.kv_bytes_before == 4 * 2 * 2 * 16 * 4 * (text + 54)
+    assert summary.as_dict()["visual_tokens_after"] == summary.tokens_per_layer[-1]
+
+
+def test_the_cache_holds_what_the_summary_says(case: models.Case) -> None:
+    with framefusion.attach(case.model, KEEP) as run, torch.no_grad():
+        cache = case.model(**case.inputs(ROWS["single"]), use_cache=True).past_key_values
+    held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in cache.layers)
+    assert held == run.summary().kv_bytes_after
+
+
+@pytest.mark.parametrize("which", ["last", "text"])
+def test_attention_received_equals_eager_attentions(
+    case: models.Case, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = framefusion.reducer.Reduction.before_layer
+
+    def spy(self: Any, layer: int, hidden: Tensor, received: Tensor | None = None) -> Tensor:
+        if received is not None:
+            seen.append((layer, received, self.query_rows()))
+        return original(self, layer, hidden, received)
+
+    monkeypatch.setattr(framefusion.reducer.Reduction, "before_layer", spy)
+    inputs = case.inputs(ROWS["ragged"])
+    with framefusion.attach(case.model, FrameFusion(keep={2: 0.3}, relevance=which)):  # type: ignore[arg-type]
+        logits(case, inputs)
+    [(layer, received, rows)] = seen
+    case.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = case.model(**inputs, output_attentions=True).attentions[layer - 1].mean(1)
+    for b, row in enumerate(rows):
+        expected = attentions[b, row[row >= 0]].mean(0)
+        valid = inputs["attention_mask"][b].bool()
+        torch.testing.assert_close(received[b][valid], expected[valid], atol=1e-5, rtol=0)
+
+
+def _stand_in(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> Any:
+    """Flash attention's contract: masks are None or 2D over the keys; causal, aligned to the end."""
+    assert mask is None or mask.ndim == 2
+    assert module.config._attn_implementation == "fa_stand_in"
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(2, 3) * kwargs["scaling"]
+    q, k = scores.shape[-2:]
+    visible = torch.ones(q, k, dtype=torch.bool).tril(k - q)[None]
+    if mask is not None:
+        visible = visible & mask.bool()[:, None, -k:]
+    scores = scores.masked_fill(~visible[:, None], torch.finfo(scores.dtype).min)
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+@pytest.mark.parametrize("rows", list(ROWS))
+def test_flash_attention_masks(name: str, rows: str) -> None:
+    AttentionInterface.register("fa_stand_in", _stand_in)
+    AttentionMaskInterface.register("fa_stand_in", flash_attention_mask)
+    case = models.build(name)
+    inputs = case.inputs(ROWS[rows])
+    settings = SETTINGS["before-layer-0"]
+    with framefusion.attach(case.model, settings) as run:
+        case.model.get_decoder().set_attn_implementation("fa_stand_in")
+        out = generate(case, inputs)
+    case.model.get_decoder().set_attn_implementation("sdpa")
+    expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("settings", list(SETTINGS))
+def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
+    case = models.build(name, dtype=dtype)
+    inputs = case.inputs(ROWS["ragged"])
+    inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
+    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+        out = generate(case, inputs)
+    assert all(step.dtype == dtype or step.dtype == torch.float32 for step in out.logits)
+    assert torch.stack(out.logits).isfinite().all()
+    assert run.tokens_per_layer[-1] < 162
+
+
+def test_sampling_equals_the_oracle(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["ragged"])
+    with framefusion.attach(case.model, KEEP) as run:
+        out = generate(case, inputs, do_sample=True, temperature=1.5)
+    expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_text_turn_after_a_video_turn(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["single"])
+    with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
+        first = generate(case, inputs)
+        more = torch.cat([first.sequences, torch.tensor([[20, 21, 22, 23]])], dim=1)
+        tail = more.shape[1] - inputs["input_ids"].shape[1]
+        longer = {"input_ids": more, "attention_mask": torch.ones_like(more)}
+        if "mm_token_type_ids" in inputs:
+            types = inputs["mm_token_type_ids"]
+            longer["mm_token_type_ids"] = torch.cat([types, types.new_zeros(1, tail)], dim=1)
+        out = generate(case, longer, past_key_values=first.past_key_values)
+    expected = oracle.logits(case.model, inputs, run.stages, out.sequences)[:, -len(out.logits) :]
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+def test_a_cache_can_be_filled_again(case: models.Case) -> None:
+    inputs = case.inputs(ROWS["single"])
+    with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
+        cache = DynamicCache()
+        first = case.model(**inputs, past_key_values=cache).logits
+        cache.reset()
+        assert torch.equal(case.model(**inputs, past_key_values=cache).logits, first)
+    with torch.no_grad():
+        cache.reset()
+        plain = DynamicCache()
+        text = torch.randint(10, 64, (1, 7))
+        with framefusion.attach(case.model, KEEP):
+            got = case.model(input_ids=text, past_key_values=cache).logits
+        assert torch.equal(got, case.model(input_ids=text, past_key_values=plain).logits)
+        assert cache.get_seq_length() == 7
+
+
+def test_text_only(case: models.Case) -> None:
+    ids = torch.randint(10, 64, (2, 9))
+    with torch.no_grad():
+        before = case.model(input_ids=ids).logits
+        with framefusion.attach(case.model, KEEP) as run:
+            assert torch.equal(case.model(input_ids=ids).logits, before)
+    assert run.tokens_per_layer == [0, 0, 0, 0]
+    assert run.summary().mean_share == 1.0
+
+
+def test_apply_framefusion(case: models.Case) -> None:
+    run = apply_framefusion(case.model, cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
+    try:
+        assert run.settings == FrameFusion(cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
+        logits(case, case.inputs(ROWS["single"]))
+        assert run.summary().mean_share == pytest.approx(0.5, abs=1 / 54)
+    finally:
+        run.detach()
+    run.detach()
+
+
+class TestRefusals:
+    """Each names what was wrong and what to do."""
+
+    @pytest.fixture
+    def case(self) -> models.Case:
+        return models.build("qwen2_5_vl")
+
+    @pytest.fixture
+    def inputs(self, case: models.Case) -> dict[str, Tensor]:
+        return case.inputs(ROWS["single"])
+
+    def test_attaching_twice(self, case: models.Case) -> None:
+        with framefusion.attach(case.model):
+            with pytest.raises(RuntimeError, match="has a reduction attached already; call detach"):
+                framefusion.attach(case.model)
+            with pytest.raises(RuntimeError, match="attached already"):
+                framefusion.attach(case.model.model)
+        framefusion.attach(case.model).detach()
+
+    def test_an_unsupported_model(self) -> None:
+        config = Qwen2Config(
+            vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+        )
+        with pytest.raises(UnsupportedModelError, match=r"Qwen2ForCausalLM is not supported\. Supported: LLaVA-One"):
+            framefusion.attach(Qwen2ForCausalLM(config))
+
+    def test_wrong_kinds(self, case: models.Case) -> None:
+        with pytest.raises(TypeError, match="model must be a loaded Hugging Face model, got str"):
+            framefusion.attach("model")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="settings must be a FrameFusion, got float"):
+            framefusion.attach(case.model, 0.2)  # type: ignore[arg-type]
+
+    def test_an_unreachable_cost(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        with pytest.raises(ValueError, match=r"cost=0\.2 cannot be reached on 4 decoder layers"):
+            framefusion.attach(case.model, FrameFusion(cost=0.2))
+        with (
+            framefusion.attach(case.model, FrameFusion(cost=0.26)),
+            pytest.raises(ValueError, match=r"a video of 54 visual tokens is 0\.2639"),
+        ):
+            logits(case, inputs)
+        with framefusion.attach(case.model, FrameFusion(cost=0.2639)):
+            logits(case, inputs)
+
+    def test_sliding_windows(self) -> None:
+        case = models.build("qwen2_vl")
+        case.model.config.text_config.layer_types = ["full_attention", "sliding_attention"] * 2
+        with pytest.raises(UnsupportedModelError, match="set use_sliding_window=False"):
+            framefusion.attach(case.model)
+
+    def test_embeddings_without_ids(self, case: models.Case) -> None:
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="input_ids is missing"):
+            case.model(inputs_embeds=torch.randn(1, 5, 64))
+
+    def test_labels(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="labels cannot be used while"):
+            case.model(**inputs, labels=inputs["input_ids"])
+
+    def test_training_mode(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        case.model.train()
+        with framefusion.attach(case.model), pytest.raises(RuntimeError, match="the model is in training mode"):
+            case.model(**inputs)
+
+    def test_other_caches(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        cache = StaticCache(config=case.model.config.text_config, max_cache_len=128)
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="a cache of StaticLayer layers"):
+            case.model(**inputs, past_key_values=cache)
+
+    def test_prepared_masks(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        length = inputs["input_ids"].shape[1]
+        inputs["attention_mask"] = torch.ones(1, 1, length, length, dtype=torch.bool)
+        inputs["position_ids"] = torch.arange(length).expand(3, 1, -1)
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="attention_mask must be 2D"):
+            case.model(**inputs)
+
+    def test_a_new_video_in_a_later_turn(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        with framefusion.attach(case.model), torch.no_grad():
+            cache = case.model(**inputs).past_key_values
+            with pytest.raises(ValueError, match="a new video or image came with a cache that is already filled"):
+                case.model(**inputs, past_key_values=cache)
+
+    def test_another_batch_on_the_same_cache(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        with framefusion.attach(case.model), torch.no_grad():
+            cache = case.model(**inputs).past_key_values
+            cache.batch_repeat_interleave(2)
+            with pytest.raises(ValueError, match="filled for a batch of 1, but the call has 2 rows"):
+                case.model(input_ids=torch.tensor([[11], [12]]), past_key_values=cache)
+
+    def test_the_language_model_alone(self, case: models.Case) -> None:
+        with framefusion.attach(case.model), pytest.raises(RuntimeError, match="was called directly"):
+            case.model.get_decoder()(inputs_embeds=torch.randn(1, 5, 64))
+
+    def test_records_before_a_prefill(self, case: models.Case) -> None:
+        with framefusion.attach(case.model) as run, pytest.raises(RuntimeError, match="no prefill has run yet"):
+            run.summary()
+
+    def test_broken_placeholders(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+        inputs["video_grid_thw"] = torch.tensor([[6, 6, 4]])
+        del inputs["mm_token_type_ids"]
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="54 video tokens"):
+            case.model.model(input_ids=inputs["input_ids"], video_grid_thw=inputs["video_grid_thw"], inputs_embeds=None)
