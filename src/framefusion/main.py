@@ -49,7 +49,8 @@ def global_cdpruner_segment_prune(
 
     Returns:
         (Σ min(keep, segment length),) int64 indices into the N visual tokens: greedy order within a segment,
-        segments in the given order. These are not sequence positions: those are ``(segment_mask != -1).nonzero().flatten()[indices]``.
+        segments in the given order. Their sequence positions, also where text stands between the frames, are
+        ``(segment_mask != -1).nonzero().flatten()[indices]``.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, shape or range, or holds NaN or Inf.

@@ -10,6 +10,7 @@ time.
 
 from __future__ import annotations
 
+import logging
 import threading
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,10 @@ from torch import Tensor
 
 from framefusion.selection.gram import Bucket, segment_kernels
 from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted
+
+# Compiling logs thousands of DEBUG records, which would drown ours where the root logger is at DEBUG.
+if logging.getLogger("numba").level == logging.NOTSET:
+    logging.getLogger("numba").setLevel(logging.WARNING)
 
 WORK_PER_THREAD = 1 << 20
 """Multiply–adds below which another thread costs more than it saves."""
