@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from framefusion import relevance
 
@@ -47,3 +50,22 @@ def test_query_rows() -> None:
     assert relevance.query_rows(visual, valid, "text").tolist() == [[3, 4], [-1, 4], [2, 3]]
     with pytest.raises(ValueError, match="which must be 'last' or 'text'"):
         relevance.query_rows(visual, valid, "all")
+
+
+def test_no_square_matrix_is_made() -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.numel = max(self.numel, out.numel())
+            return out
+
+    length = 512
+    query = key = torch.randn(1, 2, length, 8)
+    with Largest() as seen:
+        relevance.attention_received(
+            query, key, torch.tensor([[length - 2, length - 1]]), torch.ones(1, length, dtype=torch.bool), 1.0
+        )
+    assert seen.numel <= query.numel()

@@ -85,7 +85,7 @@ def test_renumbered_positions_fail_the_oracle(name: str, monkeypatch: pytest.Mon
     """The negative control: a plausible mistake is far outside the tolerance."""
 
     def renumber(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[Tensor, ...]:
-        return tuple(table[..., : columns.shape[1], :].expand(len(columns), -1, -1) for table in embeddings)
+        return tuple(table[..., : columns.shape[1], :] for table in embeddings)
 
     case = models.build(name)
     inputs = case.inputs(ROWS["single"])

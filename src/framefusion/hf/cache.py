@@ -47,6 +47,13 @@ class ShortenedLayer(DynamicLayer):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return super().get_seq_length() + query_length, self.dropped
 
+    def crop(self, tokens: int) -> None:
+        """Remove the last ``-tokens`` tokens, or cut to ``tokens`` counted with the dropped ones."""
+        if tokens == 0 or self.keys is None or self.values is None:
+            return
+        end = self.keys.shape[-2] + tokens if tokens < 0 else tokens - self.dropped
+        self.keys, self.values = self.keys[..., : max(end, 0), :], self.values[..., : max(end, 0), :]
+
 
 def check(cache: Any) -> None:
     """Refuse caches whose layers cannot have lengths of their own.
