@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-WORDS = "describe the video what which colour is it red green blue circle square user assistant a of in".split()
+QUESTION_WORDS = ["describe", "the", "video", "what", "which", "colour", "is", "it", "a", "of", "in"]
+OTHER_WORDS = ["red", "green", "blue", "circle", "square", "user", "assistant"]
 SPECIAL = [
     "<|endoftext|>",
     "<|im_start|>",
@@ -42,7 +43,7 @@ TEXT = {
 
 
 def tokenizer() -> hf.PreTrainedTokenizerFast:
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "[unk]", *WORDS])}
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, "[unk]", *QUESTION_WORDS, *OTHER_WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     fast = hf.PreTrainedTokenizerFast(
@@ -113,9 +114,7 @@ def _save_qwen(directory: Path, config_class, model_class, processor_class, visi
 def save_qwen2_vl(directory: Path) -> Path:
     """Qwen2-VL: two frames per temporal patch, 28-pixel tokens, 4 decoder layers."""
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2}
-    return _save_qwen(
-        directory, hf.Qwen2VLConfig, hf.Qwen2VLForConditionalGeneration, hf.Qwen2VLProcessor, vision
-    )
+    return _save_qwen(directory, hf.Qwen2VLConfig, hf.Qwen2VLForConditionalGeneration, hf.Qwen2VLProcessor, vision)
 
 
 def save_qwen2_5_vl(directory: Path) -> Path:

@@ -212,7 +212,7 @@ class _Job:
             summary=run.summary(),
             stages=list(run.stages),
             layout=run.layout[0],
-            segments=run.segments[0],
+            segments=run.segments[0] if run.segments else None,
             settings=self.settings,
             full=full,
             timing=timing,

@@ -29,6 +29,7 @@ BUNDLED_FRAMES = 8
 OTHER_FRAMES = 32
 """Frames shown to any other model unless said otherwise."""
 DEFAULT_NEW_TOKENS = 64
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -106,13 +107,20 @@ class _Request:
     overlay: Path | None = None
 
 
-@app.callback()
-def _top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"framefusion {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -172,7 +180,7 @@ def inspect(
     keep: KeepOption = None,
     report: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path("inspect.html"),
     overlay: Annotated[
-        Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too (.png).")
+        Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too, such as strip.png.")
     ] = None,
     json_: JsonOption = False,
     dtype: DtypeOption = "auto",
@@ -264,8 +272,14 @@ def _execute(request: _Request) -> None:
         _fail("--keep and --cost exclude each other; give one of them")
     if request.frames is not None and request.fps is not None:
         _fail("--frames and --fps exclude each other; give one of them")
+    if request.question is not None and not request.question.strip():
+        _fail("the question is empty")
+    if request.max_new_tokens < 1:
+        _fail(f"--max-new-tokens must be at least 1, got {request.max_new_tokens}")
     for path in (request.report, request.overlay):
         _check_writable(path)
+    if request.overlay is not None and request.overlay.suffix.lower() not in PICTURES:
+        _fail(f"--overlay must end in {', '.join(PICTURES)}, got {request.overlay}")
     with _progress() as progress:
         answer, loaded = _answer(request, progress)
         progress("Writing the report")

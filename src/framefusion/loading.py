@@ -80,10 +80,12 @@ def load(
     target = _device(device)
     if os.path.isdir(source):
         _check_directory(Path(source))
+    elif _looks_like_path(source):
+        raise ModelError(f"there is no directory {source}")
     config = _config(source, trust_remote_code)
     if not trust_remote_code:
         _check_family(name, config)
-    network = _network(source, config, dtype, attn, trust_remote_code)
+    network = _network(name, source, config, dtype, attn, trust_remote_code)
     try:
         processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -113,6 +115,11 @@ def _device(device: str | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ModelError(f"device {device!r} cannot be used here: {_sentence(error)}") from error
     return target
+
+
+def _looks_like_path(source: str) -> bool:
+    """Whether a name cannot be a hub id, which is ``name`` or ``owner/name``."""
+    return source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source or os.path.exists(source)
 
 
 def _check_directory(directory: Path) -> None:
@@ -147,7 +154,7 @@ def _check_family(name: str, config: Any) -> None:
         )
 
 
-def _network(source: str, config: Any, dtype: str, attn: str | None, trust_remote_code: bool) -> Any:
+def _network(name: str, source: str, config: Any, dtype: str, attn: str | None, trust_remote_code: bool) -> Any:
     options = {} if attn is None else {"attn_implementation": attn}
     try:
         loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
@@ -160,17 +167,17 @@ def _network(source: str, config: Any, dtype: str, attn: str | None, trust_remot
             **options,
         )
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
-        raise ModelError(f"model {source!r} cannot be loaded: {_sentence(error)}") from error
+        raise ModelError(f"model {name!r} cannot be loaded: {_sentence(error)}") from error
     except Exception as error:
         # safetensors reports a damaged file through an exception class of its own
         if type(error).__module__.startswith("safetensors"):
-            raise ModelError(f"the weights of {source!r} are damaged: {_sentence(error)}") from error
+            raise ModelError(f"the weights of {name!r} are damaged: {_sentence(error)}") from error
         raise
     network, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
-            f"the weights of {source!r} are incomplete: {len(missing)} tensors are missing, the first is {missing[0]}"
+            f"the weights of {name!r} are incomplete: {len(missing)} tensors are missing, the first is {missing[0]}"
         )
     return network
 
