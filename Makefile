@@ -3,7 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install lint format test
+.PHONY: help install demo test test-package lint format bench train-tiny clean
+
+help:
+	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
+	@echo "make test          the whole test suite"
+	@echo "make test-package  build the wheel and run the main job from it in a new environment"
+	@echo "make lint          ruff and mypy"
+	@echo "make format        let ruff mend what it can"
+	@echo "make bench         the selection benchmark (docs/data, docs/images)"
+	@echo "make train-tiny    train the bundled checkpoint again (about 90 minutes)"
 
 install: $(INSTALLED)
 
@@ -11,6 +20,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	touch $@
+
+demo: install
+	$(BIN)/framefusion demo --out out
+
+test: install
+	$(BIN)/python -m pytest
+
+test-package: install
+	scripts/test_package.sh $(BIN)/python
 
 lint: install
 	$(BIN)/ruff check .
@@ -21,5 +39,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: install
-	$(BIN)/python -m pytest
+bench: install
+	$(BIN)/framefusion bench --json docs/data/bench-selection.json --plot docs/images/bench-selection.png
+
+train-tiny: install
+	$(BIN)/python training/train_tiny.py
+
+clean:
+	rm -rf $(VENV) build dist out
