@@ -1,0 +1,140 @@
+"""Every fast backend against the reference, on fuzzed input, in all dtypes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.selection.conftest import FAST
+from tests.selection.oracle import decided_steps, kernel, log_determinant, noise, weights
+from torch import Tensor
+
+from framefusion.selection import api, select_tokens
+from framefusion.selection.numerics import EXHAUSTION_FACTOR
+
+
+@dataclass
+class Problem:
+    features: Tensor
+    relevance: Tensor | None
+    ids: Tensor
+    budgets: dict[int, int]
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Problem:
+    """Ragged, interleaved segments with duplicates, zero vectors, low rank, skewed relevance and any scale."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    n, dim = draw(st.integers(1, 60)), draw(st.integers(1, 40))
+    features = torch.randn(n, dim, generator=generator, dtype=torch.float64)
+    if draw(st.booleans()):
+        rank = draw(st.integers(1, dim))
+        features = features[:, :rank] @ torch.randn(rank, dim, generator=generator, dtype=torch.float64)
+    if draw(st.booleans()):
+        features = features[torch.randint(n, (n,), generator=generator)]
+    features[torch.rand(n, generator=generator) < draw(st.sampled_from([0.0, 0.3, 1.0]))] = 0
+    features *= 10.0 ** draw(st.integers(-6, 6))
+    relevance = torch.rand(n, generator=generator, dtype=torch.float64)
+    kind = draw(st.sampled_from(["none", "equal", "random", "skewed", "some zero"]))
+    if kind == "equal":
+        relevance[:] = 100.0
+    elif kind == "skewed":
+        relevance = (relevance**8).clamp_min(1e-6)
+    elif kind == "some zero":
+        relevance[relevance < 0.3] = 0
+    segments = draw(st.integers(1, 6))
+    ids = torch.randint(-1, segments, (n,), generator=generator)
+    if draw(st.booleans()):
+        ids = ids.sort().values
+    order = draw(st.permutations(range(segments)))
+    budgets = {i: draw(st.integers(0, n + 3)) for i in order}
+    return Problem(features, None if kind == "none" else relevance, ids, budgets)
+
+
+def check(problem: Problem, name: str, dtype: torch.dtype, exhausted: str) -> None:
+    features = problem.features.to(dtype)
+    arguments = (features, problem.relevance, problem.ids, problem.budgets)
+    reference = select_tokens(*arguments, backend="reference", exhausted=exhausted)
+    selected = select_tokens(*arguments, backend="auto" if name == "gram-schmidt" else name, exhausted=exhausted)
+    accumulation = torch.float64 if dtype == torch.float64 else torch.float32
+    margin = 1e-9 if dtype == torch.float64 else 1e-4
+    full = kernel(features, problem.relevance)
+    exhaustion = EXHAUSTION_FACTOR * torch.finfo(accumulation).eps
+    if exhausted == "fill":
+        lengths = [min(k, int((problem.ids == i).sum())) for i, k in problem.budgets.items()]
+        assert len(selected) == len(reference) == sum(lengths)
+        assert len(selected.unique()) == len(selected)
+        pieces = zip(selected.split(lengths), reference.split(lengths), problem.budgets, strict=True)
+    else:
+        pieces = (
+            (selected[problem.ids[selected] == i], reference[problem.ids[reference] == i], i) for i in problem.budgets
+        )
+    for mine, textbook, i in pieces:
+        assert bool((problem.ids[mine] == i).all())
+        rows = (problem.ids == i).nonzero().flatten()
+        local = torch.searchsorted(rows, textbook).tolist()
+        steps = decided_steps(full[np.ix_(rows, rows)], local, margin, exhaustion)
+        assert mine[:steps].tolist() == textbook[:steps].tolist()
+
+
+@pytest.mark.parametrize("exhausted", ["fill", "stop"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", FAST)
+def test_fuzz_against_the_reference(
+    name: str, dtype: torch.dtype, exhausted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "gram-schmidt":
+        monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(problems())
+    def fuzz(problem: Problem) -> None:
+        check(problem, name, dtype, exhausted)
+
+    fuzz()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_half_and_single_precision_are_as_good_as_float64(backend: str, dtype: torch.dtype, seed: int) -> None:
+    """Contract 1: log-determinants within 1e-3·k and at least 99.5 % of the indices on random data."""
+    tokens, k = 196, 98
+    features, r = noise(4 * tokens, 512, seed=seed, dtype=dtype), weights(4 * tokens, seed=seed)
+    ids = torch.arange(4).repeat_interleave(tokens)
+    chosen = select_tokens(features, r, ids, [k] * 4, backend=backend).split(k)
+    exact = select_tokens(features.double(), r, ids, [k] * 4, backend="reference").split(k)
+    full = kernel(features, r)
+    for mine, best in zip(chosen, exact, strict=True):
+        assert abs(log_determinant(full, mine) - log_determinant(full, best)) <= 1e-3 * k
+    agreement = torch.isin(torch.cat(exact), torch.cat(chosen)).double().mean()
+    assert agreement >= 0.995
+
+
+def test_bfloat16_gram_is_not_rounded_to_bfloat16(backend: str) -> None:
+    """Two tokens a little off a third: rounding the products to 8 bits would hide which is further away."""
+    features = torch.zeros(3, 64, dtype=torch.bfloat16)
+    features[:, :32] = 1
+    features[1, 32] = 0.25
+    features[2, 32] = 0.3125
+    assert select_tokens(features, None, None, 2, backend=backend).tolist() == [0, 2]
+
+
+def test_backends_agree_on_a_video_sized_input() -> None:
+    features, r = noise(16 * 196, 256), weights(16 * 196)
+    ids = torch.arange(16).repeat_interleave(196)
+    numba, plain = (select_tokens(features, r, ids, [50] * 16, backend=b) for b in ("numba", "torch"))
+    assert torch.equal(numba, plain)
+
+
+def test_automatic_backend_is_numba_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from framefusion.selection import numba_backend
+
+    calls = []
+    real = numba_backend.select_bucket
+    monkeypatch.setattr(numba_backend, "select_bucket", lambda *a: calls.append(1) or real(*a))
+    select_tokens(noise(5, 3), None, None, 2)
+    assert calls

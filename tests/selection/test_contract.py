@@ -1,0 +1,144 @@
+"""Counts, fill, diagonal, ties, scale and layout: the promises beside agreement with the textbook."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.selection.oracle import noise, weights
+
+from framefusion.selection import select_tokens
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def test_duplicates_are_filled_by_relevance_then_index(backend: str) -> None:
+    features = noise(3, 16).repeat_interleave(4, dim=0)
+    r = torch.tensor([0.9, 0.5, 0.5, 0.8, 0.6, 0.2, 0.6, 0.1, 0.3, 0.3, 0.3, 0.3])
+    chosen = select_tokens(features, r, None, 12, backend=backend).tolist()
+    assert set(chosen[:3]) == {0, 4, 8}
+    assert chosen[3:] == [3, 6, 1, 2, 9, 10, 11, 5, 7]
+
+
+def test_stop_returns_the_rank(backend: str) -> None:
+    features = noise(3, 16).repeat_interleave(4, dim=0)
+    ids = torch.tensor([0, 1] * 6)
+    chosen = select_tokens(features, None, ids, [6, 2], backend=backend, exhausted="stop")
+    assert (ids[chosen] == 0).sum() == 3
+    assert (ids[chosen] == 1).sum() == 2
+
+
+def test_exhaustion_looks_at_each_tokens_own_diagonal(backend: str) -> None:
+    """An orthogonal token with r² = 1e-12 is far from exhausted; a copy of the most relevant token is."""
+    features = torch.zeros(4, 3)
+    features[0, 0] = features[1, 0] = features[2, 1] = features[3, 2] = 1
+    r = torch.tensor([1.0, 0.9, 1e-6, 1e-7])
+    assert select_tokens(features, r, None, 4, backend=backend).tolist() == [0, 2, 3, 1]
+
+
+def test_rank_below_budget_gives_exact_count(backend: str) -> None:
+    features = noise(80, 4) @ noise(4, 32, seed=2)
+    chosen = select_tokens(features, weights(80), None, 50, backend=backend)
+    assert len(chosen) == len(chosen.unique()) == 50
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zero_vectors_come_last(backend: str, dtype: torch.dtype) -> None:
+    features = noise(6, 8, dtype=dtype)
+    features[1] = features[4] = 0
+    r = torch.tensor([0.5, 0.7, 0.6, 0.4, 0.9, 0.3])
+    chosen = select_tokens(features, r, None, 6, backend=backend).tolist()
+    assert chosen[4:] == [4, 1]
+    assert select_tokens(torch.zeros(3, 2, dtype=dtype), None, None, 2, backend=backend).tolist() == [0, 1]
+
+
+def test_counts_at_the_edges(backend: str) -> None:
+    features = noise(6, 4)
+    ids = torch.tensor([0, 0, 2, 2, 2, -1])
+    chosen = select_tokens(features, None, ids, {2: 99, 1: 5, 0: 0}, backend=backend)
+    assert sorted(chosen.tolist()) == [2, 3, 4]
+    assert select_tokens(features, None, ids, 0, backend=backend).shape == (0,)
+    assert select_tokens(features[:0], None, None, 3, backend=backend).shape == (0,)
+    assert select_tokens(features, None, torch.full((6,), -1), 3, backend=backend).dtype == torch.int64
+    assert select_tokens(features[None, :0], None, None, 3, backend=backend)[0].shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("level", [1.0, 100.0, 3e-5])
+def test_first_pick_under_uniform_relevance_is_the_first_token(backend: str, dtype: torch.dtype, level: float) -> None:
+    """With a rounded diagonal it would be whichever token rounds up most."""
+    features = noise(300, 77, seed=5, dtype=dtype)
+    ids = torch.arange(300) % 3
+    chosen = select_tokens(features, torch.full((300,), level), ids, [4, 4, 4], backend=backend)
+    assert chosen[::4].tolist() == [0, 1, 2]
+
+
+def test_ties_go_to_the_lowest_index(backend: str) -> None:
+    features = torch.eye(7)
+    assert select_tokens(features, None, None, 5, backend=backend).tolist() == [0, 1, 2, 3, 4]
+    r = torch.tensor([1.0, 3.0, 2.0, 3.0, 2.0, 1.0, 3.0])
+    assert select_tokens(features, r, None, 7, backend=backend).tolist() == [1, 3, 6, 2, 4, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scales"),
+    [
+        (torch.float32, [1e-42, 1e-30, 1e-20, 1e-6, 1e6, 1e20, 1e36]),
+        (torch.bfloat16, [1e-30, 1e-6, 1e6, 1e30]),
+        (torch.float16, [1e-3, 1e3]),
+        (torch.float64, [1e-300, 1e-6, 1e6, 1e300]),
+    ],
+)
+def test_scale_of_the_features_does_not_matter(backend: str, dtype: torch.dtype, scales: list[float]) -> None:
+    ids, r = torch.arange(40) % 2, weights(40)
+    for scale in scales:
+        features = (noise(40, 24, dtype=torch.float64) * scale).to(dtype)
+        # The rounded values, so that only the scale differs.
+        expected = select_tokens(features.double() / scale, r, ids, [10, 10], backend="reference")
+        assert torch.equal(select_tokens(features, r, ids, [10, 10], backend=backend), expected)
+
+
+def test_rows_of_very_different_scale(backend: str) -> None:
+    features = noise(30, 16)
+    factors = torch.logspace(-30, 30, 30)[torch.randperm(30, generator=torch.Generator().manual_seed(0))]
+    expected = select_tokens(features, None, None, 12, backend="reference")
+    assert torch.equal(select_tokens(features * factors[:, None], None, None, 12, backend=backend), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+def test_scale_of_the_relevance_does_not_matter(backend: str, scale: float) -> None:
+    features, r = noise(40, 24), weights(40)
+    expected = select_tokens(features, r, None, 15, backend="reference")
+    assert torch.equal(select_tokens(features, r * scale, None, 15, backend=backend), expected)
+
+
+def test_gradients_are_not_tracked(backend: str) -> None:
+    features = noise(10, 4).requires_grad_()
+    r = weights(10).requires_grad_()
+    assert not select_tokens(features, r, None, 3, backend=backend).requires_grad
+
+
+def test_input_is_left_alone(backend: str) -> None:
+    features, r = noise(20, 8), weights(20)
+    before = features.clone(), r.clone()
+    select_tokens(features, r, None, 5, backend=backend)
+    assert torch.equal(features, before[0])
+    assert torch.equal(r, before[1])
+
+
+def test_integer_budget_is_split_by_largest_remainder(backend: str) -> None:
+    ids = torch.tensor([3] * 5 + [1] * 5 + [7] * 10 + [-1] * 4)
+    chosen = select_tokens(noise(24, 30), None, ids, 6, backend=backend)
+    # quotas 1.5, 1.5, 3: the one left over goes to the lower id
+    assert ids[chosen].tolist() == [1, 1, 3, 7, 7, 7]
+    assert len(select_tokens(noise(24, 30), None, ids, 99, backend=backend)) == 20
+
+
+def test_budget_forms_agree() -> None:
+    features, ids = noise(30, 40), torch.arange(30) % 3
+    expected = select_tokens(features, None, ids, {0: 2, 1: 3, 2: 4})
+    for budgets in ([2, 3, 4], (2, 3, 4), torch.tensor([2, 3, 4]), torch.tensor([2, 3, 4]).numpy()):
+        assert torch.equal(select_tokens(features, None, ids, budgets), expected)
+    assert torch.equal(select_tokens(features, None, ids.tolist(), {0: 2, 1: 3, 2: 4}), expected)
+    batch = select_tokens(features.expand(2, -1, -1), None, ids, [[2, 3, 4], {2: 1}])
+    assert torch.equal(batch[0], expected)
+    assert torch.equal(batch[1], select_tokens(features, None, ids, {2: 1}))
