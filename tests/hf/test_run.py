@@ -219,6 +219,19 @@ def test_sampling_equals_the_oracle(case: models.Case) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+def test_padding_on_either_side(case: models.Case) -> None:
+    with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
+        left = logits(case, case.inputs(ROWS["ragged"]))[:, -1]
+        kept = [stage.kept for stage in run.stages]
+        inputs = case.inputs(ROWS["ragged"], side="right")
+        right = logits(case, inputs)[:, -1]
+    torch.testing.assert_close(right, left, atol=TOLERANCE, rtol=0)
+    shift = inputs["attention_mask"].shape[1] - inputs["attention_mask"].sum(1)
+    for stage, expected in zip(run.stages, kept, strict=True):
+        for b, columns in enumerate(stage.kept):
+            assert torch.equal(columns + shift[b], expected[b])
+
+
 def test_a_text_turn_after_a_video_turn(case: models.Case) -> None:
     inputs = case.inputs(ROWS["single"])
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
