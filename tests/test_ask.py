@@ -79,6 +79,14 @@ def test_what_was_kept_is_told(models, video, family):
     assert "not warmed up" in answer.timing
 
 
+def test_frames_are_not_sampled_again_and_their_distance_is_told(models, video):
+    loaded = models["qwen2.5-vl"]
+    inputs = ask_module._inputs(video, QUESTION, loaded.model, loaded.processor)
+    assert inputs["video_grid_thw"].tolist() == [[4, 4, 6]]
+    # frames are one second apart, and a temporal patch covers two of them
+    assert inputs["second_per_grid_ts"].tolist() == [2.0]
+
+
 def test_model_is_as_before(models, video):
     loaded = models["llava-onevision"]
     before = by_hand(loaded, video, QUESTION, 6)

@@ -82,6 +82,14 @@ def test_pickled_weights_are_refused(copy):
     refuse("safetensors format, only pytorch_model.bin", copy)
 
 
+def test_pickled_weights_are_refused_where_no_directory_tells(copy, monkeypatch):
+    """As from the hub, where the loader decides which file it fetches."""
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    monkeypatch.setattr(loading, "_check_directory", lambda directory: None)
+    refuse(r"cannot be loaded: .*model\.safetensors", copy)
+
+
 def test_damaged_and_incomplete_weights(copy):
     path = copy / "model.safetensors"
     # copies: the loaded tensors are views of the file, which is about to be cut
