@@ -1,0 +1,320 @@
+"""The command line: answers, JSON, files, and one clear sentence with exit code 2 for what users get wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import framefusion
+from framefusion import cli, loading
+from framefusion.hf.families import table
+from tests import tiny_checkpoints
+
+QUESTION = "what colour is the circle"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return tiny_checkpoints.save_llava_onevision(tmp_path_factory.mktemp("checkpoint") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Three seconds in two scenes, ten frames a second."""
+    path = tmp_path_factory.mktemp("clips") / "two scenes.mp4"
+    rng = np.random.default_rng(0)
+    scenes = [rng.integers(0, 255, (64, 96, 3), dtype=np.uint8) for _ in range(2)]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(30):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(scenes[i >= 15], format="rgb24")))
+        out.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Invoke the command in a directory of its own, without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def invoke(*words):
+        return CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+
+    return invoke
+
+
+@pytest.fixture
+def asked(run, clip, model):
+    return lambda *words: run("ask", clip, QUESTION, "--model", model, "--max-new-tokens", 4, *words)
+
+
+def parse(result) -> dict:
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("\n") == 1
+    return json.loads(result.stdout)
+
+
+def test_ask_prints_the_answer_what_was_kept_and_what_it_saved(asked):
+    result = asked("--frames", 6, "--keep", 0.25)
+    assert result.exit_code == 0, result.stderr
+    rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in result.stdout.splitlines())
+    assert list(rows) == [
+        "Answer",
+        "Visual tokens",
+        "Per layer",
+        "Segments",
+        "Prefill compute",
+        "KV cache",
+        "First token",
+        "Timing",
+    ]
+    assert rows["Visual tokens"].startswith("24 of 96 kept (25.0 %)")
+    assert rows["Per layer"] == "96, 24 × 3"
+    assert result.stderr == ""
+
+
+def test_compare_shows_both_answers_and_both_times(asked):
+    result = asked("--frames", 4, "--keep", 0.25, "--compare")
+    assert result.stdout.splitlines()[0].startswith("All tokens ")
+    assert result.stdout.splitlines()[1].startswith("Reduced ")
+    assert re.search(r"First token +[−+][\d.]+ % \(.* → .*\)", result.stdout)
+    assert "after a warm-up" in result.stdout
+
+
+def test_json_is_one_object(asked, clip, model):
+    found = parse(asked("--frames", 6, "--keep", 0.25, "--json"))
+    assert found["question"] == QUESTION
+    assert isinstance(found["answer"], str)
+    assert found["full_answer"] is None
+    assert found["video"]["name"] == clip.name
+    assert len(found["video"]["frame_seconds"]) == 6
+    assert found["visual_tokens"]["before"] == 96
+    assert found["visual_tokens"]["per_layer"] == [96, 24, 24, 24]
+    assert found["visual_tokens"]["mean_share"] == pytest.approx((1 + 3 * 0.25) / 4)
+    assert [stage["kept"] for stage in found["stages"]] == [24]
+    assert sum(segment["kept"] for segment in found["segments"]) == 24
+    assert found["flops"]["after"] < found["flops"]["before"]
+    assert found["kv_bytes"]["after"] < found["kv_bytes"]["before"]
+    assert found["seconds_to_first_token"]["reduced"] > 0
+    assert found["settings"]["keep"] == 0.25
+    assert found["model"]["model"] == str(model)
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["report"] is None
+
+
+def test_default_is_the_bundled_model_eight_frames_and_cost(run, clip, model, monkeypatch):
+    monkeypatch.setattr(loading, "TINY_MODEL", model)
+    found = parse(run("ask", clip, QUESTION, "--max-new-tokens", 2, "--json"))
+    assert len(found["video"]["frame_seconds"]) == cli.BUNDLED_FRAMES == 8
+    assert found["model"]["model"] == "bundled"
+    assert (found["settings"]["cost"], found["settings"]["keep"]) == (0.3, None)
+    assert found["visual_tokens"]["mean_share"] <= 0.3 + 1 / 128
+
+
+def test_other_models_get_more_frames(asked):
+    assert len(parse(asked("--keep", 0.25, "--json"))["video"]["frame_seconds"]) == 30  # all that there are
+
+
+def test_fps_and_layer_stages(asked):
+    found = parse(asked("--fps", 2, "--keep", "1:0.5,3:0.25", "--json"))
+    assert len(found["video"]["frame_seconds"]) == 6
+    assert found["visual_tokens"]["per_layer"] == [96, 48, 48, 24]
+
+
+def test_options_reach_the_model(asked):
+    found = parse(asked("--frames", 4, "--dtype", "bf16", "--attn", "eager", "--device", "cpu", "--json"))
+    assert found["model"]["dtype"] == "bfloat16"
+    assert found["model"]["attention"] == "eager"
+    assert found["model"]["device"] == "cpu"
+
+
+def test_report_is_written_and_repeats_the_command(asked, tmp_path, clip, model):
+    result = asked("--frames", 4, "--keep", 0.25, "--report", "report.html", "--compare")
+    assert result.stdout.splitlines()[-1].split() == ["Report", "report.html"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<!doctype html>" in page
+    assert (
+        f"framefusion ask &#x27;{clip}&#x27; &#x27;{QUESTION}&#x27; --model {model} --frames 4 --keep 0.25 "
+        "--report report.html --max-new-tokens 4 --compare</pre>"
+    ) in page
+    for word in ("LlavaOnevisionForConditionalGeneration", "sdpa", framefusion.__version__, torch.__version__):
+        assert word in page
+
+
+def test_inspect_writes_its_report_and_overlay(run, tmp_path, clip, model):
+    result = run("inspect", clip, "--model", model, "--frames", 5, "--keep", 0.25, "--overlay", "strip.png")
+    assert result.exit_code == 0, result.stderr
+    assert "Answer" not in result.stdout
+    assert "What was kept of two scenes.mp4" in (tmp_path / "inspect.html").read_text(encoding="utf-8")
+    with Image.open(tmp_path / "strip.png") as picture:
+        assert picture.width > 5 * 240
+    other = parse(run("inspect", clip, "--model", model, "--frames", 5, "--report", "other.html", "--json"))
+    assert (other["question"], other["answer"], other["report"]) == (None, None, "other.html")
+
+
+def test_models_lists_the_registry(run):
+    text = run("models").stdout
+    for row in table():
+        assert row["name"] in text
+        assert row["model_class"] in text
+    assert json.loads(run("models", "--json").stdout) == table()
+
+
+def test_version(run):
+    assert run("--version").stdout == f"framefusion {framefusion.__version__}\n"
+
+
+def test_bench_passes_its_options_on(run, monkeypatch):
+    import framefusion.bench
+
+    calls = []
+
+    class Report:
+        def table(self):
+            return "the table"
+
+    monkeypatch.setattr(framefusion.bench, "run", lambda **options: calls.append(options) or Report())
+    result = run("bench", "--no-sweep", "--iterations", 2, "--json", "b.json", "--plot", "b.png", "--threads", 1)
+    assert result.stdout == "the table\n"
+    (options,) = calls
+    assert options["sweep"] is False
+    assert (options["iterations"], options["threads"], options["device"]) == (2, 1, "cpu")
+    assert (str(options["json_path"]), str(options["plot_path"])) == ("b.json", "b.png")
+
+
+def refuse(result, message):
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert re.search(message, result.stderr), result.stderr
+    assert result.stderr.startswith("framefusion: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_videos_that_cannot_be_asked(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("not a video " * 99)
+    refuse(run("ask", "gone.mp4", QUESTION), r"no such file: gone\.mp4")
+    refuse(run("ask", ".", QUESTION), "is a directory")
+    refuse(run("ask", "notes.txt", QUESTION), "not a video")
+    with av.open(str(tmp_path / "empty.avi"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        out.start_encoding()
+    refuse(run("inspect", "empty.avi"), "contains no frames|no video stream")
+
+
+def test_models_that_cannot_be_loaded(run, clip, tmp_path):
+    refuse(run("ask", clip, QUESTION, "--model", "nobody/nothing"), "could not be fetched from the Hugging Face hub")
+    refuse(run("ask", clip, QUESTION, "--model", "./gone"), r"there is no directory \./gone")
+    refuse(run("ask", clip, QUESTION, "--model", tmp_path), r"has no config\.json")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    refuse(run("ask", clip, QUESTION, "--model", tmp_path), "'bert', which is not supported; supported: LLaVA-One")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--keep", "1.5"], r"keep must be in \(0, 1\], got 1\.5"),
+        (["--keep", "0"], r"keep must be in \(0, 1\], got 0"),
+        (["--keep", "nan"], r"keep must be in \(0, 1\], got nan"),
+        (["--keep", "half"], "--keep must be a share such as 0.2 .* got 'half'"),
+        (["--keep", "1:0.5,2"], "--keep must be a share"),
+        (["--keep", "9:0.5"], "stage before layer 9, but the model has 4"),
+        (["--cost", "0"], r"cost must be in \(0, 1\], got 0"),
+        (["--cost", "0.05"], "cost=0.05 cannot be reached .* smallest cost"),
+        (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
+        (["--frames", "4", "--fps", "1"], "--frames and --fps exclude each other"),
+        (["--frames", "0"], "frames must be at least 1, got 0"),
+        (["--fps", "-1"], r"fps must be a number above 0, got -1"),
+        (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1, got 0"),
+        (["--dtype", "int8"], "dtype must be one of"),
+        (["--device", "toaster"], "device 'toaster' cannot be used here"),
+        (["--attn", "nonsense"], "cannot be loaded: .*nonsense"),
+        (["--report", "gone/report.html"], "cannot write gone/report.html: there is no directory"),
+        (["--report", "."], r"cannot write \.: it is a directory"),
+    ],
+)
+def test_options_that_make_no_sense(asked, options, message):
+    refuse(asked(*options), message)
+
+
+def test_empty_question_and_unknown_picture(run, clip, model):
+    refuse(run("ask", clip, " ", "--model", model), "the question is empty")
+    refuse(run("inspect", clip, "--model", model, "--overlay", "strip.doc"), "--overlay must end in .png")
+
+
+def test_wrong_paths_are_refused_before_the_slow_work(run, clip, monkeypatch):
+    monkeypatch.setattr("framefusion.video.read_video", lambda *a, **k: pytest.fail("decoded first"))
+    refuse(run("ask", clip, QUESTION, "--report", "gone/report.html"), "cannot write")
+    refuse(run("inspect", clip, "--overlay", "gone/strip.png"), "cannot write")
+    refuse(run("bench", "--json", "gone/b.json"), "cannot write")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_directory(asked, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    refuse(asked("--report", "locked/report.html"), "permission denied")
+
+
+def test_errors_of_our_own_making_are_not_hidden(run, clip, model, monkeypatch):
+    def broken(*args, **kwargs):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr("framefusion.report.render", broken)
+    with pytest.raises(KeyError, match="a defect"):
+        run("inspect", clip, "--model", model, "--frames", 2, "--keep", 0.5)
+
+
+def command(*words, **options):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "framefusion", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        **options,
+    )
+
+
+def test_piped_command_prints_plain_text_only(clip, model, tmp_path):
+    done = command(
+        *("ask", clip, QUESTION, "--model", model, "--frames", 4, "--keep", 0.25, "--max-new-tokens", 3), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "16 of 64 kept" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "it/s" not in done.stdout
+
+
+def test_piped_command_fails_in_one_sentence(tmp_path):
+    done = command("ask", "gone.mp4", QUESTION, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "framefusion: no such file: gone.mp4\n")
+
+
+def test_help_needs_no_heavy_imports(tmp_path):
+    script = (
+        "import sys; from framefusion import cli\n"
+        "try: cli.app(['ask', '--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'av', 'numba', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for option in ("--model", "--frames", "--fps", "--cost", "--keep", "--compare", "--report", "--trust-remote-code"):
+        assert option in done.stdout
+    assert "0.3" in done.stdout
