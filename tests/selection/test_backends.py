@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.selection.conftest import FAST
-from tests.selection.oracle import decided_steps, kernel, log_determinant, noise, weights
 from torch import Tensor
 
 from framefusion.selection import api, select_tokens
 from framefusion.selection.numerics import EXHAUSTION_FACTOR
+from tests.selection.conftest import FAST
+from tests.selection.oracle import decided_steps, kernel, log_determinant, noise, weights
 
 
 @dataclass

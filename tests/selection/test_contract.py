@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.selection.oracle import noise, weights
 
 from framefusion.selection import select_tokens
+from tests.selection.oracle import noise, weights
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 import torch
-from tests.selection.oracle import noise, weights
 from torch import Tensor
 
 from framefusion.selection import greedy_map, select_tokens
 from framefusion.selection.gram import make_buckets, raw_gram
 from framefusion.selection.plan import make_segment
+from tests.selection.oracle import noise, weights
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -59,7 +59,7 @@ def test_gram_matrices_are_bitwise_independent_of_the_batch(dtype: torch.dtype, 
     features = noise(6, 83, 45, dtype=dtype)
     rows = torch.arange(80).view(4, 20) if consecutive else torch.randperm(80).sort().values.view(20, 4).T
     segments = [make_segment(i, r.contiguous(), 5) for i, r in enumerate(rows)]
-    (bucket,) = make_buckets(segments, 45, dtype.itemsize, 1 << 30)
+    (bucket,) = make_buckets(list(enumerate(segments)), 45, dtype.itemsize, 1 << 30)
     padded = rows.contiguous()
     for b in range(6):
         assert torch.equal(raw_gram(features[b], bucket, padded), raw_gram(features[b].clone(), bucket, padded))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.selection.oracle import greedy_by_determinants, kernel, noise, weights
 
 from framefusion.selection import make_segment, reference, select_tokens
+from tests.selection.oracle import greedy_by_determinants, kernel, noise, weights
 
 
 @pytest.mark.parametrize("relevance", [None, "random"])

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.selection.oracle import noise
 
 from framefusion.selection import greedy_map, select_tokens, split_total
+from tests.selection.oracle import noise
 
 X = noise(6, 4)
 IDS = torch.tensor([0, 0, 0, 1, 1, 1])

@@ -160,20 +160,17 @@ def _select(
         select_bucket = _bucket_function(backend, features.device)
         kept = [torch.empty(0, dtype=torch.int64, device=features.device) for _ in segments]
         on_cpu = features.device.type == "cpu"
+        for place, segment in enumerate(segments):
+            if len(segment) > LONG_SEGMENT and segment.count > 0:
+                kept[place] = gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite)
         buckets = make_buckets(
-            segments,
+            [(place, segment) for place, segment in enumerate(segments) if len(segment) <= LONG_SEGMENT],
             features.shape[1],
             accumulation_dtype(features.dtype).itemsize,
             BUCKET_BYTES_CPU if on_cpu else BUCKET_BYTES_ACCELERATOR,
         )
         for bucket in buckets:
-            if bucket.width > LONG_SEGMENT:
-                results = [
-                    gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite)
-                    for segment in bucket.segments
-                ]
-            else:
-                results = select_bucket(features, relevance, bucket, early_stop, check_finite)
+            results = select_bucket(features, relevance, bucket, early_stop, check_finite)
             for place, rows in zip(bucket.places, results, strict=True):
                 kept[place] = rows
     return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=features.device)

@@ -82,32 +82,31 @@ class SegmentKernels:
     counts: Tensor
 
 
-def make_buckets(segments: Sequence[Segment], feature_dim: int, itemsize: int, limit: int) -> list[Bucket]:
+def make_buckets(segments: Sequence[tuple[int, Segment]], feature_dim: int, itemsize: int, limit: int) -> list[Bucket]:
     """Group segments that have something to select by similar length, within the memory limits.
 
     Args:
-        segments: segments of one sample; those with count 0 are left out.
+        segments: (place, segment) of one sample; segments with count 0 are left out.
         feature_dim: D.
         itemsize: bytes per element of the accumulation dtype.
         limit: bytes of Gram matrices per bucket.
     """
-    places = [i for i, s in enumerate(segments) if s.count > 0]
-    places.sort(key=lambda i: len(segments[i]))
-    groups: list[list[int]] = []
-    for place in places:
-        n = len(segments[place])
+    wanted = sorted((pair for pair in segments if pair[1].count > 0), key=lambda pair: len(pair[1]))
+    groups: list[list[tuple[int, Segment]]] = []
+    for place, segment in wanted:
+        n = len(segment)
         group = groups[-1] if groups else []
         fits = (
             bool(group)
-            and n <= LENGTH_SPREAD * len(segments[group[0]])
+            and n <= LENGTH_SPREAD * len(group[0][1])
             and (len(group) + 1) * n * n * itemsize <= limit
             and (len(group) + 1) * n * feature_dim * itemsize <= STACKED_FEATURE_BYTES
         )
         if fits:
-            group.append(place)
+            group.append((place, segment))
         else:
-            groups.append([place])
-    return [Bucket(tuple(g), tuple(segments[i] for i in g), len(segments[g[-1]])) for g in groups]
+            groups.append([(place, segment)])
+    return [Bucket(tuple(place for place, _ in g), tuple(segment for _, segment in g), len(g[-1][1])) for g in groups]
 
 
 def segment_kernels(features: Tensor, relevance: Tensor | None, bucket: Bucket, check_finite: bool) -> SegmentKernels:

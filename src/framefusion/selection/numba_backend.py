@@ -4,8 +4,8 @@ The loop runs in plain threads on a function that releases the GIL, not in Numba
 layer does not survive ``fork`` and its workqueue layer must not be entered from two threads, while threads
 that live for one call have neither problem. At most ``torch.get_num_threads()`` threads run.
 
-The function is compiled at the first call for a dtype (about a second); :func:`warm_up` does it ahead of
-time.
+The function is compiled at the first call for a dtype (seconds) and kept in Numba's on-disk cache, which is
+keyed by this file, the CPU and Numba's version; :func:`warm_up` does it ahead of time.
 """
 
 from __future__ import annotations
@@ -136,4 +136,12 @@ def _greedy_segments(
             gain[j] = 0
 
 
-_compiled: Any = numba.njit(nogil=True)(_greedy_segments)
+def _compile(function: Any) -> Any:
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        # Neither the package's nor the user's cache directory can be written: compile in each process.
+        return numba.njit(nogil=True)(function)
+
+
+_compiled: Any = _compile(_greedy_segments)
