@@ -300,6 +300,36 @@ def test_piped_command_prints_plain_text_only(clip, model, tmp_path):
     assert "it/s" not in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_terminal_sees_progress_and_styles(clip, model):
+    import pty
+
+    ours, theirs = pty.openpty()
+    words = ["ask", str(clip), QUESTION, "--model", str(model), "--frames", "4", "--max-new-tokens", "3"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "framefusion", *words], stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    text = shown.decode(errors="replace")
+    assert "Starting" in text
+    assert f"Loading {model}" in text
+    assert "\x1b[36mAnswer" in text
+    assert "it/s" not in text
+
+
+def _read(descriptor):
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # Linux reports a closed terminal as an error
+        return b""
+
+
 def test_piped_command_fails_in_one_sentence(tmp_path):
     done = command("ask", "gone.mp4", QUESTION, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "framefusion: no such file: gone.mp4\n")

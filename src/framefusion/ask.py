@@ -17,6 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.layout import VisualLayout
+from framefusion.selection import warm_up
 from framefusion.settings import FrameFusion
 from framefusion.video import Video, read_video
 
@@ -26,6 +27,7 @@ INSPECT_PROMPT = "Describe the video."
 MAX_NEW_TOKENS = 64
 """Longest answer, in tokens, unless said otherwise."""
 
+_SINGLE_RUN = "one run, the model not warmed up; vision encoder, prefill and reduction"
 _ROUNDS = 5
 _ENOUGH_SECONDS = 2.0
 
@@ -127,7 +129,7 @@ def ask(
         return job.compare(question, max_new_tokens)
     job.progress("Answering")
     reduced = job.reduced(max_new_tokens)
-    return job.answer(reduced, question, None, "one run, not warmed up; vision encoder, prefill and reduction")
+    return job.answer(reduced, question, None, _SINGLE_RUN)
 
 
 def inspect(
@@ -145,7 +147,7 @@ def inspect(
     job = _Job(video, INSPECT_PROMPT, model, processor, settings, progress)
     job.progress("Reducing")
     reduced = job.reduced(1)
-    return job.answer(reduced, None, None, "one run, not warmed up; vision encoder, prefill and reduction")
+    return job.answer(reduced, None, None, _SINGLE_RUN)
 
 
 class _Job:
@@ -174,6 +176,8 @@ class _Job:
         except ValueError as error:
             raise AskError(str(error)) from error
         self.progress("Preprocessing")
+        if model.device.type == "cpu":
+            warm_up(model.dtype)  # compiling is no part of any answer's time
         self.inputs = _inputs(self.video, prompt, model, processor)
 
     def full(self, max_new_tokens: int) -> Generation:

@@ -318,6 +318,7 @@ def _answer(request: _Request, progress: Any) -> tuple[Answer, LoadedModel]:
     except VideoError as error:
         _fail(error)
 
+    progress("Loading the model" if request.model is None else f"Loading {request.model}")
     _silence_transformers()
     from framefusion.ask import AskError
     from framefusion.ask import ask as ask_video
@@ -326,7 +327,6 @@ def _answer(request: _Request, progress: Any) -> tuple[Answer, LoadedModel]:
     from framefusion.loading import ModelError, load
 
     try:
-        progress("Loading the model" if request.model is None else f"Loading {request.model}")
         loaded = load(
             request.model,
             dtype=request.dtype,
@@ -421,9 +421,6 @@ def _progress() -> Iterator[Any]:
 
 
 def _show(data: ReportData, request: _Request) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from framefusion.report import lines
 
     rows: list[tuple[str, str]] = []
@@ -438,16 +435,25 @@ def _show(data: ReportData, request: _Request) -> None:
         for name, path in (("Report", request.report), ("Overlay", request.overlay))
         if path is not None
     ]
-    width = max(len(label) for label, _ in rows) + 2
-    if not sys.stdout.isatty():
-        for label, value in rows:
-            typer.echo(f"{label:{width}}{value}")
+    if sys.stdout.isatty():
+        _show_styled(rows, heading)
         return
-    console = Console(highlight=False)
+    width = max(len(label) for label, _ in rows) + 2
+    for label, value in rows:
+        typer.echo(f"{label:{width}}{value}")
+
+
+def _show_styled(rows: list[tuple[str, str]], heading: int) -> None:
+    """On a terminal: long values wrap under themselves, the answers stand out."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
     for position, (label, value) in enumerate(rows):
-        line = Text(f"{label:{width}}", style="cyan" if position < heading else "dim")
-        line.append(value, style="bold" if position < heading else "not dim")
-        console.print(line)
+        label_style, style = ("cyan", "bold") if position < heading else ("dim", "")
+        grid.add_row(Text(label, style=label_style, no_wrap=True), Text(value, style=style))
+    Console().print(grid)
 
 
 def _command(request: _Request) -> str:
