@@ -90,17 +90,17 @@ class _Request:
     """The options that ``ask`` and ``inspect`` share."""
 
     video: Path
-    model: str | None
-    frames: int | None
-    fps: float | None
-    cost: float | None
-    keep: str | None
-    report: Path | None
-    json: bool
-    dtype: str
-    device: str | None
-    attn: str | None
-    trust_remote_code: bool
+    model: str | None = None
+    frames: int | None = None
+    fps: float | None = None
+    cost: float | None = None
+    keep: str | None = None
+    report: Path | None = None
+    json: bool = False
+    dtype: str = "auto"
+    device: str | None = None
+    attn: str | None = None
+    trust_remote_code: bool = False
     question: str | None = None
     compare: bool = False
     max_new_tokens: int = DEFAULT_NEW_TOKENS
@@ -256,6 +256,44 @@ def models(json_: JsonOption = False) -> None:
         for key, value in row.items():
             if key != "name":
                 typer.echo(f"  {key.replace('_', ' '):13} {value}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Directory for the reports; made if it does not exist.")] = Path(
+        "out"
+    ),
+) -> None:
+    """Ask the bundled video a question of each kind with all tokens and with 20 %, then reduce a real clip."""
+    from framefusion.assets import DEMO_QUESTIONS, DEMO_VIDEO, REAL_VIDEO
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(f"cannot make the directory {out}: {error.strerror}")
+    pairs = json.loads(DEMO_QUESTIONS.read_text(encoding="utf-8"))
+    for kind in dict.fromkeys(pair["kind"] for pair in pairs):
+        pair = next(pair for pair in pairs if pair["kind"] == kind)
+        typer.echo(f"\n{pair['question']}  (right: {pair['answer']})")
+        _execute(
+            _Request(
+                video=DEMO_VIDEO,
+                question=pair["question"],
+                keep="0.2",
+                compare=True,
+                report=out / f"{kind}.html",
+            )
+        )
+    typer.echo(f"\nA real clip, {REAL_VIDEO.name}, at 20 %")
+    _execute(
+        _Request(
+            video=REAL_VIDEO,
+            frames=32,
+            keep="0.2",
+            report=out / "real-clip.html",
+            overlay=out / "real-clip.png",
+        )
+    )
 
 
 def main() -> None:

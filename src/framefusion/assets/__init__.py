@@ -10,5 +10,8 @@ TINY_MODEL = _HERE / "tiny"
 DEMO_VIDEO = _HERE / "videos" / "scenes.mp4"
 """Generated demo video: scenes with moving coloured objects."""
 
+DEMO_QUESTIONS = _HERE / "videos" / "scenes.json"
+"""What can be asked about it: a list of ``{"question", "answer", "kind"}``."""
+
 REAL_VIDEO = _HERE / "videos" / "concert.mp4"
 """A real clip (licence and origin in ``ATTRIBUTION.md``)."""
