@@ -26,7 +26,7 @@ def decode(uri):
 def test_mask_has_one_pixel_per_token():
     mask = token_mask(np.array([[DROPPED, MERGED, KEPT, ABSENT]], np.uint8))
     assert mask.shape == (1, 4, 4)
-    assert mask[0, :, 3].tolist() == [186, 150, 0, 0]
+    assert mask[0, :, 3].tolist() == [186, 130, 0, 0]
     np.testing.assert_array_equal(np.asarray(decode(mask_uri(np.array([[DROPPED, KEPT]], np.uint8)))), mask[:, [0, 2]])
 
 

@@ -14,7 +14,7 @@ from framefusion.report.data import ABSENT, DROPPED, MERGED, FrameView
 
 DROPPED_COLOUR = (11, 14, 20, 186)
 """RGBA laid over dropped tokens: they are dimmed."""
-MERGED_COLOUR = (245, 158, 11, 150)
+MERGED_COLOUR = (245, 158, 11, 130)
 """RGBA laid over merged tokens: they are tinted."""
 
 _EMBED_WIDTH = 360

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -155,10 +156,15 @@ def _strip(data: ReportData) -> str:
             '<h2 id="frames">What the model still sees</h2>',
             f'<ul class="legend"><li><i></i>kept</li>{merged}<li><i class="dropped"></i>dropped</li></ul>',
             '<input type="checkbox" id="whole" class="switch"><label for="whole">Show the whole frames</label>',
-            f'<ol class="strip">\n{frames}\n</ol>',
+            f'<ol class="strip" style="--columns:{_columns(len(data.frames))}">\n{frames}\n</ol>',
             "</section>",
         ]
     )
+
+
+def _columns(frames: int) -> int:
+    """At most six frames side by side, in rows of about equal length."""
+    return math.ceil(frames / math.ceil(frames / (5 if frames <= 15 else 6)))
 
 
 def _frame(position: int, frame: FrameView, begins: SegmentRow | None, segmented: bool) -> str:
@@ -264,7 +270,7 @@ def _frame_range(row: SegmentRow) -> str:
 
 def _repeat(data: ReportData) -> str:
     rows = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in data.settings)
-    command = f'<pre class="card">{escape(data.command)}</pre>' if data.command else ""
+    command = f'<pre class="card" tabindex="0">{escape(data.command)}</pre>' if data.command else ""
     return "\n".join(
         [
             '<section aria-labelledby="repeat">',
