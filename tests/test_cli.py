@@ -1,5 +1,6 @@
 """The command line: answers, JSON, files, and one clear sentence with exit code 2 for what users get wrong."""
 
+import html
 import json
 import os
 import re
@@ -144,10 +145,11 @@ def test_report_is_written_and_repeats_the_command(asked, tmp_path, clip, model)
     assert result.stdout.splitlines()[-1].split() == ["Report", "report.html"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<!doctype html>" in page
-    assert (
-        f"framefusion ask &#x27;{clip}&#x27; &#x27;{QUESTION}&#x27; --model {model} --frames 4 --keep 0.25 "
-        "--report report.html --max-new-tokens 4 --compare</pre>"
-    ) in page
+    command = re.search("<pre[^>]*>(.*?)</pre>", page, re.DOTALL)[1]
+    assert html.unescape(re.sub("</?span>", "", command)) == (
+        f"framefusion ask '{clip}' '{QUESTION}' --model {model} --frames 4 --keep 0.25 "
+        "--report report.html --max-new-tokens 4 --compare"
+    )
     for word in ("LlavaOnevisionForConditionalGeneration", "sdpa", framefusion.__version__, torch.__version__):
         assert word in page
 

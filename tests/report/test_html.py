@@ -76,6 +76,13 @@ def test_every_text_from_outside_is_escaped():
     assert len(shown) == 8
 
 
+def test_command_reads_as_it_was_given():
+    data = dataclasses.replace(samples.data(), command="framefusion ask a.mp4 'is <it> --here?' --keep 0.2")
+    page = render(data)
+    assert "<pre" in page
+    assert "".join(Outline(page[page.index("<pre") : page.index("</pre>") + 6]).texts) == data.command
+
+
 def test_setting_names_are_escaped():
     data = dataclasses.replace(samples.data(), settings=[(samples.NASTY, "1")])
     assert Outline(render(data)).named("script") == []

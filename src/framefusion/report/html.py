@@ -270,7 +270,9 @@ def _frame_range(row: SegmentRow) -> str:
 
 def _repeat(data: ReportData) -> str:
     rows = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in data.settings)
-    command = f'<pre class="card" tabindex="0">{escape(data.command)}</pre>' if data.command else ""
+    # A line may end before an option, not inside its hyphens; the text that a reader copies is unchanged.
+    words = [f"<span>{word}</span>" if word.startswith("--") else word for word in escape(data.command).split(" ")]
+    command = f'<pre class="card">{" ".join(words)}</pre>' if data.command else ""
     return "\n".join(
         [
             '<section aria-labelledby="repeat">',
