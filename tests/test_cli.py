@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import framefusion
-from framefusion import cli, loading
+from framefusion import assets, cli, loading
 from framefusion.hf.families import table
 from tests import tiny_checkpoints
 
@@ -171,6 +171,19 @@ def test_models_lists_the_registry(run):
         assert row["name"] in text
         assert row["model_class"] in text
     assert json.loads(run("models", "--json").stdout) == table()
+
+
+def test_demo_asks_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(loading, "TINY_MODEL", model)
+    kinds = {pair["kind"] for pair in json.loads(assets.DEMO_QUESTIONS.read_text(encoding="utf-8"))}
+    result = run("demo", "--out", "made/here")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("All tokens ") == result.stdout.count("Reduced ") == len(kinds)
+    assert result.stdout.count("(20.") + result.stdout.count("(19.") == len(kinds) + 1
+    names = {path.name for path in (tmp_path / "made/here").iterdir()}
+    assert names == {f"{kind}.html" for kind in kinds} | {"real-clip.html", "real-clip.png"}
+    (tmp_path / "file").touch()
+    refuse(run("demo", "--out", "file/here"), "cannot make the directory file/here")
 
 
 def test_version(run):
