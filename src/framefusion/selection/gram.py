@@ -141,7 +141,7 @@ def segment_kernels(features: Tensor, relevance: Tensor | None, bucket: Bucket, 
     weights = valid.to(torch.float64) if relevance is None else relevance[rows] * valid
     r = normalise_relevance(weights, gram.dtype)
     usable = valid & (norms_squared > 0) & (norms_squared < torch.inf)
-    inverse_norm = torch.where(usable, norms_squared.sqrt().reciprocal(), 0.0)
+    inverse_norm = torch.where(usable, norms_squared.rsqrt(), 0.0)
     diagonal = torch.where(usable, r * r, 0.0)
     return SegmentKernels(gram, r * inverse_norm, diagonal, weights, rows, lengths, counts)
 

@@ -81,7 +81,7 @@ def select_segment(
     weights = features.new_ones(len(segment), dtype=torch.float64) if relevance is None else relevance[x.rows]
     r = normalise_relevance(weights[None], x.dtype)[0]
     usable = (norms_squared > 0) & (norms_squared < torch.inf)
-    scale = torch.where(usable, r / norms_squared.sqrt(), 0.0)
+    scale = torch.where(usable, r * norms_squared.rsqrt(), 0.0)
     picks = _greedy(x, scale, torch.where(usable, r * r, 0.0), segment.count)
     if early_stop:
         picks = picks[picks >= 0]

@@ -27,7 +27,7 @@ from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted
 if logging.getLogger("numba").level == logging.NOTSET:
     logging.getLogger("numba").setLevel(logging.WARNING)
 
-WORK_PER_THREAD = 1 << 20
+WORK_PER_THREAD = 1 << 24
 """Multiply–adds below which another thread costs more than it saves."""
 
 
@@ -69,9 +69,9 @@ def greedy_map(gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, c
     arrays = [
         t.detach().numpy() for t in (gram, scale, diagonal, exhaustion_threshold(diagonal), lengths, counts, picks)
     ]
-    work = (counts * counts * lengths).tolist()
-    threads = max(1, min(torch.get_num_threads(), size, sum(work) // WORK_PER_THREAD))
-    bounds = np.linspace(0, size, threads + 1).astype(np.int64).tolist()
+    work = int((counts * counts * lengths).sum())
+    threads = max(1, min(torch.get_num_threads(), size, work // WORK_PER_THREAD))
+    bounds = [size * i // threads for i in range(threads + 1)]
     helpers = [threading.Thread(target=_compiled, args=(*arrays, start, stop)) for start, stop in pairwise(bounds[1:])]
     for helper in helpers:
         helper.start()

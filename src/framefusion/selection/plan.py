@@ -37,8 +37,8 @@ class Segment:
 def make_segment(segment_id: int, rows: Tensor, budget: int) -> Segment:
     """A segment whose count is the budget capped by its length."""
     n = rows.shape[0]
-    consecutive = n > 0 and int(rows[-1]) - int(rows[0]) == n - 1
-    return Segment(segment_id, rows, min(budget, n), int(rows[0]) if consecutive else None)
+    first, last = (int(rows[0]), int(rows[-1])) if n else (0, 0)
+    return Segment(segment_id, rows, min(budget, n), first if n and last - first == n - 1 else None)
 
 
 def rows_by_segment(ids: np.ndarray) -> dict[int, Tensor]:
