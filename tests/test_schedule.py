@@ -12,11 +12,12 @@ def run(plan: Cascade | Staged, tokens: int, layers: int, mergeable: list[float]
     present, counts = tokens, []
     for layer in range(layers):
         similar = int(mergeable[layer] * present) if plan.wants_merges(layer) else 0
+        recorded = plan.wants_attention(layer)
         step = plan.step(layer, present, similar)
         assert 0 <= step.merge <= similar
         if step.keep is not None:
             assert 1 <= step.keep < present - step.merge
-            assert layer == 0 or plan.wants_attention(layer) or isinstance(plan, Cascade)
+            assert recorded or (layer == 0 and isinstance(plan, Staged))
         present = present - step.merge if step.keep is None else step.keep
         counts.append(present)
     return counts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,27 +63,23 @@ def apportion(weights: Sequence[float], total: int, capacities: Sequence[int]) -
 def _bounded_shares(weights: list[float], total: int, lowest: Sequence[int], highest: Sequence[int]) -> list[float]:
     """Real numbers in ``[lowest, highest]`` that sum to ``total``, proportional to ``weights`` where no bound
     holds them: the scale whose clamped shares sum to the total."""
-    if sum(weights) <= 0:
-        weights = [float(c) for c in highest]
+    w = np.asarray(weights if sum(weights) > 0 else highest, dtype=np.float64)
+    if not w.any():
+        return [0.0] * len(w)
     # A weight of zero still has to give way once all others are full.
-    smallest = min((w for w in weights if w > 0), default=1.0)
-    weights = [w if w > 0 else smallest * 1e-6 for w in weights]
+    w = np.maximum(w / w.max(), 1e-12)
 
-    def shares(scale: float) -> list[float]:
-        return [min(max(scale * w, lo), hi) for w, lo, hi in zip(weights, lowest, highest, strict=True)]
+    def shares(scale: float) -> np.ndarray:
+        return np.clip(scale * w, lowest, highest)
 
-    low, high = 0.0, 1.0
-    while sum(shares(high)) < total:
-        high *= 2.0
-        if high > 1e300:
-            break
-    for _ in range(200):
+    low, high = 0.0, 2e12 * max(highest)
+    for _ in range(120):
         middle = (low + high) / 2
-        if sum(shares(middle)) < total:
+        if shares(middle).sum() < total:
             low = middle
         else:
             high = middle
-    return shares(high)
+    return shares(high).tolist()
 
 
 def uniform(lengths: Sequence[int], total: int) -> list[int]:
@@ -119,12 +116,12 @@ def marginal_value(means: Tensor, lengths: Sequence[int], total: int) -> list[in
 
 def marginal_values(means: Tensor) -> Tensor:
     """The z-scored marginal values of :func:`marginal_value`: ``(S, D)`` to ``(S,)`` float32."""
-    g = means.float()
-    values = torch.zeros(len(g), device=g.device)
-    for i in range(len(g)):
-        past = F.cosine_similarity(g[i], g[:i].mean(0), dim=0) if i > 0 else g.new_zeros(())
-        future = F.cosine_similarity(g[i], g[i + 1 :].mean(0), dim=0) if i + 1 < len(g) else g.new_zeros(())
-        values[i] = 0.5 * past + 0.5 * (1 - future)
+    g = means.double()
     if len(g) < 2:
-        return torch.zeros_like(values)
-    return (values - values.mean()) / (values.std() + 1e-8)
+        return torch.zeros(len(g), dtype=torch.float32, device=g.device)
+    # The cosine with a mean is the cosine with its sum; the sum of nothing is 0, and so is its cosine.
+    earlier = g.cumsum(0) - g
+    later = g.flip(0).cumsum(0).flip(0) - g
+    earlier[0], later[-1] = 0, 0
+    values = 0.5 * F.cosine_similarity(g, earlier, dim=1) + 0.5 * (1 - F.cosine_similarity(g, later, dim=1))
+    return ((values - values.mean()) / (values.std() + 1e-8)).float()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,9 +43,12 @@ class Stage:
 class Reduction:
     """The reduction of one prefill, asked once before every decoder layer, in order.
 
+    All bookkeeping is on the CPU, wherever the layers are: sizes must be known there to go on, and the layers of a
+    model may be on several devices.
+
     Args:
         settings: what to do.
-        layouts: the visual tokens of each sample.
+        layouts: the visual tokens of each sample, on the CPU.
         valid: ``(B, N)`` bool, False for padding.
         layers: decoder layers of the model.
 
@@ -54,12 +58,12 @@ class Reduction:
 
     def __init__(self, settings: FrameFusion, layouts: Sequence[VisualLayout], valid: Tensor, layers: int) -> None:
         self.settings = settings
-        self.layouts = [layout.to(valid.device) for layout in layouts]
+        self.layouts = list(layouts)
+        self.layers = layers
         self.length = valid.shape[1]
-        self.plans: list[list[Plan]] = [
-            [settings.plan(t * h * w, layers) for t, h, w in layout.grids] for layout in layouts
-        ]
-        self.columns = torch.where(valid, torch.arange(self.length, device=valid.device), -1)
+        self.plans = [self._plans(b, layout) for b, layout in enumerate(self.layouts)]
+        valid = valid.cpu()
+        self.columns = torch.where(valid, torch.arange(self.length), -1)
         """``(B, n)`` int64: the column of the original row at each slot of the present sequence, -1 padding."""
         self.padded = not bool(valid.all())
         """Whether the present sequence has padding slots."""
@@ -67,20 +71,35 @@ class Reduction:
         """Whether the present sequence differs from the original one."""
         self.stages: list[Stage] = []
         self.segments: list[Tensor] | None = None
-        """Per sample ``(N_visual,)`` int64 segment ids in the order of the layout; None before layer 0
-        and when nothing is to be reduced."""
+        """Per sample ``(N_visual,)`` int64 segment ids in the order of the layout; None before layer 0 and when
+        nothing is to be reduced."""
         self.visual_per_layer: list[int] = []
+        """Per layer, the visual tokens present in the whole batch."""
         self.tokens_per_layer: list[list[int]] = []
         """Per layer, the length of each sample's present sequence without padding."""
         self.original_lengths: list[int] = valid.sum(1).tolist()
         """Tokens of each sample without padding."""
         self._lengths = list(self.original_lengths)
-        self._visual = [len(layout) for layout in layouts]
+        self._present = [[t * h * w for t, h, w in layout.grids] for layout in self.layouts]
         self._merged_into = self.columns.clone()
         self._has_merged = False
         self._index = torch.full_like(self.columns, -1)
         for row, layout in zip(self._index, self.layouts, strict=True):
-            row[layout.columns] = torch.arange(len(layout), device=row.device)
+            row[layout.columns] = torch.arange(len(layout))
+
+    def _plans(self, b: int, layout: VisualLayout) -> list[Plan]:
+        plans = []
+        for video, (t, h, w) in enumerate(layout.grids):
+            try:
+                plans.append(self.settings.plan(t * h * w, self.layers))
+            except ValueError as error:
+                raise ValueError(f"sample {b}, video {video}: {error}") from error
+        return plans
+
+    @property
+    def finished(self) -> bool:
+        """Whether every layer has been passed."""
+        return len(self.visual_per_layer) == self.layers
 
     def wants_attention(self, layer: int) -> bool:
         """Whether the attention of layer ``layer - 1`` may be needed by the stage before ``layer``."""
@@ -106,25 +125,30 @@ class Reduction:
             Samples of different lengths are aligned to the right.
         """
         started = time.perf_counter()
-        if layer == 0 and not self.settings.keeps_all:
-            self.segments = [self._segments(hidden[b, layout.columns], layout) for b, layout in enumerate(self.layouts)]
-        slots: list[Tensor] = []
-        changed = False
-        if any(plan.wants_merges(layer) for plans in self.plans for plan in plans):
-            hidden = hidden.clone()
-        for b in range(len(hidden)):
-            slots.append(self._reduce_sample(b, layer, hidden, None if received is None else received[b]))
-            changed |= len(slots[b]) < self._lengths[b]
-        if changed:
+        # Similarities and kernels are computed in float32 whatever the caller's autocast says.
+        with torch.autocast(hidden.device.type, enabled=False):
+            if layer == 0 and not self.settings.keeps_all:
+                self.segments = [
+                    self._segments(hidden[b, layout.columns.to(hidden.device)], layout)
+                    for b, layout in enumerate(self.layouts)
+                ]
+            if any(plan.wants_merges(layer) for plans in self.plans for plan in plans):
+                hidden = hidden.clone()
+            slots = [
+                self._reduce_sample(b, layer, hidden, None if received is None else received[b])
+                for b in range(len(hidden))
+            ]
+        if any(kept is not None for kept in slots):
             hidden = self._shorten(hidden, slots)
             self.stages.append(self._record(layer, (time.perf_counter() - started) * 1e3))
         self.tokens_per_layer.append(list(self._lengths))
-        self.visual_per_layer.append(sum(self._visual))
+        self.visual_per_layer.append(sum(map(sum, self._present)))
         return hidden
 
     def _segments(self, features: Tensor, layout: VisualLayout) -> Tensor:
         """Segment id of each visual token of one sample; ids go on across its videos."""
         settings, result, first = self.settings, torch.zeros_like(layout.video), 0
+        on_device = layout.to(features.device)
         for video, (frames, _, _) in enumerate(layout.grids):
             mine = layout.video == video
             if settings.segmentation == "single":
@@ -132,96 +156,127 @@ class Reduction:
             elif settings.segmentation == "windows":
                 of_frame = segmentation.fixed_windows(frames, settings.segment_window)
             else:
+                tokens = mine.nonzero().squeeze(-1).to(features.device)
                 scores = segmentation.frame_scores(
-                    features[mine], layout.frame[mine], layout.patch[mine], settings.similarity_lower_bound
+                    features[tokens],
+                    on_device.frame[tokens],
+                    on_device.patch[tokens],
+                    settings.similarity_lower_bound,
                 )
-                of_frame = segmentation.by_frame_similarity(scores, settings.segment_threshold)
-            result[mine] = of_frame.to(result.device)[layout.frame[mine]] + first
+                of_frame = segmentation.by_frame_similarity(scores.cpu(), settings.segment_threshold)
+            result[mine] = of_frame[layout.frame[mine]] + first
             first += int(of_frame.max()) + 1 if frames else 0
         return result
 
-    def _reduce_sample(self, b: int, layer: int, hidden: Tensor, received: Tensor | None) -> Tensor:
-        """One sample's stage: writes merged tokens into ``hidden`` and returns the slots that stay."""
-        layout, columns = self.layouts[b], self.columns[b]
-        index = torch.where(columns >= 0, self._index[b].gather(0, columns.clamp_min(0)), -1)
-        visual_slots = (index >= 0).nonzero().squeeze(-1)
-        weight = None
-        if received is not None and self.settings.relevance != "none":
-            weight = torch.zeros_like(received)
-            weight[visual_slots] = relevance.min_max(received[visual_slots], self.settings.relevance_sign)
-        staying = columns >= 0
-        moved = torch.arange(self.length, device=columns.device)
+    def _reduce_sample(self, b: int, layer: int, hidden: Tensor, received: Tensor | None) -> Tensor | None:
+        """One sample's stage: writes merged tokens into ``hidden`` and returns the slots that stay; None when all
+        of them do."""
+        staying = moved = None
         for video, plan in enumerate(self.plans[b]):
-            slots = visual_slots[layout.video[index[visual_slots]] == video]
-            present = len(slots)
-            previous, similarity, mergeable = None, None, 0
-            if plan.wants_merges(layer):
-                token = index[slots]
-                previous = merging.previous_at_same_patch(layout.frame[token], layout.patch[token])
-                similarity = merging.previous_similarity(hidden[b, slots], previous)
-                mergeable = int((similarity >= self.settings.similarity_lower_bound).sum())
-            step = plan.step(layer, present, mergeable)
-            if step.merge and previous is not None and similarity is not None:
-                chosen = merging.choose_merges(similarity, self.settings.similarity_lower_bound, step.merge)
-                merged = merging.merge_runs(hidden[b, slots], previous, chosen)
-                hidden[b, slots[merged.kept]] = merged.features
-                moved[columns[slots]] = columns[slots[merged.target]]
+            present = self._present[b][video]
+            candidates = self._similar(b, video, hidden) if plan.wants_merges(layer) else None
+            step = plan.step(layer, present, 0 if candidates is None else candidates.mergeable)
+            logger.debug("before layer %d, sample %d, video %d: %d tokens, %s", layer, b, video, present, step)
+            if not step.merge and step.keep is None:
+                continue
+            if staying is None or moved is None:
+                staying, moved = self.columns[b] >= 0, torch.arange(self.length)
+            slots = self._slots(b, video)
+            columns = self.columns[b]
+            if step.merge and candidates is not None:
+                chosen = merging.choose_merges(candidates.similarity, self.settings.similarity_lower_bound, step.merge)
+                merged = merging.merge_runs(
+                    hidden[b, slots.to(hidden.device)],
+                    candidates.previous.to(hidden.device),
+                    chosen.to(hidden.device),
+                )
+                moved[columns[slots]] = columns[slots[merged.target.cpu()]]
                 staying[slots[chosen]] = False
-                slots = slots[merged.kept]
+                slots = slots[merged.kept.cpu()]
+                hidden[b, slots.to(hidden.device)] = merged.features
                 self._has_merged = True
             if step.keep is not None:
-                chosen = self._prune(b, hidden[b, slots], index[slots], weight, slots, step.keep)
-                gone = torch.ones(len(slots), dtype=torch.bool, device=slots.device)
+                chosen = self._prune(b, hidden, slots, received, step.keep)
+                gone = torch.ones(len(slots), dtype=torch.bool)
                 gone[chosen] = False
                 moved[columns[slots[gone]]] = -1
                 staying[slots[gone]] = False
-            logger.debug(
-                "before layer %d, sample %d, video %d: %d tokens, %d merged, keep %s",
-                layer,
-                b,
-                video,
-                present,
-                step.merge,
-                step.keep,
-            )
+                slots = slots[~gone]
+            self._present[b][video] = len(slots)
+        if staying is None or moved is None:
+            return None
         # A token may merge into one that is pruned in the same stage: follow once more.
         moved = torch.where(moved >= 0, moved[moved.clamp_min(0)], -1)
         into = self._merged_into[b]
         self._merged_into[b] = torch.where(into >= 0, moved[into.clamp_min(0)], -1)
         return staying.nonzero().squeeze(-1)
 
-    def _prune(
-        self, b: int, features: Tensor, tokens: Tensor, weight: Tensor | None, slots: Tensor, total: int
-    ) -> Tensor:
-        """The indices into ``features`` that stay, ``total`` of them."""
+    def _visual_slots(self, b: int) -> tuple[Tensor, Tensor]:
+        """The slots of one sample that hold visual tokens, and which token of the layout each one holds."""
+        columns = self.columns[b]
+        index = torch.where(columns >= 0, self._index[b, columns.clamp_min(0)], -1)
+        slots = (index >= 0).nonzero().squeeze(-1)
+        return slots, index[slots]
+
+    def _slots(self, b: int, video: int) -> Tensor:
+        """The slots of one video's present tokens."""
+        slots, tokens = self._visual_slots(b)
+        return slots[self.layouts[b].video[tokens] == video]
+
+    def _similar(self, b: int, video: int, hidden: Tensor) -> _Similar:
+        """How similar one video's present tokens are to their predecessors."""
+        slots = self._slots(b, video)
+        layout, tokens = self.layouts[b], self._index[b, self.columns[b, slots]]
+        previous = merging.previous_at_same_patch(layout.frame[tokens], layout.patch[tokens])
+        similarity = merging.previous_similarity(hidden[b, slots.to(hidden.device)], previous.to(hidden.device)).cpu()
+        mergeable = int((similarity >= self.settings.similarity_lower_bound).sum())
+        return _Similar(previous, similarity, mergeable)
+
+    def _prune(self, b: int, hidden: Tensor, slots: Tensor, received: Tensor | None, total: int) -> Tensor:
+        """The positions in ``slots`` that stay, ``total`` of them."""
         assert self.segments is not None
-        segments = self.segments[b][tokens]
+        features = hidden[b, slots.to(hidden.device)]
+        weight = None
+        if received is not None and self.settings.relevance != "none":
+            visual, _ = self._visual_slots(b)
+            scaled = relevance.min_max(received[visual.to(received.device)], self.settings.relevance_sign)
+            mine = torch.searchsorted(visual, slots)
+            weight = scaled.to(hidden.device)[mine.to(hidden.device)]
+        segments = self.segments[b][self._index[b, self.columns[b, slots]]]
         ids, compact, lengths = segments.unique(return_inverse=True, return_counts=True)
         if self.settings.budget_rule == "marginal-value":
-            means = torch.zeros(len(ids), features.shape[1], device=features.device)
-            means.index_add_(0, compact, features.float())
-            counts = budgets.marginal_value(means / lengths[:, None], lengths.tolist(), total)
+            sums = torch.zeros(len(ids), features.shape[1], dtype=torch.float32, device=features.device)
+            sums.index_add_(0, compact.to(features.device), features.float())
+            counts = budgets.marginal_value(sums.cpu() / lengths[:, None], lengths.tolist(), total)
         else:
             counts = budgets.uniform(lengths.tolist(), total)
-        of_segment = dict(zip(ids.tolist(), counts, strict=True))
         select = SELECTORS[self.settings.selector]
-        return select(features, None if weight is None else weight[slots], segments, of_segment)
+        return select(features, weight, segments, dict(zip(ids.tolist(), counts, strict=True))).cpu()
 
-    def _shorten(self, hidden: Tensor, slots: list[Tensor]) -> Tensor:
+    def _shorten(self, hidden: Tensor, slots: Sequence[Tensor | None]) -> Tensor:
         """Gather the slots that stay, aligned to the right."""
-        longest = max(len(kept) for kept in slots)
-        index = hidden.new_zeros((len(slots), longest), dtype=torch.long)
+        kept = [
+            (row >= 0).nonzero().squeeze(-1) if s is None else s for row, s in zip(self.columns, slots, strict=True)
+        ]
+        self._lengths = [len(s) for s in kept]
+        longest = max(self._lengths)
+        index = torch.zeros(len(kept), longest, dtype=torch.long)
         columns = torch.full_like(index, -1)
-        for b, kept in enumerate(slots):
-            index[b, longest - len(kept) :] = kept
-            columns[b, longest - len(kept) :] = self.columns[b, kept]
-            self._visual[b] -= self._lengths[b] - len(kept)
-            self._lengths[b] = len(kept)
+        for b, s in enumerate(kept):
+            index[b, longest - len(s) :] = s
+            columns[b, longest - len(s) :] = self.columns[b, s]
         self.columns, self.reduced = columns, True
-        self.padded = any(n < longest for n in self._lengths)
-        return hidden.gather(1, index[:, :, None].expand(-1, -1, hidden.shape[2]))
+        self.padded = min(self._lengths) < longest
+        return hidden.gather(1, index.to(hidden.device)[:, :, None].expand(-1, -1, hidden.shape[2]))
 
     def _record(self, layer: int, milliseconds: float) -> Stage:
-        kept = [row[row >= 0].cpu() for row in self.columns]
-        into = [row.cpu() for row in self._merged_into.clone()] if self._has_merged else None
-        return Stage(layer, kept, into, milliseconds)
+        into = list(self._merged_into.clone()) if self._has_merged else None
+        return Stage(layer, [row[row >= 0] for row in self.columns], into, milliseconds)
+
+
+class _Similar(NamedTuple):
+    """One video's candidates for merging, on the CPU."""
+
+    previous: Tensor
+    similarity: Tensor
+    mergeable: int

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SCORE_ENTRIES = 1 << 24
+"""Attention scores that are held at once; more query rows are taken in turns."""
+
 
 def attention_received(query: Tensor, key: Tensor, rows: Tensor, valid: Tensor, scaling: float) -> Tensor:
     """Attention that every token receives from a few query rows, averaged over heads and rows.
 
-    Only the asked rows are computed: ``(B, H, R, N)`` with ``R`` rows instead of ``(B, H, N, N)``, and equal to
+    Only the asked rows are computed, :data:`SCORE_ENTRIES` scores at a time: never ``(B, H, N, N)``, and equal to
     the softmax attention of those rows whatever kernel computes the layer itself.
 
     Args:
@@ -28,12 +31,17 @@ def attention_received(query: Tensor, key: Tensor, rows: Tensor, valid: Tensor, 
     index = rows.clamp_min(0)
     picked = query.gather(2, index[:, None, :, None].expand(-1, heads, -1, width)).float()
     picked = picked.reshape(batch, groups, heads // groups, rows.shape[1], width)
-    scores = torch.einsum("bghrd,bgnd->bghrn", picked, key.float()) * scaling
     columns = torch.arange(length, device=query.device)
-    visible = valid[:, None, :] & (columns <= index[:, :, None])
-    scores = scores.masked_fill(~visible[:, None, None], torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1).mean((1, 2)) * (visible & used[:, :, None])
-    return weights.sum(1) / used.sum(1, keepdim=True).clamp_min(1)
+    total = torch.zeros(batch, length, dtype=torch.float32, device=query.device)
+    chunk = max(1, SCORE_ENTRIES // (batch * heads * length))
+    for first in range(0, rows.shape[1], chunk):
+        part = slice(first, first + chunk)
+        scores = torch.einsum("bghrd,bgnd->bghrn", picked[:, :, :, part], key.float()) * scaling
+        visible = valid[:, None, :] & (columns <= index[:, part, None])
+        scores = scores.masked_fill(~visible[:, None, None], torch.finfo(scores.dtype).min)
+        weights = scores.softmax(-1).mean((1, 2)) * (visible & used[:, part, None])
+        total += weights.sum(1)
+    return total / used.sum(1, keepdim=True).clamp_min(1)
 
 
 def min_max(received: Tensor, sign: int = 1) -> Tensor:

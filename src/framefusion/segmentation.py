@@ -29,15 +29,13 @@ def frame_scores(features: Tensor, frames: Tensor, patches: Tensor, similarity_l
         a frame without tokens, score 0.
     """
     count = int(frames.max()) + 1 if frames.numel() else 0
-    scores = torch.zeros(count, device=features.device)
+    scores = torch.zeros(count, dtype=torch.float32, device=features.device)
     if not count:
         return scores
     previous = previous_at_same_patch(frames, patches)
     adjacent = (previous >= 0) & (frames[previous.clamp_min(0)] == frames - 1)
     similar = adjacent & (previous_similarity(features, previous) > similarity_lower_bound)
-    tokens = torch.zeros(count, device=features.device).index_add_(
-        0, frames, torch.ones_like(frames, dtype=torch.float32)
-    )
+    tokens = torch.zeros_like(scores).index_add_(0, frames, torch.ones_like(frames, dtype=torch.float32))
     scores.index_add_(0, frames, similar.to(torch.float32))
     return scores / tokens.clamp_min(1)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from framefusion.schedule import Cascade, Plan, Staged, check_cost, default_layer
@@ -68,7 +68,7 @@ class FrameFusion:
         if self.cost is not None and self.keep is not None:
             raise ValueError(
                 f"cost={self.cost} and keep={self.keep} exclude each other: cost is the mean over all layers, keep "
-                "what stays from a layer on. Give one of them."
+                "what stays from a layer on. Give one of them (the other is None)."
             )
         if self.cost is None and self.keep is None:
             object.__setattr__(self, "cost", 0.3)
@@ -155,13 +155,13 @@ class FrameFusion:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _number(name: str, value: Any, low: float, high: float, *, open_below: bool = False) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be a number, got {value!r}.")
-    if not math.isfinite(value) or not low <= value <= high or (open_below and value == low):
+    if not (low <= float(value) <= high) or (open_below and value == low):
         raise ValueError(f"{name} must be in {'(' if open_below else '['}{low}, {high}], got {value}.")
 
 

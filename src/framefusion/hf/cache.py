@@ -27,10 +27,10 @@ class CacheLayout:
 
 
 class ShortenedLayer(DynamicLayer):
-    """A cache layer that counts the tokens dropped before it.
+    """A cache layer that counts the tokens dropped before it, so that every layer tells the same length.
 
     ``Cache.get_seq_length()`` asks layer 0, and positions of manual decoding and of continued conversations
-    follow from it; so when the sequence was shortened before layer 0, the dropped tokens still count.
+    follow from it; lengths to crop to come from it too.
 
     Args:
         dropped: columns that the prefill had more than this layer.
@@ -81,8 +81,7 @@ def start(cache: Any) -> None:
     if layout_of(cache) is None:
         return
     delattr(cache, _ATTRIBUTE)
-    if cache.layers and isinstance(cache.layers[0], ShortenedLayer):
-        cache.layers[0] = DynamicLayer()
+    cache.layers[:] = [DynamicLayer() if isinstance(layer, ShortenedLayer) else layer for layer in cache.layers]
 
 
 def remember(cache: Any, layer: int, valid: Tensor, padded: bool, dropped: int) -> None:
@@ -102,11 +101,8 @@ def remember(cache: Any, layer: int, valid: Tensor, padded: bool, dropped: int) 
     layout.valid[layer] = valid
     if padded:
         layout.padded.add(layer)
-    if layer == 0:
-        if cache.layers:
-            cache.layers[0] = ShortenedLayer(dropped)
-        else:
-            cache.layers.append(ShortenedLayer(dropped))
+    # A cache that makes its layers as they come has none for this layer yet.
+    cache.layers[layer : layer + 1] = [ShortenedLayer(dropped)]
 
 
 def held(cache: Any, layer: int) -> int:

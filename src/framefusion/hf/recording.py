@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -38,7 +39,9 @@ class Recorder:
     def record(self, query: Tensor, key: Tensor, scaling: float | None) -> None:
         """Keep the attention received, ``(B, n)`` float32; see :func:`framefusion.relevance.attention_received`."""
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-        self.received = attention_received(query, key, self.rows.to(query.device), self.valid.to(query.device), factor)
+        rows, valid = self.rows.to(query.device), self.valid.to(query.device)
+        with torch.autocast(query.device.type, enabled=False):
+            self.received = attention_received(query, key, rows, valid, factor)
 
 
 active: ContextVar[Recorder | None] = ContextVar("framefusion_recorder", default=None)
@@ -52,6 +55,9 @@ class RecordingConfig:
         self.__dict__.update(_config=config, _module=module)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            # Copying and pickling look for special methods on an object that is not filled yet.
+            raise AttributeError(name)
         if name == "_attn_implementation":
             recorder = active.get()
             if recorder is not None and recorder.module is self._module:
@@ -60,6 +66,12 @@ class RecordingConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._config, name, value)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RuntimeError(
+            "the model has a reduction attached and cannot be copied or pickled with it; call detach() on its handle "
+            "first."
+        )
 
 
 def install(module: Any) -> Callable[[], None]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
+from functools import partial
 from types import TracebackType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,8 @@ from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
 from framefusion.settings import FrameFusion
 
-_attached: WeakKeyDictionary[nn.Module, Run] = WeakKeyDictionary()
+_attached: WeakSet[nn.Module] = WeakSet()
+"""Decoders with a reduction attached; a run itself is kept alive by its hooks."""
 
 
 def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
@@ -79,13 +81,13 @@ class Run:
         if "sliding_attention" in (getattr(self._decoder.config, "layer_types", None) or ()):
             raise UnsupportedModelError(
                 f"{type(model).__name__} is configured with sliding-window layers (use_sliding_window), which "
-                "reduction does not support; set use_sliding_window=False in its config."
+                "reduction does not support; load it with use_sliding_window=False in its config."
             )
         settings.check(len(self._layers))
+        self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
         self._undo: list[Callable[[], None]] = []
         self._hook(model)
-        _attached[self._decoder] = self
 
     def __enter__(self) -> Run:
         return self
@@ -100,10 +102,14 @@ class Run:
 
         A cache filled while attached can only be continued while attached.
         """
+        if not self._undo:
+            return
         while self._undo:
             self._undo.pop()()
-        if _attached.get(self._decoder) is self:
-            del _attached[self._decoder]
+        _leave(self)
+        # What the run tells stays; the model must not live on with it.
+        self._multimodal = self._decoder = None
+        self._layers = []
 
     @property
     def attached(self) -> bool:
@@ -139,7 +145,7 @@ class Run:
         """
         reduction = self._latest()
         return summarize(
-            DecoderSize.of(self._layers, self._decoder.config),
+            self._size,
             reduction.original_lengths,
             sum(len(layout) for layout in reduction.layouts),
             reduction.visual_per_layer,
@@ -150,13 +156,17 @@ class Run:
     def _latest(self) -> Reduction:
         if self._reduction is None:
             raise RuntimeError("no prefill has run yet: call the model or model.generate() while attached.")
+        if not self._reduction.finished:
+            raise RuntimeError("the latest prefill did not reach its end, so there is nothing to tell about it.")
         return self._reduction
 
     def _hook(self, model: Any) -> None:
         def keep(handle: Any) -> None:
             self._undo.append(handle.remove)
 
-        if model is not self._multimodal:
+        _attached.add(self._decoder)
+        self._undo.append(partial(_attached.discard, self._decoder))
+        if model is not self._multimodal and not self.settings.keeps_all:
             keep(model.register_forward_pre_hook(_refuse_labels, with_kwargs=True))
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
@@ -168,14 +178,11 @@ class Run:
     def _enter_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         bound = self._signature.bind_partial(module, *args, **kwargs).arguments
         arguments = {**bound, **bound.pop("kwargs", {})}
-        forward = _Forward(self, arguments)
-        forward.token = _current.set(forward)
+        _current.set(_Forward(self, arguments))
+        recording.active.set(None)
 
     def _leave_call(self, module: nn.Module, args: Any, output: Any) -> None:
-        forward = _current.get()
-        if forward is not None and forward.run is self:
-            recording.active.set(None)
-            _current.reset(forward.token)
+        _leave(self)
 
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         forward = _current.get()
@@ -186,41 +193,56 @@ class Run:
             )
         hidden = kwargs["inputs_embeds"]
         cache = kwargs.get("past_key_values")
-        empty = cache is None or cache.get_seq_length() == 0
-        if empty and hidden.shape[1] > 1:
-            self._start_prefill(forward, hidden, cache, kwargs)
-        elif cache is not None and not empty:
+        if cache is not None and cache.get_seq_length() > 0:
             self._start_decoding(forward, hidden, cache, kwargs)
+            return
+        if cache is not None:
+            caches.start(cache)
+        if hidden.shape[1] > 1:
+            self._start_prefill(forward, hidden, cache, kwargs)
 
     def _start_prefill(self, forward: _Forward, hidden: Tensor, cache: Any, kwargs: Mapping[str, Any]) -> None:
-        if forward.arguments.get("input_ids") is None:
+        self._reduction = None
+        call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
+        if call.input_ids is None and not self.settings.keeps_all:
             raise ValueError(
                 "input_ids is missing: framefusion finds the visual tokens by their placeholders. Pass input_ids "
                 "and the video instead of inputs_embeds, or detach first."
             )
+        if call.input_ids is None or not call.has_video:
+            layouts = [VisualLayout.from_grids([], [])] * len(hidden)
+        else:
+            layouts = self._family.layouts(self._multimodal, call)
         mask = kwargs.get("attention_mask")
+        valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            valid = mask.cpu().bool()
+        if any(map(len, layouts)) and not self.settings.keeps_all:
+            self._check_prefill(layouts, valid, cache, mask)
+        forward.reduction = self._reduction = Reduction(self.settings, layouts, valid, len(self._layers))
+
+    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, cache: Any, mask: Any) -> None:
+        if self._decoder.training:
+            raise RuntimeError(
+                "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
+            )
+        if cache is not None:
+            caches.check(cache)
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
             raise ValueError("attention_mask must be 2D (batch, length) or None while a reduction is attached.")
-        valid = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        if mask is not None:
-            valid = mask.to(hidden.device).bool()
-        call = Call(forward.arguments["input_ids"], kwargs.get("position_ids"), forward.arguments)
-        layouts = self._family.layouts(self._multimodal, call)
-        if any(map(len, layouts)) and not self.settings.keeps_all:
-            if self._decoder.training:
-                raise RuntimeError(
-                    "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
+        for b, layout in enumerate(layouts):
+            hidden = int((~valid[b, layout.columns]).sum())
+            if hidden:
+                raise ValueError(
+                    f"attention_mask hides {hidden} of the {len(layout)} video tokens of sample {b}; only padding may "
+                    "be masked while a reduction is attached."
                 )
-            if cache is not None:
-                caches.check(cache)
-        forward.reduction = Reduction(self.settings, layouts, valid, len(self._layers))
-        self._reduction = forward.reduction
 
     def _start_decoding(self, forward: _Forward, hidden: Tensor, cache: Any, kwargs: Mapping[str, Any]) -> None:
-        if forward.call.has_visual_input and hidden.shape[1] > 1 and not self.settings.keeps_all:
+        if forward.call.has_video and hidden.shape[1] > 1 and not self.settings.keeps_all:
             raise ValueError(
-                "a new video or image came with a cache that is already filled; reducing it there is not supported. "
-                "Start again with the whole conversation and an empty cache, or detach first."
+                "a video came with a cache that is already filled (a later turn, or prefill_chunk_size); reducing it "
+                "there is not supported. Start with the whole prompt at once and an empty cache, or detach first."
             )
         forward.layout = caches.layout_of(cache)
         if forward.layout is None:
@@ -258,9 +280,12 @@ class Run:
         self, index: int, forward: _Forward, reduction: Reduction, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]] | None:
         cache = kwargs.get("past_key_values")
-        if index == 0 and cache is not None:
-            caches.start(cache)
         recorder, forward.recorder = forward.recorder, None
+        if recorder is not None and recorder.received is None:
+            raise RuntimeError(
+                f"the attention of layer {index - 1} could not be recorded: its module does not take its attention "
+                "function from the config. Use relevance='none', or an unpatched attention module."
+            )
         hidden = reduction.before_layer(index, hidden, None if recorder is None else recorder.received)
         if reduction.wants_attention(index + 1) and index + 1 < len(self._layers):
             attention = self._layers[index].self_attn
@@ -270,7 +295,7 @@ class Run:
             return None
         if forward.shortened is not reduction.columns:
             forward.shortened = reduction.columns
-            forward.valid = reduction.columns >= 0
+            forward.valid = (reduction.columns >= 0).to(hidden.device)
             forward.positions = _gather_positions(kwargs["position_embeddings"], reduction.columns)
             forward.mask = masks.causal(self._decoder.config, hidden, forward.valid if reduction.padded else None)
         assert forward.valid is not None
@@ -298,9 +323,11 @@ class Run:
             forward.shortened = prefilled
             valid = None
             if index in layout.padded or forward.tail is not None:
-                new = held - prefilled.shape[1] + hidden.shape[1]
-                tail = prefilled.new_ones(hidden.shape[0], new) if forward.tail is None else forward.tail
-                valid = torch.cat([prefilled, tail[:, -new:]], dim=1)
+                # A cache may have been cropped into its prompt.
+                kept = prefilled[:, :held].to(hidden.device)
+                new = held - kept.shape[1] + hidden.shape[1]
+                tail = kept.new_ones(len(kept), new) if forward.tail is None else forward.tail[:, -new:]
+                valid = torch.cat([kept, tail], dim=1)
             forward.mask = masks.causal(self._decoder.config, hidden, valid, held)
         return hidden, {**kwargs, "attention_mask": forward.mask}
 
@@ -310,7 +337,6 @@ class _Forward:
 
     def __init__(self, run: Run, arguments: Mapping[str, Any]) -> None:
         self.run, self.arguments = run, arguments
-        self.token: Token[_Forward | None]
         self.reduction: Reduction | None = None
         self.layout: caches.CacheLayout | None = None
         self.tail: Tensor | None = None
@@ -326,6 +352,14 @@ class _Forward:
 
 
 _current: ContextVar[_Forward | None] = ContextVar("framefusion_forward", default=None)
+
+
+def _leave(run: Run) -> None:
+    """Forget the forward pass under way, also one that was interrupted: Ctrl-C runs no hook."""
+    forward = _current.get()
+    if forward is not None and forward.run is run:
+        _current.set(None)
+        recording.active.set(None)
 
 
 def _gather_positions(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[Tensor, ...]:

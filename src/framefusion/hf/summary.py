@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -28,16 +29,16 @@ class DecoderSize:
     kv_bytes: int
 
     @classmethod
-    def of(cls, layers: Sequence[nn.Module], config: Any) -> DecoderSize:
-        """Read them off the decoder's layers and config."""
+    def of(cls, layers: Sequence[nn.Module], config: Any, dtype: torch.dtype) -> DecoderSize:
+        """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        matrices = [p for p in layers[0].parameters() if p.ndim > 1]
+        linear: Any = [module for module in layers[0].modules() if hasattr(module, "in_features")]
         return cls(
             layers=len(layers),
-            weights=sum(p.numel() for p in matrices),
+            weights=sum(module.in_features * module.out_features for module in linear),
             width=config.num_attention_heads * head_dim,
             kv_width=2 * config.num_key_value_heads * head_dim,
-            kv_bytes=matrices[0].element_size(),
+            kv_bytes=dtype.itemsize,
         )
 
     def flops(self, tokens: int) -> float:

@@ -4,7 +4,7 @@ A selector is a function of pure tensors: ``select(features, relevance, segments
 
 * ``features``: ``(N, D)``, any float dtype: hidden states of one video's visual tokens, in sequence order;
 * ``relevance``: ``(N,)`` float32, positive, or None when there is none;
-* ``segments``: ``(N,)`` int64 segment ids;
+* ``segments``: ``(N,)`` int64 segment ids, on the CPU (features and relevance are where the model is);
 * ``budgets``: ``{segment id: tokens to keep}``, none above the length of its segment;
 * returns an int64 tensor of distinct indices, exactly ``budgets[s]`` of each segment, in any order.
 """

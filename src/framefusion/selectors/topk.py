@@ -20,6 +20,6 @@ def select(features: Tensor, relevance: Tensor | None, segments: Tensor, budgets
             "the stages at layer 1 or later, where attention exists."
         )
     order = torch.argsort(relevance, descending=True, stable=True)
-    sorted_segments = segments[order]
+    sorted_segments = segments.to(order.device)[order]
     chosen = [order[sorted_segments == segment][:count] for segment, count in budgets.items()]
     return torch.cat(chosen) if chosen else order[:0]

@@ -31,13 +31,9 @@ class Call:
     arguments: Mapping[str, Any]
 
     @property
-    def has_visual_input(self) -> bool:
-        """Whether pixels or encoded features came with the call."""
-        return any(
-            value is not None and (name != "mm_encoder_outputs" or any(v is not None for v in value.values()))
-            for name, value in self.arguments.items()
-            if name == "mm_encoder_outputs" or name.startswith("pixel_values")
-        )
+    def has_video(self) -> bool:
+        """Whether a video came with the call, as pixels or encoded; else placeholders are nothing but text."""
+        return self.arguments.get("pixel_values_videos") is not None or self.encoded("video") is not None
 
     def encoded(self, modality: str) -> Any:
         """The encoder output that ``generate()`` computed ahead for ``"video"`` or ``"image"``, or None."""

@@ -18,21 +18,22 @@ class LlavaOnevision(Family):
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         config = model.config
         side = math.ceil(config.vision_config.image_size // config.vision_config.patch_size / 2)
-        encoded, pixels = call.encoded("video"), call.arguments.get("pixel_values_videos")
+        encoded = call.encoded("video")
         if encoded is not None:
             frames = (encoded.pooler_output.shape[1] - 1) // side**2
         else:
-            frames = pixels.shape[1] if pixels is not None else 0
+            frames = call.arguments["pixel_values_videos"].shape[1]
         length = frames * side**2 + 1
         layouts = []
         assert call.input_ids is not None
         for b, row in enumerate(call.input_ids.cpu()):
             starts: list[int] = []
             for first, end in runs(row == config.video_token_id):
-                if not frames or (end - first) % length:
+                if (end - first) % length:
                     raise ValueError(
                         f"input_ids[{b}] has a run of {end - first} video tokens, which is no multiple of the "
-                        f"{length} tokens of a video of {frames} frames; pass the inputs as the processor makes them."
+                        f"{length} tokens of a video of {frames} frames; pass the inputs as the processor makes them, "
+                        "the whole prompt at once (no prefill_chunk_size)."
                     )
                 starts += range(first, end, length)
             layouts.append(VisualLayout.from_grids(starts, [(frames, side, side)] * len(starts)))

@@ -34,8 +34,8 @@ class Qwen2VL(Family):
                 if size[0] * size[1] * size[2] != end - first:
                     raise ValueError(
                         f"input_ids[{b}] has a run of {end - first} video tokens, but the video's grid has "
-                        f"{size[0]}×{size[1]}×{size[2]}; pass the inputs as the processor makes them, with "
-                        "mm_token_type_ids or video_grid_thw."
+                        f"{size[0]}×{size[1]}×{size[2]}; pass the inputs as the processor makes them, the whole "
+                        "prompt at once (no prefill_chunk_size), with mm_token_type_ids."
                     )
                 starts.append(first)
                 sizes.append(size)
