@@ -289,7 +289,7 @@ def test_prompt_lookup_decoding_equals_the_oracle(case: models.Case) -> None:
     inputs = case.inputs(ROWS["single"])
     inputs["input_ids"][0, -4:] = torch.tensor([20, 21, 20, 21])
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
-        out = generate(case, inputs, prompt_lookup_num_tokens=3)
+        out = generate(case, inputs, prompt_lookup_num_tokens=3, eos_token_id=9)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
