@@ -122,3 +122,25 @@ def test_numba_survives_fork() -> None:
     finally:
         child.kill()
         child.join()
+
+
+def test_autocast_does_not_change_the_result(backend: str) -> None:
+    features, ids = near_ties(1, 120, 64, torch.float32, 0)[0], torch.arange(120) // 30
+    expected = select_tokens(features, None, ids, [20] * 4, backend=backend)
+    kernel = features @ features.T
+    expected_map = greedy_map(kernel, 30, backend="torch")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(select_tokens(features, None, ids, [20] * 4, backend=backend), expected)
+        assert torch.equal(greedy_map(kernel, 30, backend="torch"), expected_map)
+
+
+def test_default_device_does_not_matter(backend: str) -> None:
+    """Models are often built under a default device other than the features'."""
+    features, ids = noise(60, 24), torch.arange(60) % 4
+    expected = select_tokens(features, None, ids, {0: 5, 9: 1, 2: 5}, backend=backend)
+    reference = select_tokens(features, None, ids, {0: 5, 9: 1, 2: 5}, backend="reference")
+    with torch.device("meta"):
+        assert torch.equal(select_tokens(features, None, ids, {0: 5, 9: 1, 2: 5}, backend=backend), expected)
+        same = select_tokens(features, None, ids, {0: 5, 9: 1, 2: 5}, backend="reference")
+        assert torch.equal(same, reference)
+        assert len(greedy_map(features @ features.T, 5)) == 5

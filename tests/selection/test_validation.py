@@ -92,6 +92,13 @@ def test_rows_outside_every_segment_are_not_read(backend: str) -> None:
     assert len(select_tokens(features, None, ids, [1, 1], backend=backend)) == 2
 
 
+def test_rows_between_segments_are_not_read(backend: str) -> None:
+    """Segments of 3 and 4 tokens whose starts are 4 apart look like equal neighbours."""
+    features, ids = noise(8, 12), torch.tensor([0, 0, 0, -1, 1, 1, 1, 1])
+    expected = select_tokens(features, None, ids, [2, 3], backend=backend)
+    assert torch.equal(select_tokens(bad(features, (3, 0), NAN), None, ids, [2, 3], backend=backend), expected)
+
+
 def test_unchecked_values_still_give_distinct_indices(backend: str) -> None:
     features = bad(bad(X, (2, 1), NAN), (4, 0), INF)
     chosen = select_tokens(features, None, IDS, [3, 3], backend=backend, check_finite=False)

@@ -147,7 +147,19 @@ def _select(
     exhausted: str,
     check_finite: bool,
 ) -> Tensor:
-    early_stop = exhausted == "stop"
+    # Autocast would take the products in half precision, and so select other tokens.
+    with torch.autocast(features.device.type, enabled=False):
+        return _select_exactly(features, relevance, segments, backend, exhausted == "stop", check_finite)
+
+
+def _select_exactly(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    backend: str,
+    early_stop: bool,
+    check_finite: bool,
+) -> Tensor:
     if relevance is not None:
         relevance = relevance.detach().to(features.device, torch.float64)
     features = features.detach()
@@ -239,8 +251,9 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
         return torch.empty(0, dtype=torch.int64, device=kernel.device)
     dtype = accumulation_dtype(kernel.dtype)
     kernel, diagonal = kernel.detach().to(dtype), diagonal.detach().to(dtype)
-    length, count = torch.tensor([n]), torch.tensor([k])
-    picks = _greedy_on_kernel(kernel, diagonal, length, count, backend)
+    length, count = torch.tensor([n], device="cpu"), torch.tensor([k], device="cpu")
+    with torch.autocast(kernel.device.type, enabled=False):
+        picks = _greedy_on_kernel(kernel, diagonal, length, count, backend)
     if exhausted == "stop":
         return picks[picks >= 0]
     filled = fill_exhausted(picks[None], diagonal[None], length.to(kernel.device), count.to(kernel.device))

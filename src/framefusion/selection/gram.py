@@ -122,13 +122,13 @@ def segment_kernels(features: Tensor, relevance: Tensor | None, bucket: Bucket, 
     Raises:
         NonFiniteFeaturesError: NaN or Inf in a row of the bucket (only with ``check_finite``).
     """
-    lengths = torch.tensor([len(s) for s in bucket.segments])
-    counts = torch.tensor([s.count for s in bucket.segments])
-    padded_rows = torch.zeros(len(bucket.segments), bucket.width, dtype=torch.int64)
+    lengths = torch.tensor([len(s) for s in bucket.segments], device="cpu")
+    counts = torch.tensor([s.count for s in bucket.segments], device="cpu")
+    padded_rows = torch.zeros(len(bucket.segments), bucket.width, dtype=torch.int64, device="cpu")
     for target, segment in zip(padded_rows, bucket.segments, strict=True):
         target[: len(segment)] = segment.rows
     rows = padded_rows.to(features.device)
-    valid = (torch.arange(bucket.width) < lengths[:, None]).to(features.device)
+    valid = (torch.arange(bucket.width, device="cpu") < lengths[:, None]).to(features.device)
 
     gram = raw_gram(features, bucket, rows)
     norms_squared = gram.diagonal(dim1=-2, dim2=-1)
@@ -150,13 +150,12 @@ def raw_gram(features: Tensor, bucket: Bucket, rows: Tensor) -> Tensor:
     """``X Xᵀ`` of every segment, (S, w, w) in the accumulation dtype."""
     dtype = accumulation_dtype(features.dtype)
     size = len(bucket.segments)
-    first = bucket.segments[0]
-    neighbours = all(
-        s.start is not None and first.start is not None and s.start == first.start + i * bucket.width
-        for i, s in enumerate(bucket.segments)
+    start = bucket.segments[0].start
+    neighbours = start is not None and all(
+        len(s) == bucket.width and s.start == start + i * bucket.width for i, s in enumerate(bucket.segments)
     )
-    if neighbours and first.start is not None and features.dtype == dtype:
-        stacked = aligned(features[first.start : first.start + size * bucket.width])
+    if neighbours and features.dtype == dtype:
+        stacked = aligned(features[start : (start or 0) + size * bucket.width])
         stacked = stacked.view(size, bucket.width, -1)
         return torch.bmm(stacked, stacked.mT)
     gram = features.new_zeros(size, bucket.width, bucket.width, dtype=dtype)

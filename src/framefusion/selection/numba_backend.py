@@ -65,7 +65,7 @@ def greedy_map(gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, c
         (S, max count) int64 in greedy order, −1 after the last pick of each.
     """
     size, _ = diagonal.shape
-    picks = torch.full((size, int(counts.max())), -1)
+    picks = torch.full((size, int(counts.max())), -1, device="cpu")
     arrays = [
         t.detach().numpy() for t in (gram, scale, diagonal, exhaustion_threshold(diagonal), lengths, counts, picks)
     ]
@@ -83,8 +83,8 @@ def greedy_map(gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, c
 
 def warm_up(dtype: torch.dtype) -> None:
     """Compile the loop for an accumulation dtype."""
-    one = torch.ones(1, 1, dtype=dtype)
-    count = torch.ones(1, dtype=torch.int64)
+    one = torch.ones(1, 1, dtype=dtype, device="cpu")
+    count = torch.ones(1, dtype=torch.int64, device="cpu")
     greedy_map(one[None], one, one, count, count)
 
 

@@ -41,13 +41,34 @@ def make_segment(segment_id: int, rows: Tensor, budget: int) -> Segment:
     return Segment(segment_id, rows, min(budget, n), first if n and last - first == n - 1 else None)
 
 
+def run_starts(ids: np.ndarray) -> np.ndarray:
+    """Positions in ``ids`` (N,) at which a run of equal ids begins."""
+    if ids.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    return np.concatenate(([0], np.flatnonzero(ids[1:] != ids[:-1]) + 1))
+
+
+def present_ids(ids: np.ndarray) -> list[int]:
+    """Ascending distinct ids ≥ 0 of an array of any shape."""
+    flat = ids.reshape(-1)
+    return sorted(i for i in set(flat[run_starts(flat)].tolist()) if i >= 0)
+
+
 def rows_by_segment(ids: np.ndarray) -> dict[int, Tensor]:
     """Rows of each segment id ≥ 0 in ``ids`` (N,), ascending ids, ascending rows."""
-    rows = np.flatnonzero(ids >= 0)
-    order = rows[np.argsort(ids[rows], kind="stable")]
-    present, starts = np.unique(ids[order], return_index=True)
-    pieces = np.split(order, starts[1:]) if present.size else []
-    return {int(i): torch.from_numpy(np.ascontiguousarray(p)) for i, p in zip(present, pieces, strict=True)}
+    starts = run_starts(ids)
+    runs = ids[starts].tolist()
+    present = [i for i in runs if i >= 0]
+    if len(set(present)) == len(present):
+        # Every segment is one run, as in a video: no sorting.
+        rows = torch.arange(len(ids), device="cpu")
+        bounds = [*starts.tolist(), len(ids)]
+        pieces = {i: rows[bounds[p] : bounds[p + 1]] for p, i in enumerate(runs) if i >= 0}
+        return dict(sorted(pieces.items()))
+    visual = np.flatnonzero(ids >= 0)
+    order = torch.from_numpy(visual[np.argsort(ids[visual], kind="stable")])
+    found, lengths = np.unique(ids[visual], return_counts=True)
+    return dict(zip(found.tolist(), order.split(lengths.tolist()), strict=True))
 
 
 def split_total(total: int, lengths: Sequence[int]) -> list[int]:
@@ -79,5 +100,5 @@ def plan_segments(ids: np.ndarray, budgets: Budgets, known_ids: Sequence[int]) -
         wanted = list(zip(rows, split_total(budgets, [len(r) for r in rows.values()]), strict=True))
     else:
         wanted = list(zip(known_ids, budgets, strict=True))
-    nothing = torch.empty(0, dtype=torch.int64)
+    nothing = torch.empty(0, dtype=torch.int64, device="cpu")
     return [make_segment(i, rows.get(i, nothing), budget) for i, budget in wanted]

@@ -30,7 +30,7 @@ def select(features: Tensor, relevance: Tensor | None, segments: Sequence[Segmen
             f"backend 'reference' builds the full N × N matrix and takes at most {MAX_TOKENS} tokens, "
             f"got {n}; use backend='auto'"
         )
-    r = torch.ones(n, dtype=torch.float64) if relevance is None else relevance.double().cpu()
+    r = torch.ones(n, dtype=torch.float64, device="cpu") if relevance is None else relevance.double().cpu()
     kernel = full_kernel(features.double().cpu(), r)
     eps = torch.finfo(torch.float64 if features.dtype == torch.float64 else torch.float32).eps
     picks = []
@@ -70,8 +70,8 @@ def greedy_map(kernel: Tensor, k: int, exhausted_below: float) -> list[int]:
     n = kernel.shape[0]
     d2 = kernel.diagonal().clone()
     floor = exhausted_below * d2
-    c = torch.zeros(k, n, dtype=torch.float64)
-    available = torch.ones(n, dtype=torch.bool)
+    c = torch.zeros(k, n, dtype=torch.float64, device="cpu")
+    available = torch.ones(n, dtype=torch.bool, device="cpu")
     chosen: list[int] = []
     for t in range(k):
         candidates = available & (d2 > floor)

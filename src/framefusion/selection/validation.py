@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framefusion.selection.plan import Budgets
+from framefusion.selection.plan import Budgets, present_ids
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 EXHAUSTED = ("fill", "stop")
@@ -44,9 +44,11 @@ def check_relevance(relevance: Any, shape: Sequence[int], check_values: bool) ->
         raise ValueError(
             f"relevance must have shape {tuple(shape)}, one value per token of features, got {tuple(relevance.shape)}"
         )
-    if check_values:
-        check_finite(relevance, "relevance")
-        if relevance.numel() and bool((relevance < 0).any()):
+    if check_values and relevance.numel():
+        low, high = torch.aminmax(relevance.detach())
+        # NaN fails the comparison too.
+        if not (float(low) >= 0 and float(high) < float("inf")):
+            check_finite(relevance, "relevance")
             position = first_true(relevance < 0)
             value = relevance[position].item()
             raise ValueError(
@@ -173,7 +175,7 @@ def _check_one(budgets: Any, ids: np.ndarray, name: str) -> tuple[Budgets, list[
         raise TypeError(f"{name} must be an integer, a mapping or a sequence of integers, got {budgets!r}")
     if _is_sequence(budgets):
         counts = [check_count(b, f"{name}[{i}]") for i, b in enumerate(budgets)]
-        present = [int(i) for i in np.unique(ids) if i >= 0]
+        present = present_ids(ids)
         if len(counts) != len(present):
             raise ValueError(
                 f"{name} has {len(counts)} entries for {len(present)} segments (ids {_some(present)}); give "
