@@ -77,20 +77,20 @@ def plan(step: int, vision_steps: int, total_steps: int, seed: int) -> BatchPlan
     progress = (step - vision_steps) / max(1, total_steps - vision_steps)
     # Crowded frames teach the vision side far more per second than videos do, so until late the two sides
     # take turns instead of training through each other.
-    if progress < 0 or (progress < 0.75 and step % 4 == 0):
-        return BatchPlan(48, 1, None, 0, digit_share=0.45, jitter=0.0, text=False)
-    if progress < 0.06:
+    if progress < 0 or (progress < 0.93 and step % 2 == 0):
+        return BatchPlan(48, 1, None, 0, digit_share=0.25, jitter=0.0, text=False)
+    if progress < 0.03:
         keep = float(rng.uniform(0.3, 0.7))
         return BatchPlan(32, 2, 2, 6, digit_share=0.15, jitter=0.0, keep=keep, vision=False)
-    if progress < 0.45:
+    if progress < 0.4:
         frames = int(rng.choice([4, 6], p=[0.75, 0.25]))
         keep = 1.0 if rng.random() < 0.1 else float(rng.uniform(0.2, 0.6))
         videos = {4: 20, 6: 14}[frames]
-        return BatchPlan(videos, frames, None, 10, digit_share=0.2, jitter=0.2, keep=keep, vision=False)
-    frames = int(rng.choice([4, 8, 16], p=[0.25, 0.67, 0.08]))
-    keep = 1.0 if rng.random() < (0.2 if progress < 0.8 else 0.5) else float(rng.uniform(0.15, 0.5))
-    videos = {4: 16, 8: 12, 16: 6}[frames]
-    return BatchPlan(videos, frames, None, 10, digit_share=0.25, jitter=0.35, keep=keep, vision=progress >= 0.75)
+        return BatchPlan(videos, frames, None, 10, digit_share=0.15, jitter=0.2, keep=keep, vision=False)
+    frames = int(rng.choice([4, 8, 16], p=[0.4, 0.57, 0.03]))
+    keep = 1.0 if rng.random() < (0.15 if progress < 0.93 else 0.4) else float(rng.uniform(0.15, 0.45))
+    videos = {4: 16, 8: 10, 16: 5}[frames]
+    return BatchPlan(videos, frames, None, 10, digit_share=0.15, jitter=0.35, keep=keep, vision=progress >= 0.93)
 
 
 def keep_tokens(rng: np.random.Generator, coverage: np.ndarray, keep: float) -> np.ndarray:
@@ -171,7 +171,8 @@ def augment(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def _vision_batch(rng: np.random.Generator, spec: BatchPlan) -> Batch:
     frames, colors, kinds = [], [], []
     for _ in range(spec.videos):
-        frame, objects, coverage = render_crowd(rng, int(rng.integers(3, 9)), digit_share=spec.digit_share)
+        count = int(rng.integers(1, 3)) if rng.random() < 0.25 else 8
+        frame, objects, coverage = render_crowd(rng, count, digit_share=spec.digit_share)
         coverage = coverage.reshape(len(objects), -1)
         owner, most = coverage.argmax(axis=0), coverage.max(axis=0)
         unclear = (most > BACKGROUND_COVERAGE) & (most <= OBJECT_COVERAGE)
@@ -194,7 +195,7 @@ def make_batch(step: int, spec: BatchPlan, prompts: PromptIds, pad_id: int, seed
         return _vision_batch(rng, spec)
     videos, rows = [], []
     # after/before need the most practice, the other kinds come along.
-    weights = dict(zip(QUESTION_KINDS, (0.14, 0.14, 0.2, 0.26, 0.26), strict=True))
+    weights = dict(zip(QUESTION_KINDS, (0.2, 0.08, 0.22, 0.25, 0.25), strict=True))
     for _ in range(spec.videos):
         video = sample_video(
             rng, frames=spec.frames, scenes=spec.scenes, digit_share=spec.digit_share, jitter=spec.jitter

@@ -19,7 +19,7 @@ from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration, 
 from video_files import read_frames, sample_uniformly, write_mp4
 
 HELD_OUT_SEED = 7919
-DIGIT_SHARE = 0.2
+DIGIT_SHARE = 0.1
 
 
 @dataclass(frozen=True)

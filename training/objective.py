@@ -9,7 +9,7 @@ from batches import MAX_SCENES, NO_COLOR, NO_KIND, Batch
 from checkpoint import TOKENS_PER_FRAME
 from packing import IGNORE, PREFIX_PAIR, PromptIds, packed_mask
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, rms_norm
 from transformers import LlavaOnevisionForConditionalGeneration
 
 _SIZES = {
@@ -41,16 +41,28 @@ _TARGETS = (
 
 
 class AuxiliaryHeads(nn.Module):
-    """Linear readouts of the visual tokens' hidden states; used in training, not part of the checkpoint."""
+    """Readouts of the visual tokens' hidden states; used in training, not part of the checkpoint."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.heads = nn.ModuleDict(
-            {f"{name}_{layer}": nn.Linear(hidden_size, _SIZES[name]) for layer, name, _ in _TARGETS}
-        )
+        vision = [name for layer, name, _ in _TARGETS if layer == 0]
+        deeper = [(layer, name) for layer, name, _ in _TARGETS if layer > 0]
+        self.heads = nn.ModuleDict({f"{name}_{layer}": nn.Linear(hidden_size, _SIZES[name]) for layer, name in deeper})
         self.norms = nn.ModuleDict(
-            {str(layer): nn.RMSNorm(hidden_size, eps=1e-6) for layer in sorted({t[0] for t in _TARGETS})}
+            {str(layer): nn.RMSNorm(hidden_size, eps=1e-6) for layer in sorted({layer for layer, _ in deeper})}
         )
+        # The vision side is read along fixed orthonormal directions: a free readout could amplify the faint
+        # traces of an object's kind, but the decoder's first layer would then have to find them again.
+        basis = torch.empty(sum(_SIZES[name] for name in vision), hidden_size)
+        nn.init.orthogonal_(basis)
+        for name, rows in zip(vision, basis.split([_SIZES[name] for name in vision]), strict=True):
+            self.register_buffer(f"directions_{name}", rows.clone())
+
+    def _logits(self, layer: int, name: str, states: torch.Tensor) -> torch.Tensor:
+        if layer == 0:
+            normed = rms_norm(states, states.shape[-1:], eps=1e-6)
+            return (normed @ getattr(self, f"directions_{name}").T).flatten(0, 1)
+        return self.heads[f"{name}_{layer}"](self.norms[str(layer)](states)).flatten(0, 1)
 
     def forward(
         self, hidden: dict[int, torch.Tensor], batch: Batch
@@ -59,14 +71,13 @@ class AuxiliaryHeads(nn.Module):
 
         ``hidden[0]`` is ``(B, visual tokens, D)``, all others ``(B, kept tokens, D)``.
         """
-        normed = {layer: self.norms[str(layer)](states) for layer, states in hidden.items()}
-        total = next(iter(normed.values())).new_zeros(())
+        total = next(iter(hidden.values())).new_zeros(())
         parts = {}
         for layer, name, weight in _TARGETS:
-            if layer not in normed:
+            if layer not in hidden:
                 continue
             labels = batch.vision_labels if layer == 0 else batch.labels
-            logits = self.heads[f"{name}_{layer}"](normed[layer]).flatten(0, 1)
+            logits = self._logits(layer, name, hidden[layer])
             loss, accuracy = _readout_loss(logits, getattr(labels, name).flatten(), balanced=layer == 0)
             total = total + weight * loss
             parts[f"{name}_{layer}"] = (loss.detach(), accuracy)

@@ -348,22 +348,24 @@ def sample_video(
 def render_crowd(
     rng: np.random.Generator, count: int, *, split: str = "train", digit_share: float = 0.4, size: int = FRAME_SIZE
 ) -> tuple[np.ndarray, list[ObjectSpec], np.ndarray]:
-    """One frame with ``count`` (up to 9) objects side by side, for training the vision side alone.
+    """One frame with up to ``count`` objects that do not overlap, for training the vision side alone.
 
-    Returns the frame uint8 ``(S, S, 3)``, the objects, and the coverage of each visual token by each object,
-    float32 ``(count, 8, 8)``.
+    Places are drawn anywhere in the frame; an object that finds no free one in twenty draws is left out.
+    Returns the frame uint8 ``(S, S, 3)``, the n objects, and each visual token's coverage by each object,
+    float32 ``(n, 8, 8)``.
     """
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     frame = render_background(background, int(rng.integers(2**31)), size)
-    objects, coverage = [], []
-    cells = rng.permutation(9)[:count]
+    objects: list[ObjectSpec] = []
+    coverage = []
     cell = size // TOKEN_GRID
-    for obj, place in zip(sample_objects(rng, count, split=split, digit_share=digit_share), cells, strict=True):
-        middle = (np.asarray([place % 3, place // 3]) + 0.5 + rng.uniform(-0.15, 0.15, size=2)) / 3
-        margin = obj.size * 0.5
-        x, y = np.clip(middle, margin, 1 - margin).tolist()
-        placed = replace(obj, start=(x, y), end=(x, y))
-        frame, alpha = _blend(frame, placed, 0.0)
-        objects.append(placed)
-        coverage.append(alpha.reshape(TOKEN_GRID, cell, TOKEN_GRID, cell).mean(axis=(1, 3)))
+    for obj in sample_objects(rng, count, split=split, digit_share=digit_share):
+        margin = obj.size * 0.55
+        for x, y in rng.uniform(margin, 1 - margin, size=(20, 2)).tolist():
+            if all(np.hypot(x - o.start[0], y - o.start[1]) > 0.52 * (obj.size + o.size) for o in objects):
+                placed = replace(obj, start=(x, y), end=(x, y))
+                frame, alpha = _blend(frame, placed, 0.0)
+                objects.append(placed)
+                coverage.append(alpha.reshape(TOKEN_GRID, cell, TOKEN_GRID, cell).mean(axis=(1, 3)))
+                break
     return np.round(frame).astype(np.uint8), objects, np.stack(coverage)

@@ -42,22 +42,36 @@ class _Steps(Dataset):
         return make_batch(step, spec, self.prompts, self.pad_id, self.args.seed)
 
 
-def learning_rate(step: int, args: argparse.Namespace) -> float:
-    """Warm-up and cosine decay, once over the vision steps and once over all others."""
-    if step < args.vision_steps:
-        begin, end, peak, floor = 0, args.vision_steps, args.vision_lr, 0.3
-    else:
-        begin, end, peak, floor = args.vision_steps, args.steps, args.lr, 0.02
-    warm_up = min(1.0, (step - begin + 1) / 100)
-    progress = (step - begin) / max(1, end - begin)
-    return peak * warm_up * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def learning_rates(step: int, args: argparse.Namespace) -> tuple[float, float]:
+    """Learning rates of the vision side and of the decoder at this step.
+
+    Both have their own warm-up and cosine decay: the vision side over the vision steps, then from a quarter
+    of its peak over the rest; the decoder over the rest.
+    """
+    progress = (step - args.vision_steps) / max(1, args.steps - args.vision_steps)
+    if progress < 0:
+        warm_up = min(1.0, (step + 1) / 100)
+        return args.vision_lr * warm_up * (0.25 + 0.75 * _cosine(step / args.vision_steps)), 0.0
+    warm_up = min(1.0, (step - args.vision_steps + 1) / 100)
+    decay = 0.02 + 0.98 * _cosine(progress)
+    return 0.25 * args.vision_lr * decay, args.lr * warm_up * decay
 
 
 def build_optimizer(model: torch.nn.Module, heads: torch.nn.Module) -> torch.optim.AdamW:
-    named = [*model.named_parameters(), *heads.named_parameters()]
-    decayed = [p for _, p in named if p.ndim >= 2]
-    plain = [p for _, p in named if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    """AdamW with two groups for the vision side and two for the decoder; the even ones decay weights."""
+    vision, decoder = [], []
+    for name, parameter in [*model.named_parameters(), *heads.named_parameters()]:
+        seen = name.startswith(("model.vision_tower", "model.multi_modal_projector"))
+        (vision if seen else decoder).append(parameter)
+    groups = [
+        {"params": [p for p in side if (p.ndim >= 2) == decayed], "weight_decay": 0.05 if decayed else 0.0}
+        for side in (vision, decoder)
+        for decayed in (True, False)
+    ]
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
 
 
@@ -103,8 +117,9 @@ def train(args: argparse.Namespace) -> bool:
     model.train()
     started, before, recent = time.monotonic(), seconds, []
     for batch in loader:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args)
+        vision_lr, decoder_lr = learning_rates(step, args)
+        for group, lr in zip(optimizer.param_groups, (vision_lr, vision_lr, decoder_lr, decoder_lr), strict=True):
+            group["lr"] = lr
         losses = training_losses(model, heads, prompts, batch)
         optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
@@ -114,7 +129,7 @@ def train(args: argparse.Namespace) -> bool:
         seconds = before + time.monotonic() - started
         recent.append(losses)
         if step % args.log_every == 0 or step == args.steps:
-            entry = {"step": step, "minutes": round(seconds / 60, 2), "lr": learning_rate(step - 1, args)}
+            entry = {"step": step, "minutes": round(seconds / 60, 2), "lr": round(decoder_lr, 7)}
             entry |= _averages(recent)
             recent = []
             if step > args.vision_steps and (step % args.eval_every == 0 or step == args.steps):
