@@ -30,9 +30,7 @@ def number_of(picture: np.ndarray) -> int:
     return sum(1 << bit for bit, value in enumerate(centers) if value > 128)
 
 
-def write_video(
-    path: Path, pictures, stamps=None, rate=10, gop=5, options=None, rotation=None, container=None
-):
+def write_video(path: Path, pictures, stamps=None, rate=10, gop=5, options=None, rotation=None, container=None):
     """Encode ``pictures`` (MPEG-4 part 2, which every FFmpeg build has); ``stamps`` in 1/100 s."""
     with av.open(str(path), "w", format=container, options=options or {}) as out:
         stream = out.add_stream("mpeg4", rate=rate, options={"g": str(gop), "qscale": "2"})
@@ -102,9 +100,7 @@ def test_seeking_gives_what_reading_everything_gives(clip, monkeypatch):
 def test_inexact_seek_falls_back_to_reading_on(clip, monkeypatch):
     expected = read_video(clip, frames=4)
     # a container whose index points two keyframes too far
-    monkeypatch.setattr(
-        video_module, "_keyframe_before", lambda index, target: min(target + 1.0, index.times[-1])
-    )
+    monkeypatch.setattr(video_module, "_keyframe_before", lambda index, target: min(target + 1.0, index.times[-1]))
     np.testing.assert_array_equal(read_video(clip, frames=4).frames, expected.frames)
 
 
@@ -148,9 +144,7 @@ def test_first_frame_not_at_zero(tmp_path):
     np.testing.assert_allclose(video.timestamps, [0.2, 0.7, 1.2, 1.7], atol=1e-6)
 
 
-@pytest.mark.skipif(
-    not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write rotation"
-)
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write rotation")
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_rotation_metadata_is_applied(tmp_path, rotation):
     picture = numbered(0)
