@@ -133,6 +133,11 @@ def test_fps_and_layer_stages(asked):
     assert found["visual_tokens"]["per_layer"] == [96, 48, 48, 24]
 
 
+def test_segmentation_and_similarity_reach_the_reduction(asked):
+    settings = parse(asked("--segmentation", "windows", "--similarity", "0.9", "--json"))["settings"]
+    assert (settings["segmentation"], settings["similarity_lower_bound"]) == ("windows", 0.9)
+
+
 def test_options_reach_the_model(asked):
     found = parse(asked("--frames", 4, "--dtype", "bf16", "--attn", "eager", "--device", "cpu", "--json"))
     assert found["model"]["dtype"] == "bfloat16"
@@ -250,6 +255,8 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--cost", "0"], r"cost must be in \(0, 1\], got 0"),
         (["--cost", "0.05"], "cost=0.05 cannot be reached .* smallest cost"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
+        (["--segmentation", "scenes"], "segmentation must be one of 'frame-similarity', 'windows', 'single'"),
+        (["--similarity", "2"], r"similarity_lower_bound must be in \[-1, 1\], got 2"),
         (["--frames", "4", "--fps", "1"], "--frames and --fps exclude each other"),
         (["--frames", "0"], "frames must be at least 1, got 0"),
         (["--fps", "-1"], r"fps must be a number above 0, got -1"),

@@ -69,6 +69,21 @@ KeepOption = Annotated[
         "before several layers; shares are of the original tokens.",
     ),
 ]
+SegmentationOption = Annotated[
+    str,
+    typer.Option(
+        "--segmentation",
+        help="How the video is cut into segments: frame-similarity, windows (of 4 frames) or single.",
+    ),
+]
+SimilarityOption = Annotated[
+    float,
+    typer.Option(
+        "--similarity",
+        help="Cosine similarity from which tokens of consecutive frames count as alike, for merging and for "
+        "frame-similarity.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 DtypeOption = Annotated[
     str, typer.Option("--dtype", help="auto (as saved), float32, bfloat16 or float16 (fp32, bf16, fp16).")
@@ -95,6 +110,8 @@ class _Request:
     fps: float | None = None
     cost: float | None = None
     keep: str | None = None
+    segmentation: str = "frame-similarity"
+    similarity: float = 0.6
     report: Path | None = None
     json: bool = False
     dtype: str = "auto"
@@ -132,6 +149,8 @@ def ask(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
+    segmentation: SegmentationOption = "frame-similarity",
+    similarity: SimilarityOption = 0.6,
     compare: Annotated[
         bool, typer.Option("--compare", help="Answer with all tokens too, timed in turns after a warm-up.")
     ] = False,
@@ -158,6 +177,8 @@ def ask(
             fps=fps,
             cost=cost,
             keep=keep,
+            segmentation=segmentation,
+            similarity=similarity,
             compare=compare,
             report=report,
             json=json_,
@@ -178,6 +199,8 @@ def inspect(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
+    segmentation: SegmentationOption = "frame-similarity",
+    similarity: SimilarityOption = 0.6,
     report: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path("inspect.html"),
     overlay: Annotated[
         Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too, such as strip.png.")
@@ -200,6 +223,8 @@ def inspect(
             fps=fps,
             cost=cost,
             keep=keep,
+            segmentation=segmentation,
+            similarity=similarity,
             report=report,
             overlay=overlay,
             json=json_,
@@ -290,6 +315,8 @@ def demo(
             video=REAL_VIDEO,
             frames=32,
             keep="0.2",
+            # To the bundled model all backgrounds look much the same; its cuts show at a higher bound.
+            similarity=0.9,
             report=out / "real-clip.html",
             overlay=out / "real-clip.png",
         )
@@ -396,7 +423,12 @@ def _settings(request: _Request) -> FrameFusion:
     from framefusion.settings import FrameFusion
 
     try:
-        return FrameFusion(cost=request.cost, keep=_parse_keep(request.keep))
+        return FrameFusion(
+            cost=request.cost,
+            keep=_parse_keep(request.keep),
+            segmentation=request.segmentation,  # type: ignore[arg-type]
+            similarity_lower_bound=request.similarity,
+        )
     except ValueError as error:
         _fail(error)
 
@@ -504,6 +536,8 @@ def _command(request: _Request) -> str:
         "--fps": request.fps,
         "--cost": request.cost,
         "--keep": request.keep,
+        "--segmentation": None if request.segmentation == "frame-similarity" else request.segmentation,
+        "--similarity": None if request.similarity == 0.6 else request.similarity,
         "--report": request.report,
         "--overlay": request.overlay,
         "--dtype": None if request.dtype == "auto" else request.dtype,
