@@ -77,20 +77,15 @@ def plan(step: int, vision_steps: int, total_steps: int, seed: int) -> BatchPlan
     progress = (step - vision_steps) / max(1, total_steps - vision_steps)
     # Crowded frames teach the vision side far more per second than videos do, so until late the two sides
     # take turns instead of training through each other.
-    if progress < 0 or (progress < 0.93 and step % 2 == 0):
+    if progress < 0 or (progress < 0.95 and step % 3 == 0):
         return BatchPlan(48, 1, None, 0, digit_share=0.25, jitter=0.0, text=False)
     if progress < 0.03:
         keep = float(rng.uniform(0.3, 0.7))
         return BatchPlan(32, 2, 2, 6, digit_share=0.15, jitter=0.0, keep=keep, vision=False)
-    if progress < 0.4:
-        frames = int(rng.choice([4, 6], p=[0.75, 0.25]))
-        keep = 1.0 if rng.random() < 0.1 else float(rng.uniform(0.2, 0.6))
-        videos = {4: 20, 6: 14}[frames]
-        return BatchPlan(videos, frames, None, 10, digit_share=0.15, jitter=0.2, keep=keep, vision=False)
-    frames = int(rng.choice([4, 8, 16], p=[0.4, 0.57, 0.03]))
-    keep = 1.0 if rng.random() < (0.15 if progress < 0.93 else 0.4) else float(rng.uniform(0.15, 0.45))
-    videos = {4: 16, 8: 10, 16: 5}[frames]
-    return BatchPlan(videos, frames, None, 10, digit_share=0.15, jitter=0.35, keep=keep, vision=progress >= 0.93)
+    frames = int(rng.choice([4, 8], p=[0.8, 0.2] if progress < 0.3 else [0.4, 0.6]))
+    keep = 1.0 if rng.random() < 0.15 else float(rng.uniform(0.2, 0.5))
+    videos = {4: 20, 8: 10}[frames]
+    return BatchPlan(videos, frames, None, 10, digit_share=0.1, jitter=0.12, keep=keep, vision=progress >= 0.95)
 
 
 def keep_tokens(rng: np.random.Generator, coverage: np.ndarray, keep: float) -> np.ndarray:
@@ -193,9 +188,9 @@ def make_batch(step: int, spec: BatchPlan, prompts: PromptIds, pad_id: int, seed
     rng = np.random.default_rng([seed, step])
     if not spec.text:
         return _vision_batch(rng, spec)
-    videos, rows = [], []
+    videos, rows, behind = [], [], []
     # after/before need the most practice, the other kinds come along.
-    weights = dict(zip(QUESTION_KINDS, (0.2, 0.08, 0.22, 0.25, 0.25), strict=True))
+    weights = dict(zip(QUESTION_KINDS, (0.26, 0.06, 0.22, 0.23, 0.23), strict=True))
     for _ in range(spec.videos):
         video = sample_video(
             rng, frames=spec.frames, scenes=spec.scenes, digit_share=spec.digit_share, jitter=spec.jitter
@@ -203,6 +198,7 @@ def make_batch(step: int, spec: BatchPlan, prompts: PromptIds, pad_id: int, seed
         videos.append(render(video))
         asked = sample_questions(rng, video, spec.pairs, weights)
         rows.append([(add_filler(rng, question.text, 0.05), question.answer) for question in asked])
+        behind.append(asked)
     pixels = to_pixels(np.stack([video.frames for video in videos]))
     kept = np.stack([keep_tokens(rng, video.coverage, spec.keep) for video in videos])
     return Batch(
@@ -210,6 +206,6 @@ def make_batch(step: int, spec: BatchPlan, prompts: PromptIds, pad_id: int, seed
         kept=torch.from_numpy(kept),
         vision_labels=dense_labels(videos),
         labels=dense_labels(videos, kept),
-        text=pack_pairs(prompts, rows, pad_id),
+        text=pack_pairs(prompts, rows, pad_id, behind),
         vision=spec.vision,
     )

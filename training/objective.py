@@ -8,9 +8,11 @@ import torch
 from batches import MAX_SCENES, NO_COLOR, NO_KIND, Batch
 from checkpoint import TOKENS_PER_FRAME
 from packing import IGNORE, PREFIX_PAIR, PromptIds, packed_mask
+from questions import PARSE_SIZES
 from torch import nn
-from torch.nn.functional import cross_entropy, rms_norm
+from torch.nn.functional import cross_entropy, linear, rms_norm
 from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 _SIZES = {
     "color": NO_COLOR + 1,
@@ -39,6 +41,11 @@ _TARGETS = (
     (3, "ordinal", 0.3),
 )
 
+_LOOKUP_LAYERS = (2, 3)
+_LOOKUP_HEADS = 2
+_PARSE_LAYERS = (1, 2)
+LOOKUP, ASKING = -1, -2
+
 
 class AuxiliaryHeads(nn.Module):
     """Readouts of the visual tokens' hidden states; used in training, not part of the checkpoint."""
@@ -51,12 +58,24 @@ class AuxiliaryHeads(nn.Module):
         self.norms = nn.ModuleDict(
             {str(layer): nn.RMSNorm(hidden_size, eps=1e-6) for layer in sorted({layer for layer, _ in deeper})}
         )
+        # Which word a question turns on must reach the answering position before anything can be looked up.
+        self.parse = nn.ModuleList(nn.Linear(hidden_size, sum(PARSE_SIZES)) for _ in _PARSE_LAYERS)
         # The vision side is read along fixed orthonormal directions: a free readout could amplify the faint
         # traces of an object's kind, but the decoder's first layer would then have to find them again.
         basis = torch.empty(sum(_SIZES[name] for name in vision), hidden_size)
         nn.init.orthogonal_(basis)
         for name, rows in zip(vision, basis.split([_SIZES[name] for name in vision]), strict=True):
             self.register_buffer(f"directions_{name}", rows.clone())
+
+    def parse_loss(self, states: torch.Tensor, asked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss and accuracy of reading ``asked`` ``(R, 4)`` from the answering rows ``(layers, R, D)``."""
+        total, right = states.new_zeros(()), []
+        for layer, head in zip(states, self.parse, strict=True):
+            logits = head(rms_norm(layer, layer.shape[-1:], eps=1e-6)).split(PARSE_SIZES, dim=-1)
+            for column, scores in enumerate(logits):
+                total = total + cross_entropy(scores, asked[:, column])
+                right.append((scores.argmax(-1) == asked[:, column]).float().mean())
+        return total / len(states), torch.stack(right).mean()
 
     def _logits(self, layer: int, name: str, states: torch.Tensor) -> torch.Tensor:
         if layer == 0:
@@ -140,9 +159,10 @@ def answer_logits(
     )
     length = embeds.shape[1] - text.ids.shape[1]
     pair = torch.cat([text.pair.new_full((count, length), PREFIX_PAIR), text.pair], dim=1)
+    mask = packed_mask(pair)
     output = core.language_model(
         inputs_embeds=embeds,
-        attention_mask=packed_mask(pair),
+        attention_mask=mask,
         position_ids=positions,
         use_cache=False,
         output_hidden_states=bool(layers),
@@ -150,7 +170,50 @@ def answer_logits(
     hidden = {layer: output.hidden_states[layer][:, start : length - 1] for layer in layers if layer > 0}
     if 0 in layers:
         hidden[0] = features[:, :-1]
+    if layers:
+        asking = text.scene >= 0
+        hidden[ASKING] = torch.stack([output.hidden_states[i][:, length:][asking] for i in _PARSE_LAYERS])
+        inputs = {layer: output.hidden_states[layer] for layer in _LOOKUP_LAYERS}
+        hidden |= {LOOKUP: _lookup_loss(core.language_model, inputs, positions, mask, batch, start)}
     return model.lm_head(output.last_hidden_state[:, length:]), hidden
+
+
+def _lookup_loss(
+    decoder: nn.Module,
+    inputs: dict[int, torch.Tensor],
+    positions: torch.Tensor,
+    mask: torch.Tensor,
+    batch: Batch,
+    start: int,
+) -> torch.Tensor:
+    """How little attention the answering positions pay to the scene that holds their answer.
+
+    For the first two heads of the last two layers: the mean of −log of the attention that falls on the
+    scene's visual tokens, computed with the layers' own weights for the answering rows only. Left to the
+    answers alone, the decoder finds out one word after the other which tokens a word refers to.
+    """
+    text, total = batch.text, inputs[_LOOKUP_LAYERS[0]].new_zeros(())
+    assert text is not None
+    length = positions.shape[1] - text.ids.shape[1]
+    wanted = text.scene[:, :, None] == batch.labels.ordinal[:, None, :]
+    sample, row = (wanted.any(-1) & (text.scene >= 0)).nonzero(as_tuple=True)
+    wanted = wanted[sample, row]
+    cos, sin = decoder.rotary_emb(inputs[_LOOKUP_LAYERS[0]], positions)
+    for index, states in inputs.items():
+        layer = decoder.layers[index]
+        attention, width = layer.self_attn, _LOOKUP_HEADS * layer.self_attn.head_dim
+        normed = layer.input_layernorm(states)
+        query = linear(
+            normed[sample, row + length], attention.q_proj.weight[:width], attention.q_proj.bias[:width]
+        ).unflatten(-1, (_LOOKUP_HEADS, -1))
+        key = linear(normed, attention.k_proj.weight[:width], attention.k_proj.bias[:width])
+        key = key.unflatten(-1, (_LOOKUP_HEADS, -1))
+        query, _ = apply_rotary_pos_emb(query, query, cos[sample, row + length], sin[sample, row + length])
+        key, _ = apply_rotary_pos_emb(key, key, cos, sin, unsqueeze_dim=2)
+        scores = torch.einsum("rhd,rnhd->rhn", query, key[sample]) * attention.scaling
+        paid = (scores + mask[sample, :, row + length]).softmax(-1)[:, :, start : length - 1]
+        total = total - (paid * wanted[:, None]).sum(-1).add(1e-6).log().mean()
+    return total / len(inputs)
 
 
 def training_losses(
@@ -163,5 +226,10 @@ def training_losses(
         return Losses(total, None, readouts)
     logits, hidden = answer_logits(model, prompts, batch, layers=(0, 1, 2, 3) if batch.vision else (1, 2, 3))
     answer = cross_entropy(logits.flatten(0, 1), batch.text.labels.flatten(), ignore_index=IGNORE)
+    lookup = hidden.pop(LOOKUP)
+    asked = batch.text.parse[batch.text.scene >= 0]
+    parsed, share = heads.parse_loss(hidden.pop(ASKING), asked)
     dense, readouts = heads(hidden, batch)
-    return Losses(answer + dense, answer.detach(), readouts)
+    readouts["parse"] = (parsed.detach(), share)
+    readouts["lookup"] = (lookup.detach(), (-lookup.detach()).exp())
+    return Losses(answer + dense + 0.3 * lookup + 0.5 * parsed, answer.detach(), readouts)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 from checkpoint import END, START, VIDEO
+from questions import PARSE_SIZES, Question, parse
 from transformers import PreTrainedTokenizerFast
 
 PREFIX_PAIR = 0
@@ -44,29 +45,44 @@ class PackedText:
     """Text part of packed rows, each ``(B, M)`` int64.
 
     ``labels`` holds at each position the id to predict there (already shifted), −100 elsewhere; ``offset`` is
-    the position relative to the end of the prefix; ``pair`` is 1, 2, … or −1 for padding.
+    the position relative to the end of the prefix; ``pair`` is 1, 2, … or −1 for padding; ``scene`` is the
+    scene to look at for predicting a word of the answer, −1 elsewhere; ``parse`` ``(B, M, 4)`` is what the
+    question asks (see ``questions.parse``) where ``scene`` is known, −100 elsewhere.
     """
 
     ids: torch.Tensor
     labels: torch.Tensor
     offset: torch.Tensor
     pair: torch.Tensor
+    scene: torch.Tensor
+    parse: torch.Tensor
 
 
-def pack_pairs(prompts: PromptIds, rows: list[list[tuple[str, str]]], pad_id: int) -> PackedText:
-    """Pack each row's (question, answer) pairs one after the other, padded on the right."""
-    columns: list[list[list[int]]] = []
-    for row in rows:
-        ids, labels, offset, pair = [], [], [], []
+def pack_pairs(
+    prompts: PromptIds, rows: list[list[tuple[str, str]]], pad_id: int, asked: list[list[Question]] | None = None
+) -> PackedText:
+    """Pack each row's (question, answer) pairs one after the other, padded on the right.
+
+    ``asked`` gives the generator's question behind each pair, for the fields that only training needs.
+    """
+    columns: list[list[list]] = []
+    unknown = [IGNORE] * len(PARSE_SIZES)
+    for index, row in enumerate(rows):
+        ids, labels, offset, pair, scene, parsed = [], [], [], [], [], []
         for number, (question, answer) in enumerate(row, start=1):
             prompt, reply = prompts.pair(question, answer)
+            behind = None if asked is None else asked[index][number - 1]
+            before, words = len(prompt) - 1, len(reply) - 1
             ids += prompt + reply
-            labels += [IGNORE] * (len(prompt) - 1) + reply + [IGNORE]
+            labels += [IGNORE] * before + reply + [IGNORE]
             offset += range(len(prompt) + len(reply))
             pair += [number] * (len(prompt) + len(reply))
-        columns.append([ids, labels, offset, pair])
+            scene += [-1] * before + [-1 if behind is None else behind.scene] * words + [-1, -1]
+            what = unknown if behind is None else list(parse(behind))
+            parsed += [unknown] * before + [what] * words + [unknown, unknown]
+        columns.append([ids, labels, offset, pair, scene, parsed])
     width = max(len(column[0]) for column in columns)
-    fills = (pad_id, IGNORE, 0, PADDING_PAIR)
+    fills = (pad_id, IGNORE, 0, PADDING_PAIR, -1, unknown)
     padded = (
         torch.tensor([column[i] + [fill] * (width - len(column[i])) for column in columns])
         for i, fill in enumerate(fills)

@@ -92,11 +92,30 @@ PUNCTUATION = tuple("?.,!:;'\"-()")
 
 @dataclass(frozen=True)
 class Question:
-    """One question, its answer in lower-case words, and its kind (one of ``QUESTION_KINDS``)."""
+    """One question, its answer in lower-case words, and its kind (one of ``QUESTION_KINDS``).
+
+    ``scene`` is where a decoder finds the answer, as a token knows its own scene and the one before: the
+    later one of the asked and the answering scene (−1 where nobody needs to know).
+    """
 
     text: str
     answer: str
     kind: str
+    scene: int = -1
+
+
+_PARSE_ORDINALS = (*_ORDINALS, "last", "final")
+PARSE_SIZES = (len(KINDS) + 1, len(COLOR_NAMES) + 1, len(_PARSE_ORDINALS) + 1, len(QUESTION_KINDS))
+
+
+def parse(question: Question) -> tuple[int, int, int, int]:
+    """What a question asks: its kind word, colour, ordinal (each one class more for "none"), and its kind."""
+    words = [word.strip("?.,:") for word in question.text.split()]
+
+    def last(names: tuple[str, ...]) -> int:
+        return next((names.index(word) for word in reversed(words) if word in names), len(names))
+
+    return last(KINDS), last(COLOR_NAMES), last(_PARSE_ORDINALS), QUESTION_KINDS.index(question.kind)
 
 
 def vocabulary() -> list[str]:
@@ -169,7 +188,7 @@ def ask(rng: np.random.Generator, spec: VideoSpec, kind: str) -> Question | None
         body, mark = text[:-1], text[-1]
         text = _choose(rng, _HEADS) + body + _choose(rng, _TAILS) + _choose(rng, (mark, mark, "", "."))
     answer = {"color": asked.color, "object": asked.kind}.get(kind, wanted.name)
-    return Question(text, answer, kind)
+    return Question(text, answer, kind, max(about, target))
 
 
 def sample_questions(
@@ -178,6 +197,9 @@ def sample_questions(
     """Draw ``count`` questions; ``weights`` gives the share per kind (default: equal)."""
     shares = np.asarray([1.0 if weights is None else weights[kind] for kind in QUESTION_KINDS])
     shares = shares / shares.sum()
+    possible = possible_questions(spec)
+    if not any(share > 0 and possible[kind] for kind, share in zip(QUESTION_KINDS, shares, strict=True)):
+        raise ValueError("weights must allow a kind of question that this video has an answer to")
     found: list[Question] = []
     while len(found) < count:
         question = ask(rng, spec, QUESTION_KINDS[int(rng.choice(len(QUESTION_KINDS), p=shares))])

@@ -316,20 +316,20 @@ def sample_video(
     scenes: int | None = None,
     split: str = "train",
     digit_share: float = 0.2,
-    jitter: float = 0.3,
+    jitter: float = 0.12,
 ) -> VideoSpec:
     """Sample a video.
 
     Args:
         rng: source of all randomness; the same state gives the same video.
         frames: number of frames, at least the number of scenes.
-        scenes: number of scenes; ``None`` draws 4 (70 %), 3 or 2 (15 % each).
+        scenes: number of scenes; ``None`` draws 4 (86 %), 3 or 2 (7 % each).
         split: "train" or "test": which handwritten digits may appear.
         digit_share: probability that an object is a digit.
         jitter: probability that the scenes' lengths are uneven.
     """
     if scenes is None:
-        scenes = int(rng.choice([4, 3, 2], p=[0.7, 0.15, 0.15]))
+        scenes = int(rng.choice([4, 3, 2], p=[0.86, 0.07, 0.07]))
     objects = sample_objects(rng, scenes, split=split, digit_share=digit_share)
     lengths = scene_lengths(rng, scenes, frames, jitter)
     return VideoSpec(

@@ -164,8 +164,8 @@ def _averages(recent: list) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="tiny", help="name of the run under training/runs (default: tiny)")
-    parser.add_argument("--steps", type=int, default=5000, help="all steps (default: 5000)")
-    parser.add_argument("--vision-steps", type=int, default=800, help="of them on single frames (default: 800)")
+    parser.add_argument("--steps", type=int, default=5500, help="all steps (default: 5500)")
+    parser.add_argument("--vision-steps", type=int, default=1200, help="of them on single frames (default: 1200)")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--vision-lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
