@@ -232,4 +232,4 @@ def training_losses(
     dense, readouts = heads(hidden, batch)
     readouts["parse"] = (parsed.detach(), share)
     readouts["lookup"] = (lookup.detach(), (-lookup.detach()).exp())
-    return Losses(answer + dense + 0.3 * lookup + 0.5 * parsed, answer.detach(), readouts)
+    return Losses(answer + dense + lookup + 0.5 * parsed, answer.detach(), readouts)
