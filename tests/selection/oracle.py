@@ -35,14 +35,18 @@ def greedy_by_determinants(matrix: np.ndarray, k: int) -> list[int]:
 
 def decided_steps(matrix: np.ndarray, chosen: list[int], margin: float, exhausted: float) -> int:
     """Steps of a greedy run before the first one in which the best gain does not lead by ``margin`` (relative), or
-    in which a candidate is within a factor of two of the exhaustion threshold."""
+    in which rounding decides whether a candidate is exhausted: its gain is within a factor of two of the threshold,
+    or below the error of subtracting from it what nearly dependent picks explain (eps times the inverse of the
+    smallest relative gain picked so far)."""
     matrix = np.array(matrix)
     d2 = np.diagonal(matrix).copy()
+    diagonal = d2.copy()
     threshold = exhausted * d2
+    amplified = 1.0
     rest = np.ones(len(d2), dtype=bool)
     c: list[np.ndarray] = []
     for t, j in enumerate(chosen):
-        near = rest & (d2 > threshold / 2) & (d2 < threshold * 2)
+        near = rest & (d2 > threshold / 2) & (d2 < threshold * max(2.0, amplified / 8))
         gains = d2[rest & (d2 > threshold)]
         if near.any() or gains.size == 0:
             return t
@@ -50,6 +54,7 @@ def decided_steps(matrix: np.ndarray, chosen: list[int], margin: float, exhauste
         if top.size > 1 and top[0] - top[1] <= margin * top[0]:
             return t
         e = (matrix[j] - sum((row[j] * row for row in c), np.zeros(len(d2)))) / np.sqrt(d2[j])
+        amplified = max(amplified, diagonal[j] / d2[j])
         c.append(e)
         d2 = d2 - e**2
         rest[j] = False
