@@ -40,7 +40,7 @@ format: install
 	$(BIN)/ruff format .
 
 bench: install
-	$(BIN)/framefusion bench --json docs/data/bench-selection.json --plot docs/images/bench-selection.png
+	$(BIN)/framefusion bench --threads 2 --json docs/data/bench-selection.json --plot docs/images/bench-selection.png
 
 train-tiny: install
 	$(BIN)/python training/train_tiny.py
