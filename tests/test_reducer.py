@@ -7,7 +7,7 @@ import torch
 
 from framefusion import FrameFusion
 from framefusion.budgets import total_kept
-from framefusion.layout import VisualLayout, runs
+from framefusion.layout import VisualItem, VisualLayout, runs
 from framefusion.reducer import Reduction
 
 LAYERS = 4
@@ -27,7 +27,7 @@ def setup(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor
     valid = torch.zeros(len(GRIDS), length, dtype=torch.bool)
     for b, ((starts, at), grids) in enumerate(zip(rows, GRIDS, strict=True)):
         valid[b, length - at :] = True
-        layouts.append(VisualLayout.from_grids([length - at + s for s in starts], grids))
+        layouts.append(VisualLayout.of([VisualItem.run("video", g, length - at + s) for s, g in zip(starts, grids, strict=True)]))
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(len(GRIDS), length, 16, generator=generator)
     return Reduction(settings, layouts, valid, LAYERS), hidden
@@ -56,7 +56,7 @@ def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selecto
         for layout, kept in zip(reduction.layouts, stage.kept, strict=True):
             alive = torch.isin(layout.columns, kept)
             for video, (t, h, w) in enumerate(layout.grids):
-                assert int(alive[layout.video == video].sum()) == total_kept(share, t * h * w)
+                assert int(alive[layout.item == video].sum()) == total_kept(share, t * h * w)
 
 
 def test_every_segment_keeps_a_token() -> None:

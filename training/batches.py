@@ -71,25 +71,25 @@ class Batch:
     vision: bool = True
 
 
-def plan(step: int, vision_steps: int, total_steps: int, seed: int) -> BatchPlan:
-    """The curriculum: single frames, then two scenes in four frames, then four scenes in eight frames, and at last
-    many questions behind each video."""
+def plan(step: int, vision_steps: int, question_steps: int, total_steps: int, seed: int) -> BatchPlan:
+    """The curriculum: single frames, then two scenes in four frames, then four scenes in eight frames, and for the
+    last ``question_steps`` many questions behind each video."""
     rng = np.random.default_rng([seed, step, 1])
-    progress = (step - vision_steps) / max(1, total_steps - vision_steps)
+    progress = (step - vision_steps) / max(1, total_steps - question_steps - vision_steps)
     # Crowded frames teach the vision side far more per second than videos do, so until late the two sides
     # take turns instead of training through each other.
-    if progress < 0 or (progress < 0.75 and step % 3 == 0):
+    if progress < 0 or (progress < 1 and step % 3 == 0):
         return BatchPlan(48, 1, None, 0, digit_share=0.25, jitter=0.0, text=False)
-    if progress < 0.03:
+    if progress < 0.04:
         keep = float(rng.uniform(0.3, 0.7))
         return BatchPlan(32, 2, 2, 6, digit_share=0.15, jitter=0.0, keep=keep, vision=False)
-    if progress >= 0.75:
+    if progress >= 1:
         # The vision side is done; many questions behind few tokens teach most per second what is asked.
         frames = int(rng.choice([4, 8, 16], p=[0.2, 0.78, 0.02]))
         keep = 1.0 if rng.random() < 0.04 else float(rng.uniform(0.12, 0.35))
         videos = 8 if keep == 1 else {4: 20, 8: 16, 16: 6}[frames]
         return BatchPlan(videos, frames, None, 24, digit_share=0.12, jitter=0.35, keep=keep, vision=False)
-    frames = int(rng.choice([4, 8], p=[0.8, 0.2] if progress < 0.3 else [0.4, 0.6]))
+    frames = int(rng.choice([4, 8], p=[0.8, 0.2] if progress < 0.4 else [0.4, 0.6]))
     keep = 1.0 if rng.random() < 0.15 else float(rng.uniform(0.2, 0.5))
     videos = {4: 20, 8: 10}[frames]
     return BatchPlan(videos, frames, None, 10, digit_share=0.1, jitter=0.12, keep=keep, vision=False)

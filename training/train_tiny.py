@@ -38,7 +38,7 @@ class _Steps(Dataset):
 
     def __getitem__(self, step: int):
         torch.set_num_threads(1)
-        spec = plan(step, self.args.vision_steps, self.args.steps, self.args.seed)
+        spec = plan(step, self.args.vision_steps, self.args.question_steps, self.args.steps, self.args.seed)
         return make_batch(step, spec, self.prompts, self.pad_id, self.args.seed)
 
 
@@ -49,16 +49,18 @@ def _cosine(progress: float) -> float:
 def learning_rates(step: int, args: argparse.Namespace) -> tuple[float, float]:
     """Learning rates of the vision side and of the decoder at this step.
 
-    Both have their own warm-up and cosine decay: the vision side over the vision steps, then from a quarter
-    of its peak over the rest; the decoder over the rest.
+    Every phase has its own warm-up and cosine decay: the vision side over the vision steps, then from a quarter
+    of its peak until the question steps; the decoder twice, before the question steps and over them.
     """
-    progress = (step - args.vision_steps) / max(1, args.steps - args.vision_steps)
-    if progress < 0:
+    asking = args.steps - args.question_steps
+    if step < args.vision_steps:
         warm_up = min(1.0, (step + 1) / 100)
         return args.vision_lr * warm_up * (0.25 + 0.75 * _cosine(step / args.vision_steps)), 0.0
-    warm_up = min(1.0, (step - args.vision_steps + 1) / 100)
-    decay = 0.02 + 0.98 * _cosine(progress)
-    return 0.25 * args.vision_lr * decay, args.lr * warm_up * decay
+    first, last = (args.vision_steps, asking) if step < asking else (asking, args.steps)
+    decay = 0.02 + 0.98 * _cosine((step - first) / max(1, last - first))
+    warm_up = min(1.0, (step - first + 1) / 100)
+    vision_lr = 0.25 * args.vision_lr * decay if step < asking else 0.0
+    return vision_lr, (args.lr if step < asking else args.question_lr) * warm_up * decay
 
 
 def build_optimizer(model: torch.nn.Module, heads: torch.nn.Module) -> torch.optim.AdamW:
@@ -166,7 +168,11 @@ def main() -> None:
     parser.add_argument("--run", default="tiny", help="name of the run under training/runs (default: tiny)")
     parser.add_argument("--steps", type=int, default=5500, help="all steps (default: 5500)")
     parser.add_argument("--vision-steps", type=int, default=1200, help="of them on single frames (default: 1200)")
+    parser.add_argument(
+        "--question-steps", type=int, default=1000, help="last of them on many questions a video (default: 1000)"
+    )
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--question-lr", type=float, default=2e-3)
     parser.add_argument("--vision-lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=None, help="stop, resumable, after this much training")

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Kind = Literal["video", "image"]
+
+
+@dataclass(frozen=True)
+class VisualItem:
+    """One video or image of a sample.
+
+    Attributes:
+        kind: ``"video"`` or ``"image"``.
+        grid: ``(T, H, W)`` in tokens. An image whose tokens lie in no plain grid may say ``(1, 1, tokens)``.
+        columns: ``(n,)`` int64, ascending: the columns of its tokens, in raster order (t, h, w).
+        cells: ``(n,)`` int64, ascending: which cell of the grid each token shows, for encoders that leave some out;
+            None when there is one token per cell.
+    """
+
+    kind: Kind
+    grid: tuple[int, int, int]
+    columns: Tensor
+    cells: Tensor | None = None
+
+    @classmethod
+    def run(cls, kind: Kind, grid: tuple[int, int, int], first: int) -> VisualItem:
+        """An item whose tokens lie in one run of columns from ``first`` on, one per cell."""
+        t, h, w = grid
+        return cls(kind, grid, torch.arange(first, first + t * h * w))
 
 
 @dataclass(frozen=True)
@@ -14,48 +42,68 @@ class VisualLayout:
 
     Attributes:
         columns: ``(N,)`` int64, ascending: their columns in the row of ``input_ids``.
-        video: ``(N,)`` int64: which video of the sample, from 0.
-        frame: ``(N,)`` int64: the frame inside that video, from 0 (a temporal patch of the encoder counts as one
+        item: ``(N,)`` int64: which video or image of the sample, from 0.
+        frame: ``(N,)`` int64: the frame inside that item, from 0 (a temporal patch of the encoder counts as one
             frame).
         patch: ``(N,)`` int64: ``row * W + column`` inside the frame (the *patch type* of FrameFusion).
-        grids: ``(T, H, W)`` of each video, in tokens.
+        grids: ``(T, H, W)`` of each item, in tokens.
+        kinds: ``"video"`` or ``"image"`` for each item.
     """
 
     columns: Tensor
-    video: Tensor
+    item: Tensor
     frame: Tensor
     patch: Tensor
     grids: tuple[tuple[int, int, int], ...]
+    kinds: tuple[Kind, ...]
 
     def __len__(self) -> int:
         return len(self.columns)
 
+    @property
+    def counts(self) -> list[int]:
+        """Tokens of each item."""
+        return torch.bincount(self.item.cpu(), minlength=len(self.grids)).tolist()
+
     def to(self, device: torch.device) -> VisualLayout:
         """The same layout on another device."""
-        return VisualLayout(
-            self.columns.to(device),
-            self.video.to(device),
-            self.frame.to(device),
-            self.patch.to(device),
-            self.grids,
-        )
+        tensors = (part.to(device) for part in (self.columns, self.item, self.frame, self.patch))
+        return VisualLayout(*tensors, self.grids, self.kinds)
 
     @classmethod
-    def from_grids(cls, starts: list[int], grids: list[tuple[int, int, int]]) -> VisualLayout:
-        """The layout of videos that each lie in one run of columns, in raster order (t, h, w).
+    def of(cls, items: Sequence[VisualItem]) -> VisualLayout:
+        """The layout of a sample's items, given in the order of their first columns.
 
-        Args:
-            starts: first column of each video.
-            grids: ``(T, H, W)`` of each video, in tokens.
+        Raises:
+            ValueError: an item's columns do not match its grid, or two items overlap.
         """
         parts: list[list[Tensor]] = [[torch.zeros(0, dtype=torch.long)] for _ in range(4)]
-        for v, (start, (t, h, w)) in enumerate(zip(starts, grids, strict=True)):
-            order = torch.arange(t * h * w)
-            values = (order + start, torch.full_like(order, v), order // (h * w), order % (h * w))
+        for index, visual in enumerate(items):
+            t, h, w = visual.grid
+            cells = torch.arange(t * h * w) if visual.cells is None else visual.cells
+            if len(cells) != len(visual.columns):
+                raise ValueError(f"item {index} has {len(visual.columns)} columns for {len(cells)} cells of {t}×{h}×{w}.")
+            area = max(h * w, 1)
+            values = (visual.columns, torch.full_like(cells, index), cells // area, cells % area)
             for part, value in zip(parts, values, strict=True):
                 part.append(value)
-        columns, video, frame, patch = (torch.cat(part) for part in parts)
-        return cls(columns, video, frame, patch, tuple(grids))
+        columns, of_item, frame, patch = (torch.cat(part) for part in parts)
+        if (columns.diff() <= 0).any():
+            raise ValueError("the items of a sample must lie one after the other, each with ascending columns.")
+        grids, kinds = tuple(visual.grid for visual in items), tuple(visual.kind for visual in items)
+        return cls(columns, of_item, frame, patch, grids, kinds)
+
+    def only(self, kind: Kind) -> VisualLayout:
+        """The layout without the items of other kinds."""
+        chosen = [index for index, own in enumerate(self.kinds) if own == kind]
+        if len(chosen) == len(self.kinds):
+            return self
+        items = []
+        for index in chosen:
+            mine, (_, h, w) = self.item == index, self.grids[index]
+            cells = self.frame[mine] * (h * w) + self.patch[mine]
+            items.append(VisualItem(kind, self.grids[index], self.columns[mine], cells))
+        return VisualLayout.of(items)
 
 
 def runs(mask: Tensor) -> list[tuple[int, int]]:

@@ -61,6 +61,7 @@ class Reduction:
         self.layouts = list(layouts)
         self.layers = layers
         self.length = valid.shape[1]
+        self._of_sample = settings.of_samples(len(self.layouts))
         self.plans = [self._plans(b, layout) for b, layout in enumerate(self.layouts)]
         valid = valid.cpu()
         self.columns = torch.where(valid, torch.arange(self.length), -1)
@@ -80,7 +81,7 @@ class Reduction:
         self.original_lengths: list[int] = valid.sum(1).tolist()
         """Tokens of each sample without padding."""
         self._lengths = list(self.original_lengths)
-        self._present = [[t * h * w for t, h, w in layout.grids] for layout in self.layouts]
+        self._present = [layout.counts for layout in self.layouts]
         self._merged_into = self.columns.clone()
         self._has_merged = False
         self._index = torch.full_like(self.columns, -1)
@@ -89,17 +90,22 @@ class Reduction:
 
     def _plans(self, b: int, layout: VisualLayout) -> list[Plan]:
         plans = []
-        for video, (t, h, w) in enumerate(layout.grids):
+        for item, tokens in enumerate(layout.counts):
             try:
-                plans.append(self.settings.plan(t * h * w, self.layers))
+                plans.append(self._of_sample[b].plan(tokens, self.layers))
             except ValueError as error:
-                raise ValueError(f"sample {b}, video {video}: {error}") from error
+                raise ValueError(f"sample {b}, {layout.kinds[item]} {item}: {error}") from error
         return plans
 
     @property
     def finished(self) -> bool:
         """Whether every layer has been passed."""
         return len(self.visual_per_layer) == self.layers
+
+    @property
+    def merged_into(self) -> Tensor:
+        """``(B, N)`` int64: the column that holds each token by now, -1 if it was dropped or is padding."""
+        return self._merged_into
 
     def wants_attention(self, layer: int) -> bool:
         """Whether the attention of layer ``layer - 1`` may be needed by the stage before ``layer``."""
@@ -146,11 +152,11 @@ class Reduction:
         return hidden
 
     def _segments(self, features: Tensor, layout: VisualLayout) -> Tensor:
-        """Segment id of each visual token of one sample; ids go on across its videos."""
-        settings, result, first = self.settings, torch.zeros_like(layout.video), 0
+        """Segment id of each visual token of one sample; ids go on across its items."""
+        settings, result, first = self.settings, torch.zeros_like(layout.item), 0
         on_device = layout.to(features.device)
-        for video, (frames, _, _) in enumerate(layout.grids):
-            mine = layout.video == video
+        for item, (frames, _, _) in enumerate(layout.grids):
+            mine = layout.item == item
             if settings.segmentation == "single":
                 of_frame = segmentation.one_segment(frames)
             elif settings.segmentation == "windows":
@@ -172,16 +178,16 @@ class Reduction:
         """One sample's stage: writes merged tokens into ``hidden`` and returns the slots that stay; None when all
         of them do."""
         staying = moved = None
-        for video, plan in enumerate(self.plans[b]):
-            present = self._present[b][video]
-            candidates = self._similar(b, video, hidden) if plan.wants_merges(layer) else None
+        for item, plan in enumerate(self.plans[b]):
+            present = self._present[b][item]
+            candidates = self._similar(b, item, hidden) if plan.wants_merges(layer) else None
             step = plan.step(layer, present, 0 if candidates is None else candidates.mergeable)
-            logger.debug("before layer %d, sample %d, video %d: %d tokens, %s", layer, b, video, present, step)
+            logger.debug("before layer %d, sample %d, item %d: %d tokens, %s", layer, b, item, present, step)
             if not step.merge and step.keep is None:
                 continue
             if staying is None or moved is None:
                 staying, moved = self.columns[b] >= 0, torch.arange(self.length)
-            slots = self._slots(b, video)
+            slots = self._slots(b, item)
             columns = self.columns[b]
             if step.merge and candidates is not None:
                 chosen = merging.choose_merges(candidates.similarity, self.settings.similarity_lower_bound, step.merge)
@@ -202,7 +208,7 @@ class Reduction:
                 moved[columns[slots[gone]]] = -1
                 staying[slots[gone]] = False
                 slots = slots[~gone]
-            self._present[b][video] = len(slots)
+            self._present[b][item] = len(slots)
         if staying is None or moved is None:
             return None
         # A token may merge into one that is pruned in the same stage: follow once more.
@@ -218,14 +224,14 @@ class Reduction:
         slots = (index >= 0).nonzero().squeeze(-1)
         return slots, index[slots]
 
-    def _slots(self, b: int, video: int) -> Tensor:
-        """The slots of one video's present tokens."""
+    def _slots(self, b: int, item: int) -> Tensor:
+        """The slots of one item's present tokens."""
         slots, tokens = self._visual_slots(b)
-        return slots[self.layouts[b].video[tokens] == video]
+        return slots[self.layouts[b].item[tokens] == item]
 
-    def _similar(self, b: int, video: int, hidden: Tensor) -> _Similar:
-        """How similar one video's present tokens are to their predecessors."""
-        slots = self._slots(b, video)
+    def _similar(self, b: int, item: int, hidden: Tensor) -> _Similar:
+        """How similar one item's present tokens are to their predecessors."""
+        slots = self._slots(b, item)
         layout, tokens = self.layouts[b], self._index[b, self.columns[b, slots]]
         previous = merging.previous_at_same_patch(layout.frame[tokens], layout.patch[tokens])
         similarity = merging.previous_similarity(hidden[b, slots.to(hidden.device)], previous.to(hidden.device)).cpu()
@@ -275,7 +281,7 @@ class Reduction:
 
 
 class _Similar(NamedTuple):
-    """One video's candidates for merging, on the CPU."""
+    """One item's candidates for merging, on the CPU."""
 
     previous: Tensor
     similarity: Tensor

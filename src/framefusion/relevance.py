@@ -9,39 +9,69 @@ SCORE_ENTRIES = 1 << 24
 """Attention scores that are held at once; more query rows are taken in turns."""
 
 
-def attention_received(query: Tensor, key: Tensor, rows: Tensor, valid: Tensor, scaling: float) -> Tensor:
-    """Attention that every token receives from a few query rows, averaged over heads and rows.
+def attention_received(
+    query: Tensor,
+    key: Tensor,
+    rows: Tensor,
+    valid: Tensor,
+    scaling: float,
+    *,
+    mask: Tensor | None = None,
+    per_viewer: bool = False,
+    softcap: float | None = None,
+) -> Tensor:
+    """Attention that every token receives from some query rows, averaged over heads and rows.
 
     Only the asked rows are computed, :data:`SCORE_ENTRIES` scores at a time: never ``(B, H, N, N)``, and equal to
     the softmax attention of those rows whatever kernel computes the layer itself.
 
     Args:
         query: ``(B, H, N, d)`` after rotary embedding.
-        key: ``(B, H_kv, N, d)`` after rotary embedding; ``H`` is a multiple of ``H_kv`` (grouped queries).
+        key: ``(B, H_kv, P + N, d)`` after rotary embedding; ``H`` is a multiple of ``H_kv`` (grouped queries). The
+            first ``P`` keys are of earlier turns.
         rows: ``(B, R)`` int64, the query rows; -1 for none (rows of a ragged batch).
-        valid: ``(B, N)`` bool, False for padding.
+        valid: ``(B, P + N)`` bool, False for padding.
         scaling: factor of the scores, normally ``d ** -0.5``.
+        mask: the layer's own ``(B or 1, 1, N, P + N)`` mask, bool (True is visible) or added to the scores; None for
+            a causal layer, whose query rows see themselves and what is before them.
+        per_viewer: divide by the number of rows that can see the token instead of by all rows. A mean over all rows
+            favours early tokens of a causal layer, because more rows see them.
+        softcap: the layer's cap of the scores, ``softcap * tanh(scores / softcap)``; None without.
 
     Returns:
-        ``(B, N)`` float32. A query row sees itself and what is before it. Zero for a sample without rows.
+        ``(B, P + N)`` float32. Zero for a sample without rows.
     """
     batch, heads, length, width = query.shape
-    groups = key.shape[1]
+    groups, held = key.shape[1], key.shape[2] - length
     used = rows >= 0
     index = rows.clamp_min(0)
     picked = query.gather(2, index[:, None, :, None].expand(-1, heads, -1, width)).float()
     picked = picked.reshape(batch, groups, heads // groups, rows.shape[1], width)
-    columns = torch.arange(length, device=query.device)
-    total = torch.zeros(batch, length, dtype=torch.float32, device=query.device)
-    chunk = max(1, SCORE_ENTRIES // (batch * heads * length))
+    keys = key.float()
+    columns = torch.arange(key.shape[2], device=query.device)
+    total = torch.zeros(batch, key.shape[2], dtype=torch.float32, device=query.device)
+    viewers = torch.zeros_like(total)
+    chunk = max(1, SCORE_ENTRIES // (batch * heads * key.shape[2]))
     for first in range(0, rows.shape[1], chunk):
         part = slice(first, first + chunk)
-        scores = torch.einsum("bghrd,bgnd->bghrn", picked[:, :, :, part], key.float()) * scaling
-        visible = valid[:, None, :] & (columns <= index[:, part, None])
+        scores = torch.einsum("bghrd,bgnd->bghrn", picked[:, :, :, part], keys) * scaling
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        visible = valid[:, None, :] & used[:, part, None]
+        if mask is None:
+            visible = visible & (columns <= held + index[:, part, None])
+        else:
+            own = mask[:, 0].expand(batch, -1, -1)
+            own = own.gather(1, index[:, part, None].expand(-1, -1, own.shape[2]))
+            if own.dtype == torch.bool:
+                visible = visible & own
+            else:
+                scores = scores + own[:, None, None].float()
+                visible = visible & (own > torch.finfo(own.dtype).min / 2)
         scores = scores.masked_fill(~visible[:, None, None], torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1).mean((1, 2)) * (visible & used[:, part, None])
-        total += weights.sum(1)
-    return total / used.sum(1, keepdim=True).clamp_min(1)
+        total += (scores.softmax(-1).mean((1, 2)) * visible).sum(1)
+        viewers += visible.sum(1)
+    return total / (viewers if per_viewer else used.sum(1, keepdim=True)).clamp_min(1)
 
 
 def min_max(received: Tensor, sign: int = 1) -> Tensor:
@@ -70,8 +100,9 @@ def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:
     Args:
         visual: ``(B, N)`` bool, True for visual tokens.
         valid: ``(B, N)`` bool, False for padding.
-        which: ``"last"`` (the last token of each sample) or ``"text"`` (the text tokens after the last visual
-            token, which therefore see all of them; the last token where there is none).
+        which: ``"last"`` (the last token of each sample), ``"text"`` (the text tokens after the last visual
+            token, which therefore see all of them; the last token where there is none) or ``"all"`` and
+            ``"all-viewers"`` (every token).
 
     Returns:
         ``(B, R)`` int64, right-aligned, padded with -1 on the left.
@@ -80,9 +111,12 @@ def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:
     last = torch.where(valid, columns, -1).amax(1, keepdim=True)
     if which == "last":
         return last
-    if which != "text":
-        raise ValueError(f"which must be 'last' or 'text', got {which!r}.")
-    last_visual = torch.where(visual & valid, columns, -1).amax(1, keepdim=True)
-    rows = torch.where(valid & (columns > last_visual), columns, -1).sort(1).values
-    rows[:, -1:] = torch.maximum(rows[:, -1:], last)
+    if which == "text":
+        last_visual = torch.where(visual & valid, columns, -1).amax(1, keepdim=True)
+        rows = torch.where(valid & (columns > last_visual), columns, -1).sort(1).values
+        rows[:, -1:] = torch.maximum(rows[:, -1:], last)
+    elif which in ("all", "all-viewers"):
+        rows = torch.where(valid, columns, -1).sort(1).values
+    else:
+        raise ValueError(f"which must be 'last', 'text', 'all' or 'all-viewers', got {which!r}.")
     return rows[:, int((rows < 0).sum(1).min()) :]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ from framefusion.selectors import SELECTORS
 
 Segmentation = Literal["frame-similarity", "windows", "single"]
 BudgetRule = Literal["uniform", "marginal-value"]
-Relevance = Literal["last", "text", "none"]
+Relevance = Literal["last", "text", "all", "all-viewers", "none"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,9 @@ class FrameFusion:
     """How much to keep, where to reduce, and by which rule.
 
     Give either ``cost`` or ``keep``; with neither, ``cost`` is 0.3. All shares are of the *original* visual
-    tokens, per video; a share ``k`` of ``N`` tokens keeps ``max(1, floor(k * N + 1/2))``.
+    tokens, per video or image; a share ``k`` of ``N`` tokens keeps ``max(1, floor(k * N + 1/2))``. A sequence gives
+    each sample of a batch its own value; when ``generate()`` expands the batch for beams or several returned
+    sequences, the values go along.
 
     Attributes:
         cost: mean share of the visual tokens over all decoder layers, in (0, 1]. Merges in the first layers, then
@@ -41,18 +43,22 @@ class FrameFusion:
         budget_rule: ``"uniform"`` (default; the same keep ratio in every segment) or ``"marginal-value"``
             (MMG-Vid, arXiv 2508.21044). Either hits the total exactly.
         relevance: whose attention counts, in the layer before the stage: ``"last"`` (default; the last query
-            token), ``"text"`` (the text tokens after the last visual token) or ``"none"`` (diversity alone).
+            token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over all tokens,
+            which favours early ones, as more tokens see them), ``"all-viewers"`` (the mean over the tokens that can
+            see each one) or ``"none"`` (diversity alone).
         relevance_sign: +1 (default) prefers the most attended tokens, -1 the least attended, as the published
             segment-wise code does.
         selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (attention only),
-            ``"uniform"`` (evenly spaced).
+            ``"uniform"`` (evenly spaced), or a registered one.
+        images: whether images are reduced as well (default), each one segment of its own; False leaves them as
+            they are.
 
     Raises:
         ValueError: a value is out of range, or two of them contradict each other.
     """
 
-    cost: float | None = None
-    keep: float | Mapping[int, float] | None = None
+    cost: float | Sequence[float] | None = None
+    keep: float | Mapping[int, float] | Sequence[float | Mapping[int, float]] | None = None
     merge: bool | None = None
     similarity_lower_bound: float = 0.6
     ratio_lower_bound: float = 0.1
@@ -63,6 +69,7 @@ class FrameFusion:
     relevance: Relevance = "last"
     relevance_sign: int = 1
     selector: str = "dpp"
+    images: bool = True
 
     def __post_init__(self) -> None:
         if self.cost is not None and self.keep is not None:
@@ -72,16 +79,20 @@ class FrameFusion:
             )
         if self.cost is None and self.keep is None:
             object.__setattr__(self, "cost", 0.3)
-        if self.cost is not None:
-            _number("cost", self.cost, 0, 1, open_below=True)
-        if isinstance(self.keep, Mapping):
-            object.__setattr__(self, "keep", _stages(self.keep))
-        elif self.keep is not None:
-            _number("keep", self.keep, 0, 1, open_below=True)
+        for name in ("cost", "keep"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                if not value:
+                    raise ValueError(f"{name} is an empty sequence; give one value for each sample of the batch.")
+                object.__setattr__(self, name, tuple(_share(f"{name}[{i}]", item) for i, item in enumerate(value)))
+            elif value is not None:
+                object.__setattr__(self, name, _share(name, value))
         if self.merge is None:
             object.__setattr__(self, "merge", self.cost is not None)
         elif not isinstance(self.merge, bool):
             raise ValueError(f"merge must be True, False or None, got {self.merge!r}.")
+        if not isinstance(self.images, bool):
+            raise ValueError(f"images must be True or False, got {self.images!r}.")
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
         _number("ratio_lower_bound", self.ratio_lower_bound, 0, 1)
         _number("segment_threshold", self.segment_threshold, 0, 1)
@@ -98,20 +109,56 @@ class FrameFusion:
                 f"relevance_sign must be +1 (most attended first) or -1 (least attended first), got "
                 f"{self.relevance_sign!r}."
             )
-        if self.selector == "topk":
-            if self.relevance == "none":
-                raise ValueError("selector='topk' ranks by attention; it needs relevance='last' or 'text'.")
-            self._check_topk(self.keep if isinstance(self.keep, Mapping) else {})
+        if self.selector == "topk" and self.relevance == "none":
+            raise ValueError("selector='topk' ranks by attention; it needs another relevance than 'none'.")
+        for row in self._rows:
+            row._check_topk(row.keep if isinstance(row.keep, Mapping) else {})
+
+    @property
+    def _rows(self) -> tuple[FrameFusion, ...]:
+        """These settings with one cost or keep each: as many as were given."""
+        for name in ("cost", "keep"):
+            values = getattr(self, name)
+            if isinstance(values, tuple):
+                return tuple(replace(self, **{name: value}) for value in values)
+        return (self,)
+
+    def of_samples(self, batch: int) -> list[FrameFusion]:
+        """The settings of each sample of a batch.
+
+        Raises:
+            ValueError: a sequence was given for another number of samples.
+        """
+        rows = self._rows
+        if len(rows) > 1 and batch % len(rows):
+            name = "cost" if self.keep is None else "keep"
+            raise ValueError(
+                f"{name} has {len(rows)} values for a batch of {batch} samples; give one value for each sample, or a "
+                "single one for all."
+            )
+        return [row for row in rows for _ in range(batch // len(rows))]
 
     @property
     def keeps_all(self) -> bool:
         """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``)."""
+        return all(row._keeps_all for row in self._rows)
+
+    @property
+    def _keeps_all(self) -> bool:
         if self.keep is None:
             return self.cost == 1
         return min(self.keep.values()) == 1 if isinstance(self.keep, Mapping) else self.keep == 1
 
+    def reduces_before_first(self, layers: int) -> bool:
+        """Whether a decoder of ``layers`` layers may see fewer tokens in its first layer already."""
+        if self.keeps_all:
+            return False
+        return bool(self.merge) or any(row.shares(layers).get(0, 1.0) < 1 for row in self._rows)
+
     def shares(self, layers: int) -> dict[int, float]:
         """The stages of ``keep`` as ``{layer: share}`` for a decoder of ``layers`` layers; empty with ``cost``.
+
+        Of settings with one value for all samples, as :meth:`of_samples` gives them.
 
         Raises:
             ValueError: a stage lies behind the last layer.
@@ -139,12 +186,15 @@ class FrameFusion:
         Raises:
             ValueError: an unreachable cost (with the smallest reachable one) or a stage behind the last layer.
         """
-        if self.cost is not None:
-            check_cost(self.cost, layers)
-        self._check_topk(self.shares(layers))
+        for row in self._rows:
+            if row.cost is not None:
+                check_cost(row.cost, layers)
+            row._check_topk(row.shares(layers))
 
     def plan(self, tokens: int, layers: int) -> Plan:
-        """The plan for one video of ``tokens`` visual tokens in a decoder of ``layers`` layers.
+        """The plan for one video or image of ``tokens`` visual tokens in a decoder of ``layers`` layers.
+
+        Of settings with one value for all samples, as :meth:`of_samples` gives them.
 
         Raises:
             ValueError: as :meth:`check`, with the exact smallest cost for this video.
@@ -170,19 +220,26 @@ def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
-def _stages(keep: Mapping[Any, Any]) -> dict[int, float]:
+def _share(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping) and name.startswith("keep"):
+        return _stages(name, value)
+    _number(name, value, 0, 1, open_below=True)
+    return value
+
+
+def _stages(name: str, keep: Mapping[Any, Any]) -> dict[int, float]:
     if not keep:
-        raise ValueError("keep is an empty mapping; give at least one {layer: share}, or keep=1.0 to keep all.")
+        raise ValueError(f"{name} is an empty mapping; give at least one {layer: share}, or keep=1.0 to keep all.")
     for layer, share in keep.items():
         if not _is_int(layer) or layer < 0:
-            raise ValueError(f"keep: layer {layer!r} must be a whole number, 0 or more.")
-        _number(f"keep[{layer}]", share, 0, 1, open_below=True)
+            raise ValueError(f"{name}: layer {layer!r} must be a whole number, 0 or more.")
+        _number(f"{name}[{layer}]", share, 0, 1, open_below=True)
     stages = dict(sorted(keep.items()))
     shares = list(stages.items())
     for (above, more), (layer, share) in pairwise(shares):
         if share > more:
             raise ValueError(
-                f"keep[{layer}]={share} is more than keep[{above}]={more}; shares are of the original tokens and "
+                f"{name}[{layer}]={share} is more than {name}[{above}]={more}; shares are of the original tokens and "
                 "cannot grow with depth."
             )
     return stages

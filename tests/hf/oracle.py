@@ -24,7 +24,7 @@ def logits(model: Any, inputs: dict[str, Tensor], stages: Sequence[Stage], seque
     prompt = inputs["input_ids"].shape[1]
     steps = sequences.shape[1] - prompt
     full = {**inputs, "input_ids": sequences[:, :-1]}
-    for name, fill in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+    for name, fill in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
         if name in inputs:
             tail = inputs[name].new_full((len(sequences), steps - 1), fill)
             full[name] = torch.cat([inputs[name], tail], dim=1)

@@ -12,6 +12,7 @@ import framefusion
 from framefusion import FrameFusion
 from framefusion.hf import run as run_module
 from tests.hf import models, oracle
+from tests.hf.prompts import PROMPTS
 
 STEPS = 6
 TOLERANCE = 2e-4
@@ -22,25 +23,19 @@ SETTINGS = {
     "before-layer-0": FrameFusion(keep={0: 0.4, 2: 0.2}, relevance="text"),
     "merge-then-keep": FrameFusion(keep={2: 0.3}, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
 }
-ROWS: dict[str, list[list[int | tuple[int, int, int]]]] = {
-    "single": [[3, (6, 3, 3), 5]],
-    "ragged": [[3, (6, 3, 3), 5], [9, (6, 3, 3), 2, (6, 3, 3), 7], [12]],
-}
-
-
 def generate(case: models.Case, inputs: dict[str, Tensor], **kwargs: Any) -> Any:
     # A random model would say placeholders, which the oracle's full forward would take for video.
     options = {"do_sample": False, "max_new_tokens": STEPS, "suppress_tokens": list(range(10)), **kwargs}
     return case.model.generate(**inputs, output_logits=True, return_dict_in_generate=True, **options)
 
 
-@pytest.mark.parametrize("rows", list(ROWS))
+@pytest.mark.parametrize("rows", list(PROMPTS))
 @pytest.mark.parametrize("settings", list(SETTINGS))
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", list(models.BUILDERS))
 def test_generate_equals_the_masked_oracle(name: str, attention: str, settings: str, rows: str) -> None:
     case = models.build(name, attention)
-    inputs = case.inputs(ROWS[rows])
+    inputs = case.inputs(PROMPTS[rows](case))
     with framefusion.attach(case.model, SETTINGS[settings]) as run:
         out = generate(case, inputs)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
@@ -52,7 +47,7 @@ def test_generate_equals_the_masked_oracle(name: str, attention: str, settings: 
 def test_merge_and_prune_does_both() -> None:
     case = models.build("qwen2_5_vl")
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
-        case.model(**case.inputs(ROWS["single"]))
+        case.model(**case.inputs(PROMPTS["single"](case)))
     stages = run.stages
     assert [stage.layer for stage in stages] == [0, 1]
     assert stages[0].merged_into is not None
@@ -64,7 +59,7 @@ def test_merge_and_prune_does_both() -> None:
 @pytest.mark.parametrize("name", list(models.BUILDERS))
 def test_manual_decoding_equals_the_masked_oracle(name: str, settings: str) -> None:
     case = models.build(name)
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     sequence, logits, cache = inputs["input_ids"], [], None
     step: dict[str, Any] = dict(inputs)
     with framefusion.attach(case.model, SETTINGS[settings]) as run, torch.no_grad():
@@ -88,7 +83,7 @@ def test_renumbered_positions_fail_the_oracle(name: str, monkeypatch: pytest.Mon
         return tuple(table[..., : columns.shape[1], :] for table in embeddings)
 
     case = models.build(name)
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     monkeypatch.setattr(run_module, "_gather_positions", renumber)
     with framefusion.attach(case.model, SETTINGS["staged-prune"]) as run:
         out = generate(case, inputs)
@@ -99,7 +94,7 @@ def test_renumbered_positions_fail_the_oracle(name: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", list(models.BUILDERS))
 def test_a_row_of_a_batch_equals_the_row_alone(name: str) -> None:
     case = models.build(name)
-    batch = case.inputs(ROWS["ragged"])
+    batch = case.inputs(PROMPTS["ragged"](case))
     prompt = {k: v[:1] for k, v in batch.items() if k in ("input_ids", "attention_mask", "mm_token_type_ids")}
     alone = {**prompt, **case.encode([(6, 3, 3)])}
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:

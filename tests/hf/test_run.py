@@ -28,7 +28,8 @@ from framefusion.hf import recording
 from framefusion.hf import run as run_module
 from framefusion.interface import apply_framefusion
 from tests.hf import models, oracle
-from tests.hf.test_oracle import ROWS, SETTINGS, TOLERANCE, generate
+from tests.hf.prompts import PROMPTS
+from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
 
 KEEP = SETTINGS["staged-prune"]
 
@@ -44,7 +45,7 @@ def hooks(case: models.Case) -> int:
 
 
 def test_nothing_changes_in_the_model(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     before = logits(case, inputs)
     state = {key: value.clone() for key, value in case.model.state_dict().items()}
     config = copy.deepcopy(case.model.config.to_dict())
@@ -67,7 +68,7 @@ def test_nothing_changes_in_the_model(case: models.Case) -> None:
 
 @pytest.mark.parametrize("settings", [FrameFusion(keep=1.0), FrameFusion(cost=1.0), FrameFusion(keep={1: 1.0})])
 def test_keeping_everything_is_bit_identical(case: models.Case, settings: FrameFusion) -> None:
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     before = logits(case, inputs)
     with framefusion.attach(case.model, settings) as run:
         assert torch.equal(logits(case, inputs), before)
@@ -77,7 +78,7 @@ def test_keeping_everything_is_bit_identical(case: models.Case, settings: FrameF
 
 
 def test_keeping_everything_refuses_nothing(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     cache = StaticCache(config=case.model.config.text_config, max_cache_len=128)
     with framefusion.attach(case.model, FrameFusion(keep=1.0)), torch.no_grad():
         assert case.model(**inputs, labels=inputs["input_ids"]).loss > 0
@@ -86,7 +87,7 @@ def test_keeping_everything_refuses_nothing(case: models.Case) -> None:
 
 
 def test_an_exception_detaches_and_leaves_nothing_behind(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     before = logits(case, inputs)
 
     def fail(*_: Any) -> None:
@@ -107,7 +108,7 @@ def test_an_interrupt_leaves_nothing_behind(case: models.Case) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     broken = case.model.get_decoder().layers[2].self_attn.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt), framefusion.attach(case.model, FrameFusion(cost=0.5)):
         logits(case, inputs)
@@ -122,7 +123,7 @@ def test_an_interrupt_leaves_nothing_behind(case: models.Case) -> None:
 def test_the_model_can_be_freed(name: str, detach: bool) -> None:
     case = models.build(name)
     run = framefusion.attach(case.model, KEEP)
-    logits(case, case.inputs(ROWS["single"]))
+    logits(case, case.inputs(PROMPTS["single"](case)))
     model = weakref.ref(case.model)
     if detach:
         run.detach()
@@ -135,7 +136,7 @@ def test_the_model_can_be_freed(name: str, detach: bool) -> None:
 
 
 def test_stages_tell_what_happened(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     visual = [54, 108, 0]
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, inputs)
@@ -151,7 +152,7 @@ def test_stages_tell_what_happened(case: models.Case) -> None:
             text = set(valid[b].nonzero().squeeze(-1).tolist()) - set(columns.tolist())
             assert text <= set(kept.tolist())
             for video, (t, h, w) in enumerate(run.layout[b].grids):
-                mine = set(columns[run.layout[b].video == video].tolist())
+                mine = set(columns[run.layout[b].item == video].tolist())
                 assert len(mine) == t * h * w
                 assert len(mine & set(kept.tolist())) == total_kept(share, t * h * w)
     assert [len(layout) for layout in run.layout] == visual
@@ -162,7 +163,7 @@ def test_stages_tell_what_happened(case: models.Case) -> None:
 
 
 def test_merged_into_is_cumulative(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
         logits(case, inputs)
     for stage in run.stages:
@@ -177,7 +178,7 @@ def test_merged_into_is_cumulative(case: models.Case) -> None:
 
 def test_the_summary_counts_what_the_docstring_says(case: models.Case) -> None:
     with framefusion.attach(case.model, KEEP) as run:
-        logits(case, case.inputs(ROWS["single"]))
+        logits(case, case.inputs(PROMPTS["single"](case)))
     summary = run.summary()
     weights = sum(p.numel() for p in case.model.get_decoder().layers[0].parameters() if p.ndim == 2)
     text = run.stages[0].kept[0].numel() - summary.tokens_per_layer[1]
@@ -190,7 +191,7 @@ def test_the_summary_counts_what_the_docstring_says(case: models.Case) -> None:
 
 def test_the_cache_holds_what_the_summary_says(case: models.Case) -> None:
     with framefusion.attach(case.model, KEEP) as run, torch.no_grad():
-        cache = case.model(**case.inputs(ROWS["single"]), use_cache=True).past_key_values
+        cache = case.model(**case.inputs(PROMPTS["single"](case)), use_cache=True).past_key_values
     held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in cache.layers)
     assert held == run.summary().kv_bytes_after
 
@@ -208,7 +209,7 @@ def test_attention_received_equals_eager_attentions(
         return original(self, layer, hidden, received)
 
     monkeypatch.setattr(framefusion.reducer.Reduction, "before_layer", spy)
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, FrameFusion(keep={2: 0.3}, relevance=which)):  # type: ignore[arg-type]
         logits(case, inputs)
     [(layer, received, rows)] = seen
@@ -236,12 +237,12 @@ def _stand_in(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
     return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
 
 
-@pytest.mark.parametrize("rows", list(ROWS))
+@pytest.mark.parametrize("rows", list(PROMPTS))
 def test_flash_attention_masks(name: str, rows: str) -> None:
     AttentionInterface.register("fa_stand_in", _stand_in)
     AttentionMaskInterface.register("fa_stand_in", flash_attention_mask)
     case = models.build(name)
-    inputs = case.inputs(ROWS[rows])
+    inputs = case.inputs(PROMPTS[rows](case))
     settings = SETTINGS["before-layer-0"]
     with framefusion.attach(case.model, settings) as run:
         case.model.get_decoder().set_attn_implementation("fa_stand_in")
@@ -255,7 +256,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
 @pytest.mark.parametrize("settings", list(SETTINGS))
 def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
     case = models.build(name, dtype=dtype)
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
     with framefusion.attach(case.model, SETTINGS[settings]) as run:
         out = generate(case, inputs)
@@ -267,7 +268,7 @@ def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
 
 @pytest.mark.parametrize("settings", list(SETTINGS))
 def test_autocast(case: models.Case, settings: str) -> None:
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, SETTINGS[settings]) as run:
         logits(case, inputs)
         expected = run.tokens_per_layer
@@ -277,7 +278,7 @@ def test_autocast(case: models.Case, settings: str) -> None:
 
 
 def test_sampling_equals_the_oracle(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, KEEP) as run:
         out = generate(case, inputs, do_sample=True, temperature=1.5)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
@@ -286,7 +287,7 @@ def test_sampling_equals_the_oracle(case: models.Case) -> None:
 
 def test_prompt_lookup_decoding_equals_the_oracle(case: models.Case) -> None:
     """Candidates are tried and cropped off the cache again."""
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     inputs["input_ids"][0, -4:] = torch.tensor([20, 21, 20, 21])
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
         out = generate(case, inputs, prompt_lookup_num_tokens=3, eos_token_id=9)
@@ -297,7 +298,7 @@ def test_prompt_lookup_decoding_equals_the_oracle(case: models.Case) -> None:
 def test_a_cropped_batch_goes_on() -> None:
     """Cropping into the prompt and feeding the same token again gives the same logits."""
     case = models.build("llava_onevision")
-    inputs = case.inputs(ROWS["ragged"])
+    inputs = case.inputs(PROMPTS["ragged"](case))
     again = inputs["input_ids"].shape[1] - 2
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
         first = case.model(**inputs)
@@ -313,9 +314,9 @@ def test_a_cropped_batch_goes_on() -> None:
 
 def test_padding_on_either_side(case: models.Case) -> None:
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
-        left = logits(case, case.inputs(ROWS["ragged"]))[:, -1]
+        left = logits(case, case.inputs(PROMPTS["ragged"](case)))[:, -1]
         kept = [stage.kept for stage in run.stages]
-        inputs = case.inputs(ROWS["ragged"], side="right")
+        inputs = case.inputs(PROMPTS["ragged"](case), side="right")
         right = logits(case, inputs)[:, -1]
     torch.testing.assert_close(right, left, atol=TOLERANCE, rtol=0)
     shift = inputs["attention_mask"].shape[1] - inputs["attention_mask"].sum(1)
@@ -325,7 +326,7 @@ def test_padding_on_either_side(case: models.Case) -> None:
 
 
 def test_a_text_turn_after_a_video_turn(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
         first = generate(case, inputs)
         more = torch.cat([first.sequences, torch.tensor([[20, 21, 22, 23]])], dim=1)
@@ -340,7 +341,7 @@ def test_a_text_turn_after_a_video_turn(case: models.Case) -> None:
 
 
 def test_a_cache_can_be_filled_again(case: models.Case) -> None:
-    inputs = case.inputs(ROWS["single"])
+    inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
         cache = DynamicCache()
         first = case.model(**inputs, past_key_values=cache).logits
@@ -370,7 +371,7 @@ def test_apply_framefusion(case: models.Case) -> None:
     run = apply_framefusion(case.model, cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
     try:
         assert run.settings == FrameFusion(cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
-        logits(case, case.inputs(ROWS["single"]))
+        logits(case, case.inputs(PROMPTS["single"](case)))
         assert run.summary().mean_share == pytest.approx(0.5, abs=1 / 54)
     finally:
         run.detach()
@@ -386,7 +387,7 @@ class TestRefusals:
 
     @pytest.fixture
     def inputs(self, case: models.Case) -> dict[str, Tensor]:
-        return case.inputs(ROWS["single"])
+        return case.inputs(PROMPTS["single"](case))
 
     def test_attaching_twice(self, case: models.Case) -> None:
         with framefusion.attach(case.model):

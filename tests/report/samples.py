@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from framefusion.layout import VisualLayout
+from framefusion.layout import VisualItem, VisualLayout
 from framefusion.report.data import DROPPED, KEPT, MERGED, FrameView, ReportData, SegmentRow, StageRow
 from framefusion.settings import FrameFusion
 from framefusion.video import Video
@@ -46,7 +46,7 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         new_tokens=2,
         summary=summary,
         stages=stages or [],
-        layout=VisualLayout.from_grids([2], [grid]),
+        layout=VisualLayout.of([VisualItem.run("video", grid, 2)]),
         segments=segments,
         settings=FrameFusion(),
         full=full,

@@ -62,7 +62,7 @@ def test_ragged_frames_have_absent_positions():
     layout = answer.layout
     keep = [0, 1, 3, 4, 5]
     answer.layout = type(layout)(
-        layout.columns[keep], layout.video[keep], layout.frame[keep], layout.patch[keep], layout.grids
+        layout.columns[keep], layout.item[keep], layout.frame[keep], layout.patch[keep], layout.grids, layout.kinds
     )
     first, second = report_data(answer).frames
     assert first.states.tolist() == [[KEPT, KEPT, ABSENT]]

@@ -5,40 +5,62 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
+
+try:
+    from transformers.cache_utils import BaseQuantizedLayer
+except ImportError:  # transformers before 5.15
+    from transformers.cache_utils import QuantizedLayer as BaseQuantizedLayer
 
 _ATTRIBUTE = "_framefusion_layout"
 
 
-@dataclass
-class CacheLayout:
-    """The reduced layers of a cache.
+@dataclass(frozen=True)
+class Slots:
+    """What one shortened layer holds.
 
     Attributes:
-        valid: per reduced layer ``(B, n)`` bool: the slots that the prefill filled, False for padding.
-        padded: the reduced layers that have padding slots.
-        length: columns of the prefill.
+        columns: ``(B, n)`` int64, ascending: the column of the conversation that each slot holds, -1 for padding.
+        length: columns that the conversation had when these slots were filled; the slots after them hold the
+            columns from there on, none left out.
+        padded: whether any slot is padding.
     """
 
-    valid: dict[int, Tensor] = field(default_factory=dict)
-    padded: set[int] = field(default_factory=set)
-    length: int = 0
+    columns: Tensor
+    length: int
+    padded: bool
+
+
+@dataclass
+class CacheLayout:
+    """The shortened layers of a cache.
+
+    Attributes:
+        layers: by index.
+        step: the latest decoding mask, with what it was made from: layers of one kind share it.
+    """
+
+    layers: dict[int, Slots] = field(default_factory=dict)
+    step: tuple[Any, Any, Any] | None = None
 
 
 class ShortenedLayer(DynamicLayer):
     """A cache layer that counts the tokens dropped before it, so that every layer tells the same length.
 
     ``Cache.get_seq_length()`` asks layer 0, and positions of manual decoding and of continued conversations
-    follow from it; lengths to crop to come from it too.
+    follow from it; lengths to crop to come from it too. It also stands in for sliding-window layers: a window over
+    what was kept is not the window over the conversation, so all of it is held and the mask cuts the window.
 
     Args:
-        dropped: columns that the prefill had more than this layer.
+        dropped: columns that the conversation had more than this layer.
+        original: the empty layer that takes its place again when the cache is filled anew.
     """
 
-    def __init__(self, dropped: int) -> None:
+    def __init__(self, dropped: int, original: DynamicLayer) -> None:
         super().__init__()
-        self.dropped = dropped
+        self.dropped, self.original = dropped, original
 
     def get_seq_length(self) -> int:
         held = super().get_seq_length()
@@ -55,20 +77,50 @@ class ShortenedLayer(DynamicLayer):
         self.keys, self.values = self.keys[..., : max(end, 0), :], self.values[..., : max(end, 0), :]
 
 
-def check(cache: Any) -> None:
+class ShortenedStaticLayer(StaticLayer):
+    """A static cache layer that counts the tokens dropped before it, see :class:`ShortenedLayer`."""
+
+    dropped: int = 0
+
+    def get_seq_length(self) -> Any:
+        held = super().get_seq_length()
+        return torch.where(held > 0, held + self.dropped, 0) if isinstance(held, Tensor) else held
+
+
+_OWN_LENGTHS = (DynamicLayer, DynamicSlidingWindowLayer, ShortenedLayer, StaticLayer, ShortenedStaticLayer)
+
+
+def check(cache: Any, *, filled: bool, before_first: bool) -> None:
     """Refuse caches whose layers cannot have lengths of their own.
+
+    Args:
+        cache: as passed to the decoder.
+        filled: whether it holds earlier turns.
+        before_first: whether layer 0 may be shortened.
 
     Raises:
         ValueError: with the kind of cache and what to use instead.
     """
     kinds = {type(layer) for layer in cache.layers} or {cache.layer_class_to_replicate}
-    odd = next((kind for kind in kinds if kind not in (DynamicLayer, ShortenedLayer)), None)
-    if odd is not None or getattr(cache, "offloading", False):
-        what = "an offloaded cache" if odd is None else f"a cache of {odd.__name__} layers"
-        raise ValueError(
-            f"past_key_values is {what}; reduction needs a plain DynamicCache. Leave past_key_values out or pass "
-            "DynamicCache()."
-        )
+    use = "Leave past_key_values and cache_implementation out, or pass DynamicCache()."
+    for kind in kinds:
+        if kind not in _OWN_LENGTHS and not issubclass(kind, BaseQuantizedLayer):
+            raise ValueError(f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {use}")
+        if filled and issubclass(kind, StaticLayer):
+            raise ValueError(
+                "a video or image came in a later turn of a conversation held in a static cache; reduction cannot "
+                f"follow that there. {use}"
+            )
+        if before_first and issubclass(kind, BaseQuantizedLayer):
+            raise ValueError(
+                "past_key_values is a quantized cache, which reduction before layer 0 would miscount; start keep at "
+                "layer 1 with merge=False, or use a DynamicCache()."
+            )
+
+
+def is_static(cache: Any) -> bool:
+    """Whether the layers of a cache have a fixed size."""
+    return any(isinstance(layer, StaticLayer) for layer in cache.layers)
 
 
 def layout_of(cache: Any) -> CacheLayout | None:
@@ -81,31 +133,68 @@ def start(cache: Any) -> None:
     if layout_of(cache) is None:
         return
     delattr(cache, _ATTRIBUTE)
-    cache.layers[:] = [DynamicLayer() if isinstance(layer, ShortenedLayer) else layer for layer in cache.layers]
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, ShortenedStaticLayer):
+            layer.__class__ = StaticLayer
+        elif isinstance(layer, ShortenedLayer):
+            cache.layers[index] = layer.original
 
 
-def remember(cache: Any, layer: int, valid: Tensor, padded: bool, dropped: int) -> None:
-    """Note before ``layer`` runs that it sees a shortened sequence.
-
-    Args:
-        cache: the cache that the layer will fill.
-        layer: index of the decoder layer.
-        valid: ``(B, n)`` bool.
-        padded: whether ``valid`` has a False.
-        dropped: columns that the prefill had more.
-    """
+def remember(cache: Any, layer: int, slots: Slots) -> None:
+    """Note before ``layer`` runs what it will hold once it has run."""
     layout = layout_of(cache)
     if layout is None:
-        layout = CacheLayout(length=valid.shape[1] + dropped)
+        layout = CacheLayout()
         setattr(cache, _ATTRIBUTE, layout)
-    layout.valid[layer] = valid
-    if padded:
-        layout.padded.add(layer)
+    dropped = slots.length - slots.columns.shape[1]
     # A cache that makes its layers as they come has none for this layer yet.
-    cache.layers[layer : layer + 1] = [ShortenedLayer(dropped)]
+    while len(cache.layers) <= layer:
+        cache.layers.append(cache.layer_class_to_replicate())
+    own = cache.layers[layer]
+    if isinstance(own, StaticLayer):
+        # Its buffers may be known by address to a compiled graph, so the layer itself stays.
+        own.__class__ = ShortenedStaticLayer
+        own.dropped = dropped
+        # Every slot of the buffers, so that a compiled step only has to gather.
+        tail = torch.arange(slots.length, own.max_cache_len + dropped, device=slots.columns.device)
+        slots = Slots(torch.cat([slots.columns, tail.expand(len(slots.columns), -1)], 1), slots.length, slots.padded)
+    elif isinstance(own, ShortenedLayer):
+        own.dropped = dropped
+    elif not isinstance(own, BaseQuantizedLayer):
+        shortened = ShortenedLayer(dropped, _empty_like(own))
+        if own.is_initialized:
+            shortened.lazy_initialization(own.keys, own.values)
+            shortened.keys, shortened.values = own.keys, own.values
+        cache.layers[layer] = shortened
+    layout.layers[layer] = slots
 
 
 def held(cache: Any, layer: int) -> int:
     """Slots that a layer physically holds."""
-    keys = cache.layers[layer].keys
-    return 0 if keys is None or not keys.numel() else keys.shape[-2]
+    own = cache.layers[layer] if layer < len(cache.layers) else None
+    if own is None:
+        return 0
+    if isinstance(own, ShortenedLayer | DynamicSlidingWindowLayer):
+        return 0 if own.keys is None or not own.keys.numel() else own.keys.shape[-2]
+    return int(own.get_seq_length())
+
+
+def columns_held(cache: Any, layer: int, batch: int, device: torch.device) -> Tensor:
+    """``(B, held)`` int64: the column of the conversation in each slot of a layer, -1 for padding of a prefill."""
+    count, layout = held(cache, layer), layout_of(cache)
+    slots = None if layout is None else layout.layers.get(layer)
+    if slots is None:
+        # A sliding-window layer holds the last columns only.
+        last = int(cache.layers[layer].get_seq_length()) if count else 0
+        return torch.arange(last - count, last, device=device).expand(batch, -1)
+    prefilled = slots.columns[:, :count].to(device)
+    tail = torch.arange(slots.length, slots.length + count - prefilled.shape[1], device=device)
+    return torch.cat([prefilled, tail.expand(batch, -1)], dim=1)
+
+
+def _empty_like(layer: DynamicLayer) -> DynamicLayer:
+    if not isinstance(layer, DynamicSlidingWindowLayer):
+        return DynamicLayer()
+    empty = DynamicSlidingWindowLayer(sliding_window=layer.sliding_window)
+    empty.record_past = getattr(layer, "record_past", False)
+    return empty

@@ -1,11 +1,15 @@
-"""Attention masks of a shortened sequence, built by ``transformers`` for the attention implementation in use."""
+"""Attention masks of a shortened sequence."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
+
+DENSE = ("eager", "sdpa")
+"""Attention implementations that take a dense ``(B, 1, q, kv)`` mask."""
 
 
 class _Held:
@@ -27,7 +31,7 @@ class _Held:
 
 
 def causal(config: Any, hidden: Tensor, valid: Tensor | None, held: int = 0) -> Any:
-    """The causal mask for ``hidden`` after ``held`` slots of cache.
+    """The causal mask for ``hidden`` after ``held`` slots of cache, built by ``transformers``.
 
     Args:
         config: the decoder's config, which names the attention implementation.
@@ -43,3 +47,151 @@ def causal(config: Any, hidden: Tensor, valid: Tensor | None, held: int = 0) -> 
     return create_causal_mask(
         config=config, inputs_embeds=hidden, attention_mask=valid, past_key_values=cache, position_ids=None
     )
+
+
+def is_dense(mask: Any) -> bool:
+    """Whether a mask is a dense ``(B, 1, q, kv)`` tensor, bool (True is visible) or added to the scores."""
+    return isinstance(mask, Tensor) and mask.ndim == 4
+
+
+def visible_columns(mask: Any, batch: int, length: int, *, static: bool = False) -> Tensor:
+    """``(B, length)`` bool: the columns of a prompt that are no padding, whatever kind of mask says so.
+
+    Args:
+        mask: 2D, dense 4D, a dict of them, or None.
+        batch: B.
+        length: columns of the prompt: the last ones of the mask, or the first ones of a dense mask of a static cache.
+        static: whether the cache is static.
+
+    Raises:
+        ValueError: the mask is of another kind.
+    """
+    mask = _full_attention(mask)
+    if mask is None:
+        return torch.ones(batch, length, dtype=torch.bool)
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask[:, -length:].cpu().bool()
+    if is_dense(mask):
+        own = mask[:, 0, :, :length] if static else mask[:, 0, :, mask.shape[3] - length :]
+        # Every token sees itself, padding sees nothing.
+        return _as_bool(own).diagonal(dim1=-2, dim2=-1).expand(batch, -1).cpu()
+    raise ValueError(
+        f"attention_mask is a {type(mask).__name__}; while a reduction is attached it must be 2D (batch, length) or "
+        "None."
+    )
+
+
+def visible_before(mask: Any, batch: int, length: int, filled: int) -> Tensor:
+    """``(B, filled)`` bool: the columns before a prompt of ``length`` that are no padding, as far as the mask says."""
+    mask = _full_attention(mask)
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        return mask[:, :filled].cpu().bool()
+    if is_dense(mask) and mask.shape[3] == filled + length:
+        return _as_bool(mask[:, 0, -1, :filled]).expand(batch, -1).cpu()
+    return torch.ones(batch, filled, dtype=torch.bool)
+
+
+def _full_attention(mask: Any) -> Any:
+    if isinstance(mask, dict):
+        return mask.get("full_attention", next(iter(mask.values()), None))
+    return mask
+
+
+def _as_bool(mask: Tensor) -> Tensor:
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+
+def _like(visible: Tensor, given: Tensor) -> Tensor:
+    """A dense mask of the same kind as ``given``."""
+    if given.dtype == torch.bool:
+        return visible
+    return torch.zeros_like(visible, dtype=given.dtype).masked_fill(~visible, torch.finfo(given.dtype).min)
+
+
+def shortened(given: Tensor, columns: Tensor, past: Tensor | None = None, slots: int | None = None) -> Tensor:
+    """The rows and columns of a dense mask that stay.
+
+    Args:
+        given: ``(B or 1, 1, N, kv)``, the mask of the whole prompt: its last ``N`` columns are the prompt's, or the
+            first ones when the cache is static.
+        columns: ``(B, n)`` int64: which column of the prompt stays at each slot, -1 padding.
+        past: ``(B, n, P)`` bool: which of the slots held before each query sees, or None.
+        slots: slots of the layer's static buffers; the mask is filled up to them. None for other caches.
+
+    Returns:
+        ``(B, 1, n, P + n or slots)``.
+    """
+    batch, kept = columns.shape
+    length = given.shape[2]
+    block = _as_bool(given[:, 0, :, :length] if slots is not None else given[:, 0, :, given.shape[3] - length :])
+    index = columns.clamp_min(0)
+    rows = block.expand(batch, -1, -1).gather(1, index[:, :, None].expand(-1, -1, length))
+    visible = rows.gather(2, index[:, None, :].expand(-1, kept, -1)) & (columns >= 0)[:, None, :]
+    if past is not None:
+        visible = torch.cat([past, visible], dim=2)
+    if slots is not None:
+        visible = torch.nn.functional.pad(visible, (0, slots - kept))
+    return _like(visible[:, None], given)
+
+
+def before(past: Tensor, columns: Tensor, window: int | None) -> Tensor:
+    """``(B, n, P)`` bool: which of the slots held before each new token sees.
+
+    Args:
+        past: ``(B, P)`` int64, columns of the conversation, -1 padding.
+        columns: ``(B, n)`` int64, columns of the conversation of the new tokens, -1 padding.
+        window: of a sliding-window layer, in columns; None without.
+    """
+    visible = (past >= 0)[:, None, :].expand(-1, columns.shape[1], -1)
+    if window is not None:
+        visible = visible & (columns[:, :, None] - past[:, None, :] < window)
+    return visible
+
+
+def decoding(
+    config: Any, hidden: Tensor, columns: Tensor, valid: Tensor | None, window: int | None, longest: int
+) -> Any:
+    """The mask of new tokens behind a shortened layer.
+
+    Args:
+        config: the decoder's config.
+        hidden: ``(B, q, D)``.
+        columns: ``(B, held + q)`` int64: the column of the conversation in each slot, -1 padding.
+        valid: ``(B, held + q)`` bool, or None when nothing is padding.
+        window: of a sliding-window layer, in columns; None without.
+        longest: columns of the conversation; with fewer than ``window`` no window cuts anything.
+    """
+    queries = hidden.shape[1]
+    held = columns.shape[1] - queries
+    if window is None or longest <= window:
+        return causal(config, hidden, valid, held)
+    own = columns[:, held:]
+    visible = columns[:, None, :] <= own[:, :, None]
+    visible &= (own[:, :, None] - columns[:, None, :] < window) & (columns >= 0)[:, None, :]
+    if valid is not None:
+        visible &= valid[:, None, :]
+    kind = torch.zeros((), dtype=hidden.dtype if config._attn_implementation == "eager" else torch.bool)
+    return _like(visible[:, None], kind)
+
+
+def tail_of(given: Any, count: int) -> Tensor | None:
+    """``(B, count)`` bool: which of the last ``count`` columns are no padding, from a 2D or dense mask; None if it
+    does not say."""
+    if isinstance(given, Tensor) and given.ndim == 2:
+        return given[:, -count:].bool()
+    if is_dense(given):
+        return _as_bool(given[:, 0, -1, -count:])
+    return None
+
+
+def static_step(given: Tensor, columns: Tensor) -> Tensor:
+    """The mask of new tokens behind a shortened static layer; nothing but gathers, for compiled steps.
+
+    Args:
+        given: ``(B, 1, q, kv)``, the mask over the columns of the conversation.
+        columns: ``(B, slots)`` int64: the column in each slot of the buffers, -1 padding; those beyond the mask are
+            not visible.
+    """
+    known = (columns >= 0) & (columns < given.shape[3])
+    index = columns.clamp(0, given.shape[3] - 1)[:, None, None, :].expand(-1, *given.shape[1:3], -1)
+    return _like(_as_bool(given).gather(3, index) & known[:, None, None, :], given)

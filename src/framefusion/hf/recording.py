@@ -29,19 +29,26 @@ class Recorder:
     Args:
         module: the attention module of the layer that is about to run.
         rows: ``(B, R)`` query rows, -1 for none.
-        valid: ``(B, n)`` bool, False for padding.
+        valid: ``(B, P + n)`` bool, False for padding; the first ``P`` keys are of earlier turns.
+        per_viewer: see :func:`framefusion.relevance.attention_received`.
     """
 
-    def __init__(self, module: nn.Module, rows: Tensor, valid: Tensor) -> None:
-        self.module, self.rows, self.valid = module, rows, valid
+    def __init__(self, module: nn.Module, rows: Tensor, valid: Tensor, *, per_viewer: bool) -> None:
+        self.module, self.rows, self.valid, self.per_viewer = module, rows, valid, per_viewer
         self.received: Tensor | None = None
 
-    def record(self, query: Tensor, key: Tensor, scaling: float | None) -> None:
-        """Keep the attention received, ``(B, n)`` float32; see :func:`framefusion.relevance.attention_received`."""
+    def record(self, query: Tensor, key: Tensor, mask: Any, scaling: float | None, softcap: float | None) -> None:
+        """Keep the attention that the ``n`` new tokens received, ``(B, n)`` float32."""
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
         rows, valid = self.rows.to(query.device), self.valid.to(query.device)
+        keys, length = valid.shape[1], query.shape[2]
+        own = mask[..., :keys] if isinstance(mask, Tensor) and mask.ndim == 4 else None
         with torch.autocast(query.device.type, enabled=False):
-            self.received = attention_received(query, key, rows, valid, factor)
+            # A static cache hands over its whole buffers.
+            received = attention_received(
+                query, key[:, :, :keys], rows, valid, factor, mask=own, per_viewer=self.per_viewer, softcap=softcap
+            )
+        self.received = received[:, keys - length :]
 
 
 active: ContextVar[Recorder | None] = ContextVar("framefusion_recorder", default=None)
@@ -90,7 +97,7 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention
     if recorder is not None:
         # From here on the module sees its real config: flash attention picks its kernel by it.
         active.set(None)
-        recorder.record(query, key, kwargs.get("scaling"))
+        recorder.record(query, key, attention_mask, kwargs.get("scaling"), kwargs.get("softcap"))
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     implementation = module.config._attn_implementation
     function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)

@@ -12,14 +12,15 @@ from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from framefusion.hf import cache as caches
 from framefusion.hf import masks, recording
-from framefusion.hf.families import Call, UnsupportedModelError, find
+from framefusion.hf.deepstack import DeepStack
+from framefusion.hf.families import Call, find
 from framefusion.hf.summary import DecoderSize, Summary, summarize
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
@@ -64,11 +65,13 @@ def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
 class Run:
     """A reduction attached to a model; made by :func:`attach`.
 
-    What it tells is about the latest prefill.
+    What it tells is about the latest prefill of the calling thread (or task, see :mod:`contextvars`); where that ran
+    none, as with a streamer beside ``generate()`` in a thread of its own, about the latest prefill of all.
     """
 
     def __init__(self, model: Any, settings: FrameFusion) -> None:
         self.settings = settings
+        model = unwrap(model)
         self._family = find(model)
         self._multimodal: Any = model.base_model
         self._decoder: Any = self._multimodal.get_decoder()
@@ -77,11 +80,6 @@ class Run:
         if self._decoder in _attached:
             raise RuntimeError(
                 f"this {type(model).__name__} has a reduction attached already; call detach() on its handle first."
-            )
-        if "sliding_attention" in (getattr(self._decoder.config, "layer_types", None) or ()):
-            raise UnsupportedModelError(
-                f"{type(model).__name__} is configured with sliding-window layers (use_sliding_window), which "
-                "reduction does not support; load it with use_sliding_window=False in its config."
             )
         settings.check(len(self._layers))
         self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
@@ -129,7 +127,7 @@ class Run:
     @property
     def segments(self) -> list[Tensor]:
         """Per sample of the latest prefill, int64 on the CPU: the segment of each visual token, in the order of
-        the layout; ids go on across the videos of a sample."""
+        the layout; ids go on across the videos and images of a sample."""
         return [ids.cpu() for ids in self._latest().segments or []]
 
     @property
@@ -154,11 +152,12 @@ class Run:
         )
 
     def _latest(self) -> Reduction:
-        if self._reduction is None:
+        reduction = (_records.get() or {}).get(self, self._reduction)
+        if reduction is None:
             raise RuntimeError("no prefill has run yet: call the model or model.generate() while attached.")
-        if not self._reduction.finished:
+        if not reduction.finished:
             raise RuntimeError("the latest prefill did not reach its end, so there is nothing to tell about it.")
-        return self._reduction
+        return reduction
 
     def _hook(self, model: Any) -> None:
         def keep(handle: Any) -> None:
@@ -168,40 +167,62 @@ class Run:
         self._undo.append(partial(_attached.discard, self._decoder))
         if model is not self._multimodal and not self.settings.keeps_all:
             keep(model.register_forward_pre_hook(_refuse_labels, with_kwargs=True))
+            self._undo.append(_refuse_chunks(model))
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
         for index, layer in enumerate(self._layers):
-            self._undo.append(recording.install(layer.self_attn))
+            if hasattr(layer, "self_attn"):
+                self._undo.append(recording.install(layer.self_attn))
             keep(layer.register_forward_pre_hook(self._before(index), with_kwargs=True))
+            if "deepstack_visual_embeds" in inspect.signature(type(self._decoder).forward).parameters:
+                keep(layer.register_forward_hook(self._after(index)))
 
     def _enter_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        ids = args[0] if args else kwargs.get("input_ids")
+        tokens = kwargs.get("inputs_embeds") if ids is None else ids
+        if tokens is not None and tokens.shape[1] == 1:
+            # A decoded token needs nothing but what is on the cache; a compiled step must find no more here.
+            if not torch.compiler.is_compiling():
+                _leave(self)
+            return
         bound = self._signature.bind_partial(module, *args, **kwargs).arguments
         arguments = {**bound, **bound.pop("kwargs", {})}
         _current.set(_Forward(self, arguments))
         recording.active.set(None)
 
     def _leave_call(self, module: nn.Module, args: Any, output: Any) -> None:
-        _leave(self)
+        if not torch.compiler.is_compiling():
+            _leave(self)
 
-    def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
+        if hidden.shape[1] == 1:
+            if cache is not None and not torch.compiler.is_compiling() and not int(cache.get_seq_length()):
+                caches.start(cache)
+            return None
         forward = _current.get()
         if forward is None or forward.run is not self:
             raise RuntimeError(
                 f"the language model of {type(self._multimodal).__name__} was called directly while a reduction is "
                 "attached, which hides where the visual tokens are. Call the whole model, or detach first."
             )
-        hidden = kwargs["inputs_embeds"]
-        cache = kwargs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            self._start_decoding(forward, hidden, cache, kwargs)
-            return
-        if cache is not None:
+        filled = 0 if cache is None else int(cache.get_seq_length())
+        if cache is not None and not filled:
             caches.start(cache)
-        if hidden.shape[1] > 1:
-            self._start_prefill(forward, hidden, cache, kwargs)
+        if filled and not Call(forward.arguments.get("input_ids"), None, forward.arguments).has_visual:
+            return None
+        return self._start_prefill(forward, hidden, cache, filled, args, kwargs)
 
-    def _start_prefill(self, forward: _Forward, hidden: Tensor, cache: Any, kwargs: Mapping[str, Any]) -> None:
+    def _start_prefill(
+        self,
+        forward: _Forward,
+        hidden: Tensor,
+        cache: Any,
+        filled: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         self._reduction = None
         call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
         if call.input_ids is None and not self.settings.keeps_all:
@@ -209,66 +230,62 @@ class Run:
                 "input_ids is missing: framefusion finds the visual tokens by their placeholders. Pass input_ids "
                 "and the video instead of inputs_embeds, or detach first."
             )
-        if call.input_ids is None or not call.has_video:
-            layouts = [VisualLayout.from_grids([], [])] * len(hidden)
+        if call.input_ids is None or not call.has_visual:
+            layouts = [VisualLayout.of([])] * len(hidden)
         else:
             layouts = self._family.layouts(self._multimodal, call)
+            if not self.settings.images:
+                layouts = [layout.only("video") for layout in layouts]
         mask = kwargs.get("attention_mask")
+        reducing = any(map(len, layouts)) and not self.settings.keeps_all
         valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
-        if isinstance(mask, Tensor) and mask.ndim == 2:
-            valid = mask.cpu().bool()
-        if any(map(len, layouts)) and not self.settings.keeps_all:
-            self._check_prefill(layouts, valid, cache, mask)
+        if reducing or not isinstance(mask, dict):
+            static = cache is not None and caches.is_static(cache)
+            valid = masks.visible_columns(mask, *hidden.shape[:2], static=static)
+        if reducing:
+            self._check_prefill(layouts, valid, cache, filled)
         forward.reduction = self._reduction = Reduction(self.settings, layouts, valid, len(self._layers))
+        _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
+        forward.filled = filled
+        if filled:
+            forward.valid_before = masks.visible_before(mask, *hidden.shape[:2], filled)
+        if reducing and kwargs.get("deepstack_visual_embeds") is not None:
+            forward.deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
+            return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
+        return None
 
-    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, cache: Any, mask: Any) -> None:
+    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, cache: Any, filled: int) -> None:
         if self._decoder.training:
             raise RuntimeError(
                 "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
             )
+        implementation = self._decoder.config._attn_implementation
+        if implementation not in masks.DENSE and any(map(_window, self._layers)):
+            raise ValueError(
+                f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
+                "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
+            )
         if cache is not None:
-            caches.check(cache)
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            raise ValueError("attention_mask must be 2D (batch, length) or None while a reduction is attached.")
+            before_first = self.settings.reduces_before_first(len(self._layers))
+            caches.check(cache, filled=filled > 0, before_first=before_first)
         for b, layout in enumerate(layouts):
             hidden = int((~valid[b, layout.columns]).sum())
             if hidden:
                 raise ValueError(
-                    f"attention_mask hides {hidden} of the {len(layout)} video tokens of sample {b}; only padding may "
+                    f"attention_mask hides {hidden} of the {len(layout)} visual tokens of sample {b}; only padding may "
                     "be masked while a reduction is attached."
                 )
 
-    def _start_decoding(self, forward: _Forward, hidden: Tensor, cache: Any, kwargs: Mapping[str, Any]) -> None:
-        if forward.call.has_video and hidden.shape[1] > 1 and not self.settings.keeps_all:
-            raise ValueError(
-                "a video came with a cache that is already filled (a later turn, or prefill_chunk_size); reducing it "
-                "there is not supported. Start with the whole prompt at once and an empty cache, or detach first."
-            )
-        forward.layout = caches.layout_of(cache)
-        if forward.layout is None:
-            return
-        batch = next(iter(forward.layout.valid.values())).shape[0]
-        if batch != hidden.shape[0]:
-            raise ValueError(
-                f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; start "
-                "again with an empty cache."
-            )
-        mask = kwargs.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, forward.layout.length :].all()):
-            forward.tail = mask.to(hidden.device).bool()
-
     def _before(self, index: int) -> Callable[..., Any]:
         def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            forward = _current.get()
-            if forward is None or forward.run is not self:
-                return None
             hidden = args[0] if args else kwargs["hidden_states"]
-            if forward.reduction is not None:
+            cache = kwargs.get("past_key_values")
+            compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
+            forward = None if compiled_step else _current.get()
+            if forward is not None and forward.run is self and forward.reduction is not None:
                 changed = self._prefill_layer(index, forward, forward.reduction, hidden, kwargs)
-            elif forward.layout is not None and index in forward.layout.valid:
-                changed = self._decode_layer(index, forward, forward.layout, hidden, kwargs)
             else:
-                return None
+                changed = self._decode_layer(index, hidden, cache, kwargs)
             if changed is None:
                 return None
             hidden, kwargs = changed
@@ -276,10 +293,24 @@ class Run:
 
         return pre_hook
 
+    def _after(self, index: int) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
+            forward = None if compiled_step else _current.get()
+            if forward is None or forward.run is not self or forward.reduction is None or forward.deepstack is None:
+                return None
+            reduction = forward.reduction
+            hidden = forward.deepstack.add(index, hidden, reduction.columns, reduction.merged_into)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return hook
+
+    @torch.compiler.disable
     def _prefill_layer(
         self, index: int, forward: _Forward, reduction: Reduction, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]] | None:
-        cache = kwargs.get("past_key_values")
+        cache, layer = kwargs.get("past_key_values"), self._layers[index]
         recorder, forward.recorder = forward.recorder, None
         if recorder is not None and recorder.received is None:
             raise RuntimeError(
@@ -287,71 +318,137 @@ class Run:
                 "function from the config. Use relevance='none', or an unpatched attention module."
             )
         hidden = reduction.before_layer(index, hidden, None if recorder is None else recorder.received)
+        columns, batch = reduction.columns, len(reduction.columns)
+        past = None
+        if forward.filled and forward.valid_before is not None:
+            past = caches.columns_held(cache, index, batch, torch.device("cpu"))
+            seen = (past >= 0) & forward.valid_before.gather(1, past.clamp_min(0))
+            past = torch.where(seen, past, -1)
         if reduction.wants_attention(index + 1) and index + 1 < len(self._layers):
-            attention = self._layers[index].self_attn
-            forward.recorder = recording.Recorder(attention, reduction.query_rows(), reduction.columns >= 0)
+            held = columns if past is None else torch.cat([past, columns], dim=1)
+            forward.recorder = recording.Recorder(
+                layer.self_attn,
+                reduction.query_rows(),
+                held >= 0,
+                per_viewer=self.settings.relevance == "all-viewers",
+            )
             recording.active.set(forward.recorder)
-        if not reduction.reduced:
+        known = None if cache is None else caches.layout_of(cache)
+        if not reduction.reduced and (known is None or index not in known.layers):
             return None
-        if forward.shortened is not reduction.columns:
-            forward.shortened = reduction.columns
-            forward.valid = (reduction.columns >= 0).to(hidden.device)
-            forward.positions = _gather_positions(kwargs["position_embeddings"], reduction.columns)
-            forward.mask = masks.causal(self._decoder.config, hidden, forward.valid if reduction.padded else None)
-        assert forward.valid is not None
         if cache is not None:
-            dropped = reduction.length - hidden.shape[1]
-            caches.remember(cache, index, forward.valid, reduction.padded, dropped)
+            total = forward.filled + reduction.length
+
+            def fill(_: None, columns: Tensor) -> caches.Slots:
+                slots = torch.where(columns >= 0, columns + forward.filled, -1)
+                slots = slots if past is None else torch.cat([past, slots], dim=1)
+                return caches.Slots(slots.to(hidden.device), total, bool((slots < 0).any()))
+
+            caches.remember(cache, index, forward.shared(fill, None, columns, past, hidden.device))
         return hidden, {
             **kwargs,
-            "position_embeddings": forward.positions,
+            "position_embeddings": forward.shared(_gather_positions, kwargs["position_embeddings"], columns),
             "position_ids": None,
-            "attention_mask": forward.mask,
+            "attention_mask": self._prefill_mask(index, forward, hidden, columns, past, kwargs),
         }
 
+    def _prefill_mask(
+        self, index: int, forward: _Forward, hidden: Tensor, columns: Tensor, past: Tensor | None, kwargs: Any
+    ) -> Any:
+        given, cache, window = kwargs.get("attention_mask"), kwargs.get("past_key_values"), _window(self._layers[index])
+        slots = cache.layers[index].max_cache_len if cache is not None and caches.is_static(cache) else None
+
+        def rebuild(_: Any, columns: Tensor) -> Any:
+            valid = columns >= 0 if past is None else torch.cat([past, columns], dim=1) >= 0
+            full = None if bool(valid.all()) else valid.to(hidden.device)
+            return masks.causal(self._decoder.config, hidden, full, 0 if past is None else past.shape[1])
+
+        def cut(given: Tensor, columns: Tensor) -> Tensor:
+            before, columns = None, columns.to(hidden.device)
+            if past is not None:
+                absolute = torch.where(columns >= 0, columns + forward.filled, -1)
+                before = masks.before(past.to(hidden.device), absolute, window)
+            return masks.shortened(given.to(hidden.device), columns, before, slots)
+
+        make = cut if masks.is_dense(given) else rebuild
+        return forward.shared(make, given, columns, past, hidden.device)
+
     def _decode_layer(
-        self,
-        index: int,
-        forward: _Forward,
-        layout: caches.CacheLayout,
-        hidden: Tensor,
-        kwargs: dict[str, Any],
-    ) -> tuple[Tensor, dict[str, Any]]:
-        prefilled = layout.valid[index]
-        held = caches.held(kwargs["past_key_values"], index)
-        if forward.shortened is not prefilled:
-            forward.shortened = prefilled
-            valid = None
-            if index in layout.padded or forward.tail is not None:
-                # A cache may have been cropped into its prompt.
-                kept = prefilled[:, :held].to(hidden.device)
-                new = held - kept.shape[1] + hidden.shape[1]
-                tail = kept.new_ones(len(kept), new) if forward.tail is None else forward.tail[:, -new:]
-                valid = torch.cat([kept, tail], dim=1)
-            forward.mask = masks.causal(self._decoder.config, hidden, valid, held)
-        return hidden, {**kwargs, "attention_mask": forward.mask}
+        self, index: int, hidden: Tensor, cache: Any, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]] | None:
+        layout = None if cache is None else caches.layout_of(cache)
+        slots = None if layout is None else layout.layers.get(index)
+        if slots is None:
+            return None
+        batch = len(slots.columns)
+        if batch != hidden.shape[0]:
+            raise ValueError(
+                f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; start "
+                "again with an empty cache."
+            )
+        given = kwargs.get("attention_mask")
+        if isinstance(cache.layers[index], caches.ShortenedStaticLayer):
+            if not masks.is_dense(given):
+                raise ValueError(
+                    f"attn_implementation={self._decoder.config._attn_implementation!r} takes no dense mask, which "
+                    "reduction with a static cache needs; use 'sdpa' or 'eager', or a DynamicCache()."
+                )
+            return hidden, {**kwargs, "attention_mask": masks.static_step(given, slots.columns.to(hidden.device))}
+        return hidden, {**kwargs, "attention_mask": self._decoding_mask(index, hidden, cache, slots, given)}
+
+    def _decoding_mask(self, index: int, hidden: Tensor, cache: Any, slots: caches.Slots, given: Any) -> Any:
+        layout, queries = caches.layout_of(cache), hidden.shape[1]
+        assert layout is not None
+        held, window = caches.held(cache, index), _window(self._layers[index])
+        # A cache may have been cropped into its prompt.
+        prefilled = slots.columns[:, :held].to(hidden.device)
+        tail = held - prefilled.shape[1] + queries
+        key = (id(slots.columns), held, window, hidden.device)
+        if layout.step is not None and layout.step[0] == key and layout.step[1] is given:
+            return layout.step[2]
+        new = torch.arange(slots.length, slots.length + tail, device=hidden.device).expand(len(prefilled), -1)
+        columns, valid = torch.cat([prefilled, new], dim=1), None
+        seen = masks.tail_of(given, tail)
+        if slots.padded or seen is not None:
+            seen = torch.ones_like(new, dtype=torch.bool) if seen is None else seen.to(hidden.device)
+            valid = torch.cat([prefilled >= 0, seen.expand(len(prefilled), -1)], dim=1)
+        mask = masks.decoding(self._decoder.config, hidden, columns, valid, window, slots.length + tail)
+        layout.step = (key, given, mask)
+        return mask
 
 
 class _Forward:
-    """One forward pass of an attached model, between its first hook and its last."""
+    """One forward pass of an attached model over more than one token, between its first hook and its last."""
 
     def __init__(self, run: Run, arguments: Mapping[str, Any]) -> None:
         self.run, self.arguments = run, arguments
         self.reduction: Reduction | None = None
-        self.layout: caches.CacheLayout | None = None
-        self.tail: Tensor | None = None
+        self.filled = 0
+        """Columns of the conversation that the cache held before."""
+        self.valid_before: Tensor | None = None
         self.recorder: recording.Recorder | None = None
-        self.shortened: Tensor | None = None
-        self.valid: Tensor | None = None
-        self.positions: Any = None
-        self.mask: Any = None
+        self.deepstack: DeepStack | None = None
+        self._made: dict[Any, tuple[Any, Any]] = {}
 
-    @property
-    def call(self) -> Call:
-        return Call(self.arguments.get("input_ids"), None, self.arguments)
+    def shared(
+        self,
+        make: Callable[[Any, Tensor], Any],
+        given: Any,
+        columns: Tensor,
+        past: Tensor | None = None,
+        device: torch.device | None = None,
+    ) -> Any:
+        """``make(given, columns)``, made once for all layers that have these in common."""
+        held = None if past is None else past.numpy().tobytes()
+        key = (make.__name__, id(given), id(columns), held, device)
+        if key not in self._made:
+            # The inputs are kept as well, so that their ids stay theirs.
+            self._made[key] = ((given, columns), make(given, columns))
+        return self._made[key][1]
 
 
 _current: ContextVar[_Forward | None] = ContextVar("framefusion_forward", default=None)
+_records: ContextVar[WeakKeyDictionary[Run, Reduction] | None] = ContextVar("framefusion_records", default=None)
 
 
 def _leave(run: Run) -> None:
@@ -360,6 +457,22 @@ def _leave(run: Run) -> None:
     if forward is not None and forward.run is run:
         _current.set(None)
         recording.active.set(None)
+
+
+def _window(layer: Any) -> int | None:
+    """The window of a sliding-window layer, in tokens."""
+    return getattr(getattr(layer, "self_attn", None), "sliding_window", None)
+
+
+def unwrap(model: Any) -> Any:
+    """The model inside what PEFT or ``torch.compile`` put around it."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        else:
+            return model
 
 
 def _gather_positions(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[Tensor, ...]:
@@ -383,3 +496,25 @@ def _refuse_labels(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
             "labels cannot be used while a reduction is attached: the logits are shorter than the labels. Detach "
             "to compute a loss."
         )
+
+
+def _refuse_chunks(model: Any) -> Callable[[], None]:
+    """Refuse ``generate(prefill_chunk_size=…)``, which the hooks cannot tell from a later turn; returns the undo."""
+    prefill = getattr(model, "_prefill", None)
+    if prefill is None:
+        return lambda: None
+
+    def checked(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(generation_config, "prefill_chunk_size", None) is not None:
+            raise ValueError(
+                "prefill_chunk_size splits a video between forward passes, and only whole videos can be reduced; leave "
+                "it out (reduction already shortens the prefill), or detach first."
+            )
+        return prefill(input_ids, generation_config, *args, **kwargs)
+
+    model._prefill = checked
+
+    def undo() -> None:
+        del model._prefill
+
+    return undo

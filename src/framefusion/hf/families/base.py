@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from framefusion.layout import VisualLayout
+from framefusion.layout import Kind, VisualItem, VisualLayout
 
 
 class UnsupportedModelError(ValueError):
@@ -30,14 +30,34 @@ class Call:
     position_ids: Tensor | None
     arguments: Mapping[str, Any]
 
+    def has(self, modality: str) -> bool:
+        """Whether a ``"video"`` or ``"image"`` came with the call, as pixels or encoded; else its placeholders are
+        nothing but text."""
+        pixels = {"video": "pixel_values_videos", "image": "pixel_values"}[modality]
+        return self.arguments.get(pixels) is not None or self.encoded(modality) is not None
+
     @property
-    def has_video(self) -> bool:
-        """Whether a video came with the call, as pixels or encoded; else placeholders are nothing but text."""
-        return self.arguments.get("pixel_values_videos") is not None or self.encoded("video") is not None
+    def has_visual(self) -> bool:
+        """Whether a video or an image came with the call."""
+        return self.has("video") or self.has("image")
+
+    def placeholders(self, b: int, token_id: int) -> Tensor:
+        """``(n,)`` int64 on the CPU: the columns of sample ``b`` that hold this placeholder."""
+        assert self.input_ids is not None
+        return (self.input_ids[b] == token_id).nonzero().squeeze(-1).cpu()
+
+    def encoded_sizes(self, modality: str) -> list[int] | None:
+        """Tokens of each video or image that ``generate()`` encoded ahead, over the whole batch, in order."""
+        output = self.encoded(modality)
+        if output is None:
+            return None
+        features = getattr(output, "pooler_output", output)
+        return [len(item) for item in features]
 
     def encoded(self, modality: str) -> Any:
         """The encoder output that ``generate()`` computed ahead for ``"video"`` or ``"image"``, or None."""
-        return (self.arguments.get("mm_encoder_outputs") or {}).get(modality)
+        encoded = self.arguments.get("mm_encoder_outputs")
+        return encoded.get(modality) if isinstance(encoded, Mapping) else None
 
 
 class Family(ABC):
@@ -54,7 +74,7 @@ class Family(ABC):
 
     @abstractmethod
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
-        """The visual tokens of each sample, on the CPU; empty layouts for samples without video.
+        """The visual tokens of each sample, on the CPU; empty layouts for samples without any.
 
         Args:
             model: the multimodal model (without the head).
@@ -63,3 +83,36 @@ class Family(ABC):
         Raises:
             ValueError: the placeholders do not match the video's size.
         """
+
+
+def take_items(
+    kind: Kind, columns: Tensor, grids: Iterable[tuple[int, int, int]], where: str
+) -> list[VisualItem]:
+    """Cut the placeholder columns of one sample into items, each with as many as its grid has cells.
+
+    Args:
+        kind: of the items.
+        columns: ``(n,)`` int64, the columns that hold the placeholder, in one run per item or in several.
+        grids: ``(T, H, W)`` in tokens of the items of the batch; as many are taken as the columns hold.
+        where: the argument that holds the placeholders, for the error: ``"input_ids[0]"``.
+
+    Raises:
+        ValueError: the columns are no whole number of items.
+    """
+    items, first, source = [], 0, iter(grids)
+    while first < len(columns):
+        t, h, w = next(source, (0, 0, 0))
+        if not t * h * w or first + t * h * w > len(columns):
+            raise ValueError(
+                f"{where} has {len(columns)} {kind} tokens, of which {first} belong to whole {kind}s and the rest do "
+                f"not match the next one's {t}×{h}×{w}; pass the inputs as the processor makes them, the whole prompt "
+                "at once."
+            )
+        items.append(VisualItem(kind, (t, h, w), columns[first : first + t * h * w]))
+        first += t * h * w
+    return items
+
+
+def layout_of(items: list[VisualItem]) -> VisualLayout:
+    """The layout of one sample's items, in any order."""
+    return VisualLayout.of(sorted(items, key=lambda item: int(item.columns[0])))

@@ -1,4 +1,4 @@
-"""Qwen2-VL: one run of tokens a video, in raster order (t, h, w), with M-RoPE positions."""
+"""Qwen2-VL: one run of tokens a video or image, in raster order (t, h, w), with M-RoPE positions."""
 
 from __future__ import annotations
 
@@ -7,54 +7,53 @@ from typing import Any
 
 from torch import Tensor
 
-from framefusion.hf.families.base import Call, Family
-from framefusion.layout import VisualLayout, runs
+from framefusion.hf.families.base import Call, Family, layout_of, take_items
+from framefusion.layout import Kind, VisualItem, VisualLayout
 
 
 class Qwen2VL(Family):
     name = "Qwen2-VL"
     model_classes = ("Qwen2VLForConditionalGeneration", "Qwen2VLModel")
-    placeholder = "video token; one run per video"
+    placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         config = model.config
         assert call.input_ids is not None
-        grid_thw = call.arguments.get("video_grid_thw")
-        grids = None if grid_thw is None else iter(grid_thw.tolist())
-        positions = None if call.position_ids is None else call.position_ids.cpu()
+        grids: dict[Kind, Iterator[tuple[int, int, int]]] = {
+            kind: iter(_grids(call, kind, config.vision_config.spatial_merge_size)) for kind in ("video", "image")
+        }
+        sizes = {kind: iter(call.encoded_sizes(kind) or []) for kind in grids}
         layouts = []
-        for b, row in enumerate(call.input_ids.cpu()):
-            starts, sizes = [], []
-            for first, end in runs(row == config.video_token_id):
-                if grids is not None:
-                    size = _from_grid(grids, config.vision_config.spatial_merge_size)
-                else:
-                    size = _from_positions(positions, b, first, end)
-                if size[0] * size[1] * size[2] != end - first:
-                    raise ValueError(
-                        f"input_ids[{b}] has a run of {end - first} video tokens, but the video's grid has "
-                        f"{size[0]}×{size[1]}×{size[2]}; pass the inputs as the processor makes them, the whole "
-                        "prompt at once (no prefill_chunk_size), with mm_token_type_ids."
-                    )
-                starts.append(first)
-                sizes.append(size)
-            layouts.append(VisualLayout.from_grids(starts, sizes))
+        for b in range(len(call.input_ids)):
+            items: list[VisualItem] = []
+            for kind, token in (("video", config.video_token_id), ("image", config.image_token_id)):
+                if not call.has(kind):
+                    continue
+                columns = call.placeholders(b, token)
+                source = grids[kind] if call.encoded(kind) is None else _from_positions(call, b, columns, sizes[kind])
+                items += take_items(kind, columns, source, f"input_ids[{b}]")
+            layouts.append(layout_of(items))
         return layouts
 
 
-def _from_grid(grids: Iterator[list[int]], merge: int) -> tuple[int, int, int]:
-    t, h, w = next(grids, (0, 0, 0))
-    return t, h // merge, w // merge
+def _grids(call: Call, kind: Kind, merge: int) -> list[tuple[int, int, int]]:
+    grid_thw = call.arguments.get(f"{kind}_grid_thw")
+    return [] if grid_thw is None else [(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()]
 
 
-def _from_positions(positions: Tensor | None, b: int, first: int, end: int) -> tuple[int, int, int]:
-    """``generate()`` encodes the video ahead and drops its grid; the height and width positions still hold it.
+def _from_positions(call: Call, b: int, columns: Tensor, sizes: Iterator[int]) -> Iterator[tuple[int, int, int]]:
+    """``generate()`` encodes videos ahead and drops their grids; the height and width positions still hold them.
 
     The temporal positions do not: frames may share one.
     """
-    if positions is None or positions.ndim != 3:
-        return 0, 0, 0
-    h, w = positions[-2:, b, first:end]
-    rows, cols = int(h.max() - h.min()) + 1, int(w.max() - w.min()) + 1
-    return (end - first) // (rows * cols), rows, cols
+    if call.position_ids is None or call.position_ids.ndim != 3:
+        return
+    rows, cols = call.position_ids[-2:, b].cpu()[:, columns]
+    first = 0
+    for size in sizes:
+        mine = slice(first, first + size)
+        h = int(rows[mine].max() - rows[mine].min()) + 1 if size and first < len(rows) else 1
+        w = int(cols[mine].max() - cols[mine].min()) + 1 if size and first < len(rows) else 1
+        yield (size // (h * w), h, w) if size % (h * w) == 0 else (0, h, w)
+        first += size

@@ -1,0 +1,50 @@
+"""DeepStack (arXiv 2406.04334): visual features added to the hidden states after the first layers (Qwen3-VL).
+
+The model adds them by a mask of the full length. Once a prompt may be shortened in between, the features are taken
+away from the model and added here, to the tokens that are still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class DeepStack:
+    """The features of one prefill.
+
+    Args:
+        visual: ``(B, N)`` bool, True for visual tokens.
+        features: per layer ``(M, D)``, a row for each True of ``visual``, row by row.
+    """
+
+    def __init__(self, visual: Tensor, features: Sequence[Tensor]) -> None:
+        self.features = list(features)
+        flat = visual.cpu().flatten()
+        self.row = torch.where(flat, flat.cumsum(0) - 1, -1).view(visual.shape)
+
+    def add(self, layer: int, hidden: Tensor, columns: Tensor, merged_into: Tensor) -> Tensor:
+        """``hidden`` ``(B, n, D)`` after ``layer``, with its features: a merged token gets the mean of its members'.
+
+        Args:
+            layer: the layer that has run; those without features change nothing.
+            hidden: ``(B, n, D)``.
+            columns: ``(B, n)`` int64, the column of the prompt at each slot, -1 padding.
+            merged_into: ``(B, N)`` int64, the column that holds each token, -1 if none does.
+        """
+        if layer >= len(self.features):
+            return hidden
+        features = self.features[layer].to(hidden.device)
+        batch, slots, width = hidden.shape
+        slot_of = torch.full((batch, self.row.shape[1] + 1), -1)
+        slot_of.scatter_(1, torch.where(columns >= 0, columns, self.row.shape[1]), torch.arange(slots).expand(batch, -1))
+        slot_of[:, -1] = -1
+        target = slot_of.gather(1, torch.where(merged_into >= 0, merged_into, self.row.shape[1]))
+        sample, column = ((target >= 0) & (self.row >= 0)).nonzero(as_tuple=True)
+        into = (sample * slots + target[sample, column]).to(hidden.device)
+        total = torch.zeros(batch * slots, width, dtype=torch.float32, device=hidden.device)
+        total.index_add_(0, into, features[self.row[sample, column].to(hidden.device)].float())
+        members = torch.bincount(into, minlength=batch * slots).clamp_min(1)
+        return hidden + (total / members[:, None]).to(hidden.dtype).view_as(hidden)
