@@ -128,7 +128,7 @@ def test_held_out_accuracy_on_a_small_sample(loaded):
     held_out = held_out_batches(prompts, processor.tokenizer.pad_token_id, videos=64, seed=0)
     scores = evaluate_model(model, prompts, held_out)
     assert scores.total() == 640
-    assert scores.overall() >= 0.85
+    assert scores.overall() >= 0.9
     blank = [
         item.batch.__class__(**(vars(item.batch) | {"pixels": torch.zeros_like(item.batch.pixels)}))
         for item in held_out
