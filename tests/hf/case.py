@@ -61,6 +61,7 @@ class Case:
         wrap: the token ids of one video or image in a prompt, with what stands around and between its frames.
         fixed_grid: ``(H, W)`` of families whose frames have one size; rows must use it.
         takes: the kinds that the family takes: ``"video"``, ``"image"`` or both.
+        mixes: whether the model takes both kinds in one call.
         finish: adds what the processor derives from the ids, in place.
     """
 
@@ -70,12 +71,20 @@ class Case:
     wrap: Callable[[Video | Image], list[int]]
     fixed_grid: tuple[int, int] | None = None
     takes: tuple[str, ...] = ("video", "image")
+    mixes: bool = True
     finish: Callable[[dict[str, Any]], None] = lambda batch: None
 
     @property
     def frame(self) -> tuple[int, int]:
         """The frame size ``(H, W)`` to test with."""
         return self.fixed_grid or (3, 3)
+
+    def types(self, ids: Tensor) -> dict[str, Tensor]:
+        """What the processor derives from these ids alone."""
+        batch: dict[str, Any] = {"input_ids": ids}
+        self.finish(batch)
+        del batch["input_ids"]
+        return batch
 
     def inputs(self, rows: Sequence[Sequence[Part]], side: str = "left") -> dict[str, Tensor]:
         """The model's keyword arguments for a padded batch."""

@@ -9,9 +9,22 @@ import torch
 from tests.hf.case import Case
 
 BUILDERS = (
+    "gemma3",
     "llava_onevision",
     "qwen2_vl",
     "qwen2_5_vl",
+    "qwen2_5_omni",
+    "qwen3_omni",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "glm4v",
+    "glm46v",
+    "glm4v_moe",
+    "llava_next_video",
+    "internvl",
+    "video_llama3",
+    "smolvlm",
+    "idefics3",
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +13,15 @@ from framefusion.reducer import Stage
 
 
 @torch.no_grad()
-def logits(model: Any, inputs: dict[str, Tensor], stages: Sequence[Stage], sequences: Tensor) -> Tensor:
+def logits(
+    model: Any,
+    inputs: dict[str, Tensor],
+    stages: Sequence[Stage],
+    sequences: Tensor,
+    *,
+    later: tuple[int, int, Sequence[Stage]] | None = None,
+    rotary: Sequence[tuple[Tensor, ...]] | None = None,
+) -> Tensor:
     """Logits ``(B, steps, V)`` that predict each generated token, had the stages been applied by masking.
 
     Args:
@@ -20,6 +29,8 @@ def logits(model: Any, inputs: dict[str, Tensor], stages: Sequence[Stage], seque
         inputs: of the prefill, left-padded or of one row.
         stages: what the reduction recorded.
         sequences: ``(B, N + steps)``, the prompt and the generated tokens.
+        later: where in the prompt the first prefill ended and a second one began, and the stages recorded there.
+        rotary: per layer the rotary embeddings of all columns, instead of those that the model computes.
     """
     prompt = inputs["input_ids"].shape[1]
     steps = sequences.shape[1] - prompt
@@ -32,26 +43,24 @@ def logits(model: Any, inputs: dict[str, Tensor], stages: Sequence[Stage], seque
     valid = full["attention_mask"].bool()
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     present = valid.clone()
-    previous = [row[:prompt].nonzero().squeeze(-1) for row in valid]
-    by_layer = {stage.layer: stage for stage in stages}
-    handles = []
+    turns = [_Turn(0, prompt if later is None else later[0], valid, stages)]
+    if later is not None:
+        turns.append(_Turn(later[1], prompt, valid, later[2]))
+    deepstack = _DeepStack()
+    handles = [model.get_decoder().register_forward_pre_hook(deepstack.take, with_kwargs=True)]
 
     def pre_hook(index: int) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
-            stage = by_layer.get(index)
-            if stage is not None:
-                hidden = hidden.clone()
-                for b, kept in enumerate(stage.kept):
-                    if stage.merged_into is not None:
-                        for target in kept.tolist():
-                            group = previous[b][stage.merged_into[b][previous[b]] == target]
-                            if len(group) > 1:
-                                hidden[b, target] = hidden[b, group].float().mean(0).to(hidden.dtype)
-                    present[b, :prompt] = False
-                    present[b, kept] = True
-                    previous[b] = kept
-            visible = causal & present[:, None, :]
+            for turn in turns:
+                if index in turn.by_layer:
+                    hidden = turn.apply(turn.by_layer[index], hidden.clone(), present)
+                    deepstack.merge(turn.first, turn.by_layer[index])
+            if rotary is not None:
+                kwargs = {**kwargs, "position_embeddings": tuple(part[..., :length, :] for part in rotary[index])}
+            given = kwargs.get("attention_mask")
+            own = causal if given is None or given.ndim != 4 else _as_bool(given[:, 0])
+            visible = own & present[:, None, :]
             mask = torch.zeros(visible.shape, dtype=hidden.dtype).masked_fill(~visible, torch.finfo(hidden.dtype).min)
             kwargs = {**kwargs, "attention_mask": mask[:, None]}
             return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
@@ -65,3 +74,87 @@ def logits(model: Any, inputs: dict[str, Tensor], stages: Sequence[Stage], seque
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _as_bool(mask: Tensor) -> Tensor:
+    return mask if mask.dtype == torch.bool else mask == 0
+
+
+class _Turn:
+    """The stages of one prefill, over the columns from ``first`` to before ``end`` of the conversation."""
+
+    def __init__(self, first: int, end: int, valid: Tensor, stages: Sequence[Stage]) -> None:
+        self.first, self.end = first, end
+        self.previous = [row[first:end].nonzero().squeeze(-1) for row in valid]
+        self.by_layer = {stage.layer: stage for stage in stages}
+
+    def apply(self, stage: Stage, hidden: Tensor, present: Tensor) -> Tensor:
+        """Write merged values into ``hidden``, and into ``present`` what is still there."""
+        first, end = self.first, self.end
+        for b, kept in enumerate(stage.kept):
+            if stage.merged_into is not None:
+                for target in kept.tolist():
+                    group = self.previous[b][stage.merged_into[b][self.previous[b]] == target]
+                    if len(group) > 1:
+                        hidden[b, first + target] = hidden[b, first + group].float().mean(0).to(hidden.dtype)
+            present[b, first:end] = False
+            present[b, first + kept] = True
+            self.previous[b] = kept
+        return hidden
+
+
+class _DeepStack:
+    """The features that a model adds after its first layers; a merged token's are the mean of its members'."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+        """What the model adds, read after each layer: ``(M, D)`` a layer."""
+        self.original: list[Tensor] = []
+        """``(B, N, D)`` a layer, before any merge."""
+        self.merged: list[Tensor] = []
+        """The same, as the stages so far leave them."""
+
+    def take(self, module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Pre-hook of the decoder: hand the model a list that changes with the stages."""
+        if kwargs.get("deepstack_visual_embeds") is None:
+            return None
+        self.visual = kwargs["visual_pos_masks"]
+        self.given = list(kwargs["deepstack_visual_embeds"])
+        for features in self.given:
+            rows = torch.zeros(*self.visual.shape, features.shape[1], dtype=features.dtype)
+            rows[self.visual] = features
+            self.original.append(rows)
+        self.merged = [rows.clone() for rows in self.original]
+        return args, {**kwargs, "deepstack_visual_embeds": self.given}
+
+    def merge(self, first: int, stage: Stage) -> None:
+        """Follow the merges up to this stage, of a prefill that began at column ``first``."""
+        for index, (original, merged) in enumerate(zip(self.original, self.merged, strict=True)):
+            for b, into in enumerate(stage.merged_into or []):
+                for target in stage.kept[b].tolist():
+                    members = first + (into == target).nonzero().squeeze(-1)
+                    if len(members) > 1:
+                        merged[b, first + target] = original[b, members].float().mean(0).to(merged.dtype)
+            self.given[index] = merged[self.visual]
+
+
+@contextmanager
+def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
+    """The rotary embeddings that each layer is called with, over all forward passes; enter before attaching."""
+    layers = model.get_decoder().layers
+    seen: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
+    result: list[tuple[Tensor, ...]] = []
+
+    def hook(index: int) -> Any:
+        def pre_hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+            seen[index].append(kwargs["position_embeddings"])
+
+        return pre_hook
+
+    handles = [layer.register_forward_pre_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    try:
+        yield result
+    finally:
+        for handle in handles:
+            handle.remove()
+        result += [tuple(torch.cat(parts, dim=-2) for parts in zip(*calls, strict=True)) for calls in seen]

@@ -25,6 +25,8 @@ def images(case: Case) -> Rows:
     video, image = (6, *case.frame), Image(*case.frame)
     if "image" not in case.takes:
         return single(case)
+    if not case.mixes:
+        return [[3, image, 4, image, 2], [2, image, 5], [12]]
     return [[3, image, 4, image, 2], [2, image, 3, video, 1, image, 5]]
 
 

@@ -12,6 +12,8 @@ import framefusion
 from framefusion import FrameFusion
 from framefusion.hf import run as run_module
 from tests.hf import models, oracle
+from tests.hf.case import Video
+from tests.hf.case import Video
 from tests.hf.prompts import PROMPTS
 
 STEPS = 6
@@ -95,8 +97,8 @@ def test_renumbered_positions_fail_the_oracle(name: str, monkeypatch: pytest.Mon
 def test_a_row_of_a_batch_equals_the_row_alone(name: str) -> None:
     case = models.build(name)
     batch = case.inputs(PROMPTS["ragged"](case))
-    prompt = {k: v[:1] for k, v in batch.items() if k in ("input_ids", "attention_mask", "mm_token_type_ids")}
-    alone = {**prompt, **case.encode([(6, 3, 3)])}
+    prompt = {k: v[:1] for k, v in batch.items() if v.shape == batch["input_ids"].shape}
+    alone = {**prompt, **case.encode([Video(6, *case.frame)], [])}
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
         expected = torch.stack(generate(case, alone).logits, 1)
         single = {stage.layer: stage for stage in run.stages}

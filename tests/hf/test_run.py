@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    Cache,
     DynamicCache,
     Qwen2Config,
     Qwen2ForCausalLM,
     StaticCache,
 )
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -28,23 +30,24 @@ from framefusion.hf import recording
 from framefusion.hf import run as run_module
 from framefusion.interface import apply_framefusion
 from tests.hf import models, oracle
+from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
 from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
 
 KEEP = SETTINGS["staged-prune"]
 
 
-def logits(case: models.Case, inputs: dict[str, Tensor]) -> Tensor:
+def logits(case: Case, inputs: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
         return case.model(**inputs).logits
 
 
-def hooks(case: models.Case) -> int:
+def hooks(case: Case) -> int:
     """Hooks in the model; transformers has some of its own."""
     return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in case.model.modules())
 
 
-def test_nothing_changes_in_the_model(case: models.Case) -> None:
+def test_nothing_changes_in_the_model(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     before = logits(case, inputs)
     state = {key: value.clone() for key, value in case.model.state_dict().items()}
@@ -67,7 +70,7 @@ def test_nothing_changes_in_the_model(case: models.Case) -> None:
 
 
 @pytest.mark.parametrize("settings", [FrameFusion(keep=1.0), FrameFusion(cost=1.0), FrameFusion(keep={1: 1.0})])
-def test_keeping_everything_is_bit_identical(case: models.Case, settings: FrameFusion) -> None:
+def test_keeping_everything_is_bit_identical(case: Case, settings: FrameFusion) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     before = logits(case, inputs)
     with framefusion.attach(case.model, settings) as run:
@@ -77,16 +80,16 @@ def test_keeping_everything_is_bit_identical(case: models.Case, settings: FrameF
     assert run.summary().flops_saved_share == 0.0
 
 
-def test_keeping_everything_refuses_nothing(case: models.Case) -> None:
+def test_keeping_everything_refuses_nothing(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
-    cache = StaticCache(config=case.model.config.text_config, max_cache_len=128)
+    cache = StaticCache(config=case.model.config.text_config, max_cache_len=256)
     with framefusion.attach(case.model, FrameFusion(keep=1.0)), torch.no_grad():
         assert case.model(**inputs, labels=inputs["input_ids"]).loss > 0
         case.model(**inputs, past_key_values=cache)
         case.model(inputs_embeds=torch.randn(1, 5, 64))
 
 
-def test_an_exception_detaches_and_leaves_nothing_behind(case: models.Case) -> None:
+def test_an_exception_detaches_and_leaves_nothing_behind(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     before = logits(case, inputs)
 
@@ -102,7 +105,7 @@ def test_an_exception_detaches_and_leaves_nothing_behind(case: models.Case) -> N
         assert logits(case, inputs).shape[1] < before.shape[1]
 
 
-def test_an_interrupt_leaves_nothing_behind(case: models.Case) -> None:
+def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
     """Ctrl-C passes by torch's hooks."""
 
     def interrupt(*_: Any) -> None:
@@ -135,7 +138,7 @@ def test_the_model_can_be_freed(name: str, detach: bool) -> None:
     assert model() is None
 
 
-def test_stages_tell_what_happened(case: models.Case) -> None:
+def test_stages_tell_what_happened(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     visual = [54, 108, 0]
     with framefusion.attach(case.model, KEEP) as run:
@@ -162,7 +165,7 @@ def test_stages_tell_what_happened(case: models.Case) -> None:
     assert run.summary().mean_share == pytest.approx((162 + 81 + 81 + 24) / (4 * 162))
 
 
-def test_merged_into_is_cumulative(case: models.Case) -> None:
+def test_merged_into_is_cumulative(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
         logits(case, inputs)
@@ -176,20 +179,28 @@ def test_merged_into_is_cumulative(case: models.Case) -> None:
             assert (into[~inputs["attention_mask"][b].bool()] == -1).all()
 
 
-def test_the_summary_counts_what_the_docstring_says(case: models.Case) -> None:
+def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, case.inputs(PROMPTS["single"](case)))
     summary = run.summary()
-    weights = sum(p.numel() for p in case.model.get_decoder().layers[0].parameters() if p.ndim == 2)
+    experts = getattr(case.model.get_decoder().config, "num_experts_per_tok", 0)
+    weights = [
+        sum(p[0].numel() * experts if p.ndim == 3 else p.numel() for p in layer.parameters() if p.ndim > 1)
+        for layer in case.model.get_decoder().layers
+    ]
     text = run.stages[0].kept[0].numel() - summary.tokens_per_layer[1]
     lengths = [text + visual for visual in summary.tokens_per_layer]
-    assert summary.flops_after == sum(2 * weights * n + 2 * 64 * n * (n + 1) for n in lengths)
-    assert summary.kv_bytes_after == sum(2 * 2 * 16 * 4 * n for n in lengths)
-    assert summary.kv_bytes_before == 4 * 2 * 2 * 16 * 4 * (text + 54)
+    windows = [run_module._window(layer) or 10**6 for layer in case.model.get_decoder().layers]
+    seen = [min(n, window) for n, window in zip(lengths, windows, strict=True)]
+    attention = sum(2 * 64 * s * (2 * n - s + 1) for s, n in zip(seen, lengths, strict=True))
+    assert summary.flops_after == sum(2 * w * n for w, n in zip(weights, lengths, strict=True)) + attention
+    held = [min(n, window - 1) for n, window in zip(lengths, windows, strict=True)]
+    assert summary.kv_bytes_after == sum(2 * 2 * 16 * 4 * n for n in held)
+    assert summary.kv_bytes_before == sum(2 * 2 * 16 * 4 * min(text + 54, window - 1) for window in windows)
     assert summary.as_dict()["visual_tokens_after"] == summary.tokens_per_layer[-1]
 
 
-def test_the_cache_holds_what_the_summary_says(case: models.Case) -> None:
+def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run, torch.no_grad():
         cache = case.model(**case.inputs(PROMPTS["single"](case)), use_cache=True).past_key_values
     held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in cache.layers)
@@ -198,7 +209,7 @@ def test_the_cache_holds_what_the_summary_says(case: models.Case) -> None:
 
 @pytest.mark.parametrize("which", ["last", "text"])
 def test_attention_received_equals_eager_attentions(
-    case: models.Case, which: str, monkeypatch: pytest.MonkeyPatch
+    case: Case, which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
     original = framefusion.reducer.Reduction.before_layer
@@ -246,6 +257,11 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
     settings = SETTINGS["before-layer-0"]
     with framefusion.attach(case.model, settings) as run:
         case.model.get_decoder().set_attn_implementation("fa_stand_in")
+        if any(map(run_module._window, case.model.get_decoder().layers)):
+            # It would cut the window by slots.
+            with pytest.raises(ValueError, match="'fa_stand_in' cuts the windows of sliding-window layers"):
+                generate(case, inputs)
+            return
         out = generate(case, inputs)
     case.model.get_decoder().set_attn_implementation("sdpa")
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
@@ -257,7 +273,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
 def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
     case = models.build(name, dtype=dtype)
     inputs = case.inputs(PROMPTS["ragged"](case))
-    inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(dtype)
+    inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     with framefusion.attach(case.model, SETTINGS[settings]) as run:
         out = generate(case, inputs)
     assert run.tokens_per_layer[-1] < 162
@@ -267,17 +283,20 @@ def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
 
 
 @pytest.mark.parametrize("settings", list(SETTINGS))
-def test_autocast(case: models.Case, settings: str) -> None:
+def test_autocast(case: Case, settings: str) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, SETTINGS[settings]) as run:
         logits(case, inputs)
-        expected = run.tokens_per_layer
+        expected = run.summary()
         with torch.autocast("cpu", torch.bfloat16):
             logits(case, inputs)
-    assert run.tokens_per_layer[-1] == expected[-1]
+    # Rounding decides about merges at the very threshold, and with a cost the pruning makes up for those.
+    assert run.summary().mean_share == pytest.approx(expected.mean_share, abs=0.01)
+    if SETTINGS[settings].cost is None:
+        assert run.tokens_per_layer[-1] == expected.visual_tokens_after
 
 
-def test_sampling_equals_the_oracle(case: models.Case) -> None:
+def test_sampling_equals_the_oracle(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, KEEP) as run:
         out = generate(case, inputs, do_sample=True, temperature=1.5)
@@ -285,7 +304,7 @@ def test_sampling_equals_the_oracle(case: models.Case) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
-def test_prompt_lookup_decoding_equals_the_oracle(case: models.Case) -> None:
+def test_prompt_lookup_decoding_equals_the_oracle(case: Case) -> None:
     """Candidates are tried and cropped off the cache again."""
     inputs = case.inputs(PROMPTS["single"](case))
     inputs["input_ids"][0, -4:] = torch.tensor([20, 21, 20, 21])
@@ -312,7 +331,7 @@ def test_a_cropped_batch_goes_on() -> None:
     torch.testing.assert_close(out.logits[:, -1], first.logits[:, -2], atol=TOLERANCE, rtol=0)
 
 
-def test_padding_on_either_side(case: models.Case) -> None:
+def test_padding_on_either_side(case: Case) -> None:
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
         left = logits(case, case.inputs(PROMPTS["ragged"](case)))[:, -1]
         kept = [stage.kept for stage in run.stages]
@@ -325,7 +344,7 @@ def test_padding_on_either_side(case: models.Case) -> None:
             assert torch.equal(columns + shift[b], expected[b])
 
 
-def test_a_text_turn_after_a_video_turn(case: models.Case) -> None:
+def test_a_text_turn_after_a_video_turn(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
         first = generate(case, inputs)
@@ -340,7 +359,7 @@ def test_a_text_turn_after_a_video_turn(case: models.Case) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
-def test_a_cache_can_be_filled_again(case: models.Case) -> None:
+def test_a_cache_can_be_filled_again(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
         cache = DynamicCache()
@@ -357,7 +376,7 @@ def test_a_cache_can_be_filled_again(case: models.Case) -> None:
         assert cache.get_seq_length() == 7
 
 
-def test_text_only(case: models.Case) -> None:
+def test_text_only(case: Case) -> None:
     ids = torch.randint(10, 64, (2, 9))
     with torch.no_grad():
         before = case.model(input_ids=ids).logits
@@ -367,7 +386,7 @@ def test_text_only(case: models.Case) -> None:
     assert run.summary().mean_share == 1.0
 
 
-def test_apply_framefusion(case: models.Case) -> None:
+def test_apply_framefusion(case: Case) -> None:
     run = apply_framefusion(case.model, cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
     try:
         assert run.settings == FrameFusion(cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
@@ -382,14 +401,14 @@ class TestRefusals:
     """Each names what was wrong and what to do."""
 
     @pytest.fixture
-    def case(self) -> models.Case:
+    def case(self) -> Case:
         return models.build("qwen2_5_vl")
 
     @pytest.fixture
-    def inputs(self, case: models.Case) -> dict[str, Tensor]:
+    def inputs(self, case: Case) -> dict[str, Tensor]:
         return case.inputs(PROMPTS["single"](case))
 
-    def test_attaching_twice(self, case: models.Case) -> None:
+    def test_attaching_twice(self, case: Case) -> None:
         with framefusion.attach(case.model):
             with pytest.raises(RuntimeError, match="has a reduction attached already; call detach"):
                 framefusion.attach(case.model)
@@ -404,13 +423,13 @@ class TestRefusals:
         with pytest.raises(UnsupportedModelError, match=r"Qwen2ForCausalLM is not supported\. Supported: LLaVA-One"):
             framefusion.attach(Qwen2ForCausalLM(config))
 
-    def test_wrong_kinds(self, case: models.Case) -> None:
+    def test_wrong_kinds(self, case: Case) -> None:
         with pytest.raises(TypeError, match="model must be a loaded Hugging Face model, got str"):
             framefusion.attach("model")  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="settings must be a FrameFusion, got float"):
             framefusion.attach(case.model, 0.2)  # type: ignore[arg-type]
 
-    def test_an_unreachable_cost(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_an_unreachable_cost(self, case: Case, inputs: dict[str, Tensor]) -> None:
         with pytest.raises(ValueError, match=r"cost=0\.2 cannot be reached on 4 decoder layers"):
             framefusion.attach(case.model, FrameFusion(cost=0.2))
         with (
@@ -421,90 +440,84 @@ class TestRefusals:
         with framefusion.attach(case.model, FrameFusion(cost=0.2639)):
             logits(case, inputs)
 
-    def test_sliding_windows(self) -> None:
-        case = models.build("qwen2_vl")
-        case.model.config.text_config.layer_types = ["full_attention", "sliding_attention"] * 2
-        with pytest.raises(UnsupportedModelError, match="load it with use_sliding_window=False"):
-            framefusion.attach(case.model)
-
-    def test_embeddings_without_ids(self, case: models.Case) -> None:
+    def test_embeddings_without_ids(self, case: Case) -> None:
         with framefusion.attach(case.model), pytest.raises(ValueError, match="input_ids is missing"):
             case.model(inputs_embeds=torch.randn(1, 5, 64))
 
-    def test_labels(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_labels(self, case: Case, inputs: dict[str, Tensor]) -> None:
         with framefusion.attach(case.model), pytest.raises(ValueError, match="labels cannot be used while"):
             case.model(**inputs, labels=inputs["input_ids"])
 
-    def test_training_mode(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_training_mode(self, case: Case, inputs: dict[str, Tensor]) -> None:
         case.model.train()
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="the model is in training mode"):
             case.model(**inputs)
 
-    def test_other_caches(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
-        cache = StaticCache(config=case.model.config.text_config, max_cache_len=128)
-        with framefusion.attach(case.model), pytest.raises(ValueError, match="a cache of StaticLayer layers"):
+    def test_caches_of_unknown_layers(self, case: Case, inputs: dict[str, Tensor]) -> None:
+        class Odd(DynamicLayer):
+            pass
+
+        cache = Cache(layer_class_to_replicate=Odd)
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="a cache of Odd layers, which reduction"):
             case.model(**inputs, past_key_values=cache)
 
-    def test_prepared_masks(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
-        length = inputs["input_ids"].shape[1]
-        inputs["attention_mask"] = torch.ones(1, 1, length, length, dtype=torch.bool)
-        inputs["position_ids"] = torch.arange(length).expand(3, 1, -1)
-        with framefusion.attach(case.model), pytest.raises(ValueError, match="attention_mask must be 2D"):
-            case.model(**inputs)
-
-    def test_a_new_video_in_a_later_turn(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_a_video_in_a_later_turn_of_a_static_cache(self, case: Case, inputs: dict[str, Tensor]) -> None:
+        cache = StaticCache(config=case.model.config.text_config, max_cache_len=256)
         with framefusion.attach(case.model), torch.no_grad():
-            cache = case.model(**inputs).past_key_values
-            with pytest.raises(ValueError, match="a video came with a cache that is already filled"):
+            case.model(**inputs, past_key_values=cache)
+            del inputs["attention_mask"]
+            with pytest.raises(ValueError, match="later turn of a conversation held in a static cache"):
                 case.model(**inputs, past_key_values=cache)
 
-    def test_another_batch_on_the_same_cache(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_masks_of_another_kind(self, case: Case, inputs: dict[str, Tensor]) -> None:
+        inputs["attention_mask"] = inputs["attention_mask"][None]
+        inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1]).expand(3, 1, -1)
+        with framefusion.attach(case.model), pytest.raises(ValueError, match=r"attention_mask has 3 dimensions; .* 2D"):
+            case.model(**inputs)
+
+    def test_another_batch_on_the_same_cache(self, case: Case, inputs: dict[str, Tensor]) -> None:
         with framefusion.attach(case.model), torch.no_grad():
             cache = case.model(**inputs).past_key_values
             cache.batch_repeat_interleave(2)
             with pytest.raises(ValueError, match="filled for a batch of 1, but the call has 2 rows"):
                 case.model(input_ids=torch.tensor([[11], [12]]), past_key_values=cache)
 
-    def test_the_language_model_alone(self, case: models.Case) -> None:
+    def test_the_language_model_alone(self, case: Case) -> None:
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="was called directly"):
             case.model.get_decoder()(inputs_embeds=torch.randn(1, 5, 64))
 
-    def test_records_before_a_prefill(self, case: models.Case) -> None:
+    def test_records_before_a_prefill(self, case: Case) -> None:
         with framefusion.attach(case.model) as run, pytest.raises(RuntimeError, match="no prefill has run yet"):
             run.summary()
 
-    def test_broken_placeholders(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_broken_placeholders(self, case: Case, inputs: dict[str, Tensor]) -> None:
         inputs["video_grid_thw"] = torch.tensor([[6, 6, 4]])
         del inputs["mm_token_type_ids"]
         encoded = {"video": BaseModelOutputWithPooling(pooler_output=(torch.zeros(54, 64),))}
-        with framefusion.attach(case.model), pytest.raises(ValueError, match="54 video tokens, but the video's grid"):
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="54 of them belong to the next video's 6×3×2"):
             case.model(
                 input_ids=inputs["input_ids"], video_grid_thw=inputs["video_grid_thw"], mm_encoder_outputs=encoded
             )
 
-    def test_hidden_video_tokens(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_hidden_video_tokens(self, case: Case, inputs: dict[str, Tensor]) -> None:
         inputs["attention_mask"][0, 10:13] = 0
         inputs["mm_token_type_ids"] = torch.zeros_like(inputs["input_ids"])
         with (
             framefusion.attach(case.model),
-            pytest.raises(ValueError, match="hides 3 of the 54 video tokens of sample 0"),
+            pytest.raises(ValueError, match="hides 3 of the 54 visual tokens of sample 0"),
         ):
             case.model(**inputs, position_ids=torch.arange(inputs["input_ids"].shape[1]).expand(3, 1, -1))
 
-    def test_chunked_prefill(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_chunked_prefill(self, case: Case, inputs: dict[str, Tensor]) -> None:
         with framefusion.attach(case.model), pytest.raises(ValueError, match="prefill_chunk_size"):
             generate(case, inputs, prefill_chunk_size=20)
 
-    def test_a_static_cache_in_generate(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
-        with framefusion.attach(case.model), pytest.raises(ValueError, match="a cache of StaticLayer layers"):
-            generate(case, inputs, cache_implementation="static")
-
-    def test_copies_of_an_attached_model(self, case: models.Case) -> None:
+    def test_copies_of_an_attached_model(self, case: Case) -> None:
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="cannot be copied or pickled"):
             copy.deepcopy(case.model)
         copy.deepcopy(case.model)
 
-    def test_attention_that_cannot_be_recorded(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_attention_that_cannot_be_recorded(self, case: Case, inputs: dict[str, Tensor]) -> None:
         attention = case.model.get_decoder().layers[1].self_attn
         attention.forward = lambda hidden_states, **_: (hidden_states, None)
         with (
@@ -513,7 +526,7 @@ class TestRefusals:
         ):
             case.model(**inputs, use_cache=False)
 
-    def test_records_of_a_failed_prefill(self, case: models.Case, inputs: dict[str, Tensor]) -> None:
+    def test_records_of_a_failed_prefill(self, case: Case, inputs: dict[str, Tensor]) -> None:
         def fail(*_: Any) -> None:
             raise KeyError("from the model")
 

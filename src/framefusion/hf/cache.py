@@ -31,6 +31,16 @@ class Slots:
     columns: Tensor
     length: int
     padded: bool
+    _ends: dict[int, Slots] = field(default_factory=dict, repr=False, compare=False)
+
+    def last(self, count: int) -> Slots:
+        """The last ``count`` of them; the same object each time, so that layers of one kind share it."""
+        if count >= self.columns.shape[1]:
+            return self
+        if count not in self._ends:
+            columns = self.columns[:, -count:]
+            self._ends[count] = Slots(columns, self.length, bool((columns < 0).any()))
+        return self._ends[count]
 
 
 @dataclass
@@ -51,7 +61,8 @@ class ShortenedLayer(DynamicLayer):
 
     ``Cache.get_seq_length()`` asks layer 0, and positions of manual decoding and of continued conversations
     follow from it; lengths to crop to come from it too. It also stands in for sliding-window layers: a window over
-    what was kept is not the window over the conversation, so all of it is held and the mask cuts the window.
+    what was kept is not the window over the conversation, so the mask cuts it. Of a prefill it then holds no more
+    than the layer it replaces would, which is enough for every later window.
 
     Args:
         dropped: columns that the conversation had more than this layer.
@@ -61,19 +72,39 @@ class ShortenedLayer(DynamicLayer):
     def __init__(self, dropped: int, original: DynamicLayer) -> None:
         super().__init__()
         self.dropped, self.original = dropped, original
+        self.limit: int | None = None
+        """Slots that are left of the prefill about to run; None for all."""
+        self._floor = 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        keys, values = super().update(key_states, value_states, *args, **kwargs)
+        if self.limit is not None:
+            self.keys, self.values = keys[..., -self.limit :, :], values[..., -self.limit :, :]
+            self._floor, self.limit = self.limit, None
+        return keys, values
 
     def get_seq_length(self) -> int:
         held = super().get_seq_length()
         return held + self.dropped if held else 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return super().get_seq_length() + query_length, self.dropped
+        held = super().get_seq_length()
+        return held + query_length, self.dropped if held else 0
 
     def crop(self, tokens: int) -> None:
-        """Remove the last ``-tokens`` tokens, or cut to ``tokens`` counted with the dropped ones."""
+        """Remove the last ``-tokens`` tokens, or cut to ``tokens`` counted with the dropped ones.
+
+        Raises:
+            RuntimeError: the prompt of a sliding-window layer would be cropped in part, which needs what it let go.
+        """
         if tokens == 0 or self.keys is None or self.values is None:
             return
         end = self.keys.shape[-2] + tokens if tokens < 0 else tokens - self.dropped
+        if end < self._floor and tokens > -self.get_seq_length():
+            raise RuntimeError(
+                "crop reaches into a prompt that was longer than the window of a sliding-window layer, which holds no "
+                "more than its window; fill a new cache instead."
+            )
         self.keys, self.values = self.keys[..., : max(end, 0), :], self.values[..., : max(end, 0), :]
 
 
@@ -87,6 +118,7 @@ class ShortenedStaticLayer(StaticLayer):
         return torch.where(held > 0, held + self.dropped, 0) if isinstance(held, Tensor) else held
 
 
+_USE = "Leave past_key_values and cache_implementation out, or pass DynamicCache()."
 _OWN_LENGTHS = (DynamicLayer, DynamicSlidingWindowLayer, ShortenedLayer, StaticLayer, ShortenedStaticLayer)
 
 
@@ -101,15 +133,16 @@ def check(cache: Any, *, filled: bool, before_first: bool) -> None:
     Raises:
         ValueError: with the kind of cache and what to use instead.
     """
+    if getattr(cache, "offloading", False):
+        raise ValueError(f"past_key_values is an offloaded cache, which was never verified with reduction. {_USE}")
     kinds = {type(layer) for layer in cache.layers} or {cache.layer_class_to_replicate}
-    use = "Leave past_key_values and cache_implementation out, or pass DynamicCache()."
     for kind in kinds:
         if kind not in _OWN_LENGTHS and not issubclass(kind, BaseQuantizedLayer):
-            raise ValueError(f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {use}")
+            raise ValueError(f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {_USE}")
         if filled and issubclass(kind, StaticLayer):
             raise ValueError(
                 "a video or image came in a later turn of a conversation held in a static cache; reduction cannot "
-                f"follow that there. {use}"
+                f"follow that there. {_USE}"
             )
         if before_first and issubclass(kind, BaseQuantizedLayer):
             raise ValueError(
@@ -146,11 +179,15 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
     if layout is None:
         layout = CacheLayout()
         setattr(cache, _ATTRIBUTE, layout)
-    dropped = slots.length - slots.columns.shape[1]
     # A cache that makes its layers as they come has none for this layer yet.
     while len(cache.layers) <= layer:
         cache.layers.append(cache.layer_class_to_replicate())
     own = cache.layers[layer]
+    limit = _limit(own)
+    if limit is not None:
+        limit = limit if slots.columns.shape[1] > limit else None
+        slots = slots if limit is None else slots.last(limit)
+    dropped = slots.length - slots.columns.shape[1]
     if isinstance(own, StaticLayer):
         # Its buffers may be known by address to a compiled graph, so the layer itself stays.
         own.__class__ = ShortenedStaticLayer
@@ -159,9 +196,10 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
         tail = torch.arange(slots.length, own.max_cache_len + dropped, device=slots.columns.device)
         slots = Slots(torch.cat([slots.columns, tail.expand(len(slots.columns), -1)], 1), slots.length, slots.padded)
     elif isinstance(own, ShortenedLayer):
-        own.dropped = dropped
+        own.dropped, own.limit = dropped, limit
     elif not isinstance(own, BaseQuantizedLayer):
         shortened = ShortenedLayer(dropped, _empty_like(own))
+        shortened.limit = limit
         if own.is_initialized:
             shortened.lazy_initialization(own.keys, own.values)
             shortened.keys, shortened.values = own.keys, own.values
@@ -190,6 +228,14 @@ def columns_held(cache: Any, layer: int, batch: int, device: torch.device) -> Te
     prefilled = slots.columns[:, :count].to(device)
     tail = torch.arange(slots.length, slots.length + count - prefilled.shape[1], device=device)
     return torch.cat([prefilled, tail.expand(batch, -1)], dim=1)
+
+
+def _limit(layer: Any) -> int | None:
+    """Slots that a sliding-window layer keeps for later: its window without the token that comes next."""
+    kind = layer.original if isinstance(layer, ShortenedLayer) else layer
+    if not isinstance(kind, DynamicSlidingWindowLayer) or getattr(kind, "record_past", False):
+        return None
+    return max(kind.sliding_window - 1, 1)
 
 
 def _empty_like(layer: DynamicLayer) -> DynamicLayer:

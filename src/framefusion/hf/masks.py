@@ -75,10 +75,8 @@ def visible_columns(mask: Any, batch: int, length: int, *, static: bool = False)
         own = mask[:, 0, :, :length] if static else mask[:, 0, :, mask.shape[3] - length :]
         # Every token sees itself, padding sees nothing.
         return _as_bool(own).diagonal(dim1=-2, dim2=-1).expand(batch, -1).cpu()
-    raise ValueError(
-        f"attention_mask is a {type(mask).__name__}; while a reduction is attached it must be 2D (batch, length) or "
-        "None."
-    )
+    what = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
+    raise ValueError(f"attention_mask {what}; while a reduction is attached it must be 2D (batch, length) or None.")
 
 
 def visible_before(mask: Any, batch: int, length: int, filled: int) -> Tensor:
@@ -176,11 +174,13 @@ def decoding(
 
 def tail_of(given: Any, count: int) -> Tensor | None:
     """``(B, count)`` bool: which of the last ``count`` columns are no padding, from a 2D or dense mask; None if it
-    does not say."""
+    does not say. Columns that no query has in its window may count as either."""
     if isinstance(given, Tensor) and given.ndim == 2:
         return given[:, -count:].bool()
     if is_dense(given):
-        return _as_bool(given[:, 0, -1, -count:])
+        # The window of the last query is not that of the first one, and a layer may hold no more than its window.
+        seen = _as_bool(given[:, 0, :, -count:]).any(1)
+        return torch.nn.functional.pad(seen, (count - seen.shape[1], 0), value=True)
     return None
 
 

@@ -82,7 +82,8 @@ class Run:
                 f"this {type(model).__name__} has a reduction attached already; call detach() on its handle first."
             )
         settings.check(len(self._layers))
-        self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
+        windows = [_window(layer) for layer in self._layers]
+        self._size = DecoderSize.of(self._layers, windows, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
         self._undo: list[Callable[[], None]] = []
         self._hook(model)
@@ -248,7 +249,9 @@ class Run:
         _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
         forward.filled = filled
         if filled:
-            forward.valid_before = masks.visible_before(mask, *hidden.shape[:2], filled)
+            # The masks of the decoder may be those of shortened layers.
+            given = forward.arguments.get("attention_mask")
+            forward.valid_before = masks.visible_before(given, *hidden.shape[:2], filled)
         if reducing and kwargs.get("deepstack_visual_embeds") is not None:
             forward.deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
             return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
@@ -400,19 +403,20 @@ class Run:
         layout, queries = caches.layout_of(cache), hidden.shape[1]
         assert layout is not None
         held, window = caches.held(cache, index), _window(self._layers[index])
-        # A cache may have been cropped into its prompt.
+        # A cache may have been cropped into the text at the end of its prompt.
         prefilled = slots.columns[:, :held].to(hidden.device)
+        first = slots.length - (slots.columns.shape[1] - prefilled.shape[1])
         tail = held - prefilled.shape[1] + queries
         key = (id(slots.columns), held, window, hidden.device)
         if layout.step is not None and layout.step[0] == key and layout.step[1] is given:
             return layout.step[2]
-        new = torch.arange(slots.length, slots.length + tail, device=hidden.device).expand(len(prefilled), -1)
+        new = torch.arange(first, first + tail, device=hidden.device).expand(len(prefilled), -1)
         columns, valid = torch.cat([prefilled, new], dim=1), None
         seen = masks.tail_of(given, tail)
         if slots.padded or seen is not None:
             seen = torch.ones_like(new, dtype=torch.bool) if seen is None else seen.to(hidden.device)
             valid = torch.cat([prefilled >= 0, seen.expand(len(prefilled), -1)], dim=1)
-        mask = masks.decoding(self._decoder.config, hidden, columns, valid, window, slots.length + tail)
+        mask = masks.decoding(self._decoder.config, hidden, columns, valid, window, first + tail)
         layout.step = (key, given, mask)
         return mask
 

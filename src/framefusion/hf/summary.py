@@ -12,43 +12,63 @@ from torch import nn
 
 @dataclass(frozen=True)
 class DecoderSize:
-    """The numbers of a decoder that the estimates need; all layers are alike.
+    """The numbers of a decoder that the estimates need.
 
     Attributes:
-        layers: decoder layers.
-        weights: entries of one layer's weight matrices.
+        windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window.
+        weights: per decoder layer, entries of the weight matrices that one token meets: of experts, those chosen.
         width: entries of one token's queries over all heads.
         kv_width: entries of one token's keys and values over all heads.
         kv_bytes: bytes of one entry.
     """
 
-    layers: int
-    weights: int
+    windows: tuple[int | None, ...]
+    weights: tuple[int, ...]
     width: int
     kv_width: int
     kv_bytes: int
 
     @classmethod
-    def of(cls, layers: Sequence[nn.Module], config: Any, dtype: torch.dtype) -> DecoderSize:
+    def of(
+        cls, layers: Sequence[nn.Module], windows: Sequence[int | None], config: Any, dtype: torch.dtype
+    ) -> DecoderSize:
         """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        linear: Any = [module for module in layers[0].modules() if hasattr(module, "in_features")]
         return cls(
-            layers=len(layers),
-            weights=sum(module.in_features * module.out_features for module in linear),
+            windows=tuple(windows),
+            weights=tuple(_weights(layer, getattr(config, "num_experts_per_tok", None) or 1) for layer in layers),
             width=config.num_attention_heads * head_dim,
             kv_width=2 * config.num_key_value_heads * head_dim,
             kv_bytes=dtype.itemsize,
         )
 
-    def flops(self, tokens: int) -> float:
+    def flops(self, layer: int, tokens: int) -> float:
         """Operations of one layer's prefill over one sample of ``tokens`` tokens:
-        ``2 * weights * n + 2 * width * n * (n + 1)`` (matrix products; causal attention, scores and values)."""
-        return 2.0 * self.weights * tokens + 2.0 * self.width * tokens * (tokens + 1)
+        ``2 * weights * n + 2 * width * n * (n + 1)`` (matrix products; causal attention, scores and values).
+        With a window ``w < n`` the last factors are ``w * (2 * n - w + 1)``."""
+        seen = min(tokens, self.windows[layer] or tokens)
+        return 2.0 * self.weights[layer] * tokens + 2.0 * self.width * seen * (2 * tokens - seen + 1)
 
-    def cache_bytes(self, tokens: int) -> int:
-        """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``."""
-        return self.kv_width * self.kv_bytes * tokens
+    def cache_bytes(self, layer: int, tokens: int) -> int:
+        """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``, with a window ``w`` of at most ``w - 1``
+        tokens, as the cache that ``generate()`` makes holds them."""
+        window = self.windows[layer]
+        return self.kv_width * self.kv_bytes * (tokens if window is None else min(tokens, window - 1))
+
+
+def _weights(layer: nn.Module, experts: int) -> int:
+    """Entries of a layer's weight matrices that one token meets, of which ``experts`` experts are chosen."""
+    total = 0
+    for module in layer.modules():
+        linear: Any = module
+        if hasattr(module, "in_features"):
+            total += linear.in_features * linear.out_features
+            continue
+        for weight in module.parameters(recurse=False):
+            # A router's matrix, or one matrix per expert.
+            total += weight.numel() if weight.ndim == 2 else 0
+            total += weight[0].numel() * experts if weight.ndim == 3 else 0
+    return total
 
 
 @dataclass(frozen=True)
@@ -105,8 +125,9 @@ def summarize(
         lengths_per_layer: tokens of each sample in each layer.
         milliseconds: time of the stages together.
     """
-    before = size.layers * sum(size.flops(n) for n in lengths)
-    after = sum(size.flops(n) for layer in lengths_per_layer for n in layer)
+    layers = range(len(size.windows))
+    before = sum(size.flops(layer, n) for layer in layers for n in lengths)
+    after = sum(size.flops(layer, n) for layer in layers for n in lengths_per_layer[layer])
     return Summary(
         visual_tokens_before=visual,
         visual_tokens_after=visual_per_layer[-1],
@@ -115,7 +136,7 @@ def summarize(
         flops_before=before,
         flops_after=after,
         flops_saved_share=1 - after / before,
-        kv_bytes_before=size.layers * sum(size.cache_bytes(n) for n in lengths),
-        kv_bytes_after=sum(size.cache_bytes(n) for layer in lengths_per_layer for n in layer),
+        kv_bytes_before=sum(size.cache_bytes(layer, n) for layer in layers for n in lengths),
+        kv_bytes_after=sum(size.cache_bytes(layer, n) for layer in layers for n in lengths_per_layer[layer]),
         reduction_milliseconds=milliseconds,
     )

@@ -5,14 +5,40 @@ from __future__ import annotations
 from torch import nn
 
 from framefusion.hf.families.base import Call, Family, UnsupportedModelError
+from framefusion.hf.families.gemma3 import Gemma3
+from framefusion.hf.families.glm4v import Glm4v
+from framefusion.hf.families.glm4v_moe import Glm4vMoe
+from framefusion.hf.families.glm46v import Glm46V
+from framefusion.hf.families.idefics3 import Idefics3
+from framefusion.hf.families.internvl import InternVL
+from framefusion.hf.families.llava_next_video import LlavaNextVideo
 from framefusion.hf.families.llava_onevision import LlavaOnevision
+from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
 from framefusion.hf.families.qwen2_5_vl import Qwen25VL
 from framefusion.hf.families.qwen2_vl import Qwen2VL
+from framefusion.hf.families.qwen3_omni import Qwen3Omni
+from framefusion.hf.families.qwen3_vl import Qwen3VL
+from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
+from framefusion.hf.families.smolvlm import SmolVLM
+from framefusion.hf.families.video_llama3 import VideoLlama3
 
 FAMILIES: tuple[Family, ...] = (
     LlavaOnevision(),
+    LlavaNextVideo(),
     Qwen2VL(),
     Qwen25VL(),
+    Qwen3VL(),
+    Qwen3VLMoe(),
+    Qwen25Omni(),
+    Qwen3Omni(),
+    Glm4v(),
+    Glm46V(),
+    Glm4vMoe(),
+    Gemma3(),
+    InternVL(),
+    VideoLlama3(),
+    SmolVLM(),
+    Idefics3(),
 )
 
 __all__ = ["FAMILIES", "Call", "Family", "UnsupportedModelError", "find", "table"]

@@ -103,10 +103,10 @@ def take_items(
     while first < len(columns):
         t, h, w = next(source, (0, 0, 0))
         if not t * h * w or first + t * h * w > len(columns):
+            rest = f"the next {kind}'s {t}×{h}×{w}" if t * h * w else f"no {kind} whose size is known"
             raise ValueError(
-                f"{where} has {len(columns)} {kind} tokens, of which {first} belong to whole {kind}s and the rest do "
-                f"not match the next one's {t}×{h}×{w}; pass the inputs as the processor makes them, the whole prompt "
-                "at once."
+                f"{where} has {len(columns)} {kind} tokens; {len(columns) - first} of them belong to {rest}. Pass the "
+                "inputs as the processor makes them, the whole prompt at once."
             )
         items.append(VisualItem(kind, (t, h, w), columns[first : first + t * h * w]))
         first += t * h * w

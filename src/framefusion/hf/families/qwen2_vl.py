@@ -31,7 +31,8 @@ class Qwen2VL(Family):
                 if not call.has(kind):
                     continue
                 columns = call.placeholders(b, token)
-                source = grids[kind] if call.encoded(kind) is None else _from_positions(call, b, columns, sizes[kind])
+                known = call.arguments.get(f"{kind}_grid_thw") is not None
+                source = grids[kind] if known else _from_positions(call, b, columns, sizes[kind])
                 items += take_items(kind, columns, source, f"input_ids[{b}]")
             layouts.append(layout_of(items))
         return layouts

@@ -1,0 +1,86 @@
+"""Which image runs of a sample are the frames of one video, for processors that write frames as labelled images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from framefusion.layout import VisualItem
+
+Run = tuple[int, int]
+"""The first column of a run of placeholders and the one past its last."""
+
+_BETWEEN = 2
+"""Tokens between a frame and the next one's label: what closes the frame, and a newline."""
+_TAIL = 3
+"""Tokens at least that all labels of a video end in, behind the number: punctuation and what opens an image."""
+
+
+@dataclass(frozen=True)
+class FrameLabels:
+    """How a processor introduces each frame of a video: by the same words, but for a number or time.
+
+    The call says nothing else about which images are frames. So two or more runs of one length are one video when
+    nothing but such labels stands between them; images that a prompt numbers itself in the same way count as one,
+    too, and a video of a single frame counts as an image.
+
+    Attributes:
+        shortest: tokens of the shortest label, from its first word to what opens the image.
+        number: tokens that may differ between the labels of two frames, one after the other.
+        repeats: whether frames may share a label, as times in whole seconds; else the label of a video's first frame
+            starts the next video.
+    """
+
+    shortest: int
+    number: int
+    repeats: bool
+
+    def group(self, row: list[int], found: list[Run]) -> list[list[Run]]:
+        """The runs of a sample, in order: those of one video together, every other one alone.
+
+        Args:
+            row: the ids of the sample.
+            found: its runs of placeholders.
+        """
+        groups: list[list[Run]] = []
+        before: list[int] = []
+        opening: list[int] = []
+        for index, (first, end) in enumerate(found):
+            lead = row[found[index - 1][1] if index else 0 : first]
+            label = lead[_BETWEEN:]
+            goes_on = False
+            if groups and label and end - first == groups[-1][-1][1] - groups[-1][-1][0]:
+                # Before the first frame stands text, too, of which the label is the end.
+                if len(groups[-1]) == 1:
+                    before = opening = before[-len(label) :]
+                goes_on = self._alike(before, label) and (self.repeats or label != opening)
+            if goes_on:
+                groups[-1].append((first, end))
+            else:
+                groups.append([(first, end)])
+            before = label if goes_on else lead
+        return groups
+
+    def _alike(self, one: list[int], other: list[int]) -> bool:
+        if min(len(one), len(other)) < self.shortest:
+            return False
+        if one == other:
+            return self.repeats
+        head = _common(one, other)
+        tail = _common(one[head:][::-1], other[head:][::-1])
+        return head > 0 and tail >= _TAIL and max(len(one), len(other)) - head - tail <= self.number
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def item_of(group: list[Run], side: int) -> VisualItem:
+    """The frames of a video, each ``side × side`` tokens, or an image; an image of several tiles has no plain grid."""
+    (first, end), *more = group
+    if not more:
+        return VisualItem.run("image", (1, side, side) if end - first == side**2 else (1, 1, end - first), first)
+    columns = torch.cat([torch.arange(first, end) for first, end in group])
+    return VisualItem("video", (len(group), side, side), columns)

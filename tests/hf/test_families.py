@@ -1,0 +1,461 @@
+"""Where each family says its visual tokens are, for prompts made by hand: the oracle cannot tell frames apart."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+import framefusion
+from framefusion.hf.families import Call, Family
+from framefusion.hf.families.gemma3 import Gemma3
+from framefusion.hf.families.glm4v import Glm4v
+from framefusion.hf.families.idefics3 import Idefics3
+from framefusion.hf.families.internvl import InternVL
+from framefusion.hf.families.llava_next_video import LlavaNextVideo
+from framefusion.hf.families.qwen3_vl import Qwen3VL
+from framefusion.hf.families.smolvlm import SmolVLM
+from framefusion.hf.families.video_llama3 import VideoLlama3
+from framefusion.layout import VisualLayout
+from tests.hf import models, oracle
+from tests.hf.case import END, IMAGE, PAD, START, VIDEO, Case, Video, mrope_types
+from tests.hf.families import internvl as internvl_case
+from tests.hf.families import smolvlm as smolvlm_case
+from tests.hf.families import video_llama3 as video_llama3_case
+from tests.hf.families.qwen2_5_omni import AUDIO, AUDIO_END, AUDIO_START
+from tests.hf.prompts import PROMPTS
+from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
+
+Item = tuple[str, tuple[int, int, int], list[int]]
+"""Kind, grid and columns."""
+
+
+def layouts_of(family: Family, config: Any, rows: list[list[int]], **arguments: Any) -> list[VisualLayout]:
+    """What a family says about a left-padded batch."""
+    length = max(map(len, rows))
+    ids = torch.tensor([[PAD] * (length - len(row)) + row for row in rows])
+    return family.layouts(SimpleNamespace(config=SimpleNamespace(**config)), Call(ids, None, arguments))
+
+
+def encoded(**features: Any) -> dict[str, Any]:
+    """What ``generate()`` passes on."""
+    return {"mm_encoder_outputs": {kind: SimpleNamespace(pooler_output=part) for kind, part in features.items()}}
+
+
+def check(layout: VisualLayout, items: list[Item], cells: list[list[int]] | None = None) -> None:
+    """A layout is exactly these items, with all cells of their grids unless given."""
+    columns, of_item, frames, patches = [], [], [], []
+    for index, (_, (t, h, w), mine) in enumerate(items):
+        shown = list(range(t * h * w)) if cells is None else cells[index]
+        assert len(shown) == len(mine)
+        columns += mine
+        of_item += [index] * len(mine)
+        frames += [cell // (h * w) for cell in shown]
+        patches += [cell % (h * w) for cell in shown]
+    assert layout.columns.tolist() == columns
+    assert layout.item.tolist() == of_item
+    assert layout.frame.tolist() == frames
+    assert layout.patch.tolist() == patches
+    assert layout.kinds == tuple(kind for kind, _, _ in items)
+    assert layout.grids == tuple(grid for _, grid, _ in items)
+
+
+def kinds_and_frames(layout: VisualLayout) -> list[tuple[str, int]]:
+    return [(kind, grid[0]) for kind, grid in zip(layout.kinds, layout.grids, strict=True)]
+
+
+class TestInternVL:
+    """Videos and images share a placeholder; the labels tell them apart."""
+
+    config: ClassVar = {
+        "image_token_id": IMAGE,
+        "downsample_ratio": 0.5,
+        "vision_config": SimpleNamespace(patch_size=[4, 4]),
+    }
+    view: ClassVar = [START, *[IMAGE] * 4, END]
+
+    def layouts(self, *rows: list[int]) -> list[VisualLayout]:
+        return layouts_of(InternVL(), self.config, list(rows), **encoded(image=torch.zeros(9, 4, 8)))
+
+    def video(self, frames: int, first: int = 1) -> list[int]:
+        newline = internvl_case.NEWLINE
+        parts = [[newline, *internvl_case.label(k), *self.view[1:]] for k in range(first, first + frames)]
+        return [token for part in parts for token in part][1:]
+
+    @pytest.mark.parametrize("raw", [True, False])
+    def test_a_video_beside_images(self, raw: bool) -> None:
+        row = [50, 51, *self.video(2), 52, *self.view, 53, START, *[IMAGE] * 12, END]
+        other = [60, 61, *self.view, 62]
+        inputs = {"pixel_values": torch.zeros(7, 3, 16, 16)} if raw else encoded(image=torch.zeros(7, 4, 8))
+        first, second, third = layouts_of(InternVL(), self.config, [row, other, [63]], **inputs)
+        video = ("video", (2, 2, 2), [7, 8, 9, 10, 18, 19, 20, 21])
+        image, tiles = ("image", (1, 2, 2), [25, 26, 27, 28]), ("image", (1, 1, 12), list(range(32, 44)))
+        check(first, [video, image, tiles])
+        pad = len(row) - len(other)
+        check(second, [("image", (1, 2, 2), [pad + 3, pad + 4, pad + 5, pad + 6])])
+        check(third, [])
+
+    def test_numbers_grow_longer(self) -> None:
+        [layout] = self.layouts([50, *self.video(101)])
+        assert kinds_and_frames(layout) == [("video", 101)]
+
+    def test_videos_one_after_the_other(self) -> None:
+        newline = internvl_case.NEWLINE
+        row = [newline, *self.video(3), newline, *self.video(12), 40, 41, newline, *self.video(2)]
+        assert kinds_and_frames(self.layouts(row)[0]) == [("video", 3), ("video", 12), ("video", 2)]
+
+    def test_videos_of_one_frame_are_images(self) -> None:
+        newline = internvl_case.NEWLINE
+        row = [newline, *self.video(1), newline, *self.video(1), 40]
+        assert kinds_and_frames(self.layouts(row)[0]) == [("image", 1), ("image", 1)]
+
+    def test_images_one_after_the_other(self) -> None:
+        newline = internvl_case.NEWLINE
+        row = [newline, *self.view, newline, *self.view, newline, *self.view, 40, 41, *self.view, *self.view]
+        assert kinds_and_frames(self.layouts(row)[0]) == [("image", 1)] * 5
+
+    def test_images_between_texts(self) -> None:
+        row = [newline := internvl_case.NEWLINE, 40, 41, 42, 43, *self.view, newline, 44, 41, 42, 43, *self.view]
+        assert kinds_and_frames(self.layouts(row)[0]) == [("image", 1)] * 2
+
+    def test_placeholders_are_text_without_pixels(self) -> None:
+        [layout] = layouts_of(InternVL(), self.config, [[50, *self.video(2)]])
+        check(layout, [])
+
+    def test_a_broken_run(self) -> None:
+        with pytest.raises(
+            ValueError, match=r"input_ids\[1\] has a run of 5 image tokens, which is no multiple of the 4"
+        ):
+            self.layouts([50, *self.view], [50, START, *[IMAGE] * 5, END])
+
+
+@pytest.mark.parametrize("family", [SmolVLM(), Idefics3()], ids=["smolvlm", "idefics3"])
+class TestSmolVLM:
+    """Videos and images share a placeholder; markers tell tiles, and labels frames."""
+
+    view: ClassVar = [smolvlm_case.FAKE, smolvlm_case.WHOLE, *[IMAGE] * 4, smolvlm_case.FAKE]
+    tiles: ClassVar = [
+        *[smolvlm_case.FAKE, smolvlm_case.LEFT, *[IMAGE] * 4],
+        *[smolvlm_case.FAKE, smolvlm_case.RIGHT, *[IMAGE] * 4, smolvlm_case.NEWLINE],
+        *[smolvlm_case.NEWLINE, *view],
+    ]
+
+    def layouts(self, family: Family, *rows: list[int]) -> list[VisualLayout]:
+        features = encoded(image=[torch.zeros(4, 8)])
+        return layouts_of(family, {"image_token_id": IMAGE}, list(rows), **features)
+
+    def video(self, seconds: list[int]) -> list[int]:
+        newline = smolvlm_case.NEWLINE
+        parts = [[newline, *smolvlm_case.label(second), *self.view[2:]] for second in seconds]
+        return [*smolvlm_case.INTRO, *(token for part in parts for token in part), newline, newline]
+
+    @pytest.mark.parametrize("raw", [True, False])
+    def test_a_video_beside_images(self, family: Family, raw: bool) -> None:
+        row = [50, *self.tiles, 51, *self.video([0, 1]), *self.view]
+        inputs = {"pixel_values": torch.ones(1, 6, 3, 16, 16)} if raw else encoded(image=[torch.zeros(24, 8)])
+        first, second = layouts_of(family, {"image_token_id": IMAGE}, [row, [60, 61]], **inputs)
+        tiles = ("image", (1, 1, 12), [3, 4, 5, 6, 9, 10, 11, 12, 17, 18, 19, 20])
+        video = ("video", (2, 2, 2), [40, 41, 42, 43, 57, 58, 59, 60])
+        check(first, [tiles, video, ("image", (1, 2, 2), [66, 67, 68, 69])])
+        check(second, [])
+
+    @pytest.mark.parametrize("seconds", [[0, 1], list(range(55, 65)), [0, 90, 3600, 6000], [0] * 5, [7, 7, 8, 8]])
+    def test_times(self, family: Family, seconds: list[int]) -> None:
+        [layout] = self.layouts(family, [50, *self.video(seconds), 51])
+        assert kinds_and_frames(layout) == [("video", len(seconds))]
+
+    def test_videos_one_after_the_other(self, family: Family) -> None:
+        row = [50, *self.video([0, 1, 2]), *self.video([0, 1]), *self.video([0]), 51]
+        [layout] = self.layouts(family, row)
+        assert kinds_and_frames(layout) == [("video", 3), ("video", 2), ("image", 1)]
+
+    def test_images_one_after_the_other(self, family: Family) -> None:
+        named = [smolvlm_case.NEWLINE, 40, smolvlm_case.COLON, *self.view]
+        row = [50, *self.view, *self.view, *named, *named, *named, *self.tiles, *self.tiles, 51, *self.view]
+        [layout] = self.layouts(family, row)
+        assert layout.grids == ((1, 2, 2),) * 5 + ((1, 1, 12),) * 2 + ((1, 2, 2),)
+        assert set(layout.kinds) == {"image"}
+
+    def test_a_broken_run(self, family: Family) -> None:
+        with pytest.raises(ValueError, match=r"input_ids has runs of \[3, 4\] image tokens, but every frame or tile"):
+            self.layouts(family, [50, *self.view], [50, *self.view[:2], *[IMAGE] * 3])
+
+
+class TestLlavaNextVideo:
+    """One run a video, of frames of one size."""
+
+    config: ClassVar = {
+        "video_token_id": VIDEO,
+        "image_token_id": IMAGE,
+        "spatial_pool_stride": 2,
+        "vision_config": SimpleNamespace(image_size=20, patch_size=4),
+    }
+
+    @pytest.mark.parametrize("raw", [True, False])
+    def test_videos_and_images(self, raw: bool) -> None:
+        # Five patches a side leave two after pooling.
+        rows = [[50, *[VIDEO] * 24, 51, *[IMAGE] * 7, 52, *[IMAGE] * 5], [60], [61, *[VIDEO] * 12, 62]]
+        pixels = {"pixel_values_videos": torch.zeros(3, 3, 3, 20, 20), "pixel_values": torch.zeros(2, 2, 3, 20, 20)}
+        images = [torch.zeros(7, 8), torch.zeros(5, 8)]
+        inputs = pixels if raw else encoded(video=torch.zeros(3, 12, 8), image=images)
+        first, second, third = layouts_of(LlavaNextVideo(), self.config, rows, **inputs)
+        videos = [("video", (3, 2, 2), list(range(c, c + 12))) for c in (1, 13)]
+        check(first, [*videos, ("image", (1, 1, 7), list(range(26, 33))), ("image", (1, 1, 5), list(range(34, 39)))])
+        check(second, [])
+        pad = len(rows[0]) - len(rows[2])
+        check(third, [("video", (3, 2, 2), list(range(pad + 1, pad + 13)))])
+
+    def test_a_broken_run(self) -> None:
+        with pytest.raises(ValueError, match=r"input_ids\[0\] has 13 video tokens"):
+            layouts_of(LlavaNextVideo(), self.config, [[VIDEO] * 13], **encoded(video=torch.zeros(1, 12, 8)))
+
+
+class TestVideoLlama3:
+    """One run a frame, of the cells that the processor kept."""
+
+    config: ClassVar = {"video_token_id": VIDEO, "image_token_id": IMAGE}
+    grids: ClassVar = {
+        "video_grid_thw": torch.tensor([[3, 4, 4], [2, 2, 4]]),
+        "video_merge_sizes": torch.tensor([2, 2]),
+    }
+    # Three frames of 2 × 2 and two of 1 × 2.
+    kept: ClassVar = torch.tensor([1, 1, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1]).bool()
+    row: ClassVar = [50, *[VIDEO] * 4, 51, *[VIDEO] * 2, 52, VIDEO, 53, VIDEO, VIDEO, 54, VIDEO, 55]
+    columns: ClassVar = [[1, 2, 3, 4, 6, 7, 9], [11, 12, 14]]
+    cells: ClassVar = [[0, 1, 2, 3, 5, 7, 8], [0, 1, 3]]
+
+    def features(self) -> dict[str, Any]:
+        return encoded(video=(torch.zeros(12, 8), torch.zeros(4, 8)))
+
+    def layouts(self, row: list[int], kept: Tensor | None, **inputs: Any) -> VisualLayout:
+        mask = {"video_compression_mask": kept}
+        return layouts_of(VideoLlama3(), self.config, [[60, 61], row], **mask, **inputs)[1]
+
+    def test_with_pixels(self) -> None:
+        layout = self.layouts(self.row, self.kept, pixel_values_videos=torch.zeros(64, 12), **self.grids)
+        check(layout, list(zip(("video",) * 2, ((3, 2, 2), (2, 1, 2)), self.columns, strict=True)), self.cells)
+
+    def test_in_generate(self) -> None:
+        layout = self.layouts(self.row, self.kept, **self.features())
+        check(layout, list(zip(("video",) * 2, ((3, 1, 4), (2, 1, 2)), self.columns, strict=True)), self.cells)
+
+    @pytest.mark.parametrize("raw", [True, False])
+    def test_uncompressed_and_images(self, raw: bool) -> None:
+        frame = [50, *[VIDEO] * 4]
+        row = [*frame * 3, 51, VIDEO, VIDEO, 52, VIDEO, VIDEO, *[IMAGE] * 6]
+        pixels = {"pixel_values_videos": torch.zeros(64, 12), "pixel_values": torch.zeros(24, 12), **self.grids}
+        pixels |= {"image_grid_thw": torch.tensor([[1, 4, 6]]), "image_merge_sizes": torch.tensor([2])}
+        features = encoded(video=(torch.zeros(12, 8), torch.zeros(4, 8)), image=(torch.zeros(6, 8),))
+        layout = self.layouts(row, None, **(pixels if raw else features))
+        first, second = [*range(1, 5), *range(6, 10), *range(11, 15)], [16, 17, 19, 20]
+        grids = ((3, 2, 2), (2, 1, 2), (1, 2, 3)) if raw else ((3, 1, 4), (2, 1, 2), (1, 1, 6))
+        columns = (first, second, list(range(21, 27)))
+        check(layout, list(zip(("video", "video", "image"), grids, columns, strict=True)))
+
+    def test_broken_inputs(self) -> None:
+        with pytest.raises(ValueError, match="video_compression_mask has 15 entries, but the videos have 16 tokens"):
+            self.layouts(self.row, self.kept[:-1], **self.features())
+        with pytest.raises(ValueError, match=r"input_ids\[1\] has 9 video tokens, of which 7 belong to whole videos"):
+            self.layouts(self.row[:-2], self.kept, **self.features())
+        moved = [50, *[VIDEO] * 3, 51, *[VIDEO] * 3, *self.row[8:]]
+        with pytest.raises(ValueError, match=r"a video in 3 runs of \[3, 3, 1\] tokens, which are not what its"):
+            self.layouts(moved, self.kept, **self.features())
+
+    @pytest.mark.parametrize("rows", list(PROMPTS))
+    @pytest.mark.parametrize("settings", list(SETTINGS))
+    def test_compressed_videos_equal_the_masked_oracle(self, settings: str, rows: str) -> None:
+        torch.manual_seed(1)
+        case = video_llama3_case.build(compressed=True)
+        case.model.eval()
+        inputs = case.inputs(PROMPTS[rows](case))
+        visual = int(((inputs["input_ids"] == VIDEO) | (inputs["input_ids"] == IMAGE)).sum())
+        with framefusion.attach(case.model, SETTINGS[settings]) as run:
+            out = generate(case, inputs)
+        assert run.tokens_per_layer[-1] < run.summary().visual_tokens_before == visual
+        expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
+        torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+class TestGemma3:
+    config: ClassVar[dict[str, Any]] = {"image_token_id": IMAGE, "mm_tokens_per_image": 9}
+    newlines = 9
+
+    def image(self, *label: int) -> list[int]:
+        return [*label, self.newlines, START, *[IMAGE] * 9, END, self.newlines]
+
+    def test_frames_stand_behind_labels(self) -> None:
+        frames = [token for number in (10, 11, 12) for token in self.image(30, number, 31)]
+        rows = [[20, 21, *frames, 22, *self.image(), 23, 24, *frames], [25, 26, *self.image()], [27]]
+        length = len(self.image(30, 10, 31))
+        first, image, second = 2 + 5, 2 + 3 * length + 3, 2 + 3 * length + 1 + 13 + 2 + 5
+        pad = len(rows[0]) - len(rows[1])
+        for given in (encoded(image=torch.zeros(8, 9, 4)), {"pixel_values": torch.zeros(8, 3, 24, 24)}):
+            mixed, alone, none = layouts_of(Gemma3(), self.config, rows, **given)
+            video = [first + length * frame + cell for frame in range(3) for cell in range(9)]
+            other = [second + length * frame + cell for frame in range(3) for cell in range(9)]
+            own = list(range(image, image + 9))
+            check(mixed, [("video", (3, 3, 3), video), ("image", (1, 3, 3), own), ("video", (3, 3, 3), other)])
+            check(alone, [("image", (1, 3, 3), list(range(pad + 4, pad + 13)))])
+            check(none, [])
+
+    def test_frames_may_follow_each_other_without_labels(self) -> None:
+        rows = [[20, 21, *self.image(), *self.image(), 22, *self.image()]]
+        [layout] = layouts_of(Gemma3(), self.config, rows, **encoded(image=torch.zeros(3, 9, 4)))
+        assert layout.kinds == ("video", "image")
+        assert layout.grids == ((2, 3, 3), (1, 3, 3))
+
+    def test_images_with_other_words_between_are_images(self) -> None:
+        rows = [[20, 21, *self.image(), 22, 23, *self.image(), 24, 25, *self.image()]]
+        [layout] = layouts_of(Gemma3(), self.config, rows, **encoded(image=torch.zeros(3, 9, 4)))
+        assert layout.kinds == ("image",) * 3
+
+    def test_placeholders_without_pixels_are_text(self) -> None:
+        [layout] = layouts_of(Gemma3(), self.config, [self.image()])
+        check(layout, [])
+
+    def test_broken_runs(self) -> None:
+        with pytest.raises(ValueError, match=r"input_ids\[0\] has a run of 8 image tokens, but an image has 9; pass"):
+            layouts_of(Gemma3(), self.config, [[*[IMAGE] * 8]], pixel_values=torch.zeros(1, 3, 24, 24))
+
+
+class TestQwen3VL:
+    """One run a frame, with timestamps between."""
+
+    config: ClassVar = {
+        "video_token_id": VIDEO,
+        "image_token_id": IMAGE,
+        "vision_config": SimpleNamespace(spatial_merge_size=2),
+    }
+    wide: ClassVar = [START, *[VIDEO] * 6, END]
+    narrow: ClassVar = [START, *[VIDEO] * 2, END]
+    rows: ClassVar = [
+        [50, *wide, 51, *wide, 52],
+        [60],
+        [61, START, *[IMAGE] * 4, END, 62, *narrow, 63, *narrow, 64, *narrow],
+    ]
+    grids: ClassVar = {
+        "video_grid_thw": torch.tensor([[2, 4, 6], [3, 2, 4]]),
+        "image_grid_thw": torch.tensor([[1, 4, 4]]),
+    }
+
+    def features(self) -> dict[str, Any]:
+        return encoded(video=(torch.zeros(12, 8), torch.zeros(6, 8)), image=(torch.zeros(4, 8),))
+
+    def check(self, layouts: list[VisualLayout], *sizes: tuple[int, int]) -> None:
+        """The layouts of ``rows``, with the ``(H, W)`` of the two videos and of the image."""
+        first, second, third = layouts
+        check(first, [("video", (2, *sizes[0]), [*range(5, 11), *range(14, 20)])])
+        check(second, [])
+        check(third, [("image", (1, *sizes[2]), [2, 3, 4, 5]), ("video", (3, *sizes[1]), [9, 10, 14, 15, 19, 20])])
+
+    def test_with_pixels(self) -> None:
+        pixels = {"pixel_values_videos": torch.zeros(72, 12), "pixel_values": torch.zeros(16, 12)}
+        self.check(layouts_of(Qwen3VL(), self.config, self.rows, **pixels, **self.grids), (2, 3), (1, 2), (2, 2))
+
+    def test_in_generate(self) -> None:
+        """Grids are gone; positions still tell them."""
+        length = max(map(len, self.rows))
+        batch: dict[str, Any] = {"input_ids": torch.tensor([[PAD] * (length - len(row)) + row for row in self.rows])}
+        mrope_types(batch)
+        model = models.build("qwen3_vl").model.model
+        mask = (batch["input_ids"] != PAD).long()
+        positions, _ = model.get_rope_index(**batch, **self.grids, attention_mask=mask)
+        for given in (positions, torch.cat([positions[:1], positions])):
+            layouts = Qwen3VL().layouts(model, Call(batch["input_ids"], given, self.features()))
+            self.check(layouts, (2, 3), (1, 2), (2, 2))
+
+    def test_without_positions(self) -> None:
+        self.check(layouts_of(Qwen3VL(), self.config, self.rows, **self.features()), (1, 6), (1, 2), (1, 4))
+
+    def test_broken_inputs(self) -> None:
+        row = [50, *[VIDEO] * 5, 51, *[VIDEO] * 5, 52, *[VIDEO] * 2]
+        for size, message in (
+            (12, "has 12 tokens of one item in 3 runs of different lengths"),
+            (13, "has 12 video tokens; 12 of them belong to the next video's 1×1×13"),
+            (10, "has 12 video tokens; 2 of them belong to no video whose size is known"),
+        ):
+            with pytest.raises(ValueError, match=rf"input_ids\[0\] {message}"):
+                layouts_of(Qwen3VL(), self.config, [row], **encoded(video=(torch.zeros(size, 8),)))
+
+
+class TestGlm4v:
+    """Laid out as Qwen3-VL, but videos use the image token; the model takes one kind in a call."""
+
+    config: ClassVar = {**TestQwen3VL.config, "video_token_id": VIDEO}
+    frame: ClassVar = [START, *[IMAGE] * 6, END, 50]
+
+    @pytest.mark.parametrize("raw", [True, False])
+    @pytest.mark.parametrize("kind", ["video", "image"])
+    def test_the_call_tells_the_kind(self, kind: str, raw: bool) -> None:
+        rows = [[51, *self.frame * 3, 52], [53, *self.frame]]
+        counts = (2, 1, 1) if kind == "video" else (1, 1, 1, 1)
+        pixels = {"pixel_values_videos" if kind == "video" else "pixel_values": torch.zeros(96, 12)}
+        grids = {f"{kind}_grid_thw": torch.tensor([[t, 4, 6] for t in counts])}
+        features = encoded(**{kind: tuple(torch.zeros(6 * t, 8) for t in counts)})
+        h, w = (2, 3) if raw else (1, 6)
+        first, second = layouts_of(Glm4v(), self.config, rows, **({**pixels, **grids} if raw else features))
+        runs = [list(range(c, c + 6)) for c in (2, 11, 20)]
+        columns = [runs[0] + runs[1], runs[2]] if kind == "video" else runs
+        check(first, [(kind, (t, h, w), mine) for t, mine in zip(counts, columns, strict=False)])
+        check(second, [(kind, (1, h, w), list(range(21, 27)))])
+
+
+class TestOmni:
+    # Between the frames stand the tokens of their sound, in chunks or up to the next frame.
+    sounds: ClassVar[dict[str, list[int]]] = {
+        "qwen2_5_omni": [*[VIDEO] * 18, *[AUDIO] * 8, *[VIDEO] * 18, *[AUDIO] * 8, *[VIDEO] * 18, *[AUDIO] * 4],
+        "qwen3_omni": [*([VIDEO] * 9 + [AUDIO] * 4) * 2, *[VIDEO] * 9, *[AUDIO] * 2, *[VIDEO] * 27],
+    }
+
+    @pytest.mark.parametrize("settings", list(SETTINGS))
+    @pytest.mark.parametrize("name", ["qwen2_5_omni", "qwen3_omni"])
+    def test_a_video_with_its_sound(self, name: str, settings: str) -> None:
+        case = models.build(name)
+        row = [20, 21, 22, START, AUDIO_START, *self.sounds[name], AUDIO_END, END, 23, 24, 25]
+        columns = [column for column, token in enumerate(row) if token == VIDEO]
+        inputs = {
+            "input_ids": torch.tensor([row]),
+            "attention_mask": torch.ones(1, len(row), dtype=torch.long),
+            **case.encode([Video(6, 3, 3)], []),
+            "input_features": torch.randn(1, 8, 80),
+            "feature_attention_mask": torch.ones(1, 80, dtype=torch.long),
+            "use_audio_in_video": True,
+        }
+        with framefusion.attach(case.model, SETTINGS[settings]) as run:
+            with torch.no_grad():
+                case.model(**inputs)
+            check(run.layout[0], [("video", (6, 3, 3), columns)])
+            out = generate(case, inputs)
+        check(run.layout[0], [("video", (6, 3, 3), columns)])
+        expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
+        torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("rows", list(PROMPTS))
+def test_generate_finds_what_a_forward_pass_finds(case: Case, rows: str) -> None:
+    """``generate()`` encodes ahead and drops sizes; grids may then be known less well, but frames and patches agree."""
+    inputs = case.inputs(PROMPTS[rows](case))
+    with framefusion.attach(case.model, SETTINGS["staged-prune"]) as run, torch.no_grad():
+        case.model(**inputs)
+        direct = run.layout
+        generate(case, inputs, max_new_tokens=1)
+    for mine, expected in zip(run.layout, direct, strict=True):
+        assert mine.kinds == expected.kinds
+        for name in ("columns", "item", "frame", "patch"):
+            assert torch.equal(getattr(mine, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("rows", ["single", "ragged"])
+def test_videos_are_found_as_they_were_made(case: Case, rows: str) -> None:
+    prompt = PROMPTS[rows](case)
+    with framefusion.attach(case.model, SETTINGS["staged-prune"]) as run, torch.no_grad():
+        case.model(**case.inputs(prompt))
+    for layout, parts in zip(run.layout, prompt, strict=True):
+        videos = [part for part in parts if isinstance(part, tuple)]
+        assert layout.kinds == ("video",) * len(videos)
+        assert layout.grids == tuple(videos)
+        patches = [torch.arange(h * w).repeat(t) for t, h, w in videos]
+        assert torch.equal(layout.patch, torch.cat([torch.zeros(0, dtype=torch.long), *patches]))
