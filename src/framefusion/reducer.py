@@ -51,15 +51,18 @@ class Reduction:
         layouts: the visual tokens of each sample, on the CPU.
         valid: ``(B, N)`` bool, False for padding.
         layers: decoder layers of the model.
+        first: the first layer before which attention exists, see :mod:`framefusion.schedule`.
 
     Raises:
         ValueError: a video cannot reach the cost of the settings.
     """
 
-    def __init__(self, settings: FrameFusion, layouts: Sequence[VisualLayout], valid: Tensor, layers: int) -> None:
+    def __init__(
+        self, settings: FrameFusion, layouts: Sequence[VisualLayout], valid: Tensor, layers: int, first: int = 1
+    ) -> None:
         self.settings = settings
         self.layouts = list(layouts)
-        self.layers = layers
+        self.layers, self.first = layers, first
         self.length = valid.shape[1]
         self._of_sample = settings.of_samples(len(self.layouts))
         self.plans = [self._plans(b, layout) for b, layout in enumerate(self.layouts)]
@@ -84,6 +87,8 @@ class Reduction:
         self._present = [layout.counts for layout in self.layouts]
         self._merged_into = self.columns.clone()
         self._has_merged = False
+        self._received: tuple[Tensor, Tensor] | None = None
+        """The latest attention, ``(B, m)``, and the columns that its slots then held."""
         self._index = torch.full_like(self.columns, -1)
         for row, layout in zip(self._index, self.layouts, strict=True):
             row[layout.columns] = torch.arange(len(layout))
@@ -92,7 +97,7 @@ class Reduction:
         plans = []
         for item, tokens in enumerate(layout.counts):
             try:
-                plans.append(self._of_sample[b].plan(tokens, self.layers))
+                plans.append(self._of_sample[b].plan(tokens, self.layers, self.first))
             except ValueError as error:
                 raise ValueError(f"sample {b}, {layout.kinds[item]} {item}: {error}") from error
         return plans
@@ -108,7 +113,7 @@ class Reduction:
         return self._merged_into
 
     def wants_attention(self, layer: int) -> bool:
-        """Whether the attention of layer ``layer - 1`` may be needed by the stage before ``layer``."""
+        """Whether the stage before ``layer`` may need attention, that of the latest layer which records it."""
         if self.settings.relevance == "none":
             return False
         return any(plan.wants_attention(layer) for plans in self.plans for plan in plans)
@@ -124,13 +129,16 @@ class Reduction:
         Args:
             layer: the decoder layer about to run.
             hidden: ``(B, n, D)`` hidden states of the present sequence; left unchanged.
-            received: ``(B, n)`` attention that each slot received in the layer before, or None.
+            received: ``(B, n)`` attention that each slot received in the layer before; None when none was recorded
+                there, and the latest that was counts.
 
         Returns:
             ``(B, n', D)`` hidden states of the sequence that goes on; ``hidden`` itself when nothing changed.
             Samples of different lengths are aligned to the right.
         """
         started = time.perf_counter()
+        if received is not None:
+            self._received = self.columns, received
         # Similarities and kernels are computed in float32 whatever the caller's autocast says.
         with torch.autocast(hidden.device.type, enabled=False):
             if layer == 0 and not self.settings.keeps_all:
@@ -140,10 +148,7 @@ class Reduction:
                 ]
             if any(plan.wants_merges(layer) for plans in self.plans for plan in plans):
                 hidden = hidden.clone()
-            slots = [
-                self._reduce_sample(b, layer, hidden, None if received is None else received[b])
-                for b in range(len(hidden))
-            ]
+            slots = [self._reduce_sample(b, layer, hidden) for b in range(len(hidden))]
         if any(kept is not None for kept in slots):
             hidden = self._shorten(hidden, slots)
             self.stages.append(self._record(layer, (time.perf_counter() - started) * 1e3))
@@ -174,7 +179,7 @@ class Reduction:
             first += int(of_frame.max()) + 1 if frames else 0
         return result
 
-    def _reduce_sample(self, b: int, layer: int, hidden: Tensor, received: Tensor | None) -> Tensor | None:
+    def _reduce_sample(self, b: int, layer: int, hidden: Tensor) -> Tensor | None:
         """One sample's stage: writes merged tokens into ``hidden`` and returns the slots that stay; None when all
         of them do."""
         staying = moved = None
@@ -202,7 +207,7 @@ class Reduction:
                 hidden[b, slots.to(hidden.device)] = merged.features
                 self._has_merged = True
             if step.keep is not None:
-                chosen = self._prune(b, hidden, slots, received, step.keep)
+                chosen = self._prune(b, hidden, slots, step.keep)
                 gone = torch.ones(len(slots), dtype=torch.bool)
                 gone[chosen] = False
                 moved[columns[slots[gone]]] = -1
@@ -238,11 +243,24 @@ class Reduction:
         mergeable = int((similarity >= self.settings.similarity_lower_bound).sum())
         return _Similar(previous, similarity, mergeable)
 
-    def _prune(self, b: int, hidden: Tensor, slots: Tensor, received: Tensor | None, total: int) -> Tensor:
+    def _attention(self, b: int) -> Tensor | None:
+        """``(n,)`` attention that one sample's slots received where it was last recorded; a merged token has that of
+        the one it merged into. None before any was."""
+        if self._received is None:
+            return None
+        columns, received = self._received
+        if columns is self.columns:
+            return received[b]
+        held = columns[b] >= 0
+        slot_of = torch.zeros(self.length, dtype=torch.long)
+        slot_of[columns[b, held]] = held.nonzero().squeeze(-1)
+        return received[b, slot_of[self.columns[b].clamp_min(0)].to(received.device)]
+
+    def _prune(self, b: int, hidden: Tensor, slots: Tensor, total: int) -> Tensor:
         """The positions in ``slots`` that stay, ``total`` of them."""
         assert self.segments is not None
         features = hidden[b, slots.to(hidden.device)]
-        weight = None
+        weight, received = None, self._attention(b)
         if received is not None and self.settings.relevance != "none":
             visual, _ = self._visual_slots(b)
             scaled = relevance.min_max(received[visual.to(received.device)], self.settings.relevance_sign)

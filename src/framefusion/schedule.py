@@ -6,6 +6,9 @@ prune to so many. Two plans hand out the steps, one object per video and prefill
 * :class:`Cascade` follows a ``cost``: merge in the first layers, then prune once (FrameFusion,
   arXiv 2501.01986).
 * :class:`Staged` follows shares of the original tokens at given layers (HieraVid, arXiv 2604.01881).
+
+Pruning goes by attention, which exists only behind the first softmax-attention layer. ``first`` is the layer after
+that one: 1, but more in hybrid decoders, whose first layers attend linearly.
 """
 
 from __future__ import annotations
@@ -17,40 +20,44 @@ from typing import NamedTuple, Protocol
 from framefusion.budgets import total_kept
 
 
-def default_layer(layers: int) -> int:
-    """The layer before which ``keep=0.2`` reduces: ``max(1, round(layers / 14))``.
+def default_layer(layers: int, first: int = 1) -> int:
+    """The layer before which ``keep=0.2`` reduces: ``max(first, round(layers / 14))``.
 
     That is layer 2 of 28, where FastV (arXiv 2403.06764) found most attention to visual tokens gone, and layer 1
-    of small models: attention exists from layer 1 on.
+    of small models. Layer 0, without attention, if there is no layer ``first``.
     """
-    return max(1, round(layers / 14)) if layers > 1 else 0
+    layer = max(first, round(layers / 14))
+    return layer if layer < layers else 0
 
 
-def smallest_cost(tokens: int, layers: int) -> float:
+def smallest_cost(tokens: int, layers: int, first: int = 1) -> float:
     """The smallest ``cost`` that a video of ``tokens`` visual tokens can be sure to reach.
 
-    Attention exists after layer 0 at the earliest; layer 0 then runs on all tokens if nothing can be merged, and
-    one token is left for the others: ``(1 + (layers - 1) / tokens) / layers``.
+    The layers before ``first`` run on all tokens if nothing can be merged, and one token is left for the others:
+    ``(first + (layers - first) / tokens) / layers``.
     """
-    return (1 + (layers - 1) / max(tokens, 1)) / layers
+    first = min(first, layers)
+    return (first + (layers - first) / max(tokens, 1)) / layers
 
 
-def check_cost(cost: float, layers: int, tokens: int | None = None) -> None:
+def check_cost(cost: float, layers: int, tokens: int | None = None, first: int = 1) -> None:
     """Refuse a cost that cannot be reached.
 
     Args:
         cost: mean share of the visual tokens over the decoder layers.
         layers: decoder layers of the model.
         tokens: visual tokens of the video; None when unknown, which gives the bound that holds for any length.
+        first: the first layer before which attention exists.
 
     Raises:
         ValueError: with the smallest reachable cost.
     """
-    smallest = 1 / layers if tokens is None else smallest_cost(tokens, layers)
+    smallest = min(first, layers) / layers if tokens is None else smallest_cost(tokens, layers, first)
     if cost < smallest - 1e-9:
         what = "any video" if tokens is None else f"a video of {tokens} visual tokens"
+        before = "first layer" if first == 1 else f"first {min(first, layers)} layers, before any softmax attention,"
         raise ValueError(
-            f"cost={cost} cannot be reached on {layers} decoder layers: the first layer may have to see every "
+            f"cost={cost} cannot be reached on {layers} decoder layers: the {before} may have to see every "
             f"token, so the smallest cost for {what} is {math.ceil(smallest * 1e4) / 1e4:.4f}. Ask for at least "
             "that, or use keep, which may reduce before layer 0."
         )
@@ -72,7 +79,7 @@ class Plan(Protocol):
         """Whether tokens may merge before ``layer``, so that similarities must be computed."""
 
     def wants_attention(self, layer: int) -> bool:
-        """Whether a pruning before ``layer`` is possible, so that the layer before must record attention."""
+        """Whether a pruning before ``layer`` is possible, so that attention must be recorded for it."""
 
     def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
         """The step before ``layer`` for a video with ``present`` tokens, ``mergeable`` of which are similar
@@ -92,16 +99,24 @@ class Cascade:
         cost: mean share of visual tokens over the layers, see :func:`check_cost`.
         merge: whether merging happens at all.
         ratio_lower_bound: merging is finished once a layer merges a smaller share than this.
+        first: the first layer before which attention exists; there is no pruning before an earlier one.
 
     Raises:
         ValueError: the cost cannot be reached.
     """
 
     def __init__(
-        self, tokens: int, layers: int, cost: float, *, merge: bool = True, ratio_lower_bound: float = 0.1
+        self,
+        tokens: int,
+        layers: int,
+        cost: float,
+        *,
+        merge: bool = True,
+        ratio_lower_bound: float = 0.1,
+        first: int = 1,
     ) -> None:
-        check_cost(cost, layers, tokens)
-        self.layers = layers
+        check_cost(cost, layers, tokens, first)
+        self.layers, self.first = layers, first
         self.allowance = layers * cost * tokens
         """Tokens that all layers together may still run on."""
         self.ratio_lower_bound = ratio_lower_bound
@@ -117,7 +132,7 @@ class Cascade:
         return self.merging
 
     def wants_attention(self, layer: int) -> bool:
-        return not self.finished and layer > 0
+        return not self.finished and layer >= self.first
 
     def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
         step = self._step(layer, present, mergeable)
@@ -133,12 +148,12 @@ class Cascade:
                 self.merging, self.finished = False, True
                 return Step(merge=limit)
             at_least = present - mergeable + (self.layers - layer - 1)
-            if layer == 0 or at_least <= self.allowance + 1e-6:
+            if layer < self.first or at_least <= self.allowance + 1e-6:
                 self.merging = mergeable >= self.ratio_lower_bound * present
                 return Step(merge=mergeable)
             # One more layer at this length would put the cost out of reach: prune now instead.
             self.merging = False
-        if layer == 0:
+        if layer < self.first:
             return Step()
         self.finished = True
         keep = max(1, math.floor(self.allowance / (self.layers - layer) + 0.5))

@@ -28,10 +28,12 @@ class FrameFusion:
     Attributes:
         cost: mean share of the visual tokens over all decoder layers, in (0, 1]. Merges in the first layers, then
             prunes once (FrameFusion, arXiv 2501.01986). The smallest reachable cost is just above one over the
-            number of layers; less is refused before anything runs.
+            number of layers; less is refused before anything runs. In a hybrid decoder, whose first ``n`` layers
+            attend linearly, it is just above ``n + 1`` over the number of layers.
         keep: share in (0, 1] that stays from the default layer on (``max(1, round(layers / 14))``: layer 2 of
-            28), or a mapping ``{layer: share}``, non-increasing over depth: one stage before each of these
-            layers. A stage before layer 0 has no attention yet and goes by diversity alone.
+            28; in a hybrid decoder no earlier than behind its first softmax attention), or a mapping
+            ``{layer: share}``, non-increasing over depth: one stage before each of these layers. A stage before
+            layer 0 has no attention yet and goes by diversity alone.
         merge: whether similar tokens of consecutive frames merge before the pruning. Default: on with ``cost``,
             off with ``keep``.
         similarity_lower_bound: cosine similarity from which two tokens count as similar. Default 0.6.
@@ -42,10 +44,10 @@ class FrameFusion:
         segment_window: frames of a fixed window. Default 4.
         budget_rule: ``"uniform"`` (default; the same keep ratio in every segment) or ``"marginal-value"``
             (MMG-Vid, arXiv 2508.21044). Either hits the total exactly.
-        relevance: whose attention counts, in the layer before the stage: ``"last"`` (default; the last query
-            token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over all tokens,
-            which favours early ones, as more tokens see them), ``"all-viewers"`` (the mean over the tokens that can
-            see each one) or ``"none"`` (diversity alone).
+        relevance: whose attention counts, in the layer before the stage (in a hybrid decoder the latest one before
+            it with softmax attention): ``"last"`` (default; the last query token), ``"text"`` (the text tokens after
+            the last visual token), ``"all"`` (the mean over all tokens, which favours early ones, as more tokens see
+            them), ``"all-viewers"`` (the mean over the tokens that can see each one) or ``"none"`` (diversity alone).
         relevance_sign: +1 (default) prefers the most attended tokens, -1 the least attended, as the published
             segment-wise code does.
         selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (attention only),
@@ -155,23 +157,34 @@ class FrameFusion:
             return False
         return bool(self.merge) or any(row.shares(layers).get(0, 1.0) < 1 for row in self._rows)
 
-    def shares(self, layers: int) -> dict[int, float]:
+    def shares(self, layers: int, first: int = 1) -> dict[int, float]:
         """The stages of ``keep`` as ``{layer: share}`` for a decoder of ``layers`` layers; empty with ``cost``.
 
         Of settings with one value for all samples, as :meth:`of_samples` gives them.
+
+        Args:
+            layers: decoder layers of the model.
+            first: the first layer before which attention exists, see :mod:`framefusion.schedule`.
 
         Raises:
             ValueError: a stage lies behind the last layer.
         """
         if self.keep is None:
             return {}
-        shares = dict(self.keep) if isinstance(self.keep, Mapping) else {default_layer(layers): self.keep}
+        if isinstance(self.keep, Mapping):
+            shares = dict(self.keep)
+        else:
+            shares = {default_layer(layers, self._first(first)): self.keep}
         if max(shares, default=0) >= layers:
             raise ValueError(
                 f"keep has a stage before layer {max(shares)}, but the model has {layers} decoder layers "
                 f"(0 to {layers - 1})."
             )
         return shares
+
+    def _first(self, first: int) -> int:
+        """The first layer before which these settings can prune, if attention exists from ``first`` on."""
+        return 1 if self.relevance == "none" else first
 
     def _check_topk(self, shares: Mapping[int, float]) -> None:
         if self.selector == "topk" and shares.get(0, 1.0) < 1:
@@ -180,28 +193,47 @@ class FrameFusion:
                 "or later, or use selector='dpp'."
             )
 
-    def check(self, layers: int) -> None:
+    def check(self, layers: int, first: int = 1) -> None:
         """Refuse settings that a decoder of ``layers`` layers cannot follow, whatever the video.
 
+        Args:
+            layers: decoder layers of the model.
+            first: the first layer before which attention exists, see :mod:`framefusion.schedule`.
+
         Raises:
-            ValueError: an unreachable cost (with the smallest reachable one) or a stage behind the last layer.
+            ValueError: an unreachable cost (with the smallest reachable one), a stage behind the last layer, or one
+                between layer 0 and the first attention.
         """
         for row in self._rows:
             if row.cost is not None:
-                check_cost(row.cost, layers)
-            row._check_topk(row.shares(layers))
+                check_cost(row.cost, layers, first=row._first(first))
+            shares = row.shares(layers, first)
+            row._check_topk(shares)
+            blind = [layer for layer, share in shares.items() if 0 < layer < row._first(first) and share < 1]
+            if blind:
+                start = f"start at layer {first} or use" if first < layers else "use"
+                raise ValueError(
+                    f"keep has a stage before layer {blind[0]}, but softmax attention, which it goes by, comes first "
+                    f"in layer {first - 1} of this decoder; {start} relevance='none' (diversity alone)."
+                )
 
-    def plan(self, tokens: int, layers: int) -> Plan:
+    def plan(self, tokens: int, layers: int, first: int = 1) -> Plan:
         """The plan for one video or image of ``tokens`` visual tokens in a decoder of ``layers`` layers.
 
         Of settings with one value for all samples, as :meth:`of_samples` gives them.
 
+        Args:
+            tokens: visual tokens of the video or image.
+            layers: decoder layers of the model.
+            first: the first layer before which attention exists, see :mod:`framefusion.schedule`.
+
         Raises:
             ValueError: as :meth:`check`, with the exact smallest cost for this video.
         """
+        options: dict[str, Any] = {"merge": bool(self.merge), "ratio_lower_bound": self.ratio_lower_bound}
         if self.cost is not None:
-            return Cascade(tokens, layers, self.cost, merge=bool(self.merge), ratio_lower_bound=self.ratio_lower_bound)
-        return Staged(tokens, self.shares(layers), merge=bool(self.merge), ratio_lower_bound=self.ratio_lower_bound)
+            return Cascade(tokens, layers, self.cost, first=self._first(first), **options)
+        return Staged(tokens, self.shares(layers, first), **options)
 
 
 def _is_int(value: Any) -> bool:

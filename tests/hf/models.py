@@ -17,6 +17,8 @@ BUILDERS = (
     "qwen3_omni",
     "qwen3_vl",
     "qwen3_vl_moe",
+    "qwen3_5",
+    "qwen3_5_moe",
     "glm4v",
     "glm46v",
     "glm4v_moe",

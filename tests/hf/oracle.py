@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,13 +68,28 @@ def logits(
 
         return hook
 
+    recurrent: list[Any] = []
     for index, layer in enumerate(model.get_decoder().layers):
         handles.append(layer.register_forward_pre_hook(pre_hook(index), with_kwargs=True))
+        if not hasattr(layer, "self_attn"):
+            layer.linear_attn.forward = partial(_on_what_is_present, layer.linear_attn.forward, present)
+            recurrent.append(layer.linear_attn)
     try:
         return model(**full, use_cache=False).logits[:, prompt - 1 :]
     finally:
+        for module in recurrent:
+            del module.forward
         for handle in handles:
             handle.remove()
+
+
+def _on_what_is_present(forward: Callable[..., Tensor], present: Tensor, hidden_states: Tensor, **_: Any) -> Tensor:
+    """A module with a recurrent state, which no mask hides a token from: run on the tokens of ``present`` ``(B, N)``
+    alone, one sample after the other."""
+    result = torch.zeros_like(hidden_states)
+    for b, mine in enumerate(present):
+        result[b, mine] = forward(hidden_states=hidden_states[b : b + 1, mine])[0]
+    return result
 
 
 def _as_bool(mask: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
 import framefusion
 from framefusion import FrameFusion
 from framefusion.hf import masks
-from framefusion.hf.cache import ShortenedLayer
 from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, LAYERS, Case, Image
 from tests.hf.prompts import PROMPTS
@@ -72,14 +71,17 @@ def test_manual_decoding_equals_the_masked_oracle(name: str, settings: str) -> N
     torch.testing.assert_close(torch.stack(logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("settings", list(SETTINGS))
 @pytest.mark.parametrize("name", NAMES)
-def test_a_text_turn_after_a_long_answer(name: str, settings: str) -> None:
+def test_a_text_turn_after_a_long_answer(name: str, settings: str, static: bool) -> None:
     """Several queries at once, whose windows differ, behind more answer than a window holds."""
     case = build(name)
     inputs = case.inputs(PROMPTS["ragged"](case))
+    config = case.model.config.get_text_config()
+    cache = StaticCache(config=config, max_cache_len=256) if static else DynamicCache(config=config)
     with framefusion.attach(case.model, SETTINGS[settings]) as run:
-        first = generate(case, inputs, max_new_tokens=STEPS)
+        first = generate(case, inputs, max_new_tokens=STEPS, past_key_values=cache, disable_compile=True)
         turn = torch.randint(FIRST_WORD, 64, (len(first.sequences), 7))
         more = torch.cat([first.sequences, turn], dim=1)
         tail = more.shape[1] - inputs["input_ids"].shape[1]
@@ -87,7 +89,7 @@ def test_a_text_turn_after_a_long_answer(name: str, settings: str) -> None:
         mask = torch.cat([mask, mask.new_ones(len(mask), tail)], dim=1)
         types = {key: torch.cat([inputs[key], inputs[key].new_zeros(len(mask), tail)], 1) for key in case.types(more)}
         longer = {"input_ids": more, "attention_mask": mask, **types}
-        out = generate(case, longer, past_key_values=first.past_key_values)
+        out = generate(case, longer, past_key_values=first.past_key_values, disable_compile=True)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)[:, -len(out.logits) :]
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
@@ -134,14 +136,16 @@ def test_a_window_layer_holds_no_more_than_its_window(name: str) -> None:
             cache.crop(-1)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_prompt_within_the_window(name: str) -> None:
+def test_a_prompt_within_the_window(name: str, static: bool) -> None:
     """Nothing is cut at first, then the answer goes beyond."""
     inputs = (plain := models.build(name)).inputs(PROMPTS["single"](plain))
     case = build(name, window=inputs["input_ids"].shape[1] + 3)
+    kind = {"cache_implementation": "static", "disable_compile": True} if static else {}
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
-        out = generate(case, inputs, max_new_tokens=8)
-    assert all(isinstance(layer, ShortenedLayer) for layer in out.past_key_values.layers)
+        out = generate(case, inputs, max_new_tokens=8, **kind)
+    assert all("Shortened" in type(layer).__name__ for layer in out.past_key_values.layers)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
@@ -179,3 +183,34 @@ def test_padding_before_a_later_turn() -> None:
     sequence = torch.cat([whole["input_ids"], torch.full((2, 1), FIRST_WORD)], dim=1)
     expected = oracle.logits(case.model, whole, stages[0], sequence, later=(first, first, stages[1]))
     torch.testing.assert_close(out.logits[:, -1:], expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_static_cache(name: str, attention: str, settings: str) -> None:
+    case = build(name, attention)
+    inputs = case.inputs(PROMPTS["ragged"](case))
+    static = {"cache_implementation": "static", "disable_compile": True}
+    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+        out = generate(case, inputs, max_new_tokens=STEPS, **static)
+    expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_static_cache_can_be_filled_again(name: str) -> None:
+    case = build(name)
+    inputs = case.inputs(PROMPTS["ragged"](case))
+    cache = StaticCache(config=case.model.config.get_text_config(), max_cache_len=256)
+    kinds = [type(layer) for layer in cache.layers]
+    with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
+        first = case.model(**inputs, past_key_values=cache).logits
+        cache.reset()
+        assert torch.equal(case.model(**inputs, past_key_values=cache).logits, first)
+        cache.reset()
+        text = torch.randint(FIRST_WORD, 64, (2, 20))
+        got = case.model(input_ids=text, past_key_values=cache).logits
+    assert [type(layer) for layer in cache.layers] == kinds
+    with torch.no_grad():
+        torch.testing.assert_close(got, case.model(input_ids=text, use_cache=False).logits, atol=TOLERANCE, rtol=0)

@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionLayer,
+    StaticLayer,
+    StaticSlidingWindowLayer,
+)
 
 try:
     from transformers.cache_utils import BaseQuantizedLayer
@@ -118,8 +124,39 @@ class ShortenedStaticLayer(StaticLayer):
         return torch.where(held > 0, held + self.dropped, 0) if isinstance(held, Tensor) else held
 
 
-_USE = "Leave past_key_values and cache_implementation out, or pass DynamicCache()."
-_OWN_LENGTHS = (DynamicLayer, DynamicSlidingWindowLayer, ShortenedLayer, StaticLayer, ShortenedStaticLayer)
+class ShortenedStaticSlidingLayer(StaticSlidingWindowLayer):
+    """A static sliding-window layer that counts the tokens dropped before it, see :class:`ShortenedLayer`.
+
+    It holds the last slots, as many as its window, and so all that any later window still sees.
+    """
+
+    dropped: int = 0
+
+    def get_seq_length(self) -> int:
+        held = super().get_seq_length()
+        return held + self.dropped if held else 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Of the mask over the conversation, as the layers that were not shortened tell them."""
+        seen, window = self.get_seq_length(), self.max_cache_len
+        first = max(seen - window + 1, 0)
+        if seen >= window:
+            return window + query_length - 1, first
+        return max(seen + query_length, window), first
+
+
+_USE = "Leave past_key_values and cache_implementation out, or pass DynamicCache(config=model.config)."
+_SHORTENED = {StaticLayer: ShortenedStaticLayer, StaticSlidingWindowLayer: ShortenedStaticSlidingLayer}
+_ORIGINAL = {shortened: original for original, shortened in _SHORTENED.items()}
+# A layer of linear attention holds no slots, but a state of one size.
+_OWN_LENGTHS = (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    ShortenedLayer,
+    *_SHORTENED,
+    *_ORIGINAL,
+    LinearAttentionLayer,
+)
 
 
 def check(cache: Any, *, filled: bool, before_first: bool) -> None:
@@ -167,8 +204,8 @@ def start(cache: Any) -> None:
         return
     delattr(cache, _ATTRIBUTE)
     for index, layer in enumerate(cache.layers):
-        if isinstance(layer, ShortenedStaticLayer):
-            layer.__class__ = StaticLayer
+        if type(layer) in _ORIGINAL:
+            layer.__class__ = _ORIGINAL[type(layer)]
         elif isinstance(layer, ShortenedLayer):
             cache.layers[index] = layer.original
 
@@ -190,11 +227,13 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
     dropped = slots.length - slots.columns.shape[1]
     if isinstance(own, StaticLayer):
         # Its buffers may be known by address to a compiled graph, so the layer itself stays.
-        own.__class__ = ShortenedStaticLayer
+        own.__class__ = _SHORTENED.get(type(own), type(own))
         own.dropped = dropped
-        # Every slot of the buffers, so that a compiled step only has to gather.
-        tail = torch.arange(slots.length, own.max_cache_len + dropped, device=slots.columns.device)
-        slots = Slots(torch.cat([slots.columns, tail.expand(len(slots.columns), -1)], 1), slots.length, slots.padded)
+        if not own.is_sliding:
+            # Every slot of the buffers, so that a compiled step only has to gather.
+            tail = torch.arange(slots.length, own.max_cache_len + dropped, device=slots.columns.device)
+            columns = torch.cat([slots.columns, tail.expand(len(slots.columns), -1)], 1)
+            slots = Slots(columns, slots.length, slots.padded)
     elif isinstance(own, ShortenedLayer):
         own.dropped, own.limit = dropped, limit
     elif not isinstance(own, BaseQuantizedLayer):
@@ -228,6 +267,24 @@ def columns_held(cache: Any, layer: int, batch: int, device: torch.device) -> Te
     prefilled = slots.columns[:, :count].to(device)
     tail = torch.arange(slots.length, slots.length + count - prefilled.shape[1], device=device)
     return torch.cat([prefilled, tail.expand(batch, -1)], dim=1)
+
+
+def static_columns(own: Any, slots: Slots, queries: int) -> Tensor:
+    """``(B, n)`` int64: for each slot that a shortened static layer hands to the attention of the next ``queries``
+    tokens, its column in the mask that the model makes for them; negative for none."""
+    if not own.is_sliding:
+        return slots.columns
+    prefilled, seen, window = slots.columns.shape[1], own.cumulative_length_int, own.max_cache_len
+    width = window + queries - 1 if seen >= window else max(seen + queries, window)
+    slot = torch.arange(width, device=slots.columns.device) + max(seen + queries - width, 0)
+    columns = slots.columns[:, slot.clamp_max(prefilled - 1)]
+    columns = torch.where(slot < prefilled, columns, slots.length + slot - prefilled)
+    return columns - own.get_mask_sizes(queries)[1]
+
+
+def is_shortened_static(own: Any) -> bool:
+    """Whether a layer is a static one that a reduced prefill shortened."""
+    return type(own) in _ORIGINAL
 
 
 def _limit(layer: Any) -> int | None:

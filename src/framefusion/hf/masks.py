@@ -188,9 +188,9 @@ def static_step(given: Tensor, columns: Tensor) -> Tensor:
     """The mask of new tokens behind a shortened static layer; nothing but gathers, for compiled steps.
 
     Args:
-        given: ``(B, 1, q, kv)``, the mask over the columns of the conversation.
-        columns: ``(B, slots)`` int64: the column in each slot of the buffers, -1 padding; those beyond the mask are
-            not visible.
+        given: ``(B, 1, q, kv)``, the mask over the columns of the conversation, or those of a window.
+        columns: ``(B, slots)`` int64: the column of the mask for each slot of the buffers, negative for padding;
+            those beyond the mask are not visible.
     """
     known = (columns >= 0) & (columns < given.shape[3])
     index = columns.clamp(0, given.shape[3] - 1)[:, None, None, :].expand(-1, *given.shape[1:3], -1)

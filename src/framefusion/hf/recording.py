@@ -20,6 +20,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from framefusion.relevance import attention_received
 
+NO_COPIES = (
+    "the model has a reduction attached and cannot be copied or pickled with it; call detach() on its handle first."
+)
 _NAME = "framefusion_recording"
 
 
@@ -75,10 +78,7 @@ class RecordingConfig:
         setattr(self._config, name, value)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise RuntimeError(
-            "the model has a reduction attached and cannot be copied or pickled with it; call detach() on its handle "
-            "first."
-        )
+        raise RuntimeError(NO_COPIES)
 
 
 def install(module: Any) -> Callable[[], None]:

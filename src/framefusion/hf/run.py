@@ -81,7 +81,9 @@ class Run:
             raise RuntimeError(
                 f"this {type(model).__name__} has a reduction attached already; call detach() on its handle first."
             )
-        settings.check(len(self._layers))
+        self._attending = [index for index, layer in enumerate(self._layers) if _attends(layer)]
+        self._first = self._attending[0] + 1 if self._attending else len(self._layers)
+        settings.check(len(self._layers), self._first)
         windows = [_window(layer) for layer in self._layers]
         self._size = DecoderSize.of(self._layers, windows, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
@@ -95,6 +97,9 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.detach()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise RuntimeError(recording.NO_COPIES)
 
     def detach(self) -> None:
         """Remove every hook. Calling it again does nothing.
@@ -173,11 +178,11 @@ class Run:
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
         for index, layer in enumerate(self._layers):
-            if hasattr(layer, "self_attn"):
+            if _attends(layer):
                 self._undo.append(recording.install(layer.self_attn))
-            keep(layer.register_forward_pre_hook(self._before(index), with_kwargs=True))
+            keep(layer.register_forward_pre_hook(partial(self._before_layer, index), with_kwargs=True))
             if "deepstack_visual_embeds" in inspect.signature(type(self._decoder).forward).parameters:
-                keep(layer.register_forward_hook(self._after(index)))
+                keep(layer.register_forward_hook(partial(self._after_layer, index)))
 
     def _enter_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
@@ -245,7 +250,9 @@ class Run:
             valid = masks.visible_columns(mask, *hidden.shape[:2], static=static)
         if reducing:
             self._check_prefill(layouts, valid, cache, filled)
-        forward.reduction = self._reduction = Reduction(self.settings, layouts, valid, len(self._layers))
+        forward.reduction = self._reduction = Reduction(
+            self.settings, layouts, valid, len(self._layers), self._first
+        )
         _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
         forward.filled = filled
         if filled:
@@ -279,35 +286,28 @@ class Run:
                     "be masked while a reduction is attached."
                 )
 
-    def _before(self, index: int) -> Callable[..., Any]:
-        def pre_hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            cache = kwargs.get("past_key_values")
-            compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
-            forward = None if compiled_step else _current.get()
-            if forward is not None and forward.run is self and forward.reduction is not None:
-                changed = self._prefill_layer(index, forward, forward.reduction, hidden, kwargs)
-            else:
-                changed = self._decode_layer(index, hidden, cache, kwargs)
-            if changed is None:
-                return None
-            hidden, kwargs = changed
-            return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
+    def _before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
+        forward = None if compiled_step else _current.get()
+        if forward is not None and forward.run is self and forward.reduction is not None:
+            changed = self._prefill_layer(index, forward, forward.reduction, hidden, kwargs)
+        else:
+            changed = self._decode_layer(index, hidden, kwargs.get("past_key_values"), kwargs)
+        if changed is None:
+            return None
+        hidden, kwargs = changed
+        return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
 
-        return pre_hook
-
-    def _after(self, index: int) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            hidden = output[0] if isinstance(output, tuple) else output
-            compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
-            forward = None if compiled_step else _current.get()
-            if forward is None or forward.run is not self or forward.reduction is None or forward.deepstack is None:
-                return None
-            reduction = forward.reduction
-            hidden = forward.deepstack.add(index, hidden, reduction.columns, reduction.merged_into)
-            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-        return hook
+    def _after_layer(self, index: int, module: nn.Module, args: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
+        forward = None if compiled_step else _current.get()
+        if forward is None or forward.run is not self or forward.reduction is None or forward.deepstack is None:
+            return None
+        reduction = forward.reduction
+        hidden = forward.deepstack.add(index, hidden, reduction.columns, reduction.merged_into)
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
     @torch.compiler.disable
     def _prefill_layer(
@@ -322,12 +322,14 @@ class Run:
             )
         hidden = reduction.before_layer(index, hidden, None if recorder is None else recorder.received)
         columns, batch = reduction.columns, len(reduction.columns)
+        if not _attends(layer):
+            return self._recurrent_layer(forward, reduction, hidden, kwargs) if reduction.reduced else None
         past = None
         if forward.filled and forward.valid_before is not None:
             past = caches.columns_held(cache, index, batch, torch.device("cpu"))
             seen = (past >= 0) & forward.valid_before.gather(1, past.clamp_min(0))
             past = torch.where(seen, past, -1)
-        if reduction.wants_attention(index + 1) and index + 1 < len(self._layers):
+        if any(map(reduction.wants_attention, self._served(index))):
             held = columns if past is None else torch.cat([past, columns], dim=1)
             forward.recorder = recording.Recorder(
                 layer.self_attn,
@@ -355,11 +357,42 @@ class Run:
             "attention_mask": self._prefill_mask(index, forward, hidden, columns, past, kwargs),
         }
 
+    def _served(self, index: int) -> range:
+        """The layers before which the latest attention is that of layer ``index``."""
+        later = [layer for layer in self._attending if layer > index]
+        return range(index + 1, later[0] + 1 if later else len(self._layers))
+
+    def _recurrent_layer(
+        self, forward: _Forward, reduction: Reduction, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """A layer of linear attention: its state takes in the tokens that are there, one after the other."""
+        if forward.filled and reduction.padded:
+            raise ValueError(
+                "a video or image came in a later turn of several samples, which keep different numbers of tokens; the "
+                "padding would enter the states of the linear-attention layers. Continue each sample on a cache of its "
+                "own, or use keep and videos of one size."
+            )
+
+        def real(_: Any, columns: Tensor) -> Tensor | None:
+            held = columns >= 0
+            return None if bool(held.all()) else held.to(hidden.device)
+
+        columns = reduction.columns
+        return hidden, {
+            **kwargs,
+            "position_embeddings": forward.shared(_gather_positions, kwargs["position_embeddings"], columns),
+            "position_ids": None,
+            "attention_mask": forward.shared(real, None, columns, None, hidden.device),
+        }
+
     def _prefill_mask(
         self, index: int, forward: _Forward, hidden: Tensor, columns: Tensor, past: Tensor | None, kwargs: Any
     ) -> Any:
         given, cache, window = kwargs.get("attention_mask"), kwargs.get("past_key_values"), _window(self._layers[index])
-        slots = cache.layers[index].max_cache_len if cache is not None and caches.is_static(cache) else None
+        slots = None
+        if cache is not None and caches.is_static(cache):
+            # What exceeds the buffers of a sliding-window layer it hands over once, with the prefill.
+            slots = max(cache.layers[index].max_cache_len, columns.shape[1])
 
         def rebuild(_: Any, columns: Tensor) -> Any:
             valid = columns >= 0 if past is None else torch.cat([past, columns], dim=1) >= 0
@@ -390,13 +423,14 @@ class Run:
                 "again with an empty cache."
             )
         given = kwargs.get("attention_mask")
-        if isinstance(cache.layers[index], caches.ShortenedStaticLayer):
+        if caches.is_shortened_static(cache.layers[index]):
             if not masks.is_dense(given):
                 raise ValueError(
                     f"attn_implementation={self._decoder.config._attn_implementation!r} takes no dense mask, which "
                     "reduction with a static cache needs; use 'sdpa' or 'eager', or a DynamicCache()."
                 )
-            return hidden, {**kwargs, "attention_mask": masks.static_step(given, slots.columns.to(hidden.device))}
+            columns = caches.static_columns(cache.layers[index], slots, hidden.shape[1]).to(hidden.device)
+            return hidden, {**kwargs, "attention_mask": masks.static_step(given, columns)}
         return hidden, {**kwargs, "attention_mask": self._decoding_mask(index, hidden, cache, slots, given)}
 
     def _decoding_mask(self, index: int, hidden: Tensor, cache: Any, slots: caches.Slots, given: Any) -> Any:
@@ -461,6 +495,11 @@ def _leave(run: Run) -> None:
     if forward is not None and forward.run is run:
         _current.set(None)
         recording.active.set(None)
+
+
+def _attends(layer: Any) -> bool:
+    """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
+    return hasattr(layer, "self_attn")
 
 
 def _window(layer: Any) -> int | None:

@@ -16,6 +16,8 @@ from framefusion.hf.families.llava_onevision import LlavaOnevision
 from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
 from framefusion.hf.families.qwen2_5_vl import Qwen25VL
 from framefusion.hf.families.qwen2_vl import Qwen2VL
+from framefusion.hf.families.qwen3_5 import Qwen35
+from framefusion.hf.families.qwen3_5_moe import Qwen35Moe
 from framefusion.hf.families.qwen3_omni import Qwen3Omni
 from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
@@ -29,6 +31,8 @@ FAMILIES: tuple[Family, ...] = (
     Qwen25VL(),
     Qwen3VL(),
     Qwen3VLMoe(),
+    Qwen35(),
+    Qwen35Moe(),
     Qwen25Omni(),
     Qwen3Omni(),
     Glm4v(),
