@@ -9,16 +9,38 @@ from framefusion._version import __version__
 
 if TYPE_CHECKING:
     from framefusion.hf import Run, UnsupportedModelError, attach
+    from framefusion.hf.families import Call, Family, register_family
+    from framefusion.layout import VisualItem, VisualLayout
     from framefusion.selection import select_tokens
+    from framefusion.selectors import register_selector
     from framefusion.settings import FrameFusion
 
-__all__ = ["FrameFusion", "Run", "UnsupportedModelError", "__version__", "attach", "select_tokens"]
+__all__ = [
+    "Call",
+    "Family",
+    "FrameFusion",
+    "Run",
+    "UnsupportedModelError",
+    "VisualItem",
+    "VisualLayout",
+    "__version__",
+    "attach",
+    "register_family",
+    "register_selector",
+    "select_tokens",
+]
 
 _HOME = {
+    "Call": "framefusion.hf.families",
+    "Family": "framefusion.hf.families",
     "FrameFusion": "framefusion.settings",
     "Run": "framefusion.hf",
     "UnsupportedModelError": "framefusion.hf",
+    "VisualItem": "framefusion.layout",
+    "VisualLayout": "framefusion.layout",
     "attach": "framefusion.hf",
+    "register_family": "framefusion.hf.families",
+    "register_selector": "framefusion.selectors",
     "select_tokens": "framefusion.selection",
 }
 

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from framefusion import budgets, merging, relevance, segmentation
+from framefusion import budgets, merging, relevance, segmentation, selectors
 from framefusion.layout import VisualLayout
 from framefusion.schedule import Plan
-from framefusion.selectors import SELECTORS
 from framefusion.settings import FrameFusion
 
 logger = logging.getLogger(__name__)
@@ -274,8 +273,8 @@ class Reduction:
             counts = budgets.marginal_value(sums.cpu() / lengths[:, None], lengths.tolist(), total)
         else:
             counts = budgets.uniform(lengths.tolist(), total)
-        select = SELECTORS[self.settings.selector]
-        return select(features, weight, segments, dict(zip(ids.tolist(), counts, strict=True))).cpu()
+        asked = dict(zip(ids.tolist(), counts, strict=True))
+        return selectors.select(self.settings.selector, features, weight, segments, asked)
 
     def _shorten(self, hidden: Tensor, slots: Sequence[Tensor | None]) -> Tensor:
         """Gather the slots that stay, aligned to the right."""

@@ -140,7 +140,8 @@ def test_a_window_layer_holds_no_more_than_its_window(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_prompt_within_the_window(name: str, static: bool) -> None:
     """Nothing is cut at first, then the answer goes beyond."""
-    inputs = (plain := models.build(name)).inputs(PROMPTS["single"](plain))
+    plain = models.build(name)
+    inputs = plain.inputs(PROMPTS["single"](plain))
     case = build(name, window=inputs["input_ids"].shape[1] + 3)
     kind = {"cache_implementation": "static", "disable_compile": True} if static else {}
     with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
@@ -209,7 +210,7 @@ def test_a_static_cache_can_be_filled_again(name: str) -> None:
         cache.reset()
         assert torch.equal(case.model(**inputs, past_key_values=cache).logits, first)
         cache.reset()
-        text = torch.randint(FIRST_WORD, 64, (2, 20))
+        text = torch.randint(FIRST_WORD, 64, (3, 20))
         got = case.model(input_ids=text, past_key_values=cache).logits
     assert [type(layer) for layer in cache.layers] == kinds
     with torch.no_grad():

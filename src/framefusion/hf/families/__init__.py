@@ -24,7 +24,7 @@ from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
 
-FAMILIES: tuple[Family, ...] = (
+FAMILIES: list[Family] = [
     LlavaOnevision(),
     LlavaNextVideo(),
     Qwen2VL(),
@@ -43,9 +43,37 @@ FAMILIES: tuple[Family, ...] = (
     VideoLlama3(),
     SmolVLM(),
     Idefics3(),
-)
+]
 
-__all__ = ["FAMILIES", "Call", "Family", "UnsupportedModelError", "find", "table"]
+__all__ = ["FAMILIES", "Call", "Family", "UnsupportedModelError", "find", "register_family", "table"]
+
+
+def register_family(family: Family) -> None:
+    """Add a model family of your own; models of its classes can be attached from now on.
+
+    Args:
+        family: an object of a subclass of :class:`Family` with ``name``, ``model_classes``, ``placeholder``,
+            ``verified`` and ``layouts()``. The helpers of :mod:`framefusion.hf.families.base` and
+            :mod:`framefusion.layout` build the layouts.
+
+    Raises:
+        TypeError: ``family`` is not an object of a subclass of ``Family``, or one of its names is missing.
+        ValueError: its name or one of its classes is registered already.
+    """
+    if not isinstance(family, Family):
+        what = "the class itself; pass an object of it" if isinstance(family, type) else type(family).__name__
+        raise TypeError(f"family must be an object of a subclass of framefusion.Family, got {what}.")
+    for field in ("name", "model_classes", "placeholder", "verified"):
+        if not getattr(family, field, None):
+            raise TypeError(f"family {type(family).__name__} has no {field}; set it on the class.")
+    if isinstance(family.model_classes, str):
+        raise TypeError(f"model_classes of family {family.name} must be a tuple of class names, got a string.")
+    for known in FAMILIES:
+        shared = set(known.model_classes).intersection(family.model_classes)
+        if known.name == family.name or shared:
+            what = f"the name {family.name!r}" if known.name == family.name else f"the class {min(shared)}"
+            raise ValueError(f"{what} is registered already by {type(known).__module__}; choose another one.")
+    FAMILIES.append(family)
 
 
 def find(model: nn.Module) -> Family:

@@ -1,0 +1,166 @@
+"""Families and selectors of one's own, added from outside the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+import framefusion
+from framefusion import Call, Family, FrameFusion, UnsupportedModelError, VisualItem, VisualLayout
+from framefusion.hf import families
+from framefusion.layout import runs
+from framefusion.selectors import SELECTORS
+from tests.hf import models
+from tests.hf.case import IMAGE, TEXT, Case, Image, scenes
+from tests.hf.prompts import PROMPTS
+from tests.hf.ways import difference, greedy
+
+
+class Llava(Family):
+    """The first LLaVA, which the package does not support: one run of square images each."""
+
+    name = "LLaVA"
+    model_classes = ("LlavaForConditionalGeneration", "LlavaModel")
+    placeholder = "image token; one run per image"
+    verified = "the test of extensions"
+
+    def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
+        assert call.input_ids is not None
+        layouts = []
+        for row in call.input_ids.cpu():
+            found = runs(row == model.config.image_token_id)
+            items = [VisualItem.run("image", (1, 1, end - first), first) for first, end in found]
+            layouts.append(VisualLayout.of(items))
+        return layouts
+
+
+def tiny_llava() -> Case:
+    torch.manual_seed(1)
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlavaConfig(
+        text_config={"model_type": "llama", **TEXT},
+        vision_config={"model_type": "clip_vision_model", "image_size": 24, "patch_size": 4, **vision},
+        image_token_id=IMAGE,
+        vision_feature_select_strategy="default",
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    return Case(
+        "llava",
+        model,
+        lambda videos, images: {"pixel_values": scenes(len(images), 3, (24, 24), 5)},
+        lambda part: [IMAGE] * 36,
+        fixed_grid=(6, 6),
+        takes=("image",),
+    )
+
+
+@pytest.fixture
+def registered() -> Iterator[None]:
+    framefusion.register_family(Llava())
+    yield
+    families.FAMILIES.pop()
+
+
+def test_a_family_from_outside(registered: None) -> None:
+    case = tiny_llava()
+    inputs = case.inputs([[3, Image(6, 6), 5], [7, Image(6, 6), 1, Image(6, 6), 4]])
+    with framefusion.attach(case.model, FrameFusion(keep={1: 0.4, 3: 0.2})) as run:
+        said = greedy(case, inputs, run)
+        assert run.tokens_per_layer == [108, 42, 42, 21]
+    assert difference(case, inputs, said) <= 2e-4
+    assert "LLaVA" in [row["name"] for row in families.table()]
+
+
+def test_without_registration_it_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="LlavaForConditionalGeneration is not supported"):
+        framefusion.attach(tiny_llava().model)
+
+
+def test_families_that_cannot_be_registered(registered: None) -> None:
+    class Nameless(Llava):
+        name = ""
+
+    class Text(Llava):
+        name, model_classes = "text", "SomeModel"  # type: ignore[assignment]
+
+    class Other(Llava):
+        name = "other"
+
+    for family, error, message in (
+        (Llava, TypeError, "got the class itself; pass an object of it"),
+        ("llava", TypeError, "got str"),
+        (Nameless(), TypeError, "family Nameless has no name"),
+        (Text(), TypeError, "must be a tuple of class names"),
+        (Llava(), ValueError, "the name 'LLaVA' is registered already by tests.test_extending"),
+        (Other(), ValueError, "the class LlavaForConditionalGeneration is registered already"),
+    ):
+        with pytest.raises(error, match=message):
+            framefusion.register_family(family)  # type: ignore[arg-type]
+    assert families.FAMILIES[-1].name == "LLaVA"
+
+
+def first_tokens(features: Tensor, relevance: Tensor | None, segments: Tensor, budgets: Any) -> Tensor:
+    """The first tokens of each segment."""
+    parts = [(segments == segment).nonzero().squeeze(-1)[:count] for segment, count in budgets.items()]
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def selector() -> Iterator[str]:
+    framefusion.register_selector("first-tokens", first_tokens)
+    yield "first-tokens"
+    del SELECTORS["first-tokens"]
+
+
+def test_a_selector_from_outside(selector: str) -> None:
+    case = models.build("qwen2_5_vl")
+    inputs = case.inputs(PROMPTS["ragged"](case))
+    settings = FrameFusion(keep={1: 0.25}, selector=selector, segmentation="single")
+    with framefusion.attach(case.model, settings) as run:
+        said = greedy(case, inputs, run)
+        columns = run.layout[0].columns
+        assert set(columns[:14].tolist()) <= set(run.stages[0].kept[0].tolist())
+        assert not set(columns[14:].tolist()) & set(run.stages[0].kept[0].tolist())
+    assert difference(case, inputs, said) <= 2e-4
+
+
+def test_selectors_that_cannot_be_registered(selector: str) -> None:
+    with pytest.raises(ValueError, match="a selector named 'first-tokens' is registered already"):
+        framefusion.register_selector(selector, first_tokens)
+    with pytest.raises(ValueError, match="name must be an identifier"):
+        framefusion.register_selector("two words", first_tokens)
+    with pytest.raises(TypeError, match=r"select must be a function select\(features, .*got int"):
+        framefusion.register_selector("number", 3)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="selector must be one of 'dpp', 'topk', 'uniform', 'first-tokens', got 'last'"
+    ):
+        FrameFusion(selector="last")
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda n: torch.zeros(n), r"returned torch.float32 \(13,\); it must return a one-dimensional int64"),
+        (lambda n: list(range(n)), "returned list; it must"),
+        (lambda n: torch.arange(n) + 50, "an index outside 0 … 53"),
+        (lambda n: torch.arange(n - 1), "returned 12 distinct tokens of segment 0, asked for 13"),
+        (lambda n: torch.zeros(n, dtype=torch.long), "returned 1 distinct tokens of segment 0, asked for 13"),
+    ],
+)
+def test_selectors_that_break_their_contract(returned: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(features: Tensor, relevance: Any, segments: Tensor, budgets: Any) -> Any:
+        return returned(sum(budgets.values()))
+
+    monkeypatch.setitem(SELECTORS, "broken", broken)
+    case = models.build("qwen2_5_vl")
+    settings = FrameFusion(keep={1: 0.24}, selector="broken", segmentation="single")
+    with (
+        framefusion.attach(case.model, settings),
+        pytest.raises(ValueError, match=f"selector 'broken' .*{message}|{message}"),
+    ):
+        case.model(**case.inputs(PROMPTS["single"](case)))
