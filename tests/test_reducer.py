@@ -27,7 +27,9 @@ def setup(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor
     valid = torch.zeros(len(GRIDS), length, dtype=torch.bool)
     for b, ((starts, at), grids) in enumerate(zip(rows, GRIDS, strict=True)):
         valid[b, length - at :] = True
-        layouts.append(VisualLayout.of([VisualItem.run("video", g, length - at + s) for s, g in zip(starts, grids, strict=True)]))
+        layouts.append(
+            VisualLayout.of([VisualItem.run("video", g, length - at + s) for s, g in zip(starts, grids, strict=True)])
+        )
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(len(GRIDS), length, 16, generator=generator)
     return Reduction(settings, layouts, valid, LAYERS), hidden
@@ -72,7 +74,7 @@ def test_videos_never_share_a_segment() -> None:
     reduction, _ = run(FrameFusion(keep=0.5, segmentation="single"))
     assert reduction.segments is not None
     assert reduction.segments[0].unique().tolist() == [0, 1]
-    assert torch.equal(reduction.segments[0], reduction.layouts[0].video)
+    assert torch.equal(reduction.segments[0], reduction.layouts[0].item)
 
 
 def test_what_stays_is_not_touched_by_pruning() -> None:

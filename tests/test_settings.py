@@ -60,7 +60,7 @@ def test_keeps_all() -> None:
         ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1, got 0"),
         ({"segmentation": "scenes"}, "segmentation must be one of 'frame-similarity', 'windows', 'single', got"),
         ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', got 'best'"),
-        ({"relevance": "all"}, "relevance must be one of 'last', 'text', 'none', got 'all'"),
+        ({"relevance": "some"}, "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'none', got 'some'"),
         ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
         ({"selector": "magic"}, "selector must be one of 'dpp', 'topk', 'uniform', got 'magic'"),
         ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),

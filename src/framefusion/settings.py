@@ -261,7 +261,7 @@ def _share(name: str, value: Any) -> Any:
 
 def _stages(name: str, keep: Mapping[Any, Any]) -> dict[int, float]:
     if not keep:
-        raise ValueError(f"{name} is an empty mapping; give at least one {layer: share}, or keep=1.0 to keep all.")
+        raise ValueError(f"{name} is an empty mapping; give at least one {{layer: share}}, or keep=1.0 to keep all.")
     for layer, share in keep.items():
         if not _is_int(layer) or layer < 0:
             raise ValueError(f"{name}: layer {layer!r} must be a whole number, 0 or more.")

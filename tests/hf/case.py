@@ -79,6 +79,12 @@ class Case:
         """The frame size ``(H, W)`` to test with."""
         return self.fixed_grid or (3, 3)
 
+    @property
+    def attending(self) -> list[int]:
+        """The decoder layers of softmax attention: all, but in a hybrid decoder."""
+        layers = self.model.get_decoder().layers
+        return [index for index, layer in enumerate(layers) if hasattr(layer, "self_attn")]
+
     def types(self, ids: Tensor) -> dict[str, Tensor]:
         """What the processor derives from these ids alone."""
         batch: dict[str, Any] = {"input_ids": ids}
@@ -134,9 +140,7 @@ def mrope_types(batch: dict[str, Any]) -> None:
     batch["mm_token_type_ids"] = (ids == VIDEO).int() * 2 + (ids == IMAGE).int()
 
 
-def patches_of(
-    videos: Sequence[Video], images: Sequence[Image], width: int, merge: int = 2
-) -> dict[str, Any]:
+def patches_of(videos: Sequence[Video], images: Sequence[Image], width: int, merge: int = 2) -> dict[str, Any]:
     """Flattened patches ``(n, width)`` and their grids, as the processors of the Qwen kind give them."""
     result: dict[str, Any] = {}
     sizes = {

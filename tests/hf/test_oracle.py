@@ -13,7 +13,6 @@ from framefusion import FrameFusion
 from framefusion.hf import run as run_module
 from tests.hf import models, oracle
 from tests.hf.case import Video
-from tests.hf.case import Video
 from tests.hf.prompts import PROMPTS
 
 STEPS = 6
@@ -25,6 +24,8 @@ SETTINGS = {
     "before-layer-0": FrameFusion(keep={0: 0.4, 2: 0.2}, relevance="text"),
     "merge-then-keep": FrameFusion(keep={2: 0.3}, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
 }
+
+
 def generate(case: models.Case, inputs: dict[str, Tensor], **kwargs: Any) -> Any:
     # A random model would say placeholders, which the oracle's full forward would take for video.
     options = {"do_sample": False, "max_new_tokens": STEPS, "suppress_tokens": list(range(10)), **kwargs}

@@ -1,22 +1,23 @@
-"""Every way to generate, each checked against the masked oracle: one function and one line per way.
-
-A way runs an attached model and returns what it said; the matrix compares all of it with the oracle.
-"""
+"""Every way to generate, each checked against the masked oracle: one function and one line per way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import StaticCache
 
 import framefusion
 from framefusion import FrameFusion
 from framefusion.reducer import Stage
-from tests.hf import oracle
+from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, Case
+from tests.hf.conversation import Conversation
+from tests.hf.prompts import PROMPTS
 
 STEPS = 6
 """Generated tokens: the prefill's and five decoded ones."""
@@ -87,45 +88,79 @@ def static_cache(case: Case, inputs: dict[str, Any], run: framefusion.Run) -> Sa
     return _plain(case, inputs, run, cache_implementation="static", disable_compile=True)
 
 
+def assisted(case: Case, inputs: dict[str, Any], run: framefusion.Run) -> Said:
+    """Another model drafts, without reduction."""
+    return _plain(case, inputs, run, assistant_model=_assistant(case.name))
+
+
+@lru_cache(maxsize=1)
+def _assistant(name: str) -> Any:
+    model = models.build(name).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    return model
+
+
+def compiled_static_cache(case: Case, inputs: dict[str, Any], run: framefusion.Run) -> Said:
+    """A loop whose decoding step is compiled as one full graph."""
+    torch.compiler.reset()
+    length = inputs["input_ids"].shape[1]
+    cache = StaticCache(config=case.model.config.get_text_config(), max_cache_len=length + STEPS + 2)
+    step = torch.compile(case.model.forward, fullgraph=True, backend="eager")
+    return _loop(case, inputs, run, cache, step)
+
+
 def manual(case: Case, inputs: dict[str, Any], run: framefusion.Run) -> Said:
     """A decoding loop without ``generate()``."""
-    return manual_loop(case, inputs, run, None)
+    return _loop(case, inputs, run, None, None)
 
 
-def manual_loop(case: Case, inputs: dict[str, Any], run: framefusion.Run, cache: Any) -> Said:
+def _loop(case: Case, inputs: dict[str, Any], run: framefusion.Run, cache: Any, compiled: Any) -> Said:
     sequence, logits = inputs["input_ids"], []
-    step: dict[str, Any] = dict(inputs)
-    for _ in range(STEPS):
+    call, step = case.model, dict(inputs)
+    for column in range(sequence.shape[1], sequence.shape[1] + STEPS):
         with torch.no_grad():
-            out = case.model(**step, past_key_values=cache, use_cache=True)
+            out = call(**step, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         logits.append(out.logits[:, -1])
         token = logits[-1][:, FIRST_WORD:].argmax(-1, keepdim=True) + FIRST_WORD
         assert int(cache.get_seq_length()) == sequence.shape[1]
         sequence = torch.cat([sequence, token], dim=1)
         step = {"input_ids": token}
+        if compiled is not None:
+            call, deltas = compiled, getattr(case.model.model, "rope_deltas", None)
+            # Left to itself, a model with M-RoPE asks the cache for a number, as generate() never lets it.
+            step |= {} if deltas is None else {"position_ids": (column + deltas).expand(3, 1, 1)}
     return Said(torch.stack(logits, 1), sequence, run.stages)
 
 
-WAYS: dict[str, Callable[[Case, dict[str, Any], framefusion.Run], Said]] = {
-    "greedy": greedy,
-    "sampling": sampling,
-    "num_return_sequences": returned_sequences,
-    "beams": beams,
-    "prompt lookup": prompt_lookup,
-    "StaticCache": static_cache,
-    "manual loop": manual,
-}
+def no_cache(case: Case, prompt: str, plan: FrameFusion) -> float:
+    """Every step is a prefill of its own, with stages of its own."""
+    inputs, stages, worst = case.inputs(PROMPTS[prompt](case)), [], 0.0
+    with framefusion.attach(case.model, plan) as run:
+        handle = case.model.register_forward_hook(lambda *_: stages.append(run.stages))
+        out = generate(case, inputs, use_cache=False)
+        handle.remove()
+    length = inputs["input_ids"].shape[1]
+    for step, (logits, own) in enumerate(zip(out.logits, stages, strict=True)):
+        so_far: dict[str, Any] = {**inputs, "input_ids": out.sequences[:, : length + step]}
+        ones = inputs["attention_mask"].new_ones(len(out.sequences), step)
+        so_far["attention_mask"] = torch.cat([inputs["attention_mask"], ones], dim=1)
+        so_far |= case.types(so_far["input_ids"])
+        expected = oracle.logits(case.model, so_far, own, out.sequences[:, : length + step + 1])
+        worst = max(worst, float((logits[:, None] - expected).abs().max()))
+    return worst
 
-ONE_ROW = ("prompt lookup", "manual loop")
-"""Ways that transformers itself only offers for one row (or, in a loop without ``generate()``, for equal rows)."""
 
-PLANS: dict[str, FrameFusion] = {
-    "merge, then prune": FrameFusion(cost=0.4, similarity_lower_bound=0.8),
-    "two stages": FrameFusion(keep={1: 0.5, 3: 0.15}),
-    "before layer 0": FrameFusion(keep={0: 0.4, 2: 0.2}, relevance="text"),
-    "merge, then keep": FrameFusion(keep={2: 0.3}, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
-}
+def later_turn(case: Case, prompt: str, plan: FrameFusion) -> float:
+    """A text turn and a new video in a later turn of one cache."""
+    conversation = Conversation(case)
+    with oracle.recorded_rotary(case.model) as rotary, framefusion.attach(case.model, plan) as run:
+        logits, sequence, stages = conversation.run(run)
+    later = (conversation.first, conversation.second, stages[1])
+    expected = oracle.logits(case.model, conversation.whole, stages[0], sequence, later=later, rotary=rotary)
+    return float((logits - expected).abs().max())
 
 
 def _rows(stage: Stage, rows: Sequence[int]) -> Stage:
@@ -148,3 +183,62 @@ def difference(case: Case, inputs: dict[str, Any], said: Said) -> float:
             scores = expected.log_softmax(-1).gather(-1, sequences[:, -STEPS:, None]).sum((1, 2))
             worst = max(worst, float((said.scores[turn::returned] - scores).abs().max()))
     return worst
+
+
+Say = Callable[[Case, dict[str, Any], framefusion.Run], Said]
+Check = Callable[[Case, str, FrameFusion], float]
+
+
+def _checked(say: Say) -> Check:
+    """The check of a way that says something behind one prefill."""
+
+    def check(case: Case, prompt: str, plan: FrameFusion) -> float:
+        inputs = case.inputs(PROMPTS[prompt](case))
+        with framefusion.attach(case.model, plan) as run:
+            said = say(case, inputs, run)
+            assert run.tokens_per_layer[-1] < run.summary().visual_tokens_before
+        assert said.sequences.shape[1] == inputs["input_ids"].shape[1] + STEPS
+        return difference(case, inputs, said)
+
+    return check
+
+
+@dataclass
+class Way:
+    """A way to generate.
+
+    Attributes:
+        check: the largest difference from the oracle for a family, a prompt and a plan.
+        prompts: those that it is checked with; transformers itself offers some ways for one row only.
+    """
+
+    check: Check
+    prompts: tuple[str, ...] = ("ragged", "single")
+
+
+WAYS: dict[str, Way] = {
+    "greedy": Way(_checked(greedy), ("ragged", "images", "single")),
+    "sampling": Way(_checked(sampling)),
+    "num_return_sequences": Way(_checked(returned_sequences)),
+    "beams": Way(_checked(beams)),
+    "assisted": Way(_checked(assisted), ("single",)),
+    "prompt lookup": Way(_checked(prompt_lookup), ("single",)),
+    "use_cache=False": Way(no_cache),
+    "StaticCache": Way(_checked(static_cache)),
+    "StaticCache, compiled step": Way(_checked(compiled_static_cache), ("single",)),
+    "manual loop": Way(_checked(manual), ("single",)),
+    "video in a later turn": Way(later_turn, ("single",)),
+}
+
+PLANS: dict[str, FrameFusion] = {
+    "merge, then prune": FrameFusion(cost=0.4, similarity_lower_bound=0.8),
+    "two stages": FrameFusion(keep={1: 0.5, 3: 0.15}),
+    "before layer 0": FrameFusion(keep={0: 0.4, 2: 0.2}, relevance="text"),
+    "merge, then keep": FrameFusion(keep={2: 0.3}, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
+}
+
+_STATES = "transformers refuses it for models with recurrent states, which no rejected draft can be taken out of"
+EXCLUDED: dict[tuple[str, str], str] = {
+    (family, way): _STATES for family in ("qwen3_5", "qwen3_5_moe") for way in ("assisted", "prompt lookup")
+}
+"""Ways that transformers itself does not offer for a family, or that are refused: ``{(family, way): reason}``."""

@@ -146,8 +146,11 @@ class ShortenedStaticSlidingLayer(StaticSlidingWindowLayer):
 
 
 _USE = "Leave past_key_values and cache_implementation out, or pass DynamicCache(config=model.config)."
-_SHORTENED = {StaticLayer: ShortenedStaticLayer, StaticSlidingWindowLayer: ShortenedStaticSlidingLayer}
-_ORIGINAL = {shortened: original for original, shortened in _SHORTENED.items()}
+_SHORTENED: dict[type, Any] = {
+    StaticLayer: ShortenedStaticLayer,
+    StaticSlidingWindowLayer: ShortenedStaticSlidingLayer,
+}
+_ORIGINAL: dict[type, Any] = {shortened: original for original, shortened in _SHORTENED.items()}
 # A layer of linear attention holds no slots, but a state of one size.
 _OWN_LENGTHS = (
     DynamicLayer,
@@ -175,7 +178,9 @@ def check(cache: Any, *, filled: bool, before_first: bool) -> None:
     kinds = {type(layer) for layer in cache.layers} or {cache.layer_class_to_replicate}
     for kind in kinds:
         if kind not in _OWN_LENGTHS and not issubclass(kind, BaseQuantizedLayer):
-            raise ValueError(f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {_USE}")
+            raise ValueError(
+                f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {_USE}"
+            )
         if filled and issubclass(kind, StaticLayer):
             raise ValueError(
                 "a video or image came in a later turn of a conversation held in a static cache; reduction cannot "
@@ -219,7 +224,7 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
     # A cache that makes its layers as they come has none for this layer yet.
     while len(cache.layers) <= layer:
         cache.layers.append(cache.layer_class_to_replicate())
-    own = cache.layers[layer]
+    own: Any = cache.layers[layer]
     limit = _limit(own)
     if limit is not None:
         limit = limit if slots.columns.shape[1] > limit else None

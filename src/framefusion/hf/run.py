@@ -84,7 +84,7 @@ class Run:
         self._attending = [index for index, layer in enumerate(self._layers) if _attends(layer)]
         self._first = self._attending[0] + 1 if self._attending else len(self._layers)
         settings.check(len(self._layers), self._first)
-        windows = [_window(layer) for layer in self._layers]
+        windows = [_window(layer) if _attends(layer) else 0 for layer in self._layers]
         self._size = DecoderSize.of(self._layers, windows, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
         self._undo: list[Callable[[], None]] = []

@@ -15,7 +15,8 @@ class DecoderSize:
     """The numbers of a decoder that the estimates need.
 
     Attributes:
-        windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window.
+        windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window, 0
+            in a layer of linear attention.
         weights: per decoder layer, entries of the weight matrices that one token meets: of experts, those chosen.
         width: entries of one token's queries over all heads.
         kv_width: entries of one token's keys and values over all heads.
@@ -45,15 +46,17 @@ class DecoderSize:
     def flops(self, layer: int, tokens: int) -> float:
         """Operations of one layer's prefill over one sample of ``tokens`` tokens:
         ``2 * weights * n + 2 * width * n * (n + 1)`` (matrix products; causal attention, scores and values).
-        With a window ``w < n`` the last factors are ``w * (2 * n - w + 1)``."""
-        seen = min(tokens, self.windows[layer] or tokens)
+        With a window ``w < n`` the last factors are ``w * (2 * n - w + 1)``. Of linear attention the first term alone
+        is counted, not the steps of its state."""
+        window = self.windows[layer]
+        seen = tokens if window is None else min(tokens, window)
         return 2.0 * self.weights[layer] * tokens + 2.0 * self.width * seen * (2 * tokens - seen + 1)
 
     def cache_bytes(self, layer: int, tokens: int) -> int:
         """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``, with a window ``w`` of at most ``w - 1``
-        tokens, as the cache that ``generate()`` makes holds them."""
+        tokens, as the cache that ``generate()`` makes holds them. Linear attention has none."""
         window = self.windows[layer]
-        return self.kv_width * self.kv_bytes * (tokens if window is None else min(tokens, window - 1))
+        return self.kv_width * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
 
 
 def _weights(layer: nn.Module, experts: int) -> int:
@@ -65,9 +68,12 @@ def _weights(layer: nn.Module, experts: int) -> int:
             total += linear.in_features * linear.out_features
             continue
         for weight in module.parameters(recurse=False):
-            # A router's matrix, or one matrix per expert.
-            total += weight.numel() if weight.ndim == 2 else 0
-            total += weight[0].numel() * experts if weight.ndim == 3 else 0
+            if weight.ndim == 3 and not isinstance(module, nn.Conv1d):
+                # One matrix per expert.
+                total += weight[0].numel() * experts
+            elif weight.ndim in (2, 3):
+                # A router's matrix, or a convolution over the sequence.
+                total += weight.numel()
     return total
 
 

@@ -50,6 +50,4 @@ def build() -> Case:
             return [IMAGE] * (36 + 6 * 7)
         return [VIDEO] * (part.frames * part.height * part.width + 1)
 
-    return Case(
-        "llava_onevision", LlavaOnevisionForConditionalGeneration(config), encode, wrap, fixed_grid=(3, 3)
-    )
+    return Case("llava_onevision", LlavaOnevisionForConditionalGeneration(config), encode, wrap, fixed_grid=(3, 3))
