@@ -238,7 +238,14 @@ PLANS: dict[str, FrameFusion] = {
 }
 
 _STATES = "transformers refuses it for models with recurrent states, which no rejected draft can be taken out of"
+_EXPANDED = "generate() does not expand the encoded video, whose placeholders are the image token's"
+
 EXCLUDED: dict[tuple[str, str], str] = {
-    (family, way): _STATES for family in ("qwen3_5", "qwen3_5_moe") for way in ("assisted", "prompt lookup")
+    **{(family, way): _STATES for family in ("qwen3_5", "qwen3_5_moe") for way in ("assisted", "prompt lookup")},
+    **{
+        (family, way): _EXPANDED
+        for family in ("glm4v", "glm46v", "glm4v_moe")
+        for way in ("num_return_sequences", "beams")
+    },
 }
-"""Ways that transformers itself does not offer for a family, or that are refused: ``{(family, way): reason}``."""
+"""Ways that transformers itself does not offer for a family, reduced or not: ``{(family, way): reason}``."""
