@@ -14,7 +14,7 @@ LAYERS = 4
 GRIDS = [[(4, 3, 3), (5, 2, 2)], [], [(3, 2, 5)]]
 
 
-def setup(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor]:
+def setup(settings: FrameFusion, seed: int = 0, first: int = 1) -> tuple[Reduction, torch.Tensor]:
     """Three samples of one left-padded batch: two videos, text only, one video."""
     rows, layouts = [], []
     for grids in GRIDS:
@@ -32,7 +32,7 @@ def setup(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor
         )
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(len(GRIDS), length, 16, generator=generator)
-    return Reduction(settings, layouts, valid, LAYERS), hidden
+    return Reduction(settings, layouts, valid, LAYERS, first), hidden
 
 
 def run(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor]:
@@ -124,6 +124,45 @@ def test_attention_is_wanted_only_where_it_is_used() -> None:
     assert wanted(FrameFusion(keep={2: 0.3}, relevance="none")) == []
     assert wanted(FrameFusion(cost=0.5)) == [1, 2, 3]
     assert wanted(FrameFusion(keep=1.0)) == []
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_latest_attention_counts_where_none_was_recorded(merge: bool) -> None:
+    """It belongs to columns: slots may have merged or gone since."""
+    keep = {3: 0.2} if merge else {2: 0.6, 3: 0.2}
+    settings = FrameFusion(
+        keep=keep, merge=merge, selector="topk", segmentation="single", similarity_lower_bound=0.4, ratio_lower_bound=0
+    )
+    reduction, hidden = setup(settings, first=2)
+    hidden = reduction.before_layer(0, hidden)
+    hidden = reduction.before_layer(1, hidden)
+    then = reduction.columns
+    received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(1))
+    # Every layer makes other tokens similar.
+    hidden = reduction.before_layer(2, hidden.roll(1, 2) + hidden.roll(1, 1), received)
+    now = reduction.columns
+    reduction.before_layer(3, hidden)
+    assert now.shape[1] < then.shape[1]
+    for b, layout in enumerate(reduction.layouts):
+        of_column = dict(zip(then[b].tolist(), received[b].tolist(), strict=True))
+        for item, (t, h, w) in enumerate(layout.grids):
+            mine = set(layout.columns[layout.item == item].tolist())
+            left = sorted(mine & set(now[b].tolist()), key=lambda column: -of_column[column])
+            assert set(left[: total_kept(0.2, t * h * w)]) == mine & set(reduction.columns[b].tolist())
+
+
+def test_the_plans_know_where_attention_begins() -> None:
+    def wanted(settings: FrameFusion) -> list[int]:
+        reduction, _ = setup(settings, first=3)
+        return [layer for layer in range(LAYERS) if reduction.wants_attention(layer)]
+
+    assert wanted(FrameFusion(keep=0.5)) == [3]
+    assert wanted(FrameFusion(cost=0.9)) == [3]
+    assert wanted(FrameFusion(keep=0.5, relevance="none")) == []
+    with pytest.raises(
+        ValueError, match="the first 3 layers, before any softmax attention, may have to see every token"
+    ):
+        setup(FrameFusion(cost=0.7), first=3)
 
 
 def test_nan_in_the_hidden_states_is_an_error() -> None:

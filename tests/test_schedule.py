@@ -26,9 +26,10 @@ def run(plan: Cascade | Staged, tokens: int, layers: int, mergeable: list[float]
 @given(st.data())
 def test_a_reachable_cost_is_met(data: st.DataObject) -> None:
     layers, tokens = data.draw(st.integers(2, 40)), data.draw(st.integers(1, 5000))
-    cost = data.draw(st.floats(smallest_cost(tokens, layers), 1))
+    first = data.draw(st.integers(1, layers))
+    cost = data.draw(st.floats(smallest_cost(tokens, layers, first), 1))
     mergeable = data.draw(st.lists(st.floats(0, 1), min_size=layers, max_size=layers))
-    counts = run(Cascade(tokens, layers, cost), tokens, layers, mergeable)
+    counts = run(Cascade(tokens, layers, cost, first=first), tokens, layers, mergeable)
     spent = sum(counts) / (layers * tokens)
     # The stage that ends the cascade rounds to a whole token, for all layers behind it.
     assert abs(spent - cost) <= 1 / tokens + 1e-9
@@ -81,12 +82,29 @@ def test_no_merging_prunes_before_layer_one() -> None:
     assert plan.step(1, 100) == (0, 38)
 
 
-@given(st.integers(1, 10_000), st.integers(1, 60), st.floats(0.001, 0.999))
-def test_an_unreachable_cost_is_refused_with_the_smallest(tokens: int, layers: int, fraction: float) -> None:
-    cost = smallest_cost(tokens, layers) * fraction
-    assume(cost < smallest_cost(tokens, layers) - 1e-9)
+def test_before_any_attention_there_is_no_pruning() -> None:
+    plan = Cascade(100, 8, 0.7, merge=False, first=4)
+    assert not any(plan.wants_attention(layer) for layer in range(4))
+    assert plan.wants_attention(4)
+    assert [plan.step(layer, 100).keep for layer in range(5)] == [None] * 4 + [40]
+
+
+def test_merging_goes_on_before_any_attention() -> None:
+    """Where no pruning could stand in for it, whatever the cost."""
+    plan = Cascade(1000, 8, 0.45, first=3)
+    assert [plan.step(0, 1000, 150).merge, plan.step(1, 850, 120).merge, plan.step(2, 730, 10).merge] == [150, 120, 10]
+    # So few end the merging; 850 + 730 + 720 are spent of 3600.
+    assert plan.step(3, 720) == (0, 1300 // 5)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 60), st.integers(1, 9), st.floats(0.001, 0.999))
+def test_an_unreachable_cost_is_refused_with_the_smallest(
+    tokens: int, layers: int, first: int, fraction: float
+) -> None:
+    cost = smallest_cost(tokens, layers, first) * fraction
+    assume(cost < smallest_cost(tokens, layers, first) - 1e-9)
     with pytest.raises(ValueError, match=f"the smallest cost for a video of {tokens} visual tokens is"):
-        Cascade(tokens, layers, cost)
+        Cascade(tokens, layers, cost, first=first)
 
 
 def test_the_number_in_the_refusal_is_reachable() -> None:
@@ -97,6 +115,13 @@ def test_the_number_in_the_refusal_is_reachable() -> None:
         check_cost(0.15, 10, 10)
     check_cost(0.19, 10, 10)
     assert "cost=0.15" in str(error.value)
+    with pytest.raises(ValueError, match=r"the first 4 layers, before any softmax attention, .* any video is 0\.1250"):
+        check_cost(0.12, 32, first=4)
+    check_cost(0.125, 32, first=4)
+    with pytest.raises(ValueError, match=r"the first 4 layers, .* visual tokens is 0\.4600"):
+        check_cost(0.45, 10, 10, first=4)
+    check_cost(0.46, 10, 10, first=4)
+    assert smallest_cost(10, 4, first=9) == 1
 
 
 def test_staged_shares_are_of_the_original_tokens() -> None:
@@ -113,3 +138,8 @@ def test_staged_merging_never_goes_below_the_first_stage() -> None:
 @pytest.mark.parametrize(("layers", "layer"), [(1, 0), (2, 1), (4, 1), (12, 1), (28, 2), (36, 3), (64, 5), (80, 6)])
 def test_default_layer(layers: int, layer: int) -> None:
     assert default_layer(layers) == layer
+
+
+@pytest.mark.parametrize(("layers", "layer"), [(4, 0), (5, 4), (28, 4), (64, 5)])
+def test_default_layer_behind_linear_attention(layers: int, layer: int) -> None:
+    assert default_layer(layers, first=4) == layer

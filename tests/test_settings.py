@@ -80,3 +80,33 @@ def test_settings_are_checked_against_the_model() -> None:
     with pytest.raises(ValueError, match="no attention exists before layer 0"):
         FrameFusion(keep=0.5, selector="topk").check(1)
     FrameFusion(cost=0.3).check(4)
+
+
+def test_settings_are_checked_against_the_first_attention() -> None:
+    message = re.escape(
+        "keep has a stage before layer 2, but softmax attention, which it goes by, comes first in layer 3 of this "
+        "decoder; start at layer 4 or use relevance='none' (diversity alone)."
+    )
+    with pytest.raises(ValueError, match=message):
+        FrameFusion(keep={0: 0.9, 2: 0.5}).check(32, 4)
+    with pytest.raises(ValueError, match="comes first in layer 3 of this decoder; use relevance='none'"):
+        FrameFusion(keep={1: 0.5}).check(4, 4)
+    with pytest.raises(ValueError, match=r"cost=0\.12 cannot be reached on 32 decoder layers: the first 4 layers"):
+        FrameFusion(cost=0.12).check(32, 4)
+    with pytest.raises(ValueError, match="no attention exists before layer 0"):
+        FrameFusion(keep=0.5, selector="topk").check(4, 4)
+    for settings in (
+        FrameFusion(keep={0: 0.9, 4: 0.5}),
+        FrameFusion(keep={1: 1.0, 4: 0.5}),
+        FrameFusion(keep={2: 0.5}, relevance="none"),
+        FrameFusion(cost=0.125),
+        FrameFusion(cost=0.04, relevance="none"),
+    ):
+        settings.check(32, 4)
+
+
+def test_the_default_layer_has_attention() -> None:
+    assert FrameFusion(keep=0.2).shares(28, 4) == {4: 0.2}
+    assert FrameFusion(keep=0.2).shares(64, 4) == {5: 0.2}
+    assert FrameFusion(keep=0.2, relevance="none").shares(28, 4) == {2: 0.2}
+    assert FrameFusion(keep={1: 0.2}).shares(28, 4) == {1: 0.2}

@@ -171,6 +171,7 @@ class FrameFusion:
         """
         if self.keep is None:
             return {}
+        assert not isinstance(self.keep, Sequence)
         if isinstance(self.keep, Mapping):
             shares = dict(self.keep)
         else:
@@ -206,6 +207,7 @@ class FrameFusion:
         """
         for row in self._rows:
             if row.cost is not None:
+                assert not isinstance(row.cost, Sequence)
                 check_cost(row.cost, layers, first=row._first(first))
             shares = row.shares(layers, first)
             row._check_topk(shares)
@@ -232,6 +234,7 @@ class FrameFusion:
         """
         options: dict[str, Any] = {"merge": bool(self.merge), "ratio_lower_bound": self.ratio_lower_bound}
         if self.cost is not None:
+            assert not isinstance(self.cost, Sequence)
             return Cascade(tokens, layers, self.cost, first=self._first(first), **options)
         return Staged(tokens, self.shares(layers, first), **options)
 

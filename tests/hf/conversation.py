@@ -55,5 +55,9 @@ class Conversation:
     def _pixels(self, which: int) -> dict[str, Any]:
         """The inputs of one of the two videos, which are of one size."""
         texts = ("input_ids", "attention_mask", *self.case.types(self.whole["input_ids"]))
-        halves = {name: value.chunk(2)[which] for name, value in self.whole.items() if name not in texts}
-        return halves
+        # Views may be packed one behind the other.
+        return {
+            name: value.chunk(2, dim=-1 if len(value) == 1 else 0)[which]
+            for name, value in self.whole.items()
+            if name not in texts
+        }

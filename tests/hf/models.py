@@ -27,6 +27,8 @@ BUILDERS = (
     "video_llama3",
     "smolvlm",
     "idefics3",
+    "minicpmv4_6",
+    "minicpmv4_7",
 )
 
 

@@ -16,6 +16,8 @@ from framefusion.hf.families.glm4v import Glm4v
 from framefusion.hf.families.idefics3 import Idefics3
 from framefusion.hf.families.internvl import InternVL
 from framefusion.hf.families.llava_next_video import LlavaNextVideo
+from framefusion.hf.families.minicpmv4_6 import MiniCPMV46
+from framefusion.hf.families.qwen3_5 import Qwen35
 from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
@@ -25,6 +27,7 @@ from tests.hf.case import END, IMAGE, PAD, START, VIDEO, Case, Video, mrope_type
 from tests.hf.families import internvl as internvl_case
 from tests.hf.families import smolvlm as smolvlm_case
 from tests.hf.families import video_llama3 as video_llama3_case
+from tests.hf.families.minicpmv4_6 import NEWLINE, SLICE, SLICE_END
 from tests.hf.families.qwen2_5_omni import AUDIO, AUDIO_END, AUDIO_START
 from tests.hf.prompts import PROMPTS
 from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
@@ -355,16 +358,17 @@ class TestQwen3VL:
         pixels = {"pixel_values_videos": torch.zeros(72, 12), "pixel_values": torch.zeros(16, 12)}
         self.check(layouts_of(Qwen3VL(), self.config, self.rows, **pixels, **self.grids), (2, 3), (1, 2), (2, 2))
 
-    def test_in_generate(self) -> None:
+    @pytest.mark.parametrize(("name", "family"), [("qwen3_vl", Qwen3VL()), ("qwen3_5", Qwen35())])
+    def test_in_generate(self, name: str, family: Family) -> None:
         """Grids are gone; positions still tell them."""
         length = max(map(len, self.rows))
         batch: dict[str, Any] = {"input_ids": torch.tensor([[PAD] * (length - len(row)) + row for row in self.rows])}
         mrope_types(batch)
-        model = models.build("qwen3_vl").model.model
+        model = models.build(name).model.model
         mask = (batch["input_ids"] != PAD).long()
         positions, _ = model.get_rope_index(**batch, **self.grids, attention_mask=mask)
         for given in (positions, torch.cat([positions[:1], positions])):
-            layouts = Qwen3VL().layouts(model, Call(batch["input_ids"], given, self.features()))
+            layouts = family.layouts(model, Call(batch["input_ids"], given, self.features()))
             self.check(layouts, (2, 3), (1, 2), (2, 2))
 
     def test_without_positions(self) -> None:
@@ -432,6 +436,70 @@ class TestOmni:
         check(run.layout[0], [("video", (6, 3, 3), columns)])
         expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
         torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
+
+
+class TestMiniCPMV:
+    config: ClassVar[dict[str, Any]] = {"image_token_id": IMAGE, "video_token_id": VIDEO}
+
+    def picture(self, token: int, whole: int, slices: int = 0, each: int = 0) -> list[int]:
+        """A whole view and two rows of slices."""
+        row = [SLICE, *[token] * each, SLICE_END] * (slices // 2)
+        return [START, *[token] * whole, END, *([*row, NEWLINE, *row] if slices else [])]
+
+    def test_frames_follow_each_other_behind_markers(self) -> None:
+        rows = [
+            [20, 21, *self.picture(VIDEO, 6) * 3, 22, *self.picture(VIDEO, 6) * 2, *self.picture(IMAGE, 4), 23],
+            [24, *self.picture(VIDEO, 4), 25],
+        ]
+        pad = len(rows[0]) - len(rows[1])
+        first = [3 + 8 * frame + cell for frame in range(3) for cell in range(6)]
+        second = [2 + 24 + 2 + 8 * frame + cell for frame in range(2) for cell in range(6)]
+        image = 2 + 24 + 1 + 16 + 1
+        # Two rows of three tokens, of four by four patches each; one of four; two by two.
+        sizes = {
+            "target_sizes_videos": torch.tensor([[8, 12]] * 5 + [[4, 16]]),
+            "target_sizes": torch.tensor([[8, 8]]),
+            "pixel_values_videos": torch.zeros(1),
+            "pixel_values": torch.zeros(1),
+        }
+        two, one = layouts_of(MiniCPMV46(), self.config, rows, **sizes)
+        own = ("image", (1, 2, 2), list(range(image, image + 4)))
+        check(two, [("video", (3, 2, 3), first), ("video", (2, 2, 3), second), own])
+        check(one, [("video", (1, 1, 4), list(range(pad + 2, pad + 6)))])
+        ahead = {"video": [torch.zeros(6, 4)] * 5 + [torch.zeros(4, 4)], "image": [torch.zeros(4, 4)]}
+        two, one = layouts_of(MiniCPMV46(), self.config, rows, **encoded(**ahead))
+        own = ("image", (1, 1, 4), list(range(image, image + 4)))
+        check(two, [("video", (3, 1, 6), first), ("video", (2, 1, 6), second), own])
+        check(one, [("video", (1, 1, 4), list(range(pad + 2, pad + 6)))])
+
+    def test_a_frame_holds_its_slices(self) -> None:
+        frame = self.picture(VIDEO, 2, 4, 3)
+        rows = [[20, *frame * 2, 21, *self.picture(IMAGE, 2, 2, 3)]]
+        columns = [column for column, token in enumerate(rows[0]) if token == VIDEO]
+        image = [column for column, token in enumerate(rows[0]) if token == IMAGE]
+        sizes = {
+            "target_sizes_videos": torch.tensor(([[2, 4]] + [[2, 6]] * 4) * 2),
+            "target_sizes": torch.tensor([[2, 4], [2, 6], [2, 6]]),
+            "pixel_values_videos": torch.zeros(1),
+            "pixel_values": torch.zeros(1),
+        }
+        [layout] = layouts_of(MiniCPMV46(), self.config, rows, **sizes)
+        check(layout, [("video", (2, 1, 14), columns), ("image", (1, 1, 8), image)])
+
+    def test_frames_of_another_size_are_another_video(self) -> None:
+        rows = [[20, *self.picture(VIDEO, 6) * 2, *self.picture(VIDEO, 4) * 2]]
+        sizes = {
+            "target_sizes_videos": torch.tensor([[8, 12]] * 2 + [[8, 8]] * 2),
+            "pixel_values_videos": torch.zeros(1),
+        }
+        [layout] = layouts_of(MiniCPMV46(), self.config, rows, **sizes)
+        assert layout.grids == ((2, 2, 3), (2, 2, 2))
+
+    @pytest.mark.parametrize(("sizes", "said"), [([[8, 8]], r"\(8, 8\)"), ([], "none is left")])
+    def test_broken_runs(self, sizes: list[list[int]], said: str) -> None:
+        given = {"target_sizes_videos": torch.tensor(sizes).view(-1, 2), "pixel_values_videos": torch.zeros(1)}
+        with pytest.raises(ValueError, match=rf"input_ids\[0\] has a run of 6 video tokens, .* slice \({said}\); pass"):
+            layouts_of(MiniCPMV46(), self.config, [[20, *self.picture(VIDEO, 6)]], **given)
 
 
 @pytest.mark.parametrize("rows", list(PROMPTS))

@@ -241,7 +241,11 @@ _STATES = "transformers refuses it for models with recurrent states, which no re
 _EXPANDED = "generate() does not expand the encoded video, whose placeholders are the image token's"
 
 EXCLUDED: dict[tuple[str, str], str] = {
-    **{(family, way): _STATES for family in ("qwen3_5", "qwen3_5_moe") for way in ("assisted", "prompt lookup")},
+    **{
+        (family, way): _STATES
+        for family in ("qwen3_5", "qwen3_5_moe", "minicpmv4_6", "minicpmv4_7")
+        for way in ("assisted", "prompt lookup")
+    },
     **{
         (family, way): _EXPANDED
         for family in ("glm4v", "glm46v", "glm4v_moe")

@@ -7,6 +7,7 @@ a layer, between its attention and its MLP; the difference is one MLP per stage,
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -110,6 +111,7 @@ class Run:
             return
         while self._undo:
             self._undo.pop()()
+        _drop_compiled()
         _leave(self)
         # What the run tells stays; the model must not live on with it.
         self._multimodal = self._decoder = None
@@ -169,6 +171,7 @@ class Run:
         def keep(handle: Any) -> None:
             self._undo.append(handle.remove)
 
+        _drop_compiled()
         _attached.add(self._decoder)
         self._undo.append(partial(_attached.discard, self._decoder))
         if model is not self._multimodal and not self.settings.keeps_all:
@@ -500,6 +503,12 @@ def _leave(run: Run) -> None:
 def _attends(layer: Any) -> bool:
     """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
     return hasattr(layer, "self_attn")
+
+
+def _drop_compiled() -> None:
+    """Forget compiled graphs: they do not look for hooks that came or went after they were made."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
 
 
 def _window(layer: Any) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
-from tests.hf.case import Case
+from tests.hf.case import PAD, Case
 from tests.hf.families import qwen3_vl
 
 LINEAR, FULL = "linear_attention", "full_attention"
@@ -31,12 +31,19 @@ TEXT = {
 
 def case_of(name: str, config_class: Any, model_class: Any, text: dict[str, Any]) -> Case:
     case = qwen3_vl.case_of(name, config_class, model_class, {**TEXT, **text})
-    for layer in case.model.get_decoder().layers:
-        if hasattr(layer, "linear_attn"):
-            # As drawn, most heads would forget a token at the next one.
-            with torch.no_grad():
-                layer.linear_attn.A_log.sub_(4)
+    remember(case.model)
     return case
+
+
+def remember(model: Any) -> None:
+    """Weights that show what a state of linear attention takes in."""
+    with torch.no_grad():
+        # Zeros would pass without a trace; in released models padding has a vector.
+        model.get_input_embeddings().weight[PAD].normal_()
+        for layer in model.get_decoder().layers:
+            if hasattr(layer, "linear_attn"):
+                # As drawn, most heads would forget a token at the next one.
+                layer.linear_attn.A_log.sub_(4)
 
 
 def build() -> Case:

@@ -7,7 +7,6 @@ from transformers import Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration
 from tests.hf.case import Case
 from tests.hf.families.qwen3_5 import case_of
 
-
 # Three of four: rounding may swap the last one of the chosen, which should not weigh much.
 EXPERTS = {
     "moe_intermediate_size": 48,

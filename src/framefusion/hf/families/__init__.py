@@ -13,6 +13,8 @@ from framefusion.hf.families.idefics3 import Idefics3
 from framefusion.hf.families.internvl import InternVL
 from framefusion.hf.families.llava_next_video import LlavaNextVideo
 from framefusion.hf.families.llava_onevision import LlavaOnevision
+from framefusion.hf.families.minicpmv4_6 import MiniCPMV46
+from framefusion.hf.families.minicpmv4_7 import MiniCPMV47
 from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
 from framefusion.hf.families.qwen2_5_vl import Qwen25VL
 from framefusion.hf.families.qwen2_vl import Qwen2VL
@@ -43,6 +45,8 @@ FAMILIES: list[Family] = [
     VideoLlama3(),
     SmolVLM(),
     Idefics3(),
+    MiniCPMV46(),
+    MiniCPMV47(),
 ]
 
 __all__ = ["FAMILIES", "Call", "Family", "UnsupportedModelError", "find", "register_family", "table"]

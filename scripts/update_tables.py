@@ -1,0 +1,87 @@
+"""Write the tables of the docs that come from the registry and from the matrix: ``python scripts/update_tables.py``.
+
+The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``). A test
+fails while a file differs from what this would write; ``--check`` says so without writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from framefusion.hf.families import table
+
+ROOT = Path(__file__).resolve().parent.parent
+MATRIX = ROOT / "docs" / "data" / "matrix.json"
+FILES = {
+    ROOT / "docs" / "models.md": ("models", "matrix"),
+    ROOT / "README.md": ("supported",),
+    ROOT / "README.zh.md": ("supported-zh",),
+}
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def models() -> str:
+    """The registry, a row per family."""
+    rows = [[row["name"], f"`{row['model_class']}`", row["placeholder"], row["verified"]] for row in table()]
+    return _markdown(["family", "class", "visual tokens in the prompt", "checked"], rows)
+
+
+def supported(head: list[str]) -> str:
+    """The registry in short."""
+    return _markdown(head, [[row["name"], f"`{row['model_class']}`"] for row in table()])
+
+
+def matrix() -> str:
+    """The largest difference from the oracle per family and way."""
+    record = json.loads(MATRIX.read_text(encoding="utf-8"))
+    ways = list(dict.fromkeys(way for row in record.values() for way in row))
+    rows = [
+        [f"`{family}`", *(f"{own[way]:.0e}" if way in own else "–" for way in ways)] for family, own in record.items()
+    ]
+    return _markdown(["family", *ways], rows)
+
+
+TABLES = {
+    "models": models,
+    "matrix": matrix,
+    "supported": lambda: supported(["family", "class"]),
+    "supported-zh": lambda: supported(["模型系列", "类"]),
+}
+
+
+def updated(path: Path) -> str:
+    """The text of a file with its tables as they should be."""
+    text = path.read_text(encoding="utf-8")
+    for name in FILES[path]:
+        begin, end = f"<!-- {name}: scripts/update_tables.py -->", f"<!-- /{name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"{path.name} has no place for the table {name!r}: {begin} … {end}")
+        block = f"{begin}\n{TABLES[name]()}\n{end}"
+        text = pattern.sub(lambda _, block=block: block, text)
+    return text
+
+
+def main() -> int:
+    """Write the files, or say which differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
+    check = parser.parse_args().check
+    stale = [path for path in FILES if updated(path) != path.read_text(encoding="utf-8")]
+    for path in stale:
+        if not check:
+            path.write_text(updated(path), encoding="utf-8")
+        print(f"{path.relative_to(ROOT)} {'differs' if check else 'updated'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
