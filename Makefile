@@ -3,11 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-package lint format bench train-tiny clean
+.PHONY: help install demo test test-all test-package lint format bench train-tiny clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
 	@echo "make test          the whole test suite"
+	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 20 minutes)"
 	@echo "make test-package  build the wheel and run the main job from it in a new environment"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
@@ -26,6 +27,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-all: install
+	$(BIN)/python -m pytest tests/hf/test_matrix.py --matrix docs/data/matrix.json
+	$(BIN)/python scripts/update_tables.py
 
 test-package: install
 	scripts/test_package.sh $(BIN)/python

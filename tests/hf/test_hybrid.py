@@ -20,7 +20,7 @@ from framefusion.budgets import total_kept
 from framefusion.hf import run as run_module
 from framefusion.hf.cache import ShortenedLayer
 from tests.hf import oracle
-from tests.hf.case import Case
+from tests.hf.case import FIRST_WORD, Case
 from tests.hf.families import qwen3_5, qwen3_5_moe
 from tests.hf.prompts import PROMPTS
 from tests.hf.test_oracle import TOLERANCE, generate
@@ -122,6 +122,20 @@ def test_caches(case: Case) -> None:
     assert cache.get_seq_length() == inputs["input_ids"].shape[1]
     held = [cache.layers[index].keys.shape[2] for index in case.attending]
     assert held == [len(run.stages[0].kept[0]), len(run.stages[1].kept[0])]
+
+
+@pytest.mark.parametrize("plan", list(PLANS))
+def test_a_text_turn_of_a_padded_batch(case: Case, plan: str) -> None:
+    inputs = case.inputs(PROMPTS["ragged"](case))
+    with framefusion.attach(case.model, PLANS[plan]) as run:
+        first = generate(case, inputs)
+        more = torch.cat([first.sequences, torch.randint(FIRST_WORD, 64, (len(first.sequences), 7))], dim=1)
+        mask = inputs["attention_mask"]
+        mask = torch.cat([mask, mask.new_ones(len(mask), more.shape[1] - mask.shape[1])], dim=1)
+        longer = {"input_ids": more, "attention_mask": mask, **case.types(more)}
+        out = generate(case, longer, past_key_values=first.past_key_values)
+    expected = oracle.logits(case.model, inputs, run.stages, out.sequences)[:, -len(out.logits) :]
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
 class TestLaterTurnsOfABatch:

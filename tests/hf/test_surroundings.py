@@ -105,7 +105,7 @@ def test_a_compiled_model() -> None:
 
 
 def test_a_layer_compiled_before_attaching() -> None:
-    """A compiled graph does not look for hooks that came after it."""
+    """Its graph does not look for hooks that came after it, but sees that the attention's config changed."""
     torch.compiler.reset()
     case = models.build("qwen2_5_vl")
     inputs = case.inputs(PROMPTS["single"](case))

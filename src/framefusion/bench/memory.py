@@ -18,8 +18,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -83,18 +84,23 @@ def _give_back_freed_memory() -> None:
         trim(0)
 
 
+def extra_bytes(run: Callable[[], object]) -> int:
+    """Peak extra bytes of one run in this process, whose allocator must give freed blocks back (see the caller)."""
+    run()
+    _give_back_freed_memory()
+    _CLEAR_REFS.write_text("5")
+    before = _status_bytes("VmRSS")
+    run()
+    return max(0, _status_bytes("VmHWM") - before)
+
+
 def _child() -> None:
     job = json.load(sys.stdin)
     torch.set_num_threads(job["threads"])
     case = make_case(Config(**job["config"]))
     measured = {}
     for name in job["contenders"]:
-        CONTENDERS[name](case)
-        _give_back_freed_memory()
-        _CLEAR_REFS.write_text("5")
-        before = _status_bytes("VmRSS")
-        CONTENDERS[name](case)
-        measured[name] = max(0, _status_bytes("VmHWM") - before)
+        measured[name] = extra_bytes(partial(CONTENDERS[name], case))
     json.dump(measured, sys.stdout)
 
 

@@ -7,7 +7,6 @@ a layer, between its attention and its MLP; the difference is one MLP per stage,
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from framefusion.hf import cache as caches
 from framefusion.hf import masks, recording
 from framefusion.hf.deepstack import DeepStack
-from framefusion.hf.families import Call, find
+from framefusion.hf.families import Call, UnsupportedModelError, find
 from framefusion.hf.summary import DecoderSize, Summary, summarize
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
@@ -76,6 +75,10 @@ class Run:
         self._family = find(model)
         self._multimodal: Any = model.base_model
         self._decoder: Any = self._multimodal.get_decoder()
+        if not hasattr(self._decoder, "layers"):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} keeps its decoder elsewhere in this release of transformers; use a later one."
+            )
         self._layers: list[Any] = list(self._decoder.layers)
         self._signature = inspect.signature(type(self._multimodal).forward)
         if self._decoder in _attached:
@@ -111,7 +114,6 @@ class Run:
             return
         while self._undo:
             self._undo.pop()()
-        _drop_compiled()
         _leave(self)
         # What the run tells stays; the model must not live on with it.
         self._multimodal = self._decoder = None
@@ -171,7 +173,6 @@ class Run:
         def keep(handle: Any) -> None:
             self._undo.append(handle.remove)
 
-        _drop_compiled()
         _attached.add(self._decoder)
         self._undo.append(partial(_attached.discard, self._decoder))
         if model is not self._multimodal and not self.settings.keeps_all:
@@ -503,12 +504,6 @@ def _leave(run: Run) -> None:
 def _attends(layer: Any) -> bool:
     """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
     return hasattr(layer, "self_attn")
-
-
-def _drop_compiled() -> None:
-    """Forget compiled graphs: they do not look for hooks that came or went after they were made."""
-    if "torch._dynamo" in sys.modules:
-        torch.compiler.reset()
 
 
 def _window(layer: Any) -> int | None:
