@@ -1,15 +1,13 @@
 """Write the tables of the docs that come from the registry and from the matrix: ``python scripts/update_tables.py``.
 
-The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``). A test
-fails while a file differs from what this would write; ``--check`` says so without writing.
+The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``). A
+test fails while a file differs from what this would write.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from pathlib import Path
 
 from framefusion.hf.families import table
@@ -70,18 +68,11 @@ def updated(path: Path) -> str:
     return text
 
 
-def main() -> int:
-    """Write the files, or say which differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
-    check = parser.parse_args().check
-    stale = [path for path in FILES if updated(path) != path.read_text(encoding="utf-8")]
-    for path in stale:
-        if not check:
-            path.write_text(updated(path), encoding="utf-8")
-        print(f"{path.relative_to(ROOT)} {'differs' if check else 'updated'}")
-    return int(check and bool(stale))
+def main() -> None:
+    """Write the files that differ."""
+    for path in FILES:
+        path.write_text(updated(path), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

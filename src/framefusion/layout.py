@@ -67,8 +67,8 @@ class VisualLayout:
 
     def to(self, device: torch.device) -> VisualLayout:
         """The same layout on another device."""
-        tensors = (part.to(device) for part in (self.columns, self.item, self.frame, self.patch))
-        return VisualLayout(*tensors, self.grids, self.kinds)
+        columns, item, frame, patch = (part.to(device) for part in (self.columns, self.item, self.frame, self.patch))
+        return VisualLayout(columns, item, frame, patch, self.grids, self.kinds)
 
     @classmethod
     def of(cls, items: Sequence[VisualItem]) -> VisualLayout:
@@ -82,7 +82,9 @@ class VisualLayout:
             t, h, w = visual.grid
             cells = torch.arange(t * h * w) if visual.cells is None else visual.cells
             if len(cells) != len(visual.columns):
-                raise ValueError(f"item {index} has {len(visual.columns)} columns for {len(cells)} cells of {t}×{h}×{w}.")
+                raise ValueError(
+                    f"item {index} has {len(visual.columns)} columns for {len(cells)} cells of {t}×{h}×{w}."
+                )
             area = max(h * w, 1)
             values = (visual.columns, torch.full_like(cells, index), cells // area, cells % area)
             for part, value in zip(parts, values, strict=True):

@@ -1,7 +1,7 @@
 """The contract: family × way to generate × stage plan equals the masked oracle, prefill and five decoded steps.
 
-``make test`` runs every family in every way with one plan, in turns; ``make test-all`` (``--matrix``) runs all of it and
-writes the table of the docs.
+``make test`` runs every family in every way with one plan, in turns; ``make test-all`` (``--matrix``) runs all of it
+and writes the table of the docs.
 """
 
 from __future__ import annotations

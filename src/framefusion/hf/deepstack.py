@@ -38,10 +38,12 @@ class DeepStack:
             return hidden
         features = self.features[layer].to(hidden.device)
         batch, slots, width = hidden.shape
-        slot_of = torch.full((batch, self.row.shape[1] + 1), -1)
-        slot_of.scatter_(1, torch.where(columns >= 0, columns, self.row.shape[1]), torch.arange(slots).expand(batch, -1))
-        slot_of[:, -1] = -1
-        target = slot_of.gather(1, torch.where(merged_into >= 0, merged_into, self.row.shape[1]))
+        length = self.row.shape[1]
+        # The last column stands for no column at all.
+        slot_of = torch.full((batch, length + 1), -1)
+        slot_of.scatter_(1, torch.where(columns >= 0, columns, length), torch.arange(slots).expand(batch, -1))
+        slot_of[:, length] = -1
+        target = slot_of.gather(1, torch.where(merged_into >= 0, merged_into, length))
         sample, column = ((target >= 0) & (self.row >= 0)).nonzero(as_tuple=True)
         into = (sample * slots + target[sample, column]).to(hidden.device)
         total = torch.zeros(batch * slots, width, dtype=torch.float32, device=hidden.device)

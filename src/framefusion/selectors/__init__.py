@@ -52,8 +52,8 @@ def select(
     for segment, count in budgets.items():
         if got.get(segment, 0) != count or len(distinct) != len(chosen):
             raise ValueError(
-                f"selector {name!r} returned {got.get(segment, 0)} distinct tokens of segment {segment}, asked for {count} "
-                f"({len(chosen)} indices in all, {len(distinct)} of them distinct)."
+                f"selector {name!r} returned {got.get(segment, 0)} distinct tokens of segment {segment}, asked for "
+                f"{count} ({len(chosen)} indices in all, {len(distinct)} of them distinct)."
             )
     return chosen
 

@@ -85,9 +85,7 @@ class Family(ABC):
         """
 
 
-def take_items(
-    kind: Kind, columns: Tensor, grids: Iterable[tuple[int, int, int]], where: str
-) -> list[VisualItem]:
+def take_items(kind: Kind, columns: Tensor, grids: Iterable[tuple[int, int, int]], where: str) -> list[VisualItem]:
     """Cut the placeholder columns of one sample into items, each with as many as its grid has cells.
 
     Args:

@@ -27,7 +27,8 @@ class Qwen2VL(Family):
         layouts = []
         for b in range(len(call.input_ids)):
             items: list[VisualItem] = []
-            for kind, token in (("video", config.video_token_id), ("image", config.image_token_id)):
+            tokens: dict[Kind, int] = {"video": config.video_token_id, "image": config.image_token_id}
+            for kind, token in tokens.items():
                 if not call.has(kind):
                     continue
                 columns = call.placeholders(b, token)
