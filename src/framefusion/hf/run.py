@@ -162,7 +162,8 @@ class Run:
         )
 
     def _latest(self) -> Reduction:
-        reduction = (_records.get() or {}).get(self, self._reduction)
+        records = _records.get()
+        reduction = self._reduction if records is None else records.get(self, self._reduction)
         if reduction is None:
             raise RuntimeError("no prefill has run yet: call the model or model.generate() while attached.")
         if not reduction.finished:
@@ -254,15 +255,13 @@ class Run:
             valid = masks.visible_columns(mask, *hidden.shape[:2], static=static)
         if reducing:
             self._check_prefill(layouts, valid, cache, filled)
-        forward.reduction = self._reduction = Reduction(
-            self.settings, layouts, valid, len(self._layers), self._first
-        )
+        forward.reduction = self._reduction = Reduction(self.settings, layouts, valid, len(self._layers), self._first)
         _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
         forward.filled = filled
         if filled:
             # The masks of the decoder may be those of shortened layers.
             given = forward.arguments.get("attention_mask")
-            forward.valid_before = masks.visible_before(given, *hidden.shape[:2], filled)
+            forward.valid_before = masks.visible_before(given, len(hidden), hidden.shape[1], filled)
         if reducing and kwargs.get("deepstack_visual_embeds") is not None:
             forward.deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
             return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
@@ -426,7 +425,7 @@ class Run:
                 f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; start "
                 "again with an empty cache."
             )
-        given = kwargs.get("attention_mask")
+        given: Any = kwargs.get("attention_mask")
         if caches.is_shortened_static(cache.layers[index]):
             if not masks.is_dense(given):
                 raise ValueError(
