@@ -3,8 +3,8 @@
     python benchmarks/attention_received.py --json docs/data/attention-received.json
 
 One sample of a Qwen2.5-VL-7B layer's shape (28 query heads, 4 key heads of 128), float32. For each choice of query
-rows: time relative to the layer's own scaled-dot-product attention, in turns in one process, and peak extra memory; the whole
-attention matrix, as ``output_attentions`` makes it, for comparison.
+rows: time relative to the layer's own scaled-dot-product attention, in turns in one process, and peak extra memory;
+the whole attention matrix, as ``output_attentions`` makes it, for comparison.
 """
 
 from __future__ import annotations

@@ -232,11 +232,12 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
     dropped = slots.length - slots.columns.shape[1]
     if isinstance(own, StaticLayer):
         # Its buffers may be known by address to a compiled graph, so the layer itself stays.
-        own.__class__ = _SHORTENED.get(type(own), type(own))
-        own.dropped = dropped
-        if not own.is_sliding:
+        static: Any = own
+        static.__class__ = _SHORTENED.get(type(own), type(own))
+        static.dropped = dropped
+        if not static.is_sliding:
             # Every slot of the buffers, so that a compiled step only has to gather.
-            tail = torch.arange(slots.length, own.max_cache_len + dropped, device=slots.columns.device)
+            tail = torch.arange(slots.length, static.max_cache_len + dropped, device=slots.columns.device)
             columns = torch.cat([slots.columns, tail.expand(len(slots.columns), -1)], 1)
             slots = Slots(columns, slots.length, slots.padded)
     elif isinstance(own, ShortenedLayer):

@@ -47,7 +47,8 @@ def _videos(placeholders: Any, grid: tuple[int, int, int], b: int) -> list[Visua
         if (end - first) % length:
             raise ValueError(
                 f"input_ids[{b}] has a run of {end - first} video tokens, which is no multiple of the {length} tokens "
-                f"of a video of {grid[0]} frames; pass the inputs as the processor makes them, the whole prompt at once."
+                f"of a video of {grid[0]} frames; pass the inputs as the processor makes them, the whole prompt at "
+                "once."
             )
         items += [VisualItem.run("video", grid, start) for start in range(first, end, length)]
     return items
