@@ -30,7 +30,7 @@ from tests.hf.families import video_llama3 as video_llama3_case
 from tests.hf.families.minicpmv4_6 import NEWLINE, SLICE, SLICE_END
 from tests.hf.families.qwen2_5_omni import AUDIO, AUDIO_END, AUDIO_START
 from tests.hf.prompts import PROMPTS
-from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
+from tests.hf.ways import PLANS, TOLERANCE, generate
 
 Item = tuple[str, tuple[int, int, int], list[int]]
 """Kind, grid and columns."""
@@ -268,14 +268,14 @@ class TestVideoLlama3:
             self.layouts(moved, self.kept, **self.features())
 
     @pytest.mark.parametrize("rows", list(PROMPTS))
-    @pytest.mark.parametrize("settings", list(SETTINGS))
+    @pytest.mark.parametrize("settings", list(PLANS))
     def test_compressed_videos_equal_the_masked_oracle(self, settings: str, rows: str) -> None:
         torch.manual_seed(1)
         case = video_llama3_case.build(compressed=True)
         case.model.eval()
         inputs = case.inputs(PROMPTS[rows](case))
         visual = int(((inputs["input_ids"] == VIDEO) | (inputs["input_ids"] == IMAGE)).sum())
-        with framefusion.attach(case.model, SETTINGS[settings]) as run:
+        with framefusion.attach(case.model, PLANS[settings]) as run:
             out = generate(case, inputs)
         assert run.tokens_per_layer[-1] < run.summary().visual_tokens_before == visual
         expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
@@ -414,7 +414,7 @@ class TestOmni:
         "qwen3_omni": [*([VIDEO] * 9 + [AUDIO] * 4) * 2, *[VIDEO] * 9, *[AUDIO] * 2, *[VIDEO] * 27],
     }
 
-    @pytest.mark.parametrize("settings", list(SETTINGS))
+    @pytest.mark.parametrize("settings", list(PLANS))
     @pytest.mark.parametrize("name", ["qwen2_5_omni", "qwen3_omni"])
     def test_a_video_with_its_sound(self, name: str, settings: str) -> None:
         case = models.build(name)
@@ -428,7 +428,7 @@ class TestOmni:
             "feature_attention_mask": torch.ones(1, 80, dtype=torch.long),
             "use_audio_in_video": True,
         }
-        with framefusion.attach(case.model, SETTINGS[settings]) as run:
+        with framefusion.attach(case.model, PLANS[settings]) as run:
             with torch.no_grad():
                 case.model(**inputs)
             check(run.layout[0], [("video", (6, 3, 3), columns)])
@@ -506,7 +506,7 @@ class TestMiniCPMV:
 def test_generate_finds_what_a_forward_pass_finds(case: Case, rows: str) -> None:
     """``generate()`` encodes ahead and drops sizes; grids may then be known less well, but frames and patches agree."""
     inputs = case.inputs(PROMPTS[rows](case))
-    with framefusion.attach(case.model, SETTINGS["staged-prune"]) as run, torch.no_grad():
+    with framefusion.attach(case.model, PLANS["two stages"]) as run, torch.no_grad():
         case.model(**inputs)
         direct = run.layout
         generate(case, inputs, max_new_tokens=1)
@@ -519,7 +519,7 @@ def test_generate_finds_what_a_forward_pass_finds(case: Case, rows: str) -> None
 @pytest.mark.parametrize("rows", ["single", "ragged"])
 def test_videos_are_found_as_they_were_made(case: Case, rows: str) -> None:
     prompt = PROMPTS[rows](case)
-    with framefusion.attach(case.model, SETTINGS["staged-prune"]) as run, torch.no_grad():
+    with framefusion.attach(case.model, PLANS["two stages"]) as run, torch.no_grad():
         case.model(**case.inputs(prompt))
     for layout, parts in zip(run.layout, prompt, strict=True):
         videos = [part for part in parts if isinstance(part, tuple)]

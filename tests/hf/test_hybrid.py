@@ -23,19 +23,18 @@ from tests.hf import oracle
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.families import qwen3_5, qwen3_5_moe
 from tests.hf.prompts import PROMPTS
-from tests.hf.test_oracle import TOLERANCE, generate
-from tests.hf.ways import EXCLUDED, WAYS
+from tests.hf.ways import EXCLUDED, TOLERANCE, WAYS, generate
 
 ORDER = [*[qwen3_5.LINEAR] * 3, qwen3_5.FULL] * 2
 FIRST = 4
 """The first layer before which attention exists."""
 
 PLANS = {
-    "merge-and-prune": FrameFusion(cost=0.6, similarity_lower_bound=0.8),
+    "merge, then prune": FrameFusion(cost=0.6, similarity_lower_bound=0.8),
     # The second stage goes by the attention that the first one went by, of the tokens that are left.
-    "staged-prune": FrameFusion(keep={4: 0.5, 6: 0.15}),
-    "before-layer-0": FrameFusion(keep={0: 0.4, 5: 0.2}, relevance="text"),
-    "merge-then-keep": FrameFusion(keep=0.3, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
+    "two stages": FrameFusion(keep={4: 0.5, 6: 0.15}),
+    "before layer 0": FrameFusion(keep={0: 0.4, 5: 0.2}, relevance="text"),
+    "merge, then keep": FrameFusion(keep=0.3, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
     "diversity-alone": FrameFusion(keep={1: 0.6, 2: 0.3}, relevance="none"),
 }
 
@@ -80,7 +79,7 @@ def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.M
         return hidden, {**kwargs, "attention_mask": None}
 
     monkeypatch.setattr(run_module.Run, "_recurrent_layer", unmasked)
-    assert WAYS["greedy"].check(case, "ragged", PLANS["before-layer-0"]) > 100 * TOLERANCE
+    assert WAYS["greedy"].check(case, "ragged", PLANS["before layer 0"]) > 100 * TOLERANCE
 
 
 def test_a_single_share_moves_behind_the_first_attention(case: Case) -> None:
@@ -115,7 +114,7 @@ def test_stages_go_by_the_latest_attention(shares: dict[int, float], moe: bool) 
 def test_caches(case: Case) -> None:
     """States stay what they are, and the cache goes on telling the length of the conversation."""
     inputs = case.inputs(PROMPTS["single"](case))
-    with framefusion.attach(case.model, PLANS["before-layer-0"]) as run, torch.no_grad():
+    with framefusion.attach(case.model, PLANS["before layer 0"]) as run, torch.no_grad():
         cache = case.model(**inputs, use_cache=True).past_key_values
     kinds = [LinearAttentionLayer if kind == qwen3_5.LINEAR else ShortenedLayer for kind in ORDER]
     assert [type(layer) for layer in cache.layers] == kinds
@@ -151,7 +150,7 @@ class TestLaterTurnsOfABatch:
             return model(**call, past_key_values=cache, use_cache=True)
 
     def test_rows_of_equal_lengths(self, case: Case) -> None:
-        with framefusion.attach(case.model, PLANS["before-layer-0"]):
+        with framefusion.attach(case.model, PLANS["before layer 0"]):
             results = []
             for rows in (slice(0, 2), slice(0, 1), slice(1, 2)):
                 cache = self.turn(case, case.model, rows, None, 0).past_key_values
@@ -191,7 +190,7 @@ class TestRefusals:
         inputs = case.inputs(PROMPTS["single"](case))
         with pytest.raises(ValueError, match="not supported with stateful models"):
             generate(case, inputs, prompt_lookup_num_tokens=2)
-        with framefusion.attach(case.model, PLANS["staged-prune"]), torch.no_grad():
+        with framefusion.attach(case.model, PLANS["two stages"]), torch.no_grad():
             cache = case.model(**inputs, use_cache=True).past_key_values
             with pytest.raises(RuntimeError, match="the current layer does not track past states"):
                 cache.crop(-1)

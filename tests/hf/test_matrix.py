@@ -13,9 +13,7 @@ import pytest
 from framefusion import FrameFusion
 from tests.hf import models
 from tests.hf.case import Case
-from tests.hf.ways import EXCLUDED, PLANS, WAYS
-
-TOLERANCE = 2e-4
+from tests.hf.ways import EXCLUDED, PLANS, TOLERANCE, WAYS
 
 
 @lru_cache(maxsize=2)

@@ -32,10 +32,9 @@ from framefusion.interface import apply_framefusion
 from tests.hf import models, oracle
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
-from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
-from tests.hf.ways import EXCLUDED
+from tests.hf.ways import EXCLUDED, PLANS, TOLERANCE, generate
 
-KEEP = SETTINGS["staged-prune"]
+KEEP = PLANS["two stages"]
 
 
 def logits(case: Case, inputs: dict[str, Tensor]) -> Tensor:
@@ -168,7 +167,7 @@ def test_stages_tell_what_happened(case: Case) -> None:
 
 def test_merged_into_is_cumulative(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
-    with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
+    with framefusion.attach(case.model, PLANS["merge, then prune"]) as run:
         logits(case, inputs)
     for stage in run.stages:
         assert stage.merged_into is not None
@@ -259,7 +258,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
     AttentionMaskInterface.register("fa_stand_in", flash_attention_mask)
     case = models.build(name)
     inputs = case.inputs(PROMPTS[rows](case))
-    settings = SETTINGS["before-layer-0"]
+    settings = PLANS["before layer 0"]
     with framefusion.attach(case.model, settings) as run:
         case.model.get_decoder().set_attn_implementation("fa_stand_in")
         if any(map(run_module._window, case.model.get_decoder().layers)):
@@ -274,12 +273,12 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("settings", list(PLANS))
 def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
     case = models.build(name, dtype=dtype)
     inputs = case.inputs(PROMPTS["ragged"](case))
     inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+    with framefusion.attach(case.model, PLANS[settings]) as run:
         out = generate(case, inputs)
     assert run.tokens_per_layer[-1] < 162
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences).float()
@@ -287,17 +286,17 @@ def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1).float(), expected, atol=0.5, rtol=0)
 
 
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("settings", list(PLANS))
 def test_autocast(case: Case, settings: str) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
-    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+    with framefusion.attach(case.model, PLANS[settings]) as run:
         logits(case, inputs)
         expected = run.summary()
         with torch.autocast("cpu", torch.bfloat16):
             logits(case, inputs)
     # Rounding decides about merges at the very threshold, and with a cost the pruning makes up for those.
     assert run.summary().mean_share == pytest.approx(expected.mean_share, abs=0.01)
-    if SETTINGS[settings].cost is None:
+    if PLANS[settings].cost is None:
         assert run.tokens_per_layer[-1] == expected.visual_tokens_after
 
 
@@ -317,7 +316,7 @@ def test_prompt_lookup_decoding_equals_the_oracle(case: Case) -> None:
         with pytest.raises(ValueError, match="not supported with stateful models"):
             generate(case, inputs, prompt_lookup_num_tokens=3)
         return
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
+    with framefusion.attach(case.model, PLANS["before layer 0"]) as run:
         out = generate(case, inputs, prompt_lookup_num_tokens=3, eos_token_id=9)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
@@ -328,7 +327,7 @@ def test_a_cropped_batch_goes_on() -> None:
     case = models.build("llava_onevision")
     inputs = case.inputs(PROMPTS["ragged"](case))
     again = inputs["input_ids"].shape[1] - 2
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
+    with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():
         first = case.model(**inputs)
         cache = first.past_key_values
         cache.crop(-2)
@@ -341,7 +340,7 @@ def test_a_cropped_batch_goes_on() -> None:
 
 
 def test_padding_on_either_side(case: Case) -> None:
-    with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
+    with framefusion.attach(case.model, PLANS["merge, then prune"]) as run:
         left = logits(case, case.inputs(PROMPTS["ragged"](case)))[:, -1]
         kept = [stage.kept for stage in run.stages]
         inputs = case.inputs(PROMPTS["ragged"](case), side="right")
@@ -355,7 +354,7 @@ def test_padding_on_either_side(case: Case) -> None:
 
 def test_a_text_turn_after_a_video_turn(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
+    with framefusion.attach(case.model, PLANS["before layer 0"]) as run:
         first = generate(case, inputs)
         more = torch.cat([first.sequences, torch.tensor([[20, 21, 22, 23]])], dim=1)
         tail = more.shape[1] - inputs["input_ids"].shape[1]
@@ -370,7 +369,7 @@ def test_a_text_turn_after_a_video_turn(case: Case) -> None:
 
 def test_a_cache_can_be_filled_again(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
+    with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():
         # States of linear attention must be there from the start, and can only be emptied as a whole.
         hybrid = len(case.attending) < len(case.model.get_decoder().layers)
         cache = DynamicCache(config=case.model.config) if hybrid else DynamicCache()

@@ -19,8 +19,7 @@ from framefusion import FrameFusion
 from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.prompts import PROMPTS
-from tests.hf.test_matrix import TOLERANCE
-from tests.hf.ways import PLANS, Said, difference, generate
+from tests.hf.ways import PLANS, TOLERANCE, Said, difference, generate
 
 TWO = PLANS["two stages"]
 SAMPLED = ["llava_onevision", "qwen2_5_vl", "qwen3_vl"]

@@ -16,7 +16,7 @@ from framefusion.hf import masks
 from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, LAYERS, Case, Image
 from tests.hf.prompts import PROMPTS
-from tests.hf.test_oracle import SETTINGS, TOLERANCE, generate
+from tests.hf.ways import PLANS, TOLERANCE, generate
 
 WINDOW = 16
 STEPS = WINDOW + 6
@@ -40,26 +40,26 @@ def build(name: str, attention: str = "sdpa", window: int = WINDOW, first: int =
 
 
 @pytest.mark.parametrize(("attention", "rows"), [("sdpa", "single"), ("sdpa", "ragged"), ("eager", "ragged")])
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("name", NAMES)
 def test_generate_equals_the_masked_oracle(name: str, attention: str, settings: str, rows: str) -> None:
     case = build(name, attention)
     inputs = case.inputs(PROMPTS[rows](case))
-    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+    with framefusion.attach(case.model, PLANS[settings]) as run:
         out = generate(case, inputs, max_new_tokens=STEPS)
     assert run.stages
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("name", NAMES)
 def test_manual_decoding_equals_the_masked_oracle(name: str, settings: str) -> None:
     case = build(name, first=1)
     inputs = case.inputs(PROMPTS["single"](case))
     sequence, logits, cache = inputs["input_ids"], [], None
     step: dict[str, Any] = dict(inputs)
-    with framefusion.attach(case.model, SETTINGS[settings]) as run, torch.no_grad():
+    with framefusion.attach(case.model, PLANS[settings]) as run, torch.no_grad():
         for _ in range(STEPS):
             out = case.model(**step, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
@@ -73,7 +73,7 @@ def test_manual_decoding_equals_the_masked_oracle(name: str, settings: str) -> N
 
 
 @pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_text_turn_after_a_long_answer(name: str, settings: str, static: bool) -> None:
     """Several queries at once, whose windows differ, behind more answer than a window holds."""
@@ -81,7 +81,7 @@ def test_a_text_turn_after_a_long_answer(name: str, settings: str, static: bool)
     inputs = case.inputs(PROMPTS["ragged"](case))
     config = case.model.config.get_text_config()
     cache = StaticCache(config=config, max_cache_len=256) if static else DynamicCache(config=config)
-    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+    with framefusion.attach(case.model, PLANS[settings]) as run:
         first = generate(case, inputs, max_new_tokens=STEPS, past_key_values=cache, disable_compile=True)
         turn = torch.randint(FIRST_WORD, 64, (len(first.sequences), 7))
         more = torch.cat([first.sequences, turn], dim=1)
@@ -107,7 +107,7 @@ def test_a_window_over_what_was_kept_fails_the_oracle(name: str, monkeypatch: py
         return original(config, hidden, packed, valid, window, longest)
 
     monkeypatch.setattr(masks, "decoding", renumbered)
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
+    with framefusion.attach(case.model, PLANS["before layer 0"]) as run:
         out = generate(case, inputs)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     assert (torch.stack(out.logits, 1) - expected).abs().max() > 100 * TOLERANCE
@@ -117,7 +117,7 @@ def test_a_window_over_what_was_kept_fails_the_oracle(name: str, monkeypatch: py
 def test_a_cache_without_windows(name: str) -> None:
     case = build(name)
     inputs = case.inputs(PROMPTS["ragged"](case))
-    with framefusion.attach(case.model, SETTINGS["staged-prune"]) as run:
+    with framefusion.attach(case.model, PLANS["two stages"]) as run:
         out = generate(case, inputs, past_key_values=DynamicCache(), max_new_tokens=STEPS)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
@@ -145,7 +145,7 @@ def test_a_prompt_within_the_window(name: str, static: bool) -> None:
     inputs = plain.inputs(PROMPTS["single"](plain))
     case = build(name, window=inputs["input_ids"].shape[1] + 3)
     kind = {"cache_implementation": "static", "disable_compile": True} if static else {}
-    with framefusion.attach(case.model, SETTINGS["merge-and-prune"]) as run:
+    with framefusion.attach(case.model, PLANS["merge, then prune"]) as run:
         out = generate(case, inputs, max_new_tokens=8, **kind)
     assert all("Shortened" in type(layer).__name__ for layer in out.past_key_values.layers)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
@@ -162,7 +162,7 @@ def test_prompt_lookup_decoding(name: str) -> None:
     case = build(name)
     inputs = case.inputs(PROMPTS["single"](case))
     inputs["input_ids"][0, -4:] = torch.tensor([20, 21, 20, 21])
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]) as run:
+    with framefusion.attach(case.model, PLANS["before layer 0"]) as run:
         out = generate(case, inputs, prompt_lookup_num_tokens=3, eos_token_id=9, max_new_tokens=STEPS)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
@@ -191,14 +191,14 @@ def test_padding_before_a_later_turn() -> None:
     torch.testing.assert_close(out.logits[:, -1:], expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("settings", list(SETTINGS))
+@pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_static_cache(name: str, attention: str, settings: str) -> None:
     case = build(name, attention)
     inputs = case.inputs(PROMPTS["ragged"](case))
     static = {"cache_implementation": "static", "disable_compile": True}
-    with framefusion.attach(case.model, SETTINGS[settings]) as run:
+    with framefusion.attach(case.model, PLANS[settings]) as run:
         out = generate(case, inputs, max_new_tokens=STEPS, **static)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
@@ -210,7 +210,7 @@ def test_a_static_cache_can_be_filled_again(name: str) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     cache = StaticCache(config=case.model.config.get_text_config(), max_cache_len=256)
     kinds = [type(layer) for layer in cache.layers]
-    with framefusion.attach(case.model, SETTINGS["before-layer-0"]), torch.no_grad():
+    with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():
         first = case.model(**inputs, past_key_values=cache).logits
         cache.reset()
         assert torch.equal(case.model(**inputs, past_key_values=cache).logits, first)

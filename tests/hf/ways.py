@@ -23,6 +23,10 @@ STEPS = 6
 """Generated tokens: the prefill's and five decoded ones."""
 
 
+TOLERANCE = 2e-4
+"""Of logits in float32."""
+
+
 @dataclass
 class Said:
     """What a way generated.
