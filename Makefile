@@ -29,7 +29,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-all: install
-	$(BIN)/python -m pytest tests/hf/test_matrix.py --matrix docs/data/matrix.json
+	$(BIN)/python -m pytest tests/hf/test_matrix.py -n auto --matrix docs/data/matrix.json
 	$(BIN)/python scripts/update_tables.py
 
 test-package: install

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 # Timing never decides a test; the same examples are tried on every machine.
@@ -26,6 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORD] = {}
+    if hasattr(config, "workerinput"):
+        # Several workers with a thread for each core would only wait for each other.
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +39,26 @@ def matrix_record(pytestconfig: pytest.Config) -> dict[str, dict[str, float]]:
     return pytestconfig.stash[_RECORD]
 
 
+def pytest_testnodedown(node: Any, error: Any) -> None:
+    """A worker of pytest-xdist hands over what it recorded."""
+    for family, ways in getattr(node, "workeroutput", {}).get("matrix", {}).items():
+        own = node.config.stash[_RECORD].setdefault(family, {})
+        for way, worst in ways.items():
+            own[way] = max(own.get(way, 0.0), worst)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["matrix"] = session.config.stash[_RECORD]
+        return
+    from tests.hf.models import BUILDERS
+    from tests.hf.ways import WAYS
+
     target, record = session.config.getoption("--matrix"), session.config.stash[_RECORD]
     if target and record and exitstatus == 0:
-        Path(target).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        ordered = {
+            family: {way: own[way] for way in WAYS if way in own}
+            for family in BUILDERS
+            if (own := record.get(family)) is not None
+        }
+        Path(target).write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")

@@ -51,13 +51,24 @@ class Reduction:
         valid: ``(B, N)`` bool, False for padding.
         layers: decoder layers of the model.
         first: the first layer before which attention exists, see :mod:`framefusion.schedule`.
+        seen: per sample the columns of all visual tokens, those that are left alone included; default those of the
+            layouts. No text, whoever asks for it.
+        drafts: columns at the end that are no part of the prompt, so that no attention of theirs counts.
 
     Raises:
         ValueError: a video cannot reach the cost of the settings.
     """
 
     def __init__(
-        self, settings: FrameFusion, layouts: Sequence[VisualLayout], valid: Tensor, layers: int, first: int = 1
+        self,
+        settings: FrameFusion,
+        layouts: Sequence[VisualLayout],
+        valid: Tensor,
+        layers: int,
+        first: int = 1,
+        *,
+        seen: Sequence[Tensor] | None = None,
+        drafts: int = 0,
     ) -> None:
         self.settings = settings
         self.layouts = list(layouts)
@@ -91,6 +102,10 @@ class Reduction:
         self._index = torch.full_like(self.columns, -1)
         for row, layout in zip(self._index, self.layouts, strict=True):
             row[layout.columns] = torch.arange(len(layout))
+        self._visual = self._index >= 0
+        for row, columns in zip(self._visual, seen or [], strict=False):
+            row[columns] = True
+        self._prompt = torch.arange(self.length) < self.length - drafts
 
     def _plans(self, b: int, layout: VisualLayout) -> list[Plan]:
         plans = []
@@ -119,8 +134,9 @@ class Reduction:
 
     def query_rows(self) -> Tensor:
         """``(B, R)`` int64 slots of the present sequence whose attention counts, -1 for none."""
-        index = self._index.gather(1, self.columns.clamp_min(0))
-        return relevance.query_rows(index >= 0, self.columns >= 0, self.settings.relevance)
+        columns = self.columns.clamp_min(0)
+        asking = (self.columns >= 0) & self._prompt[columns]
+        return relevance.query_rows(self._visual.gather(1, columns), asking, self.settings.relevance)
 
     def before_layer(self, layer: int, hidden: Tensor, received: Tensor | None = None) -> Tensor:
         """Run the stage before ``layer``, if there is one.

@@ -125,6 +125,11 @@ class FrameFusion:
                 return tuple(replace(self, **{name: value}) for value in values)
         return (self,)
 
+    @property
+    def values(self) -> int:
+        """How many values ``cost`` or ``keep`` has: 1, or one for each sample."""
+        return len(self._rows)
+
     def of_samples(self, batch: int) -> list[FrameFusion]:
         """The settings of each sample of a batch.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ import torch
 from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import QuantizedCache
+from transformers import DynamicCache, QuantizedCache, StaticCache
 
 import framefusion
 from framefusion import FrameFusion
 from tests.hf import models, oracle
-from tests.hf.case import FIRST_WORD, Case
+from tests.hf.case import FIRST_WORD, Case, Image
 from tests.hf.prompts import PROMPTS
 from tests.hf.ways import PLANS, TOLERANCE, Said, difference, generate
 
@@ -235,6 +236,75 @@ def test_a_quantized_cache(name: str) -> None:
     assert (result.logits - expected).abs().mean() <= 0.15 * expected.abs().mean()
 
 
+@pytest.mark.parametrize("plan", list(PLANS))
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_static_cache_of_rows_without_padding(name: str, plan: str) -> None:
+    """Rows of one length that keep different numbers of tokens."""
+    case = models.build(name)
+    inputs = case.inputs([[3, (6, *case.frame), 5]] * 2)
+    settings = replace(PLANS[plan], keep=(0.5, 0.2), cost=None) if plan == "two stages" else PLANS[plan]
+    with framefusion.attach(case.model, settings) as run:
+        result = said(case, inputs, run, cache_implementation="static", disable_compile=True)
+    assert difference(case, inputs, result) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_drafts_do_not_ask(name: str) -> None:
+    """Prompt lookup keeps and says what greedy decoding does, though its prefill carries drafts."""
+    case = models.build(name)
+    inputs = case.inputs([[3, (6, *case.frame), 9]])
+    inputs["input_ids"][0, -6:] = torch.tensor([20, 21, 22, 20, 21, 22])
+    for relevance in ("last", "text", "all"):
+        with framefusion.attach(case.model, FrameFusion(keep={1: 0.2}, relevance=relevance)) as run:
+            plain = said(case, inputs, run)
+            drafted = said(case, inputs, run, prompt_lookup_num_tokens=3)
+        kept = drafted.stages[0].kept[0]
+        assert torch.equal(plain.stages[0].kept[0], kept[kept < inputs["input_ids"].shape[1]])
+        assert torch.equal(plain.sequences, drafted.sequences)
+    assert "_get_candidate_generator" not in vars(case.model)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("name", SAMPLED)
+def test_a_cache_is_whole_again_after_a_reset(name: str, kind: str) -> None:
+    case = models.build(name)
+    inputs = case.inputs(PROMPTS["single"](case))
+    config = case.model.config.get_text_config()
+    cache = DynamicCache(config=config) if kind == "dynamic" else StaticCache(config=config, max_cache_len=128)
+    with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():
+        case.model(**inputs, past_key_values=cache)
+    cache.reset()
+    expected = torch.stack(generate(case, inputs).logits)
+    got = torch.stack(generate(case, inputs, past_key_values=cache, disable_compile=True).logits)
+    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_cropping_stops_at_the_reduced_part() -> None:
+    case = models.build("llava_onevision")
+    inputs = case.inputs([[3, (6, *case.frame), 9]])
+    ids = inputs["input_ids"]
+    with framefusion.attach(case.model, PLANS["before layer 0"]) as run, torch.no_grad():
+        cache = case.model(**inputs).past_key_values
+        cache.crop(-4)
+        cropped = case.model(input_ids=ids[:, -4:], past_key_values=cache).logits[:, -1:]
+        expected = oracle.logits
+        with pytest.raises(RuntimeError, match="crop reaches into a reduced prompt"):
+            cache.crop(-12)
+        stages = run.stages
+    sequences = torch.cat([ids, cropped.argmax(-1)], dim=1)
+    torch.testing.assert_close(cropped, expected(case.model, inputs, stages, sequences), atol=TOLERANCE, rtol=0)
+
+
+def test_images_left_alone_are_no_text() -> None:
+    case = models.build("qwen2_5_vl")
+    inputs = case.inputs([[3, (6, *case.frame), 4, Image(*case.frame), 5]])
+    settings = FrameFusion(keep={1: 0.2}, relevance="text", images=False)
+    with framefusion.attach(case.model, settings) as run, torch.no_grad():
+        case.model(**inputs)
+        # The image's end token and the five behind it.
+        assert run._latest().query_rows().shape[1] == 6
+
+
 class TestRefusals:
     """Each names what was wrong and what to do."""
 
@@ -274,6 +344,54 @@ class TestRefusals:
     def test_copies(self, case: Case, copied: Any) -> None:
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="cannot be copied or pickled"):
             copied(case.model)
+
+    def test_a_prompt_that_ends_in_a_visual_token(self) -> None:
+        case = models.build("llava_next_video")
+        inputs = case.inputs([[3, (6, *case.frame)]])
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="sample 0 ends in a visual token"):
+            case.model(**inputs)
+        with framefusion.attach(case.model, FrameFusion(keep=1.0)):
+            case.model(**inputs)
+
+    def test_columns_of_logits(self, case: Case, inputs: dict[str, Tensor]) -> None:
+        with framefusion.attach(case.model), pytest.raises(ValueError, match="logits_to_keep is a tensor of columns"):
+            case.model(**inputs, logits_to_keep=torch.tensor([5]))
+
+    def test_shares_for_half_of_the_samples(self, case: Case) -> None:
+        video = (6, *case.frame)
+        inputs = case.inputs([[3, video, 5], [9, video, 2], [1, video, 4], [2, video, 2]])
+        with (
+            framefusion.attach(case.model, FrameFusion(keep=(0.5, 0.1))),
+            pytest.raises(ValueError, match="has 2 values for a batch of 4 different samples"),
+        ):
+            case.model(**inputs)
+
+    def test_a_later_image_on_a_static_cache(self, case: Case) -> None:
+        inputs = case.inputs([[3, (6, *case.frame), 5]])
+        later = case.inputs([[2, Image(*case.frame), 5]])
+        del later["attention_mask"]
+        cache = StaticCache(config=case.model.config.get_text_config(), max_cache_len=256)
+        with framefusion.attach(case.model, FrameFusion(keep=0.3, images=False)), torch.no_grad():
+            case.model(**inputs, past_key_values=cache)
+            with pytest.raises(ValueError, match="later turn of a conversation held in a static cache"):
+                case.model(**later, past_key_values=cache)
+
+    def test_a_refused_prefill_leaves_no_record(self, case: Case, inputs: dict[str, Tensor]) -> None:
+        with framefusion.attach(case.model) as run:
+            case.model(**inputs)
+            with pytest.raises(ValueError, match="input_ids is missing"):
+                case.model(inputs_embeds=torch.randn(1, 5, 64))
+            with pytest.raises(RuntimeError, match="no prefill has run yet"):
+                run.summary()
+
+    def test_attaching_that_fails_leaves_nothing(self, case: Case) -> None:
+        attention = case.model.get_decoder().layers[2].self_attn
+        config = attention.config
+        del attention.config
+        with pytest.raises(AttributeError):
+            framefusion.attach(case.model)
+        attention.config = config
+        framefusion.attach(case.model).detach()
 
     def test_chunked_prefill(self, case: Case, inputs: dict[str, Tensor]) -> None:
         with framefusion.attach(case.model), pytest.raises(ValueError, match="prefill_chunk_size splits a video"):

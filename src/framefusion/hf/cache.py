@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,6 +40,13 @@ class Slots:
     padded: bool
     _ends: dict[int, Slots] = field(default_factory=dict, repr=False, compare=False)
 
+    @cached_property
+    def floor(self) -> int:
+        """Slots before those that hold the last columns of the conversation, one after the other, in every row."""
+        slots = self.columns.shape[1]
+        whole = self.columns == torch.arange(self.length - slots, self.length, device=self.columns.device)
+        return slots - int(whole.all(0).flip(0).long().cumprod(0).sum())
+
     def last(self, count: int) -> Slots:
         """The last ``count`` of them; the same object each time, so that layers of one kind share it."""
         if count >= self.columns.shape[1]:
@@ -55,11 +63,11 @@ class CacheLayout:
 
     Attributes:
         layers: by index.
-        step: the latest decoding mask, with what it was made from: layers of one kind share it.
+        steps: the latest decoding masks, with what they were made from: layers of one kind share one.
     """
 
     layers: dict[int, Slots] = field(default_factory=dict)
-    step: tuple[Any, Any, Any] | None = None
+    steps: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
 
 
 class ShortenedLayer(DynamicLayer):
@@ -80,14 +88,19 @@ class ShortenedLayer(DynamicLayer):
         self.dropped, self.original = dropped, original
         self.limit: int | None = None
         """Slots that are left of the prefill about to run; None for all."""
-        self._floor = 0
+        self.floor = 0
+        """Slots that cropping cannot reach into: those behind them hold the same columns in every row."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys, values = super().update(key_states, value_states, *args, **kwargs)
         if self.limit is not None:
             self.keys, self.values = keys[..., -self.limit :, :], values[..., -self.limit :, :]
-            self._floor, self.limit = self.limit, None
+            self.floor, self.limit = self.limit, None
         return keys, values
+
+    def reset(self) -> None:
+        super().reset()
+        self.dropped, self.limit, self.floor = 0, None, 0
 
     def get_seq_length(self) -> int:
         held = super().get_seq_length()
@@ -101,15 +114,15 @@ class ShortenedLayer(DynamicLayer):
         """Remove the last ``-tokens`` tokens, or cut to ``tokens`` counted with the dropped ones.
 
         Raises:
-            RuntimeError: the prompt of a sliding-window layer would be cropped in part, which needs what it let go.
+            RuntimeError: more than the text behind the reduced part of the prompt would go, but not all.
         """
         if tokens == 0 or self.keys is None or self.values is None:
             return
         end = self.keys.shape[-2] + tokens if tokens < 0 else tokens - self.dropped
-        if end < self._floor and tokens > -self.get_seq_length():
+        if end < self.floor and tokens > -self.get_seq_length():
             raise RuntimeError(
-                "crop reaches into a prompt that was longer than the window of a sliding-window layer, which holds no "
-                "more than its window; fill a new cache instead."
+                "crop reaches into a reduced prompt, of which this layer no longer holds every token; crop no further "
+                "than the text behind the last video or image, or fill a new cache."
             )
         self.keys, self.values = self.keys[..., : max(end, 0), :], self.values[..., : max(end, 0), :]
 
@@ -118,6 +131,10 @@ class ShortenedStaticLayer(StaticLayer):
     """A static cache layer that counts the tokens dropped before it, see :class:`ShortenedLayer`."""
 
     dropped: int = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.dropped = 0
 
     def get_seq_length(self) -> Any:
         held = super().get_seq_length()
@@ -131,6 +148,10 @@ class ShortenedStaticSlidingLayer(StaticSlidingWindowLayer):
     """
 
     dropped: int = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.dropped = 0
 
     def get_seq_length(self) -> int:
         held = super().get_seq_length()
@@ -241,10 +262,10 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
             columns = torch.cat([slots.columns, tail.expand(len(slots.columns), -1)], 1)
             slots = Slots(columns, slots.length, slots.padded)
     elif isinstance(own, ShortenedLayer):
-        own.dropped, own.limit = dropped, limit
+        own.dropped, own.limit, own.floor = dropped, limit, slots.floor
     elif not isinstance(own, BaseQuantizedLayer):
         shortened = ShortenedLayer(dropped, _empty_like(own))
-        shortened.limit = limit
+        shortened.limit, shortened.floor = limit, slots.floor
         if own.is_initialized:
             shortened.lazy_initialization(own.keys, own.values)
             shortened.keys, shortened.values = own.keys, own.values

@@ -132,6 +132,12 @@ def shortened(given: Tensor, columns: Tensor, past: Tensor | None = None, slots:
     return _like(visible[:, None], given)
 
 
+def padded_to(mask: Tensor, slots: int) -> Tensor:
+    """A dense mask whose keys go on to ``slots``, none of the new ones visible."""
+    missing = slots - mask.shape[3]
+    return _like(torch.nn.functional.pad(_as_bool(mask), (0, missing)), mask)
+
+
 def before(past: Tensor, columns: Tensor, window: int | None) -> Tensor:
     """``(B, n, P)`` bool: which of the slots held before each new token sees.
 

@@ -92,7 +92,11 @@ class Run:
         self._size = DecoderSize.of(self._layers, windows, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
         self._undo: list[Callable[[], None]] = []
-        self._hook(model)
+        try:
+            self._hook(model)
+        except BaseException:
+            self.detach()
+            raise
 
     def __enter__(self) -> Run:
         return self
@@ -177,8 +181,8 @@ class Run:
         _attached.add(self._decoder)
         self._undo.append(partial(_attached.discard, self._decoder))
         if model is not self._multimodal and not self.settings.keeps_all:
-            keep(model.register_forward_pre_hook(_refuse_labels, with_kwargs=True))
-            self._undo.append(_refuse_chunks(model))
+            keep(model.register_forward_pre_hook(_enter_head, with_kwargs=True))
+            self._undo += [_refuse_chunks(model), _note_drafts(model)]
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
@@ -209,10 +213,14 @@ class Run:
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
         if hidden.shape[1] == 1:
-            if cache is not None and not torch.compiler.is_compiling() and not int(cache.get_seq_length()):
+            if torch.compiler.is_compiling() or cache is None or caches.layout_of(cache) is None:
+                return None
+            if not int(cache.get_seq_length()):
                 caches.start(cache)
             return None
         forward = _current.get()
+        if forward is None and self.settings.keeps_all:
+            return None
         if forward is None or forward.run is not self:
             raise RuntimeError(
                 f"the language model of {type(self._multimodal).__name__} was called directly while a reduction is "
@@ -235,6 +243,7 @@ class Run:
         kwargs: dict[str, Any],
     ) -> Any:
         self._reduction = None
+        _records.set(WeakKeyDictionary({run: told for run, told in (_records.get() or {}).items() if run is not self}))
         call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
         if call.input_ids is None and not self.settings.keeps_all:
             raise ValueError(
@@ -242,9 +251,10 @@ class Run:
                 "and the video instead of inputs_embeds, or detach first."
             )
         if call.input_ids is None or not call.has_visual:
-            layouts = [VisualLayout.of([])] * len(hidden)
+            layouts, seen = [VisualLayout.of([])] * len(hidden), None
         else:
             layouts = self._family.layouts(self._multimodal, call)
+            seen = [layout.columns for layout in layouts]
             if not self.settings.images:
                 layouts = [layout.only("video") for layout in layouts]
         mask = kwargs.get("attention_mask")
@@ -254,8 +264,13 @@ class Run:
             static = cache is not None and caches.is_static(cache)
             valid = masks.visible_columns(mask, *hidden.shape[:2], static=static)
         if reducing:
-            self._check_prefill(layouts, valid, cache, filled)
-        forward.reduction = self._reduction = Reduction(self.settings, layouts, valid, len(self._layers), self._first)
+            self._check_prefill(layouts, valid, call)
+        if cache is not None and (reducing or (filled and caches.layout_of(cache) is not None)):
+            before_first = self.settings.reduces_before_first(len(self._layers))
+            caches.check(cache, filled=filled > 0, before_first=before_first)
+        forward.reduction = self._reduction = Reduction(
+            self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=_drafts.get()
+        )
         _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
         forward.filled = filled
         if filled:
@@ -267,7 +282,7 @@ class Run:
             return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
         return None
 
-    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, cache: Any, filled: int) -> None:
+    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, call: Call) -> None:
         if self._decoder.training:
             raise RuntimeError(
                 "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
@@ -278,10 +293,21 @@ class Run:
                 f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
                 "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
             )
-        if cache is not None:
-            before_first = self.settings.reduces_before_first(len(self._layers))
-            caches.check(cache, filled=filled > 0, before_first=before_first)
+        values = self.settings.values
+        if values > 1 and len(layouts) > values and len(layouts) % values == 0 and call.input_ids is not None:
+            groups = call.input_ids.unflatten(0, (values, -1))
+            if not bool((groups == groups[:, :1]).all()):
+                raise ValueError(
+                    f"keep or cost has {values} values for a batch of {len(layouts)} different samples; give one value "
+                    "for each sample, or a single one for all. (Only the equal rows of an expanded batch share one.)"
+                )
         for b, layout in enumerate(layouts):
+            last = valid[b].nonzero().flatten()[-1:]
+            if len(layout) and last.equal(layout.columns[-1:]):
+                raise ValueError(
+                    f"sample {b} ends in a visual token, which reduction may drop and with it the place of the answer; "
+                    "let at least one text token follow the last video or image, as chat templates do."
+                )
             hidden = int((~valid[b, layout.columns]).sum())
             if hidden:
                 raise ValueError(
@@ -400,7 +426,11 @@ class Run:
         def rebuild(_: Any, columns: Tensor) -> Any:
             valid = columns >= 0 if past is None else torch.cat([past, columns], dim=1) >= 0
             full = None if bool(valid.all()) else valid.to(hidden.device)
-            return masks.causal(self._decoder.config, hidden, full, 0 if past is None else past.shape[1])
+            mask = masks.causal(self._decoder.config, hidden, full, 0 if past is None else past.shape[1])
+            if slots is not None and masks.is_dense(mask):
+                # A static cache hands over its whole buffers.
+                mask = masks.padded_to(mask, slots)
+            return mask
 
         def cut(given: Tensor, columns: Tensor) -> Tensor:
             before, columns = None, columns.to(hidden.device)
@@ -445,8 +475,9 @@ class Run:
         first = slots.length - (slots.columns.shape[1] - prefilled.shape[1])
         tail = held - prefilled.shape[1] + queries
         key = (id(slots.columns), held, window, hidden.device)
-        if layout.step is not None and layout.step[0] == key and layout.step[1] is given:
-            return layout.step[2]
+        made = layout.steps.get(key)
+        if made is not None and made[0] is given:
+            return made[1]
         new = torch.arange(first, first + tail, device=hidden.device).expand(len(prefilled), -1)
         columns, valid = torch.cat([prefilled, new], dim=1), None
         seen = masks.tail_of(given, tail)
@@ -454,7 +485,9 @@ class Run:
             seen = torch.ones_like(new, dtype=torch.bool) if seen is None else seen.to(hidden.device)
             valid = torch.cat([prefilled >= 0, seen.expand(len(prefilled), -1)], dim=1)
         mask = masks.decoding(self._decoder.config, hidden, columns, valid, window, first + tail)
-        layout.step = (key, given, mask)
+        if len(layout.steps) >= _STEP_MASKS:
+            layout.steps.clear()
+        layout.steps[key] = (given, mask)
         return mask
 
 
@@ -488,6 +521,13 @@ class _Forward:
         return self._made[key][1]
 
 
+_STEP_MASKS = 8
+"""Decoding masks that a cache keeps: more than the kinds of layers of a step, and few enough to forget."""
+
+_drafting: ContextVar[bool] = ContextVar("framefusion_drafting", default=False)
+"""Whether the next forward pass is the first of an assisted generation."""
+_drafts: ContextVar[int] = ContextVar("framefusion_drafts", default=0)
+"""Drafted tokens at the end of the forward pass: no part of the prompt."""
 _current: ContextVar[_Forward | None] = ContextVar("framefusion_forward", default=None)
 _records: ContextVar[WeakKeyDictionary[Run, Reduction] | None] = ContextVar("framefusion_records", default=None)
 
@@ -536,7 +576,15 @@ def _gather_positions(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[
     return tuple(gather(table) for table in embeddings)
 
 
-def _refuse_labels(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _enter_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if not torch.compiler.is_compiling():
+        _drafts.set(int(kwargs.get("logits_to_keep") or 1) - 1 if _drafting.get() else 0)
+        _drafting.set(False)
+    if isinstance(kwargs.get("logits_to_keep"), Tensor):
+        raise ValueError(
+            "logits_to_keep is a tensor of columns, which a reduced sequence no longer has; pass the number of last "
+            "columns, or leave it out."
+        )
     if kwargs.get("labels") is not None:
         raise ValueError(
             "labels cannot be used while a reduction is attached: the logits are shorter than the labels. Detach "
@@ -562,5 +610,23 @@ def _refuse_chunks(model: Any) -> Callable[[], None]:
 
     def undo() -> None:
         del model._prefill
+
+    return undo
+
+
+def _note_drafts(model: Any) -> Callable[[], None]:
+    """Know when assisted decoding starts, whose prefill carries the first drafts already; returns the undo."""
+    make = getattr(model, "_get_candidate_generator", None)
+    if make is None:
+        return lambda: None
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        _drafting.set(True)
+        return make(*args, **kwargs)
+
+    model._get_candidate_generator = noted
+
+    def undo() -> None:
+        del model._get_candidate_generator
 
     return undo
