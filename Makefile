@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help install demo test test-all test-package lint format bench train-tiny clean
@@ -8,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
 	@echo "make test          the whole test suite"
-	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 20 minutes)"
+	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 15 minutes)"
 	@echo "make test-package  build the wheel and run the main job from it in a new environment"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
@@ -26,10 +27,11 @@ demo: install
 	$(BIN)/framefusion demo --out out
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/hf
+	$(BIN)/python -m pytest tests/hf $(WORKERS)
 
 test-all: install
-	$(BIN)/python -m pytest tests/hf/test_matrix.py -n auto --matrix docs/data/matrix.json
+	$(BIN)/python -m pytest tests/hf/test_matrix.py $(WORKERS) --matrix docs/data/matrix.json
 	$(BIN)/python scripts/update_tables.py
 
 test-package: install
