@@ -71,7 +71,9 @@ def test_unusable_configuration(copy, content):
 @pytest.mark.parametrize("model_type", ["bert", "llava_next"])
 def test_unsupported_family_lists_the_supported(copy, model_type):
     (copy / "config.json").write_text(json.dumps({"model_type": model_type}))
-    refuse(f"family '{model_type}', which is not supported; supported: LLaVA-OneVision, Qwen2-VL", copy)
+    refuse(
+        f"family '{model_type}', which is not supported; supported: LLaVA-OneVision, LLaVA-NeXT-Video, Qwen2-VL", copy
+    )
 
 
 def test_pickled_weights_are_refused(copy):

@@ -48,8 +48,48 @@ def test_query_rows() -> None:
     valid = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]).bool()
     assert relevance.query_rows(visual, valid, "last").tolist() == [[4], [4], [3]]
     assert relevance.query_rows(visual, valid, "text").tolist() == [[3, 4], [-1, 4], [2, 3]]
-    with pytest.raises(ValueError, match="which must be 'last' or 'text'"):
-        relevance.query_rows(visual, valid, "all")
+    everyone = [row.nonzero().flatten().tolist() for row in valid]
+    for which in ("all", "all-viewers"):
+        rows = relevance.query_rows(visual, valid, which).tolist()
+        assert [[column for column in row if column >= 0] for row in rows] == everyone
+    with pytest.raises(ValueError, match="which must be 'last', 'text', 'all' or 'all-viewers', got 'none'"):
+        relevance.query_rows(visual, valid, "none")
+
+
+@pytest.mark.parametrize("kind", ["causal", "bool", "added"])
+@pytest.mark.parametrize("per_viewer", [False, True])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_attention_received_behind_earlier_turns(
+    kind: str, per_viewer: bool, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of earlier turns, the layer's own mask, padding, capped scores and few rows at a time, as in a textbook."""
+    monkeypatch.setattr(relevance, "SCORE_ENTRIES", 60)
+    torch.manual_seed(0)
+    held, length, heads, groups = 3, 6, 4, 2
+    query = torch.randn(2, heads, length, 8)
+    key = torch.randn(2, groups, held + length, 8)
+    valid = torch.ones(2, held + length, dtype=torch.bool)
+    valid[0, :2] = valid[1, held] = False
+    rows = torch.tensor([[-1, 2, 5], [1, 3, 4]])
+    seen = torch.ones(length, held + length, dtype=torch.bool).tril(held)
+    mask = None
+    if kind != "causal":
+        # A window and a block that sees forward, as in Gemma 3.
+        seen = seen.triu(held - 3)
+        seen[1:4, held + 1 : held + 4] = True
+        mask = seen[None, None] if kind == "bool" else torch.zeros(1, 1, *seen.shape).masked_fill(~seen, -1e9)
+    got = relevance.attention_received(query, key, rows, valid, 0.3, mask=mask, per_viewer=per_viewer, softcap=softcap)
+    for b in range(2):
+        asked = [row for row in rows[b].tolist() if row >= 0]
+        total, viewers = torch.zeros(held + length), torch.zeros(held + length)
+        for row in asked:
+            visible = seen[row] & valid[b]
+            scores = torch.stack([query[b, h, row] @ key[b, h // 2].T for h in range(heads)]) * 0.3
+            scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+            total += scores.masked_fill(~visible, float("-inf")).softmax(-1).mean(0)
+            viewers += visible
+        expected = total / (viewers.clamp_min(1) if per_viewer else len(asked))
+        torch.testing.assert_close(got[b], expected)
 
 
 def test_no_square_matrix_is_made() -> None:

@@ -9,6 +9,10 @@ SCORE_ENTRIES = 1 << 24
 """Attention scores that are held at once; more query rows are taken in turns."""
 
 
+HIDDEN = -1e3
+"""An added mask hides what it lowers by as much as this; callers write anything from -1e4 to -inf."""
+
+
 def attention_received(
     query: Tensor,
     key: Tensor,
@@ -67,7 +71,7 @@ def attention_received(
                 visible = visible & own
             else:
                 scores = scores + own[:, None, None].float()
-                visible = visible & (own > torch.finfo(own.dtype).min / 2)
+                visible = visible & (own > HIDDEN)
         scores = scores.masked_fill(~visible[:, None, None], torch.finfo(scores.dtype).min)
         total += (scores.softmax(-1).mean((1, 2)) * visible).sum(1)
         viewers += visible.sum(1)

@@ -70,8 +70,9 @@ def test_keep_tokens_draws_the_asked_share_in_order():
 
 
 def test_curriculum_starts_with_frames_and_ends_with_eight_frame_videos():
-    plans = [plan(step, 100, 1000, 0) for step in range(1000)]
+    plans = [plan(step, 100, 200, 1000, 0) for step in range(1000)]
     assert not any(item.text for item in plans[:100])
-    assert all(item.text and not item.vision and item.pairs == 24 for item in plans[-40:])
-    assert {item.frames for item in plans[-100:]} >= {4, 8}
-    assert plans == [plan(step, 100, 1000, 0) for step in range(1000)]
+    assert not any(item.pairs == 24 for item in plans[:800])
+    assert all(item.text and not item.vision and item.pairs == 24 for item in plans[-200:])
+    assert {item.frames for item in plans[-200:]} >= {4, 8}
+    assert plans == [plan(step, 100, 200, 1000, 0) for step in range(1000)]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
+from framefusion.relevance import HIDDEN
+
 DENSE = ("eager", "sdpa")
 """Attention implementations that take a dense ``(B, 1, q, kv)`` mask."""
 
@@ -96,7 +98,7 @@ def _full_attention(mask: Any) -> Any:
 
 
 def _as_bool(mask: Tensor) -> Tensor:
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return mask if mask.dtype == torch.bool else mask > HIDDEN
 
 
 def _like(visible: Tensor, given: Tensor) -> Tensor:
