@@ -17,6 +17,7 @@ from transformers import DynamicCache, QuantizedCache, StaticCache
 
 import framefusion
 from framefusion import FrameFusion
+from framefusion.hf import masks
 from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, Case, Image
 from tests.hf.prompts import PROMPTS
@@ -365,6 +366,19 @@ class TestRefusals:
             pytest.raises(ValueError, match="has 2 values for a batch of 4 different samples"),
         ):
             case.model(**inputs)
+
+    def test_a_static_cache_without_dense_masks(
+        self, case: Case, inputs: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = StaticCache(config=case.model.config.get_text_config(), max_cache_len=128)
+        with framefusion.attach(case.model), torch.no_grad():
+            case.model(**inputs, past_key_values=cache)
+            monkeypatch.setattr(masks, "DENSE", ("eager",))
+            with pytest.raises(ValueError, match="'sdpa' takes no dense mask, which reduction with a static cache"):
+                case.model(input_ids=torch.tensor([[11]]), past_key_values=cache)
+            cache.reset()
+            with pytest.raises(ValueError, match="'sdpa' takes no dense mask"):
+                case.model(**inputs, past_key_values=cache)
 
     def test_a_later_image_on_a_static_cache(self, case: Case) -> None:
         inputs = case.inputs([[3, (6, *case.frame), 5]])

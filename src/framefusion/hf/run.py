@@ -268,6 +268,8 @@ class Run:
         if cache is not None and (reducing or (filled and caches.layout_of(cache) is not None)):
             before_first = self.settings.reduces_before_first(len(self._layers))
             caches.check(cache, filled=filled > 0, before_first=before_first)
+            if caches.is_static(cache):
+                self._check_static()
         forward.reduction = self._reduction = Reduction(
             self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=_drafts.get()
         )
@@ -314,6 +316,14 @@ class Run:
                     f"attention_mask hides {hidden} of the {len(layout)} visual tokens of sample {b}; only padding may "
                     "be masked while a reduction is attached."
                 )
+
+    def _check_static(self) -> None:
+        implementation = self._decoder.config._attn_implementation
+        if implementation not in masks.DENSE:
+            raise ValueError(
+                f"attn_implementation={implementation!r} takes no dense mask, which reduction with a static cache "
+                "needs; use 'sdpa' or 'eager', or a DynamicCache()."
+            )
 
     def _before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -457,11 +467,7 @@ class Run:
             )
         given: Any = kwargs.get("attention_mask")
         if caches.is_shortened_static(cache.layers[index]):
-            if not masks.is_dense(given):
-                raise ValueError(
-                    f"attn_implementation={self._decoder.config._attn_implementation!r} takes no dense mask, which "
-                    "reduction with a static cache needs; use 'sdpa' or 'eager', or a DynamicCache()."
-                )
+            self._check_static()
             columns = caches.static_columns(cache.layers[index], slots, hidden.shape[1]).to(hidden.device)
             return hidden, {**kwargs, "attention_mask": masks.static_step(given, columns)}
         return hidden, {**kwargs, "attention_mask": self._decoding_mask(index, hidden, cache, slots, given)}
