@@ -506,7 +506,7 @@ class TestRefusals:
         encoded = {"video": BaseModelOutputWithPooling(pooler_output=(torch.zeros(54, 64),))}
         with (
             framefusion.attach(case.model),
-            pytest.raises(ValueError, match="54 of them belong to the next video's 6×3×2"),
+            pytest.raises(ValueError, match="18 of them belong to no video whose size is known"),
         ):
             case.model(
                 input_ids=inputs["input_ids"], video_grid_thw=inputs["video_grid_thw"], mm_encoder_outputs=encoded
