@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Kind = Literal["video", "image"]
+Span = tuple[int, int]
+"""The first column of a run of placeholders and the one past its last."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class VisualLayout:
         return VisualLayout.of(items)
 
 
-def runs(mask: Tensor) -> list[tuple[int, int]]:
+def runs(mask: Tensor) -> list[Span]:
     """The runs of True in a ``(N,)`` bool tensor, as ``(first, past the last)``."""
     edges = torch.diff(mask.int(), prepend=mask.new_zeros(1).int(), append=mask.new_zeros(1).int())
     starts = (edges == 1).nonzero().squeeze(-1).tolist()

@@ -28,6 +28,9 @@ TEXT = {
     "initializer_range": 0.2,
 }
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}}
+SIDE = 24
+"""Pixels of the frames of families with frames of one size."""
+VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 
 
@@ -132,6 +135,12 @@ def scenes(frames: int, channels: int, size: tuple[int, ...], seed: int) -> Tens
             scene = torch.randn(channels, *size, generator=generator)
         result.append(scene + 0.6 * torch.randn(channels, *size, generator=generator))
     return torch.stack(result)
+
+
+def square_frames(videos: Sequence[Video], images: Sequence[Image], views: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Pixels ``(T, 3, SIDE, SIDE)`` of each video, and of each image's ``views``."""
+    frames = [scenes(video.frames, 3, (SIDE, SIDE), seed) for seed, video in enumerate(videos)]
+    return frames, [scenes(views, 3, (SIDE, SIDE), 100 + seed) for seed in range(len(images))]
 
 
 def mrope_types(batch: dict[str, Any]) -> None:

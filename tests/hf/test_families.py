@@ -212,7 +212,7 @@ class TestLlavaNextVideo:
         check(third, [("video", (3, 2, 2), list(range(pad + 1, pad + 13)))])
 
     def test_a_broken_run(self) -> None:
-        with pytest.raises(ValueError, match=r"input_ids\[0\] has 13 video tokens"):
+        with pytest.raises(ValueError, match=r"input_ids\[0\] has a run of 13 video tokens, which is no multiple"):
             layouts_of(LlavaNextVideo(), self.config, [[VIDEO] * 13], **encoded(video=torch.zeros(1, 12, 8)))
 
 

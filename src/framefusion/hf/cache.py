@@ -271,6 +271,8 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
             shortened.keys, shortened.values = own.keys, own.values
         cache.layers[layer] = shortened
     layout.layers[layer] = slots
+    # Made for what the layers held before.
+    layout.steps.clear()
 
 
 def held(cache: Any, layer: int) -> int:

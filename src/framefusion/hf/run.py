@@ -71,7 +71,7 @@ class Run:
 
     def __init__(self, model: Any, settings: FrameFusion) -> None:
         self.settings = settings
-        model = unwrap(model)
+        model = _unwrap(model)
         self._family = find(model)
         self._multimodal: Any = model.base_model
         self._decoder: Any = self._multimodal.get_decoder()
@@ -182,7 +182,8 @@ class Run:
         self._undo.append(partial(_attached.discard, self._decoder))
         if model is not self._multimodal and not self.settings.keeps_all:
             keep(model.register_forward_pre_hook(_enter_head, with_kwargs=True))
-            self._undo += [_refuse_chunks(model), _note_drafts(model)]
+            self._undo.append(_before_method(model, "_prefill", _refuse_chunks))
+            self._undo.append(_before_method(model, "_get_candidate_generator", _expect_drafts))
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
@@ -202,8 +203,8 @@ class Run:
                 _leave(self)
             return
         bound = self._signature.bind_partial(module, *args, **kwargs).arguments
-        arguments = {**bound, **bound.pop("kwargs", {})}
-        _current.set(_Forward(self, arguments))
+        more = bound.pop("kwargs", {})
+        _current.set(_Forward(self, {**bound, **more}))
         recording.active.set(None)
 
     def _leave_call(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -556,7 +557,7 @@ def _window(layer: Any) -> int | None:
     return getattr(getattr(layer, "self_attn", None), "sliding_window", None)
 
 
-def unwrap(model: Any) -> Any:
+def _unwrap(model: Any) -> Any:
     """The model inside what PEFT or ``torch.compile`` put around it."""
     while True:
         if hasattr(model, "_orig_mod"):
@@ -598,41 +599,29 @@ def _enter_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         )
 
 
-def _refuse_chunks(model: Any) -> Callable[[], None]:
-    """Refuse ``generate(prefill_chunk_size=…)``, which the hooks cannot tell from a later turn; returns the undo."""
-    prefill = getattr(model, "_prefill", None)
-    if prefill is None:
+def _before_method(model: Any, name: str, before: Callable[..., None]) -> Callable[[], None]:
+    """Call ``before`` with the arguments of a method of ``GenerationMixin`` ahead of it; returns the undo."""
+    method = getattr(model, name, None)
+    if method is None:
         return lambda: None
 
-    def checked(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(generation_config, "prefill_chunk_size", None) is not None:
-            raise ValueError(
-                "prefill_chunk_size splits a video between forward passes, and only whole videos can be reduced; leave "
-                "it out (reduction already shortens the prefill), or detach first."
-            )
-        return prefill(input_ids, generation_config, *args, **kwargs)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        before(*args, **kwargs)
+        return method(*args, **kwargs)
 
-    model._prefill = checked
-
-    def undo() -> None:
-        del model._prefill
-
-    return undo
+    setattr(model, name, wrapped)
+    return partial(delattr, model, name)
 
 
-def _note_drafts(model: Any) -> Callable[[], None]:
-    """Know when assisted decoding starts, whose prefill carries the first drafts already; returns the undo."""
-    make = getattr(model, "_get_candidate_generator", None)
-    if make is None:
-        return lambda: None
+def _refuse_chunks(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> None:
+    """Before the prefill of ``generate()``: the hooks could not tell a chunk from a later turn."""
+    if getattr(generation_config, "prefill_chunk_size", None) is not None:
+        raise ValueError(
+            "prefill_chunk_size splits a video between forward passes, and only whole videos can be reduced; leave it "
+            "out (reduction already shortens the prefill), or detach first."
+        )
 
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        _drafting.set(True)
-        return make(*args, **kwargs)
 
-    model._get_candidate_generator = noted
-
-    def undo() -> None:
-        del model._get_candidate_generator
-
-    return undo
+def _expect_drafts(*args: Any, **kwargs: Any) -> None:
+    """Before assisted decoding, whose first forward pass carries drafts behind the prompt."""
+    _drafting.set(True)

@@ -85,7 +85,7 @@ class Summary:
     from sequence lengths by :meth:`DecoderSize.flops` and :meth:`DecoderSize.cache_bytes`.
 
     Attributes:
-        visual_tokens_before: visual tokens of the prompts.
+        visual_tokens_before: visual tokens of the prompts that may be reduced (``images=False`` leaves out images).
         visual_tokens_after: visual tokens in the last layer.
         tokens_per_layer: visual tokens present in each decoder layer.
         mean_share: mean over the layers, relative to ``visual_tokens_before``; 1.0 without visual tokens.

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from tests.hf.case import END, FIRST_WORD, IMAGE, START, TEXT, Case, Image, Video, scenes
+from tests.hf.case import END, FIRST_WORD, IMAGE, SIDE, START, TEXT, VISION, Case, Image, Video, square_frames
 
-_SIDE = 24
 _NEWLINES = 9
 _FRAME, _COLON = [30], [31]
 WINDOW = 16
@@ -27,11 +26,8 @@ def build() -> Case:
         },
         vision_config={
             "model_type": "siglip_vision_model",
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": _SIDE,
+            **VISION,
+            "image_size": SIDE,
             "patch_size": 4,
             "vision_use_head": False,
         },
@@ -45,9 +41,8 @@ def build() -> Case:
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
 
     def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        pixels = [scenes(video.frames, 3, (_SIDE, _SIDE), seed) for seed, video in enumerate(videos)]
-        pixels += [scenes(1, 3, (_SIDE, _SIDE), 100 + seed) for seed in range(len(images))]
-        return {"pixel_values": torch.cat(pixels)}
+        frames, pictures = square_frames(videos, images, 1)
+        return {"pixel_values": torch.cat(frames + pictures)}
 
     def wrap(part: Video | Image) -> list[int]:
         frames = part.frames if isinstance(part, Video) else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from transformers import Glm4vConfig, Glm4vForConditionalGeneration
@@ -42,16 +42,13 @@ def case_of(name: str, config_class: Any, model_class: Any, text: dict[str, Any]
         **IDS,
     )
 
-    def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        return patches_of(videos, images, WIDTH)
-
     def wrap(part: Video | Image) -> list[int]:
         frame = [START, *[IMAGE] * (part.height * part.width), END]
         if isinstance(part, Image):
             return frame
         return [VIDEO_START, *(token for t in range(part.frames) for token in [*frame, FIRST_WORD + t]), VIDEO_END]
 
-    return Case(name, model_class(config), encode, wrap, finish=_types, mixes=False)
+    return Case(name, model_class(config), partial(patches_of, width=WIDTH), wrap, finish=_types, mixes=False)
 
 
 def _types(batch: dict[str, Any]) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-from tests.hf.case import END, IMAGE, PAD, START, TEXT, Case, Image, Video, scenes
+from tests.hf.case import END, IMAGE, PAD, SIDE, START, TEXT, VISION, Case, Image, Video, square_frames
 
-_SIDE = 24
 TILES = 3
 """Views of a test image: two tiles and the whole."""
 NEWLINE, FRAME, COLON, SPACE = 11, 12, 13, 14
@@ -27,11 +26,8 @@ def build() -> Case:
     config = InternVLConfig(
         text_config={"model_type": "qwen2", **TEXT},
         vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": [_SIDE, _SIDE],
+            **VISION,
+            "image_size": [SIDE, SIDE],
             "patch_size": [4, 4],
             "initializer_range": 0.2,
         },
@@ -43,9 +39,8 @@ def build() -> Case:
     )
 
     def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        pixels = [scenes(video.frames, 3, (_SIDE, _SIDE), seed) for seed, video in enumerate(videos)]
-        pixels += [scenes(TILES, 3, (_SIDE, _SIDE), 100 + seed) for seed in range(len(images))]
-        return {"pixel_values": torch.cat(pixels)}
+        frames, pictures = square_frames(videos, images, TILES)
+        return {"pixel_values": torch.cat(frames + pictures)}
 
     def wrap(part: Video | Image) -> list[int]:
         view = [IMAGE] * (part.height * part.width)

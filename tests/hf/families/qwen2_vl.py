@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -22,15 +22,12 @@ def case_of(name: str, config_class: Any, model_class: Any, vision: dict[str, An
         **IDS,
     )
 
-    def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        return patches_of(videos, images, WIDTH)
-
     def wrap(part: Video | Image) -> list[int]:
         if isinstance(part, Image):
             return [START, *[IMAGE] * (part.height * part.width), END]
         return [START, *[VIDEO] * (part.frames * part.height * part.width), END]
 
-    return Case(name, model_class(config), encode, wrap, finish=mrope_types)
+    return Case(name, model_class(config), partial(patches_of, width=WIDTH), wrap, finish=mrope_types)
 
 
 def build() -> Case:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
@@ -47,16 +47,13 @@ def case_of(name: str, config_class: Any, model_class: Any, text: dict[str, Any]
         **IDS,
     )
 
-    def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        return patches_of(videos, images, WIDTH)
-
     def wrap(part: Video | Image) -> list[int]:
         if isinstance(part, Image):
             return [START, *[IMAGE] * (part.height * part.width), END]
         frame = [START, *[VIDEO] * (part.height * part.width), END]
         return [START, *(token for t in range(part.frames) for token in [FIRST_WORD + t, 20, *frame]), END]
 
-    return Case(name, model_class(config), encode, wrap, finish=mrope_types)
+    return Case(name, model_class(config), partial(patches_of, width=WIDTH), wrap, finish=mrope_types)
 
 
 def build() -> Case:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
-from tests.hf.case import IMAGE, PAD, TEXT, Case, Image, Video, scenes
+from tests.hf.case import IMAGE, PAD, SIDE, TEXT, VISION, Case, Image, Video, square_frames
 
-_SIDE = 24
 VIEWS = 3
 """Views of a test image: two tiles and the whole."""
 FAKE, WHOLE, LEFT, RIGHT = 5, 6, 7, 8
@@ -31,11 +30,8 @@ def case_of(name: str, config_class: Any, model_class: Any) -> Case:
     config = config_class(
         text_config={"model_type": "llama", **TEXT},
         vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": _SIDE,
+            **VISION,
+            "image_size": SIDE,
             "patch_size": 4,
             "initializer_range": 0.2,
         },
@@ -46,10 +42,9 @@ def case_of(name: str, config_class: Any, model_class: Any) -> Case:
     )
 
     def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        pixels = [scenes(video.frames, 3, (_SIDE, _SIDE), seed) for seed, video in enumerate(videos)]
-        pixels += [scenes(VIEWS, 3, (_SIDE, _SIDE), 100 + seed) for seed in range(len(images))]
+        frames, pictures = square_frames(videos, images, VIEWS)
         # Views of zeros are padding.
-        return {"pixel_values": torch.nn.utils.rnn.pad_sequence(pixels, batch_first=True)}
+        return {"pixel_values": torch.nn.utils.rnn.pad_sequence(frames + pictures, batch_first=True)}
 
     def wrap(part: Video | Image) -> list[int]:
         view = [IMAGE] * (part.height * part.width)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import VideoLlama3Config, VideoLlama3ForConditionalGeneration
 
-from tests.hf.case import IDS, IMAGE, TEXT, VIDEO, Case, Image, Video, patches_of
+from tests.hf.case import IDS, IMAGE, TEXT, VIDEO, VISION, Case, Image, Video, patches_of
 
 MERGE = 2
 TIME, SECONDS, COMMA = 11, 12, 13
@@ -29,10 +29,7 @@ def build(*, compressed: bool = False) -> Case:
     config = VideoLlama3Config(
         text_config={"model_type": "qwen2", **TEXT},
         vision_config={
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
+            **VISION,
             "patch_size": 4,
             "initializer_range": 0.2,
         },

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from framefusion.layout import VisualItem
-
-Run = tuple[int, int]
-"""The first column of a run of placeholders and the one past its last."""
+from framefusion.layout import Span, VisualItem
 
 _BETWEEN = 2
 """Tokens between a frame and the next one's label: what closes the frame, and a newline."""
@@ -36,14 +33,14 @@ class FrameLabels:
     number: int
     repeats: bool
 
-    def group(self, row: list[int], found: list[Run]) -> list[list[Run]]:
+    def group(self, row: list[int], found: list[Span]) -> list[list[Span]]:
         """The runs of a sample, in order: those of one video together, every other one alone.
 
         Args:
             row: the ids of the sample.
             found: its runs of placeholders.
         """
-        groups: list[list[Run]] = []
+        groups: list[list[Span]] = []
         before: list[int] = []
         opening: list[int] = []
         for index, (first, end) in enumerate(found):
@@ -77,7 +74,7 @@ def _common(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def item_of(group: list[Run], side: int) -> VisualItem:
+def item_of(group: list[Span], side: int) -> VisualItem:
     """The frames of a video, each ``side × side`` tokens, or an image; an image of several tiles has no plain grid."""
     (first, end), *more = group
     if not more:

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 
 from framefusion.hf.families.base import Call, Family, layout_of
-from framefusion.layout import Kind, VisualItem, VisualLayout, runs
+from framefusion.layout import Kind, Span, VisualItem, VisualLayout, runs
 
-Run = tuple[int, int]
-"""The first column of a run of placeholders and the one past its last."""
 Size = tuple[int, int]
 """Rows and columns of tokens of a run."""
 
@@ -60,7 +58,7 @@ def _views(call: Call, kind: Kind) -> Iterator[tuple[int, int] | int]:
     return iter([] if sizes is None else [(h, w) for h, w in sizes.tolist()])
 
 
-def _size(run: Run, view: tuple[int, int] | int | None, where: str, kind: Kind) -> Size:
+def _size(run: Span, view: tuple[int, int] | int | None, where: str, kind: Kind) -> Size:
     """The tokens of a run as rows and columns; a token stands for a square of patches, whatever the mode."""
     tokens = run[1] - run[0]
     if view == tokens:
@@ -77,9 +75,9 @@ def _size(run: Run, view: tuple[int, int] | int | None, where: str, kind: Kind) 
     )
 
 
-def _pictures(row: list[int], found: list[Run]) -> list[list[Run]]:
+def _pictures(row: list[int], found: list[Span]) -> list[list[Span]]:
     """The runs of each picture: the whole view, then its slices."""
-    pictures: list[list[Run]] = []
+    pictures: list[list[Span]] = []
     for run in found:
         # A sample begins with a whole view, whose marker therefore tells the others.
         if row[run[0] - 1] == row[found[0][0] - 1]:
@@ -89,9 +87,9 @@ def _pictures(row: list[int], found: list[Run]) -> list[list[Run]]:
     return pictures
 
 
-def _videos(kind: Kind, pictures: list[list[Run]]) -> list[list[list[Run]]]:
+def _videos(kind: Kind, pictures: list[list[Span]]) -> list[list[list[Span]]]:
     """The pictures that belong together."""
-    groups: list[list[list[Run]]] = []
+    groups: list[list[list[Span]]] = []
     for picture in pictures:
         before = groups[-1][-1] if groups else []
         follows = bool(before) and picture[0][0] - before[-1][1] == _MARKERS
@@ -102,7 +100,7 @@ def _videos(kind: Kind, pictures: list[list[Run]]) -> list[list[list[Run]]]:
     return groups
 
 
-def _item(kind: Kind, group: list[list[Run]], size: Size) -> VisualItem:
+def _item(kind: Kind, group: list[list[Span]], size: Size) -> VisualItem:
     columns = torch.cat([torch.arange(*run) for picture in group for run in picture])
     whole = size if len(group[0]) == 1 else (1, len(columns) // len(group))
     return VisualItem(kind, (len(group), *whole), columns)

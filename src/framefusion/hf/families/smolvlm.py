@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from framefusion.hf.families.base import Call, Family, layout_of
-from framefusion.hf.families.frames import FrameLabels, Run, item_of
-from framefusion.layout import VisualItem, VisualLayout, runs
+from framefusion.hf.families.frames import FrameLabels, item_of
+from framefusion.layout import Span, VisualItem, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=8, number=6, repeats=True)
 """``Frame from``, minutes and seconds, a colon and the two tokens that open a frame."""
@@ -44,11 +44,11 @@ class SmolVLM(Family):
         return [layout_of(_items(row.tolist(), mine, side)) for row, mine in zip(rows, found, strict=True)]
 
 
-def _items(row: list[int], found: list[Run], side: int) -> list[VisualItem]:
+def _items(row: list[int], found: list[Span], side: int) -> list[VisualItem]:
     items: list[VisualItem] = []
     # The last run of a sample is a whole view, whatever comes before; tiles have other markers.
     whole = row[found[-1][0] - 1] if found else None
-    tiles: list[Run] = []
+    tiles: list[Span] = []
     groups = _LABELS.group(row, found)
     for index, group in enumerate(groups):
         (first, end), *more = group
