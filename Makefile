@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all test-package lint format bench train-tiny clean
+.PHONY: help install demo test test-all test-package lint format bench leaderboard train-tiny clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
+	@echo "make leaderboard   write docs/leaderboard.md from docs/data/leaderboard.json, a summary of framefusion eval"
 	@echo "make train-tiny    train the bundled checkpoint again (about 90 minutes)"
 
 install: $(INSTALLED)
@@ -48,6 +49,9 @@ format: install
 
 bench: install
 	$(BIN)/framefusion bench --threads 2 --json docs/data/bench-selection.json --plot docs/images/bench-selection.png
+
+leaderboard: install
+	$(BIN)/python scripts/leaderboard.py
 
 train-tiny: install
 	$(BIN)/python training/train_tiny.py

@@ -14,7 +14,8 @@ import framefusion
 from framefusion import Call, Family, FrameFusion, UnsupportedModelError, VisualItem, VisualLayout
 from framefusion.hf import families
 from framefusion.layout import runs
-from framefusion.selectors import SELECTORS
+from framefusion.selectors import NEED_RELEVANCE, SELECTORS
+from framefusion.selectors.candidates import Candidates, Selected
 from tests.hf import models
 from tests.hf.case import IMAGE, TEXT, Case, Image, scenes
 from tests.hf.prompts import PROMPTS
@@ -104,10 +105,10 @@ def test_families_that_cannot_be_registered(registered: None) -> None:
     assert families.FAMILIES[-1].name == "LLaVA"
 
 
-def first_tokens(features: Tensor, relevance: Tensor | None, segments: Tensor, budgets: Any) -> Tensor:
+def first_tokens(candidates: Candidates) -> Tensor:
     """The first tokens of each segment."""
-    parts = [(segments == segment).nonzero().squeeze(-1)[:count] for segment, count in budgets.items()]
-    return torch.cat(parts)
+    counts = candidates.budgets.items()
+    return torch.cat([(candidates.segments == segment).nonzero().squeeze(-1)[:count] for segment, count in counts])
 
 
 @pytest.fixture
@@ -134,12 +135,57 @@ def test_selectors_that_cannot_be_registered(selector: str) -> None:
         framefusion.register_selector(selector, first_tokens)
     with pytest.raises(ValueError, match="name must be an identifier"):
         framefusion.register_selector("two words", first_tokens)
-    with pytest.raises(TypeError, match=r"select must be a function select\(features, .*got int"):
+    with pytest.raises(TypeError, match=r"select must be a function select\(candidates\), got int"):
         framefusion.register_selector("number", 3)  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match="selector must be one of 'dpp', 'topk', 'uniform', 'first-tokens', got 'last'"
+        ValueError, match=r"selector must be one of 'dpp', 'topk', 'uniform', .*'first-tokens', got 'last'"
     ):
         FrameFusion(selector="last")
+
+
+def test_a_selector_that_cannot_do_without_relevance() -> None:
+    framefusion.register_selector("most-attended", first_tokens, needs_relevance=True)
+    try:
+        with pytest.raises(ValueError, match="selector='most-attended' ranks by attention; it needs another"):
+            FrameFusion(selector="most-attended", relevance="none")
+        with pytest.raises(ValueError, match="selector='most-attended' ranks by attention, and no attention exists"):
+            FrameFusion(selector="most-attended", keep={0: 0.5})
+    finally:
+        del SELECTORS["most-attended"]
+        NEED_RELEVANCE.discard("most-attended")
+
+
+@pytest.fixture
+def merging_selector() -> Iterator[str]:
+    """Keeps the first tokens of each segment; the others go into the token at the same place, every third nowhere."""
+
+    def select(candidates: Candidates) -> Selected:
+        kept = first_tokens(candidates).flip(0)
+        everyone = torch.arange(len(candidates.segments))
+        target = torch.where(everyone % 3 == 0, -1, kept[everyone % len(kept)])
+        target[kept] = kept
+        return Selected(kept, target)
+
+    framefusion.register_selector("merging", select)
+    yield "merging"
+    del SELECTORS["merging"]
+
+
+@pytest.mark.parametrize("keep", [{1: 0.25}, {0: 0.6, 2: 0.2}])
+def test_a_selector_that_merges(merging_selector: str, keep: dict[int, float]) -> None:
+    case = models.build("qwen2_5_vl")
+    inputs = case.inputs(PROMPTS["ragged"](case))
+    with framefusion.attach(case.model, FrameFusion(keep=keep, selector=merging_selector)) as run:
+        said = greedy(case, inputs, run)
+        [*_, last] = run.stages
+        assert last.merged_into is not None
+        assert any((into.bincount() > 1).any() for into in (m[m >= 0] for m in last.merged_into))
+    assert difference(case, inputs, said) <= 2e-4
+
+
+def kept_first(count: int, rest: int) -> Tensor:
+    """A target for 54 tokens of which the first ones stay."""
+    return torch.where(torch.arange(54) < count, torch.arange(54), rest)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +196,27 @@ def test_selectors_that_cannot_be_registered(selector: str) -> None:
         (lambda n: torch.arange(n) + 50, "an index outside 0 … 53"),
         (lambda n: torch.arange(n - 1), "returned 12 distinct tokens of segment 0, asked for 13"),
         (lambda n: torch.zeros(n, dtype=torch.long), "returned 1 distinct tokens of segment 0, asked for 13"),
+        (
+            lambda n: Selected(torch.arange(n), torch.zeros(3, dtype=torch.long)),
+            r"returned the target torch.int64 \(3,\); it must return None or a one-dimensional int64 tensor of 54",
+        ),
+        (
+            lambda n: Selected(torch.arange(n), torch.zeros(54, dtype=torch.long)),
+            r"returned target\[1\] = 0, but token 1 is kept; a kept token is its own target",
+        ),
+        (lambda n: Selected(torch.arange(n), torch.arange(54)), r"returned target\[13\] = 13, which is no kept token"),
+        (lambda n: Selected(torch.arange(n), kept_first(n, 99)), r"returned target\[13\] = 99, which is no kept token"),
+        (lambda n: Selected(torch.arange(n), kept_first(n, -2)), r"returned target\[13\] = -2, which is no kept token"),
+        (
+            lambda n: Selected(torch.arange(n), kept_first(n, 0), torch.zeros(n, 3)),
+            r"returned features of torch.float32 \(13, 3\); they must be torch.float32 \(13, \d+\), one row for each",
+        ),
+        (lambda n: Selected(torch.arange(n), features=[0.0]), r"returned features of list; they must be"),  # type: ignore
     ],
 )
 def test_selectors_that_break_their_contract(returned: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(features: Tensor, relevance: Any, segments: Tensor, budgets: Any) -> Any:
-        return returned(sum(budgets.values()))
+    def broken(candidates: Candidates) -> Any:
+        return returned(candidates.total)
 
     monkeypatch.setitem(SELECTORS, "broken", broken)
     case = models.build("qwen2_5_vl")

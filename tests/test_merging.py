@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from framefusion import merging
 
@@ -69,3 +72,71 @@ def test_a_token_alone_keeps_its_bits() -> None:
 def test_merging_without_a_predecessor_is_refused() -> None:
     with pytest.raises(ValueError, match=r"merges\[1\] is set, but token 1 has no predecessor"):
         merging.merge_runs(torch.ones(2, 2), torch.tensor([-1, -1]), torch.tensor([False, True]))
+
+
+@given(st.data())
+def test_the_most_similar_kept_token_of_the_segment(data: st.DataObject) -> None:
+    count, segments = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 4))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 500)))
+    features = torch.randn(count, 3, generator=generator)
+    if data.draw(st.booleans()):
+        features = features[torch.randint(count, (count,), generator=generator)]
+    features[torch.rand(count, generator=generator) < 0.1] = 0
+    ids = torch.randint(segments, (count,), generator=generator)
+    kept = torch.rand(count, generator=generator) < 0.4
+    bound = data.draw(st.sampled_from([-1.0, 0.0, 0.6, 1.1]))
+    merging.SIMILARITY_ENTRIES, entries = data.draw(st.sampled_from([1, 20, 1 << 22])), merging.SIMILARITY_ENTRIES
+    try:
+        target = merging.most_similar_kept(features, ids, kept, bound)
+    finally:
+        merging.SIMILARITY_ENTRIES = entries
+    for i in range(count):
+        if kept[i]:
+            assert target[i] == i
+            continue
+        cosines = {
+            j: float(torch.cosine_similarity(features[i].double(), features[j].double(), dim=0))
+            for j in range(count)
+            if kept[j] and ids[j] == ids[i]
+        }
+        best = max(cosines.values(), default=-2.0)
+        if abs(best - bound) > 1e-5:
+            assert (int(target[i]) >= 0) == (best > bound)
+        if int(target[i]) >= 0:
+            assert cosines[int(target[i])] >= best - 1e-5
+
+
+def test_ties_between_kept_tokens_go_to_the_lowest_index() -> None:
+    features, ids = torch.ones(5, 2), torch.zeros(5, dtype=torch.long)
+    kept = torch.tensor([False, True, False, True, False])
+    assert merging.most_similar_kept(features, ids, kept, 0.6).tolist() == [1, 1, 1, 3, 1]
+
+
+def test_no_matrix_of_all_pairs_is_made() -> None:
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.numel = max(self.numel, out.numel())
+            return out
+
+    count = 3000
+    features, kept = torch.randn(count, 8), torch.arange(count) % 2 == 0
+    with Largest() as seen:
+        merging.SIMILARITY_ENTRIES, entries = 1 << 16, merging.SIMILARITY_ENTRIES
+        try:
+            merging.most_similar_kept(features, torch.zeros(count, dtype=torch.long), kept, 0.0)
+        finally:
+            merging.SIMILARITY_ENTRIES = entries
+    assert seen.numel <= 1 << 16
+
+
+def test_merging_into_kept_tokens_averages_their_groups() -> None:
+    features = torch.tensor([[1.0, 0.0], [0.0, 4.0], [3.0, 0.0], [float("inf"), 1.0], [5.0, 2.0]])
+    target = torch.tensor([0, 1, 0, -1, 0])
+    merged = merging.merge_into(features, target)
+    assert merged.kept.tolist() == [0, 1]
+    torch.testing.assert_close(merged.features, torch.tensor([[3.0, 2.0 / 3.0], [0.0, 4.0]]))
+    assert merged.target is target

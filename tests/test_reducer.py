@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from framefusion import FrameFusion
+from framefusion import FrameFusion, select_tokens
 from framefusion.budgets import total_kept
 from framefusion.layout import VisualItem, VisualLayout, runs
 from framefusion.reducer import Reduction
+from framefusion.selectors import SELECTORS
+from framefusion.selectors.candidates import Candidates
+from framefusion.settings import BudgetRule, Segmentation
 
 LAYERS = 4
 GRIDS = [[(4, 3, 3), (5, 2, 2)], [], [(3, 2, 5)]]
@@ -45,9 +49,11 @@ def run(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor]:
     return reduction, hidden
 
 
-@pytest.mark.parametrize("segmentation", ["frame-similarity", "windows", "single"])
-@pytest.mark.parametrize("budget_rule", ["uniform", "marginal-value"])
-@pytest.mark.parametrize("selector", ["dpp", "topk", "uniform"])
+@pytest.mark.parametrize("segmentation", get_args(Segmentation))
+@pytest.mark.parametrize(
+    ("budget_rule", "selector"),
+    [*itertools.product(["uniform", "marginal-value"], ["dpp", "topk", "uniform"]), ("joint", "dpp")],
+)
 def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selector: str) -> None:
     settings = FrameFusion(
         keep={1: 0.6, 2: 0.33}, segmentation=segmentation, budget_rule=budget_rule, selector=selector, segment_window=2
@@ -61,8 +67,9 @@ def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selecto
                 assert int(alive[layout.item == video].sum()) == total_kept(share, t * h * w)
 
 
-def test_every_segment_keeps_a_token() -> None:
-    settings = FrameFusion(keep={1: 0.25}, segmentation="windows", segment_window=1)
+@pytest.mark.parametrize("budget_rule", get_args(BudgetRule))
+def test_every_segment_keeps_a_token(budget_rule: Any) -> None:
+    settings = FrameFusion(keep={1: 0.25}, segmentation="frames", budget_rule=budget_rule)
     reduction, _ = run(settings)
     assert reduction.segments is not None
     for layout, segments, kept in zip(reduction.layouts, reduction.segments, reduction.stages[0].kept, strict=True):
@@ -100,6 +107,185 @@ def test_merged_tokens_hold_the_mean_of_their_run() -> None:
                 torch.testing.assert_close(out[b, slot], hidden[b, members].mean(0))
                 groups += len(members) > 1
     assert groups
+
+
+@pytest.mark.parametrize("segmentation", get_args(Segmentation))
+def test_segments_are_those_of_the_pure_functions(segmentation: Any) -> None:
+    reduction, hidden = setup(
+        FrameFusion(keep={0: 0.5}, segmentation=segmentation, segment_window=3, segment_minimum=3)
+    )
+    # Frames 2 and 3 of the first video repeat frame 1.
+    columns = reduction.layouts[0].columns
+    hidden[0, columns[18:36]] = hidden[0, columns[9:18]].repeat(2, 1)
+    reduction.before_layer(0, hidden)
+    assert reduction.segments is not None
+    expected = {
+        "frame-similarity": 2,
+        "dyseg": 3,
+        "dp": 2,
+        "windows": 2,
+        "frames": 4,
+        "single": 1,
+    }
+    mine = reduction.segments[0][:36].view(4, 9)
+    assert (mine == mine[:, :1]).all()
+    assert int(mine.max()) + 1 == expected[segmentation]
+    if segmentation in ("frame-similarity", "dp"):
+        assert mine[:, 0].tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("keep", [{0: 0.4}, {1: 0.5, 3: 0.2}])
+def test_dropped_tokens_merge_into_the_most_similar_kept_one(keep: dict[int, float]) -> None:
+    settings = FrameFusion(keep=keep, dropped="merge", similarity_lower_bound=0.1, segmentation="windows")
+    reduction, hidden = setup(settings)
+    plain, _ = setup(FrameFusion(keep=keep, similarity_lower_bound=0.1, segmentation="windows"))
+    groups = 0
+    for layer in range(LAYERS):
+        before, columns = hidden, reduction.columns
+        received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(layer)) if layer else None
+        hidden = reduction.before_layer(layer, before, received)
+        if layer not in keep:
+            continue
+        stage = reduction.stages[-1]
+        assert stage.layer == layer
+        assert stage.merged_into is not None
+        for b, layout in enumerate(reduction.layouts):
+            slot_of = {column: slot for slot, column in enumerate(columns[b].tolist()) if column >= 0}
+            segments = dict(zip(layout.columns.tolist(), reduction.segments[b].tolist(), strict=True))  # type: ignore
+            kept = [column for column in stage.kept[b].tolist() if column in segments]
+            members: dict[int, list[int]] = {column: [column] for column in kept}
+            for column in set(slot_of) & set(segments) - set(kept):
+                cosines = {
+                    other: float(torch.cosine_similarity(before[b, slot_of[column]], before[b, slot_of[other]], dim=0))
+                    for other in kept
+                    if segments[other] == segments[column]
+                }
+                best = max(cosines, key=lambda other: cosines[other])
+                into = best if cosines[best] >= 0.1 else -1
+                assert int(stage.merged_into[b][column]) == into
+                if into >= 0:
+                    members[into].append(column)
+            for slot, column in enumerate(reduction.columns[b].tolist()):
+                if column in members:
+                    group = before[b, [slot_of[member] for member in members[column]]]
+                    torch.testing.assert_close(hidden[b, slot], group.mean(0))
+                    groups += len(group) > 1
+                elif column >= 0:
+                    assert torch.equal(hidden[b, slot], before[b, slot_of[column]])
+    assert groups
+    # The first choice is that without merging.
+    _, original = setup(settings)
+    received = None
+    for layer in range(min(keep) + 1):
+        original = plain.before_layer(layer, original, received)
+        received = torch.rand(original.shape[:2], generator=torch.Generator().manual_seed(layer + 1))
+    for mine, without in zip(reduction.stages[0].kept, plain.stages[0].kept, strict=True):
+        assert torch.equal(mine, without)
+
+
+def test_merged_into_follows_a_merge_and_a_pruning_of_the_same_stage() -> None:
+    settings = FrameFusion(keep={0: 0.1}, merge=True, dropped="merge", similarity_lower_bound=0.1, ratio_lower_bound=0)
+    reduction, hidden = setup(settings)
+    reduction.before_layer(0, hidden)
+    [stage] = reduction.stages
+    assert stage.merged_into is not None
+    for into, kept in zip(stage.merged_into, stage.kept, strict=True):
+        held = into[into >= 0]
+        assert torch.isin(held, kept).all()
+        assert torch.equal(into[kept], kept)
+
+
+def still(hidden: torch.Tensor, reduction: Reduction) -> torch.Tensor:
+    """The last sample's video stands still."""
+    columns = reduction.layouts[2].columns
+    hidden = hidden.clone()
+    hidden[2, columns] = hidden[2, columns[:10]].repeat(3, 1) + 0.01 * hidden[2, columns]
+    return hidden
+
+
+@pytest.mark.parametrize("budget_rule", get_args(BudgetRule))
+@pytest.mark.parametrize("keep_lower_bound", [0.0, 0.5])
+@pytest.mark.parametrize("amount", [{"keep": {1: 0.8}}, {"keep": {0: 1.0}}, {"keep": {0: 0.9, 2: 0.7}}, {"cost": 0.9}])
+def test_a_still_video_keeps_less(budget_rule: Any, keep_lower_bound: float, amount: dict[str, Any]) -> None:
+    options = {**amount, "budget_rule": budget_rule, "segmentation": "single", "relevance": "none"}
+    settings = FrameFusion(
+        novelty_lower_bound=0.05, keep_lower_bound=keep_lower_bound, similarity_lower_bound=0.9999, **options
+    )
+    reduction, hidden = setup(settings)
+    exact, _ = setup(FrameFusion(**options))
+    slow, fast = still(hidden, reduction), hidden
+    for layer in range(LAYERS):
+        slow = reduction.before_layer(layer, slow)
+        fast = exact.before_layer(layer, fast)
+        assert all(own <= most for own, most in zip(reduction.visual_per_layer, exact.visual_per_layer, strict=True))
+    left = torch.isin(reduction.layouts[2].columns, reduction.stages[-1].kept[2]).sum()
+    assert left == (15 if keep_lower_bound else 10)
+    # Noise in 16 dimensions: nothing is spanned before that many are kept.
+    assert torch.isin(reduction.layouts[0].columns[36:], reduction.stages[-1].kept[0]).sum() >= 10
+
+
+def test_nothing_is_recorded_where_everything_is_new() -> None:
+    reduction, _ = setup(FrameFusion(keep={0: 1.0}, novelty_lower_bound=1e-9, segmentation="frames", relevance="none"))
+    hidden = torch.randn(len(GRIDS), reduction.length, 32, generator=torch.Generator().manual_seed(0))
+    assert reduction.before_layer(0, hidden) is hidden
+    assert reduction.stages == []
+    assert not reduction.reduced
+
+
+def test_joint_budgets_are_those_of_the_selection() -> None:
+    settings = FrameFusion(keep={0: 0.5}, budget_rule="joint", segmentation="frames")
+    reduction, hidden = setup(settings)
+    # One frame of the last video is noise, the others are nearly one token.
+    columns = reduction.layouts[2].columns
+    hidden[2, columns[10:]] = hidden[2, columns[0]] + 0.01 * hidden[2, columns[10:]]
+    reduction.before_layer(0, hidden)
+    expected = select_tokens(hidden[2, columns], None, torch.arange(30) // 10, 15, joint=True)
+    kept = reduction.stages[0].kept[2]
+    assert kept[torch.isin(kept, columns)].tolist() == columns[expected].sort().values.tolist()
+    assert torch.isin(columns, kept).view(3, 10).sum(1).tolist()[0] == 10
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_similarity_with_the_question_decides(layer: int) -> None:
+    for sign in (1, -1):
+        settings = FrameFusion(
+            keep={layer: 0.4}, selector="topk", segmentation="single", relevance="similarity", relevance_sign=sign
+        )
+        reduction, hidden = setup(settings)
+        assert not any(map(reduction.wants_attention, range(LAYERS)))
+        for before in range(layer + 1):
+            out = reduction.before_layer(before, hidden)
+        columns = reduction.layouts[0].columns
+        question = hidden[0, int(columns[-1]) + 1 :]
+        assert len(question) == 2
+        cosines = torch.stack([torch.cosine_similarity(hidden[0, columns], q[None], dim=1) for q in question]).amax(0)
+        for mine in (slice(0, 36), slice(36, 56)):
+            best = (sign * cosines[mine]).topk(total_kept(0.4, len(columns[mine]))).indices
+            kept = set(reduction.stages[0].kept[0].tolist())
+            assert kept & set(columns[mine].tolist()) == set(columns[mine][best].tolist())
+        assert out.shape[1] < hidden.shape[1]
+
+
+def test_what_a_selector_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Candidates] = []
+
+    def select(candidates: Candidates) -> torch.Tensor:
+        given.append(candidates)
+        return torch.arange(candidates.total)
+
+    monkeypatch.setitem(SELECTORS, "watched", select)
+    settings = FrameFusion(keep={1: 0.5, 2: 0.2}, selector="watched", segmentation="single", seed=7)
+    run(settings)
+    assert [c.grid for c in given] == 2 * [grid for grids in GRIDS for grid in grids]
+    for candidates, total in zip(given, [18, 10, 15, 7, 4, 6], strict=True):
+        assert candidates.total == total
+        assert candidates.seed == 7
+        assert candidates.relevance is not None
+        t, h, w = candidates.grid
+        present = torch.arange(t * h * w)[: len(candidates.features)]
+        assert torch.equal(candidates.frames, present // (h * w))
+        assert torch.equal(candidates.patches, present % (h * w))
+        assert len(candidates.relevance) == len(candidates.segments) == len(present)
 
 
 def test_relevance_and_its_sign_decide() -> None:

@@ -43,6 +43,21 @@ def test_min_max_follows_the_formula() -> None:
         relevance.min_max(s, 0)
 
 
+def test_similarity_is_the_largest_cosine_with_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features, question = torch.randn(11, 6, generator=generator), 100 * torch.randn(4, 6, generator=generator)
+    features[3] = 0
+    expected = [max(float(torch.cosine_similarity(x, q, dim=0)) for q in question) for x in features]
+    torch.testing.assert_close(relevance.question_similarity(features, question), torch.tensor(expected))
+    half = relevance.question_similarity(features.bfloat16(), question.bfloat16())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, torch.tensor(expected), atol=2e-2, rtol=0)
+    monkeypatch.setattr(relevance, "SCORE_ENTRIES", 25)
+    torch.testing.assert_close(relevance.question_similarity(features, question), torch.tensor(expected))
+    assert relevance.question_similarity(features, question[:0]).tolist() == [0.0] * 11
+    assert relevance.question_similarity(features[:0], question).shape == (0,)
+
+
 def test_query_rows() -> None:
     visual = torch.tensor([[0, 1, 1, 0, 0], [0, 0, 0, 1, 1], [0, 1, 0, 0, 0]]).bool()
     valid = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]).bool()

@@ -135,6 +135,49 @@ def test_staged_merging_never_goes_below_the_first_stage() -> None:
     assert run(Staged(100, {0: 0.5, 1: 0.2}, merge=True), 100, 2, [0.3, 0.9]) == [50, 20]
 
 
+@given(st.data())
+def test_an_adaptive_cascade_never_costs_more(data: st.DataObject) -> None:
+    """Whatever the stages leave out beyond what their steps ask for."""
+    layers, tokens = data.draw(st.integers(2, 30)), data.draw(st.integers(1, 3000))
+    first = data.draw(st.integers(1, layers))
+    cost = data.draw(st.floats(smallest_cost(tokens, layers, first), 1))
+    plan = Cascade(tokens, layers, cost, first=first, adaptive=True)
+    present, spent, prunings = tokens, 0, 0
+    for layer in range(layers):
+        similar = int(data.draw(st.floats(0, 1)) * present) if plan.wants_merges(layer) else 0
+        recorded = plan.wants_attention(layer)
+        step = plan.step(layer, present, similar)
+        present -= step.merge
+        if step.keep is not None:
+            assert recorded
+            assert 1 <= step.keep <= present
+            present = data.draw(st.integers(1, step.keep))
+            prunings += 1
+        spent += present
+    assert spent <= layers * tokens * cost + layers / 2 + 1e-6
+    assert prunings <= 1
+
+
+def test_an_adaptive_cascade_prunes_even_if_merging_has_met_the_cost() -> None:
+    plan = Cascade(1000, 10, 0.4, adaptive=True)
+    assert plan.step(0, 1000, 900) == (600, None)
+    assert not plan.wants_merges(1)
+    assert plan.wants_attention(1)
+    assert plan.step(1, 400) == (0, 400)
+    assert not plan.wants_attention(2)
+    assert plan.step(2, 90) == (0, None)
+    everything = Cascade(1000, 10, 1.0, adaptive=True)
+    assert not everything.wants_merges(0)
+    assert [everything.step(0, 1000), everything.step(1, 1000)] == [(0, None), (0, 1000)]
+
+
+def test_adaptive_stages_prune_whatever_is_present() -> None:
+    plan = Staged(100, {1: 1.0, 2: 0.4, 3: 0.2}, adaptive=True)
+    assert [plan.step(layer, present).keep for layer, present in enumerate([100, 100, 30, 30])] == [None, 100, 30, 20]
+    assert plan.wants_attention(1)
+    assert Staged(0, {1: 1.0}, adaptive=True).step(1, 0).keep is None
+
+
 @pytest.mark.parametrize(("layers", "layer"), [(1, 0), (2, 1), (4, 1), (12, 1), (28, 2), (36, 3), (64, 5), (80, 6)])
 def test_default_layer(layers: int, layer: int) -> None:
     assert default_layer(layers) == layer

@@ -58,18 +58,77 @@ def test_keeps_all() -> None:
         ({"ratio_lower_bound": -0.1}, "ratio_lower_bound must be in [0, 1], got -0.1"),
         ({"segment_threshold": 2}, "segment_threshold must be in [0, 1], got 2"),
         ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1, got 0"),
-        ({"segmentation": "scenes"}, "segmentation must be one of 'frame-similarity', 'windows', 'single', got"),
-        ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', got 'best'"),
-        ({"relevance": "some"}, "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'none', got 'some'"),
+        (
+            {"segmentation": "scenes"},
+            "segmentation must be one of 'frame-similarity', 'dyseg', 'dp', 'windows', 'frames',",
+        ),
+        ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', 'joint', got 'best'"),
+        (
+            {"relevance": "some"},
+            "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'similarity', 'none', got 'some'",
+        ),
         ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
-        ({"selector": "magic"}, "selector must be one of 'dpp', 'topk', 'uniform', got 'magic'"),
+        ({"selector": "magic"}, "selector must be one of 'dpp', 'topk', 'uniform'"),
         ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),
         ({"selector": "topk", "keep": {0: 0.5}}, "no attention exists before layer 0"),
+        ({"selector": "topk", "keep": [{1: 0.5}, {0: 0.5}]}, "no attention exists before layer 0"),
+        ({"segment_minimum": 0}, "segment_minimum must be a whole number of segments, at least 1, got 0"),
+        ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ({"dropped": "keep"}, "dropped must be one of 'drop', 'merge', got 'keep'"),
+        (
+            {"budget_rule": "joint", "selector": "uniform"},
+            "budget_rule='joint' goes by the gains of selector='dpp'; selector='uniform' has none. Use budget_rule=",
+        ),
+        ({"novelty_lower_bound": 0}, "novelty_lower_bound must be in (0, 1], got 0"),
+        ({"novelty_lower_bound": True}, "novelty_lower_bound must be a number, got True"),
+        (
+            {"novelty_lower_bound": 0.1, "selector": "topk"},
+            "novelty_lower_bound goes by the gains of selector='dpp'; selector='topk' has none. Leave it out",
+        ),
+        (
+            {"keep_lower_bound": 0.1},
+            "keep_lower_bound=0.1 limits what novelty_lower_bound leaves out, and that is None",
+        ),
+        ({"keep_lower_bound": 2, "novelty_lower_bound": 0.1}, "keep_lower_bound must be in [0, 1], got 2"),
+        (
+            {"keep": [0.5, {1: 0.5, 2: 0.2}], "keep_lower_bound": 0.3, "novelty_lower_bound": 0.1},
+            "keep_lower_bound=0.3 is more than keep=0.2, which is the most that may stay",
+        ),
     ],
 )
 def test_bad_settings_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         FrameFusion(**arguments)
+
+
+def test_the_default_threshold_is_that_of_the_segmentation() -> None:
+    defaults = {"frame-similarity": 0.4, "dyseg": 0.9, "dp": 0.8, "windows": None, "frames": None, "single": None}
+    for segmentation, threshold in defaults.items():
+        settings = FrameFusion(segmentation=segmentation)  # type: ignore[arg-type]
+        assert settings.segment_threshold == threshold
+        assert dataclasses.replace(settings, keep=0.5, cost=None).segment_threshold == threshold
+    assert FrameFusion(segmentation="dyseg", segment_threshold=0.7).segment_threshold == 0.7
+
+
+def test_adaptive_settings_may_always_reduce() -> None:
+    assert not FrameFusion().adaptive
+    for arguments in ({"keep": 1.0}, {"cost": 1.0}, {"keep": {0: 1.0}}):
+        assert FrameFusion(**arguments).keeps_all  # type: ignore[arg-type]
+        settings = FrameFusion(novelty_lower_bound=0.1, **arguments)  # type: ignore[arg-type]
+        assert settings.adaptive
+        assert not settings.keeps_all
+    assert FrameFusion(keep={0: 1.0}, novelty_lower_bound=0.1).reduces_before_first(4)
+    assert not FrameFusion(keep={0: 1.0}).reduces_before_first(4)
+    assert not FrameFusion(keep={1: 0.5}, novelty_lower_bound=0.1).reduces_before_first(4)
+    with pytest.raises(ValueError, match="keep has a stage before layer 1, but softmax attention"):
+        FrameFusion(keep={1: 1.0, 4: 0.5}, novelty_lower_bound=0.1).check(32, 4)
+
+
+def test_similarity_needs_no_attention() -> None:
+    settings = FrameFusion(keep={0: 0.5, 2: 0.2}, selector="topk", relevance="similarity")
+    settings.check(32, 4)
+    assert FrameFusion(keep=0.2, relevance="similarity").shares(28, 4) == {2: 0.2}
+    FrameFusion(cost=0.04, relevance="similarity").check(32, 4)
 
 
 def test_settings_are_checked_against_the_model() -> None:

@@ -1,7 +1,8 @@
-"""Merging of similar tokens across frames (FrameFusion, arXiv 2501.01986). Pure tensors, no model.
+"""Merging of similar tokens. Pure tensors, no model.
 
-A token merges into the token before it at the same patch position when the two are similar; a chain of such
-tokens is a *run* and collapses into its first token.
+Across frames (FrameFusion, arXiv 2501.01986) a token merges into the token before it at the same patch position when
+the two are similar; a chain of such tokens is a *run* and collapses into its first token. In a pruning, those that are
+dropped may merge into the most similar ones that stay.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+SIMILARITY_ENTRIES = 1 << 22
+"""Similarities between dropped and kept tokens that are held at once."""
+
 
 class Merged(NamedTuple):
-    """Result of :func:`merge_runs`, for ``N`` tokens of which ``M`` stay."""
+    """Result of :func:`merge_into`, for ``N`` tokens of which ``M`` stay."""
 
     features: Tensor
     """``(M, D)``: the tokens that stay, in sequence order; the first token of a run holds the run's mean."""
     kept: Tensor
     """``(M,)`` int64, ascending: which tokens stay."""
     target: Tensor
-    """``(N,)`` int64: the token each one now lives in; itself if it stayed."""
+    """``(N,)`` int64: the token each one now lives in; itself if it stayed, -1 if it left no trace."""
 
 
 def previous_at_same_patch(frames: Tensor, patches: Tensor) -> Tensor:
@@ -109,12 +113,55 @@ def merge_runs(features: Tensor, previous: Tensor, merges: Tensor) -> Merged:
         if torch.equal(further, target):
             break
         target = further
-    kept = (~merges).nonzero().squeeze(-1)
+    return merge_into(features, target)
+
+
+def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor, lower_bound: float) -> Tensor:
+    """For each dropped token the most similar one that its segment keeps.
+
+    :data:`SIMILARITY_ENTRIES` similarities at a time, never all pairs of tokens.
+
+    Args:
+        features: ``(N, D)``, any float dtype; cosines are computed in float32.
+        segments: ``(N,)`` int64 segment ids, on the CPU.
+        kept: ``(N,)`` bool, on the CPU.
+        lower_bound: smallest cosine similarity that may merge.
+
+    Returns:
+        ``(N,)`` int64 on the CPU, for :func:`merge_into`: itself for a kept token, the kept token with the largest
+        cosine (ties: the lowest index) for a dropped one, -1 where that is below the bound or the segment keeps none.
+    """
+    target = torch.where(kept, torch.arange(len(kept)), -1)
+    for segment in segments[~kept].unique().tolist():
+        mine = segments == segment
+        staying, leaving = (mine & kept).nonzero().squeeze(-1), (mine & ~kept).nonzero().squeeze(-1)
+        if not len(staying):
+            continue
+        unit = F.normalize(features[staying.to(features.device)].float(), dim=-1)
+        for part in leaving.split(max(1, SIMILARITY_ENTRIES // max(len(staying), features.shape[1]))):
+            cosine = F.normalize(features[part.to(features.device)].float(), dim=-1) @ unit.T
+            best = cosine.max(dim=1)
+            target[part] = torch.where(best.values >= lower_bound, staying.to(features.device)[best.indices], -1).cpu()
+    return target
+
+
+def merge_into(features: Tensor, target: Tensor) -> Merged:
+    """Average tokens into those they point at.
+
+    Args:
+        features: ``(N, D)``, any float dtype; the mean is taken in float32 (float64 stays float64).
+        target: ``(N,)`` int64 on the same device: itself for a token that stays, the token that one goes into, or
+            -1 for one that leaves no trace.
+
+    Returns:
+        A :class:`Merged`, each token that stays with the plain mean of itself and those that point at it; one that
+        nothing points at keeps its features bit for bit.
+    """
+    kept = (target == torch.arange(len(target), device=target.device)).nonzero().squeeze(-1)
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    total = torch.zeros_like(wide).index_add_(0, target, wide)
-    size = torch.zeros(len(target), dtype=wide.dtype, device=wide.device).index_add_(
-        0, target, torch.ones(len(target), dtype=wide.dtype, device=wide.device)
-    )
+    counted, into = target >= 0, target.clamp_min(0)
+    total = torch.zeros_like(wide).index_add_(0, into, wide.where(counted[:, None], 0))
+    size = torch.zeros(len(target), dtype=wide.dtype, device=wide.device).index_add_(0, into, counted.to(wide.dtype))
     mean = (total[kept] / size[kept, None]).to(features.dtype)
     alone = (size[kept] == 1)[:, None]
     return Merged(torch.where(alone, features[kept], mean), kept, target)

@@ -14,7 +14,9 @@ from torch import Tensor
 from framefusion import budgets, merging, relevance, segmentation, selectors
 from framefusion.layout import VisualLayout
 from framefusion.schedule import Plan
-from framefusion.settings import FrameFusion
+from framefusion.selectors import dpp
+from framefusion.selectors.candidates import Candidates, Selected
+from framefusion.settings import WITHOUT_ATTENTION, FrameFusion
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +99,8 @@ class Reduction:
         self._present = [layout.counts for layout in self.layouts]
         self._merged_into = self.columns.clone()
         self._has_merged = False
+        self._rewritten: list[tuple[int, Tensor, Tensor]] = []
+        """New hidden states of tokens that stay: sample, ascending columns, features."""
         self._received: tuple[Tensor, Tensor] | None = None
         """The latest attention, ``(B, m)``, and the columns that its slots then held."""
         self._index = torch.full_like(self.columns, -1)
@@ -128,7 +132,7 @@ class Reduction:
 
     def wants_attention(self, layer: int) -> bool:
         """Whether the stage before ``layer`` may need attention, that of the latest layer which records it."""
-        if self.settings.relevance == "none":
+        if self.settings.relevance in WITHOUT_ATTENTION:
             return False
         return any(plan.wants_attention(layer) for plans in self.plans for plan in plans)
 
@@ -166,6 +170,11 @@ class Reduction:
             slots = [self._reduce_sample(b, layer, hidden) for b in range(len(hidden))]
         if any(kept is not None for kept in slots):
             hidden = self._shorten(hidden, slots)
+            for b, columns, features in self._rewritten:
+                # Padding, -1, lies before the columns, which ascend.
+                places = torch.searchsorted(self.columns[b], columns)
+                hidden[b, places.to(hidden.device)] = features
+            self._rewritten.clear()
             self.stages.append(self._record(layer, (time.perf_counter() - started) * 1e3))
         self.tokens_per_layer.append(list(self._lengths))
         self.visual_per_layer.append(sum(map(sum, self._present)))
@@ -173,31 +182,40 @@ class Reduction:
 
     def _segments(self, features: Tensor, layout: VisualLayout) -> Tensor:
         """Segment id of each visual token of one sample; ids go on across its items."""
-        settings, result, first = self.settings, torch.zeros_like(layout.item), 0
+        result, first = torch.zeros_like(layout.item), 0
         on_device = layout.to(features.device)
         for item, (frames, _, _) in enumerate(layout.grids):
             mine = layout.item == item
-            if settings.segmentation == "single":
-                of_frame = segmentation.one_segment(frames)
-            elif settings.segmentation == "windows":
-                of_frame = segmentation.fixed_windows(frames, settings.segment_window)
-            else:
-                tokens = mine.nonzero().squeeze(-1).to(features.device)
-                scores = segmentation.frame_scores(
-                    features[tokens],
-                    on_device.frame[tokens],
-                    on_device.patch[tokens],
-                    settings.similarity_lower_bound,
-                )
-                of_frame = segmentation.by_frame_similarity(scores.cpu(), settings.segment_threshold)
+            tokens = mine.nonzero().squeeze(-1).to(features.device)
+            of_frame = self._cut(frames, features[tokens], on_device.frame[tokens], on_device.patch[tokens])
             result[mine] = of_frame[layout.frame[mine]] + first
             first += int(of_frame.max()) + 1 if frames else 0
         return result
 
+    def _cut(self, frames: int, features: Tensor, frame: Tensor, patch: Tensor) -> Tensor:
+        """``(frames,)`` segment ids of one video or image, on the CPU."""
+        settings = self.settings
+        threshold = settings.segment_threshold
+        if settings.segmentation == "single":
+            return segmentation.one_segment(frames)
+        if settings.segmentation == "frames":
+            return segmentation.each_frame(frames)
+        if settings.segmentation == "windows":
+            return segmentation.fixed_windows(frames, settings.segment_window)
+        assert threshold is not None
+        if settings.segmentation == "dyseg":
+            weakest = segmentation.transitions(features, frame).cpu()
+            return segmentation.by_transitions(weakest, settings.segment_minimum, threshold)
+        if settings.segmentation == "dp":
+            return segmentation.by_redundancy(features, frame, patch, threshold)
+        scores = segmentation.frame_scores(features, frame, patch, settings.similarity_lower_bound)
+        return segmentation.by_frame_similarity(scores.cpu(), threshold)
+
     def _reduce_sample(self, b: int, layer: int, hidden: Tensor) -> Tensor | None:
         """One sample's stage: writes merged tokens into ``hidden`` and returns the slots that stay; None when all
         of them do."""
-        staying = moved = None
+        staying, moved = self.columns[b] >= 0, torch.arange(self.length)
+        changed, weights = False, None
         for item, plan in enumerate(self.plans[b]):
             present = self._present[b][item]
             candidates = self._similar(b, item, hidden) if plan.wants_merges(layer) else None
@@ -205,8 +223,6 @@ class Reduction:
             logger.debug("before layer %d, sample %d, item %d: %d tokens, %s", layer, b, item, present, step)
             if not step.merge and step.keep is None:
                 continue
-            if staying is None or moved is None:
-                staying, moved = self.columns[b] >= 0, torch.arange(self.length)
             slots = self._slots(b, item)
             columns = self.columns[b]
             if step.merge and candidates is not None:
@@ -220,18 +236,27 @@ class Reduction:
                 staying[slots[chosen]] = False
                 slots = slots[merged.kept.cpu()]
                 hidden[b, slots.to(hidden.device)] = merged.features
-                self._has_merged = True
+                self._has_merged = changed = True
             if step.keep is not None:
-                chosen = self._prune(b, hidden, slots, step.keep)
+                if weights is None:
+                    weights = self._relevance(b, hidden)
+                selected = self._prune(b, item, hidden, slots, step.keep, weights)
                 gone = torch.ones(len(slots), dtype=torch.bool)
-                gone[chosen] = False
+                gone[selected.indices] = False
                 moved[columns[slots[gone]]] = -1
+                if selected.target is not None:
+                    into = selected.target[gone]
+                    moved[columns[slots[gone]]] = torch.where(into >= 0, columns[slots[into.clamp_min(0)]], -1)
+                    self._has_merged = True
                 staying[slots[gone]] = False
                 slots = slots[~gone]
+                changed = changed or bool(gone.any()) or selected.features is not None
+                if selected.features is not None:
+                    self._rewritten.append((b, columns[slots], selected.features))
             self._present[b][item] = len(slots)
-        if staying is None or moved is None:
+        if not changed:
             return None
-        # A token may merge into one that is pruned in the same stage: follow once more.
+        # A token may merge into one that is pruned, or merges in turn, in the same stage: follow once more.
         moved = torch.where(moved >= 0, moved[moved.clamp_min(0)], -1)
         into = self._merged_into[b]
         self._merged_into[b] = torch.where(into >= 0, moved[into.clamp_min(0)], -1)
@@ -271,26 +296,73 @@ class Reduction:
         slot_of[columns[b, held]] = held.nonzero().squeeze(-1)
         return received[b, slot_of[self.columns[b].clamp_min(0)].to(received.device)]
 
-    def _prune(self, b: int, hidden: Tensor, slots: Tensor, total: int) -> Tensor:
-        """The positions in ``slots`` that stay, ``total`` of them."""
+    def _relevance(self, b: int, hidden: Tensor) -> Tensor | None:
+        """``(n,)`` relevance of one sample's slots, of its visual tokens; None where there is none to go by."""
+        which, sign = self.settings.relevance, self.settings.relevance_sign
+        if which == "none":
+            return None
+        visual, _ = self._visual_slots(b)
+        visual = visual.to(hidden.device)
+        if which == "similarity":
+            columns = self.columns[b : b + 1].clamp_min(0)
+            asking = (self.columns[b : b + 1] >= 0) & self._prompt[columns]
+            rows = relevance.query_rows(self._visual[b : b + 1].gather(1, columns), asking, "text")[0]
+            scores = relevance.question_similarity(hidden[b, visual], hidden[b, rows[rows >= 0].to(hidden.device)])
+        else:
+            received = self._attention(b)
+            if received is None:
+                return None
+            scores = received.to(hidden.device)[visual]
+        weights = torch.zeros(hidden.shape[1], dtype=torch.float32, device=hidden.device)
+        weights[visual] = relevance.min_max(scores, sign)
+        return weights
+
+    def _prune(self, b: int, item: int, hidden: Tensor, slots: Tensor, total: int, weights: Tensor | None) -> Selected:
+        """Which of ``slots``, the item's present tokens, stay, and where the rest goes; ``total`` of them stay, or
+        fewer with adaptive settings."""
         assert self.segments is not None
-        features = hidden[b, slots.to(hidden.device)]
-        weight, received = None, self._attention(b)
-        if received is not None and self.settings.relevance != "none":
-            visual, _ = self._visual_slots(b)
-            scaled = relevance.min_max(received[visual.to(received.device)], self.settings.relevance_sign)
-            mine = torch.searchsorted(visual, slots)
-            weight = scaled.to(hidden.device)[mine.to(hidden.device)]
-        segments = self.segments[b][self._index[b, self.columns[b, slots]]]
-        ids, compact, lengths = segments.unique(return_inverse=True, return_counts=True)
+        settings, on_device = self.settings, slots.to(hidden.device)
+        features = hidden[b, on_device]
+        layout, tokens = self.layouts[b], self._index[b, self.columns[b, slots]]
+        candidates = Candidates(
+            features,
+            None if weights is None else weights[on_device],
+            self.segments[b][tokens],
+            layout.frame[tokens],
+            layout.patch[tokens],
+            layout.grids[item],
+            {},
+            settings.seed,
+        )
+        asked = None if settings.budget_rule == "joint" else self._budgets(candidates, total)
+        if asked is None or settings.novelty_lower_bound is not None:
+            at_least = min(total, budgets.total_kept(settings.keep_lower_bound, layout.counts[item]))
+            wanted = total if asked is None else asked
+            chosen = dpp.select_within(candidates, wanted, settings.novelty_lower_bound, at_least)
+            selected = Selected(chosen.cpu().sort().values)
+        else:
+            selected = selectors.select(settings.selector, candidates._replace(budgets=asked))
+        if settings.dropped == "merge" and selected.target is None and selected.features is None:
+            kept = torch.zeros(len(slots), dtype=torch.bool)
+            kept[selected.indices] = True
+            bound = settings.similarity_lower_bound
+            selected = Selected(selected.indices, merging.most_similar_kept(features, candidates.segments, kept, bound))
+        if selected.target is None or selected.features is not None:
+            return selected
+        merged = merging.merge_into(features, selected.target.to(features.device))
+        return selected._replace(features=merged.features)
+
+    def _budgets(self, candidates: Candidates, total: int) -> dict[int, int]:
+        """What each segment keeps of ``total``."""
+        features = candidates.features
+        ids, compact, lengths = candidates.segments.unique(return_inverse=True, return_counts=True)
         if self.settings.budget_rule == "marginal-value":
             sums = torch.zeros(len(ids), features.shape[1], dtype=torch.float32, device=features.device)
             sums.index_add_(0, compact.to(features.device), features.float())
             counts = budgets.marginal_value(sums.cpu() / lengths[:, None], lengths.tolist(), total)
         else:
             counts = budgets.uniform(lengths.tolist(), total)
-        asked = dict(zip(ids.tolist(), counts, strict=True))
-        return selectors.select(self.settings.selector, features, weight, segments, asked)
+        return dict(zip(ids.tolist(), counts, strict=True))
 
     def _shorten(self, hidden: Tensor, slots: Sequence[Tensor | None]) -> Tensor:
         """Gather the slots that stay, aligned to the right."""

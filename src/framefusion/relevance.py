@@ -1,9 +1,10 @@
-"""Relevance of visual tokens from the attention they receive. Pure tensors, no model."""
+"""Relevance of visual tokens: the attention they receive, or how similar the question is. Pure tensors, no model."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SCORE_ENTRIES = 1 << 24
 """Attention scores that are held at once; more query rows are taken in turns."""
@@ -78,13 +79,34 @@ def attention_received(
     return total / (viewers if per_viewer else used.sum(1, keepdim=True)).clamp_min(1)
 
 
+def question_similarity(features: Tensor, question: Tensor) -> Tensor:
+    """The largest cosine of each visual token with a token of the question, at the same layer.
+
+    Available before layer 0 too, where no attention exists. CDPruner (arXiv 2506.10967) ranks by the similarity of
+    CLIP's image and text features instead, which needs CLIP's text encoder.
+
+    Args:
+        features: ``(N, D)``, any float dtype, the visual tokens; computed in float32.
+        question: ``(Q, D)``, the text tokens.
+
+    Returns:
+        ``(N,)`` float32 in [-1, 1]; 0 for zero vectors, and without a question.
+    """
+    if not len(question):
+        return torch.zeros(len(features), dtype=torch.float32, device=features.device)
+    asked = F.normalize(question.float(), dim=-1)
+    chunk = max(1, SCORE_ENTRIES // (len(asked) + features.shape[1]))
+    parts = [(F.normalize(part.float(), dim=-1) @ asked.T).amax(1) for part in features.split(chunk)]
+    return torch.cat(parts) if parts else features.new_zeros(0, dtype=torch.float32)
+
+
 def min_max(received: Tensor, sign: int = 1) -> Tensor:
-    """Relevance from attention received: ``(s - min s + 1e-6) / (max s - min s + 1e-8)`` with
+    """Relevance from attention received, or from similarity: ``(s - min s + 1e-6) / (max s - min s + 1e-8)`` with
     ``s = sign * received`` (CDPruner, arXiv 2506.10967, which takes ``sign = -1`` for CLIP scores).
 
     Args:
         received: ``(N,)``, the visual tokens of one sample.
-        sign: +1 makes the most attended token the most relevant, -1 the least attended.
+        sign: +1 makes the token with the largest value the most relevant, -1 that with the smallest.
 
     Returns:
         ``(N,)`` float32 in (0, 100]; all equal when every score is equal.

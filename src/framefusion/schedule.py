@@ -69,7 +69,7 @@ class Step(NamedTuple):
     merge: int = 0
     """How many tokens merge, the most similar ones first."""
     keep: int | None = None
-    """How many tokens stay after the pruning; None: no pruning here."""
+    """How many tokens stay after the pruning, at most with an adaptive plan; None: no pruning here."""
 
 
 class Plan(Protocol):
@@ -100,6 +100,8 @@ class Cascade:
         merge: whether merging happens at all.
         ratio_lower_bound: merging is finished once a layer merges a smaller share than this.
         first: the first layer before which attention exists; there is no pruning before an earlier one.
+        adaptive: the cost is an upper bound, and the video may keep less than its step says: the cascade always
+            ends with a pruning, even where merging alone has met the cost.
 
     Raises:
         ValueError: the cost cannot be reached.
@@ -114,14 +116,15 @@ class Cascade:
         merge: bool = True,
         ratio_lower_bound: float = 0.1,
         first: int = 1,
+        adaptive: bool = False,
     ) -> None:
         check_cost(cost, layers, tokens, first)
-        self.layers, self.first = layers, first
+        self.layers, self.first, self.adaptive = layers, first, adaptive
         self.allowance = layers * cost * tokens
         """Tokens that all layers together may still run on."""
         self.ratio_lower_bound = ratio_lower_bound
-        self.finished = cost >= 1 or not tokens
-        self.merging = merge and not self.finished
+        self.finished = (cost >= 1 and not adaptive) or not tokens
+        self.merging = merge and cost < 1 and not self.finished
 
     def required_ratio(self, layer: int, present: int) -> float:
         """Share of the present tokens that must go before ``layer`` so that the cost is met when nothing is
@@ -145,7 +148,7 @@ class Cascade:
         if self.merging:
             limit = int(self.required_ratio(layer, present) * present)
             if mergeable >= limit:
-                self.merging, self.finished = False, True
+                self.merging, self.finished = False, not self.adaptive
                 return Step(merge=limit)
             at_least = present - mergeable + (self.layers - layer - 1)
             if layer < self.first or at_least <= self.allowance + 1e-6:
@@ -157,7 +160,7 @@ class Cascade:
             return Step()
         self.finished = True
         keep = max(1, math.floor(self.allowance / (self.layers - layer) + 0.5))
-        return Step(keep=keep) if keep < present else Step()
+        return Step(keep=min(keep, present)) if self.adaptive or keep < present else Step()
 
 
 class Staged:
@@ -169,12 +172,23 @@ class Staged:
         merge: whether similar tokens merge in the layers before the first stage (and before layer 0); merging
             never goes below the first stage's total.
         ratio_lower_bound: merging is finished once a layer merges a smaller share than this.
+        adaptive: shares are upper bounds, and the video may keep less than its steps say; a stage prunes even if
+            all that is present fits its total.
     """
 
     def __init__(
-        self, tokens: int, shares: Mapping[int, float], *, merge: bool = False, ratio_lower_bound: float = 0.1
+        self,
+        tokens: int,
+        shares: Mapping[int, float],
+        *,
+        merge: bool = False,
+        ratio_lower_bound: float = 0.1,
+        adaptive: bool = False,
     ) -> None:
-        self.totals = {layer: total_kept(share, tokens) for layer, share in sorted(shares.items()) if share < 1}
+        self.adaptive = adaptive
+        self.totals = {
+            layer: total_kept(share, tokens) for layer, share in sorted(shares.items()) if share < 1 or adaptive
+        }
         self.first = next(iter(self.totals), 0)
         self.ratio_lower_bound = ratio_lower_bound
         self.merging = merge and bool(self.totals) and tokens > 0
@@ -191,5 +205,7 @@ class Staged:
             limit = max(0, present - self.totals[self.first])
             merge = min(mergeable, limit)
             self.merging = merge < limit and mergeable >= self.ratio_lower_bound * present
-        keep = self.totals.get(layer)
-        return Step(merge, keep if keep is not None and keep < present - merge else None)
+        keep, left = self.totals.get(layer), present - merge
+        if keep is None or not present or (keep >= left and not self.adaptive):
+            return Step(merge)
+        return Step(merge, min(keep, left))

@@ -9,11 +9,18 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from framefusion.schedule import Cascade, Plan, Staged, check_cost, default_layer
-from framefusion.selectors import SELECTORS
+from framefusion.selectors import NEED_RELEVANCE, SELECTORS
 
-Segmentation = Literal["frame-similarity", "windows", "single"]
-BudgetRule = Literal["uniform", "marginal-value"]
-Relevance = Literal["last", "text", "all", "all-viewers", "none"]
+Segmentation = Literal["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]
+BudgetRule = Literal["uniform", "marginal-value", "joint"]
+Relevance = Literal["last", "text", "all", "all-viewers", "similarity", "none"]
+Dropped = Literal["drop", "merge"]
+
+WITHOUT_ATTENTION = ("similarity", "none")
+"""The kinds of relevance that need no attention, so that a stage before layer 0 may go by them."""
+
+SEGMENT_THRESHOLDS = {"frame-similarity": 0.4, "dyseg": 0.9, "dp": 0.8}
+"""The default ``segment_threshold`` of the segmentations that have one."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +40,45 @@ class FrameFusion:
         keep: share in (0, 1] that stays from the default layer on (``max(1, round(layers / 14))``: layer 2 of
             28; in a hybrid decoder no earlier than behind its first softmax attention), or a mapping
             ``{layer: share}``, non-increasing over depth: one stage before each of these layers. A stage before
-            layer 0 has no attention yet and goes by diversity alone.
+            layer 0 has no attention yet and goes by diversity alone, unless ``relevance="similarity"``.
         merge: whether similar tokens of consecutive frames merge before the pruning. Default: on with ``cost``,
             off with ``keep``.
         similarity_lower_bound: cosine similarity from which two tokens count as similar. Default 0.6.
         ratio_lower_bound: merging ends once a layer merges a smaller share than this. Default 0.1.
         segmentation: ``"frame-similarity"`` (default; a new segment where fewer than ``segment_threshold`` of the
-            patches resemble the frame before), ``"windows"`` (of ``segment_window`` frames) or ``"single"``.
-        segment_threshold: share of similar patches, in [0, 1]. Default 0.4.
+            patches resemble the frame before), ``"dyseg"`` (FastVID, arXiv 2503.11187: where the cosine of the frames'
+            mean tokens is below ``segment_threshold`` or among the ``segment_minimum - 1`` lowest), ``"dp"`` (HoliTom,
+            arXiv 2505.21334: the cut in which most tokens stay similar to the one before them, cosine above
+            ``segment_threshold``, through their whole segment), ``"windows"`` (of ``segment_window`` frames),
+            ``"frames"`` (each its own) or ``"single"``.
+        segment_threshold: in [0, 1]. Default 0.4 with ``"frame-similarity"``, 0.9 with ``"dyseg"``, 0.8 with
+            ``"dp"``; the others do not use it.
+        segment_minimum: fewest segments of ``"dyseg"``. Default 8.
         segment_window: frames of a fixed window. Default 4.
-        budget_rule: ``"uniform"`` (default; the same keep ratio in every segment) or ``"marginal-value"``
-            (MMG-Vid, arXiv 2508.21044). Either hits the total exactly.
+        budget_rule: ``"uniform"`` (default; the same keep ratio in every segment), ``"marginal-value"`` (MMG-Vid,
+            arXiv 2508.21044) or, with the selector ``"dpp"``, ``"joint"`` (wherever the gain in log-determinant is
+            largest). Each hits the total exactly, with a token for every segment if the total allows.
         relevance: whose attention counts, in the layer before the stage (in a hybrid decoder the latest one before
             it with softmax attention): ``"last"`` (default; the last query token), ``"text"`` (the text tokens after
             the last visual token), ``"all"`` (the mean over all tokens, which favours early ones, as more tokens see
-            them), ``"all-viewers"`` (the mean over the tokens that can see each one) or ``"none"`` (diversity alone).
-        relevance_sign: +1 (default) prefers the most attended tokens, -1 the least attended, as the published
+            them) or ``"all-viewers"`` (the mean over the tokens that can see each one). Or, without attention,
+            ``"similarity"`` (the largest cosine between the hidden states of a token and of the text tokens after the
+            last visual token) or ``"none"`` (diversity alone).
+        relevance_sign: +1 (default) prefers the most relevant tokens, -1 the least relevant, as the published
             segment-wise code does.
-        selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (attention only),
-            ``"uniform"`` (evenly spaced), or a registered one.
+        selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (relevance only),
+            ``"uniform"`` (evenly spaced), another one of :data:`framefusion.selectors.SELECTORS`, or a registered one.
+        novelty_lower_bound: in (0, 1]; None (default) keeps the exact share. A segment takes no more tokens once the
+            *novelty* of all its remaining ones is below this: the share ``d² / r²`` of a token's direction that the
+            tokens kept in its segment do not span. ``cost`` and ``keep`` become upper bounds, also at 1.0, and a still
+            video costs less than one that is cut fast. What is saved is not spent in other segments, nor in other
+            layers. With the selector ``"dpp"`` only.
+        keep_lower_bound: share of the original tokens, in [0, 1], that stays in each stage even if nothing new is
+            left. Default 0.
+        dropped: what becomes of the tokens that a stage does not keep: ``"drop"`` (default) or ``"merge"`` (each is
+            averaged into the kept token of its segment with the largest cosine, if that reaches
+            ``similarity_lower_bound``). A selector that says itself where they go is left to it.
+        seed: of selectors that draw at random. Default 0.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
 
@@ -65,12 +92,17 @@ class FrameFusion:
     similarity_lower_bound: float = 0.6
     ratio_lower_bound: float = 0.1
     segmentation: Segmentation = "frame-similarity"
-    segment_threshold: float = 0.4
+    segment_threshold: float | None = None
+    segment_minimum: int = 8
     segment_window: int = 4
     budget_rule: BudgetRule = "uniform"
     relevance: Relevance = "last"
     relevance_sign: int = 1
     selector: str = "dpp"
+    novelty_lower_bound: float | None = None
+    keep_lower_bound: float = 0.0
+    dropped: Dropped = "drop"
+    seed: int = 0
     images: bool = True
 
     def __post_init__(self) -> None:
@@ -97,38 +129,74 @@ class FrameFusion:
             raise ValueError(f"images must be True or False, got {self.images!r}.")
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
         _number("ratio_lower_bound", self.ratio_lower_bound, 0, 1)
-        _number("segment_threshold", self.segment_threshold, 0, 1)
-        if not _is_int(self.segment_window) or self.segment_window < 1:
-            raise ValueError(
-                f"segment_window must be a whole number of frames, at least 1, got {self.segment_window!r}."
-            )
         _choice("segmentation", self.segmentation, get_args(Segmentation))
         _choice("budget_rule", self.budget_rule, get_args(BudgetRule))
         _choice("relevance", self.relevance, get_args(Relevance))
         _choice("selector", self.selector, tuple(SELECTORS))
+        _choice("dropped", self.dropped, get_args(Dropped))
+        if self.segment_threshold is None:
+            object.__setattr__(self, "segment_threshold", SEGMENT_THRESHOLDS.get(self.segmentation))
+        else:
+            _number("segment_threshold", self.segment_threshold, 0, 1)
+        _whole("segment_minimum", self.segment_minimum, "segments", 1)
+        _whole("segment_window", self.segment_window, "frames", 1)
+        if not _is_int(self.seed):
+            raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
+        self._check_adaptive()
         if self.relevance_sign not in (1, -1) or isinstance(self.relevance_sign, bool):
             raise ValueError(
                 f"relevance_sign must be +1 (most attended first) or -1 (least attended first), got "
                 f"{self.relevance_sign!r}."
             )
-        if self.selector == "topk" and self.relevance == "none":
-            raise ValueError("selector='topk' ranks by attention; it needs another relevance than 'none'.")
+        if self.selector in NEED_RELEVANCE and self.relevance == "none":
+            raise ValueError(f"selector={self.selector!r} ranks by attention; it needs another relevance than 'none'.")
         for row in self._rows:
-            row._check_topk(row.keep if isinstance(row.keep, Mapping) else {})
+            row._check_relevance(row.keep if isinstance(row.keep, Mapping) else {})
+
+    def _check_adaptive(self) -> None:
+        if self.budget_rule == "joint" and self.selector != "dpp":
+            raise ValueError(
+                f"budget_rule='joint' goes by the gains of selector='dpp'; selector={self.selector!r} has none. Use "
+                "budget_rule='uniform' or 'marginal-value'."
+            )
+        _number("keep_lower_bound", self.keep_lower_bound, 0, 1)
+        if self.novelty_lower_bound is None:
+            if self.keep_lower_bound:
+                raise ValueError(
+                    f"keep_lower_bound={self.keep_lower_bound} limits what novelty_lower_bound leaves out, and that is "
+                    "None; give both, or say how much stays with cost or keep."
+                )
+            return
+        _number("novelty_lower_bound", self.novelty_lower_bound, 0, 1, open_below=True)
+        if self.selector != "dpp":
+            raise ValueError(
+                f"novelty_lower_bound goes by the gains of selector='dpp'; selector={self.selector!r} has none. Leave "
+                "it out, or use selector='dpp'."
+            )
+        for row in self._values:
+            share = min(row.values()) if isinstance(row, Mapping) else row
+            if self.keep is not None and self.keep_lower_bound > share:
+                raise ValueError(
+                    f"keep_lower_bound={self.keep_lower_bound} is more than keep={share}, which is the most that may "
+                    "stay."
+                )
 
     @property
     def _rows(self) -> tuple[FrameFusion, ...]:
         """These settings with one cost or keep each: as many as were given."""
-        for name in ("cost", "keep"):
-            values = getattr(self, name)
-            if isinstance(values, tuple):
-                return tuple(replace(self, **{name: value}) for value in values)
-        return (self,)
+        values, name = self._values, "cost" if self.keep is None else "keep"
+        return (self,) if values == (getattr(self, name),) else tuple(replace(self, **{name: v}) for v in values)
+
+    @property
+    def _values(self) -> tuple[Any, ...]:
+        """What was given for ``cost`` or ``keep``, for one sample each."""
+        value = self.cost if self.keep is None else self.keep
+        return value if isinstance(value, tuple) else (value,)
 
     @property
     def values(self) -> int:
         """How many values ``cost`` or ``keep`` has: 1, or one for each sample."""
-        return len(self._rows)
+        return len(self._values)
 
     def of_samples(self, batch: int) -> list[FrameFusion]:
         """The settings of each sample of a batch.
@@ -147,8 +215,17 @@ class FrameFusion:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``)."""
-        return all(row._keeps_all for row in self._rows)
+        """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``, without ``novelty_lower_bound``)."""
+        return not self.adaptive and all(row._keeps_all for row in self._rows)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether ``cost`` and ``keep`` are upper bounds, and each video decides how much of that it needs."""
+        return self.novelty_lower_bound is not None
+
+    def _reduces(self, share: float) -> bool:
+        """Whether a stage with this share may drop anything."""
+        return share < 1 or self.adaptive
 
     @property
     def _keeps_all(self) -> bool:
@@ -160,7 +237,7 @@ class FrameFusion:
         """Whether a decoder of ``layers`` layers may see fewer tokens in its first layer already."""
         if self.keeps_all:
             return False
-        return bool(self.merge) or any(row.shares(layers).get(0, 1.0) < 1 for row in self._rows)
+        return bool(self.merge) or any(0 in s and self._reduces(s[0]) for s in (r.shares(layers) for r in self._rows))
 
     def shares(self, layers: int, first: int = 1) -> dict[int, float]:
         """The stages of ``keep`` as ``{layer: share}`` for a decoder of ``layers`` layers; empty with ``cost``.
@@ -190,13 +267,13 @@ class FrameFusion:
 
     def _first(self, first: int) -> int:
         """The first layer before which these settings can prune, if attention exists from ``first`` on."""
-        return 1 if self.relevance == "none" else first
+        return 1 if self.relevance in WITHOUT_ATTENTION else first
 
-    def _check_topk(self, shares: Mapping[int, float]) -> None:
-        if self.selector == "topk" and shares.get(0, 1.0) < 1:
+    def _check_relevance(self, shares: Mapping[int, float]) -> None:
+        if self.selector in NEED_RELEVANCE and self.relevance != "similarity" and shares.get(0, 1.0) < 1:
             raise ValueError(
-                "selector='topk' ranks by attention, and no attention exists before layer 0: start keep at layer 1 "
-                "or later, or use selector='dpp'."
+                f"selector={self.selector!r} ranks by attention, and no attention exists before layer 0: start keep at "
+                "layer 1 or later, or use relevance='similarity' or selector='dpp'."
             )
 
     def check(self, layers: int, first: int = 1) -> None:
@@ -215,8 +292,8 @@ class FrameFusion:
                 assert not isinstance(row.cost, Sequence)
                 check_cost(row.cost, layers, first=row._first(first))
             shares = row.shares(layers, first)
-            row._check_topk(shares)
-            blind = [layer for layer, share in shares.items() if 0 < layer < row._first(first) and share < 1]
+            row._check_relevance(shares)
+            blind = [layer for layer, share in shares.items() if 0 < layer < row._first(first) and row._reduces(share)]
             if blind:
                 start = f"start at layer {first} or use" if first < layers else "use"
                 raise ValueError(
@@ -237,7 +314,11 @@ class FrameFusion:
         Raises:
             ValueError: as :meth:`check`, with the exact smallest cost for this video.
         """
-        options: dict[str, Any] = {"merge": bool(self.merge), "ratio_lower_bound": self.ratio_lower_bound}
+        options: dict[str, Any] = {
+            "merge": bool(self.merge),
+            "ratio_lower_bound": self.ratio_lower_bound,
+            "adaptive": self.adaptive,
+        }
         if self.cost is not None:
             assert not isinstance(self.cost, Sequence)
             return Cascade(tokens, layers, self.cost, first=self._first(first), **options)
@@ -253,6 +334,11 @@ def _number(name: str, value: Any, low: float, high: float, *, open_below: bool 
         raise ValueError(f"{name} must be a number, got {value!r}.")
     if not (low <= float(value) <= high) or (open_below and value == low):
         raise ValueError(f"{name} must be in {'(' if open_below else '['}{low}, {high}], got {value}.")
+
+
+def _whole(name: str, value: Any, of: str, least: int) -> None:
+    if not _is_int(value) or value < least:
+        raise ValueError(f"{name} must be a whole number of {of}, at least {least}, got {value!r}.")
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

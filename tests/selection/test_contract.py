@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 
-from framefusion.selection import select_tokens
-from tests.selection.oracle import noise, weights
+from framefusion.selection import api, select_tokens
+from tests.selection.oracle import kernel, noise, weights
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -142,3 +145,68 @@ def test_budget_forms_agree() -> None:
     batch = select_tokens(features.expand(2, -1, -1), None, ids, [[2, 3, 4], {2: 1}])
     assert torch.equal(batch[0], expected)
     assert torch.equal(batch[1], select_tokens(features, None, ids, {2: 1}))
+
+
+def gains_by_definition(matrix: np.ndarray, chosen: list[int]) -> list[float]:
+    """How much each index multiplies the determinant of those before it."""
+    determinants = [1.0] + [
+        float(np.linalg.det(matrix[np.ix_(chosen[:t], chosen[:t])])) for t in range(1, 1 + len(chosen))
+    ]
+    return [after / before for before, after in pairwise(determinants)]
+
+
+@pytest.mark.parametrize("name", ["numba", "torch", "gram-schmidt", "reference"])
+@pytest.mark.parametrize("relevance", ["none", "random", "large", "small"])
+def test_gains_are_ratios_of_determinants(name: str, relevance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "gram-schmidt":
+        monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+        name = "auto"
+    features, ids = noise(40, 24, dtype=torch.float64), torch.arange(40) % 3
+    scale = {"random": 1.0, "large": 2.0**20, "small": 2.0**-20}.get(relevance)
+    r = None if scale is None else weights(40) * scale * torch.tensor([1.0, 0.01, 30.0])[ids]
+    budgets = {2: 5, 0: 1, 1: 7}
+    kept, gains = select_tokens(features, r, ids, budgets, backend=name, return_gains=True)
+    assert isinstance(kept, torch.Tensor)
+    assert isinstance(gains, torch.Tensor)
+    assert gains.dtype == torch.float64
+    assert torch.equal(kept, select_tokens(features, r, ids, budgets, backend=name))
+    full = kernel(features, r)
+    expected = [
+        gain for chosen in kept.split(list(budgets.values())) for gain in gains_by_definition(full, chosen.tolist())
+    ]
+    torch.testing.assert_close(gains, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gains_never_increase_within_a_segment(backend: str, dtype: torch.dtype) -> None:
+    features = (noise(200, 16) @ noise(16, 64, seed=3) + 0.01 * noise(200, 64, seed=4)).to(dtype)
+    ids, r = torch.arange(200) % 2, weights(200)
+    kept, gains = select_tokens(features, r, ids, [60, 60], backend=backend, return_gains=True)
+    for own in gains.split(60):
+        assert (own.diff() <= 0).all()
+    _, exact = select_tokens(features.double(), r, ids, [60, 60], backend="reference", return_gains=True)
+    torch.testing.assert_close(gains[:8], exact[:8], rtol=1e-3, atol=0)
+    assert torch.equal(kept, select_tokens(features, r, ids, [60, 60], backend=backend))
+
+
+def test_tokens_that_fill_up_have_no_gain(backend: str) -> None:
+    features = noise(3, 16).repeat_interleave(4, dim=0)
+    kept, gains = select_tokens(features, weights(12), None, 9, backend=backend, return_gains=True)
+    assert len(kept) == len(gains) == 9
+    assert (gains[:3] > 0).all()
+    assert gains[3:].tolist() == [0.0] * 6
+    for exhausted in ("fill", "stop"):
+        arguments = (torch.zeros(4, 3), None, [0, 0, 1, 2], {0: 1, 1: 0, 5: 2})
+        kept, gains = select_tokens(*arguments, backend=backend, exhausted=exhausted, return_gains=True)
+        assert gains.tolist() == [0.0] * len(kept)
+        assert len(kept) == (1 if exhausted == "fill" else 0)
+
+
+def test_gains_of_a_batch_are_those_of_its_rows(backend: str) -> None:
+    features, r = noise(3, 30, 20), weights(3, 30)
+    ids = torch.arange(30) % 2
+    kept, gains = select_tokens(features, r, ids, [6, 4], backend=backend, return_gains=True)
+    for b in range(3):
+        own, own_gains = select_tokens(features[b], r[b], ids, [6, 4], backend=backend, return_gains=True)
+        assert torch.equal(kept[b], own)
+        assert torch.equal(gains[b], own_gains)

@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framefusion.selection import select_tokens
-from framefusion.selectors import SELECTORS, topk, uniform
+from framefusion.selectors import SELECTORS, select, topk, uniform
+from framefusion.selectors.candidates import Candidates, Selected
+
+
+def candidates(
+    features: torch.Tensor, relevance: torch.Tensor | None, segments: torch.Tensor, budgets: dict[int, int]
+) -> Candidates:
+    """One row of tokens a frame each."""
+    count = len(segments)
+    return Candidates(
+        features, relevance, segments, torch.arange(count), torch.zeros_like(segments), (count, 1, 1), budgets
+    )
 
 
 @pytest.mark.parametrize("name", list(SELECTORS))
@@ -18,10 +29,39 @@ def test_every_selector_meets_its_budgets(name: str, data: st.DataObject) -> Non
     features, relevance = torch.randn(count, 6, generator=generator), torch.rand(count, generator=generator)
     ids, lengths = segments.unique(return_counts=True)
     budgets = {i: data.draw(st.integers(0, n)) for i, n in zip(ids.tolist(), lengths.tolist(), strict=True)}
-    chosen = SELECTORS[name](features, relevance, segments, budgets)
-    assert chosen.dtype == torch.int64
-    assert len(chosen.unique()) == len(chosen)
-    assert {i: int((segments[chosen] == i).sum()) for i in budgets} == budgets
+    columns = data.draw(st.integers(1, 3))
+    everyone = torch.arange(count)
+    given = Candidates(
+        features,
+        relevance,
+        segments,
+        everyone // columns,
+        everyone % columns,
+        (-(-count // columns), 1, columns),
+        budgets,
+    )
+    chosen = select(name, given)
+    assert chosen.indices.dtype == torch.int64
+    assert len(chosen.indices.unique()) == len(chosen.indices) == given.total
+    assert {i: int((segments[chosen.indices] == i).sum()) for i in budgets} == budgets
+
+
+def test_what_a_selector_returns_is_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = candidates(torch.zeros(4, 2), None, torch.tensor([0, 0, 0, 1]), {0: 2, 1: 0})
+    features = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    target = torch.tensor([0, 0, 2, -1])
+    monkeypatch.setitem(SELECTORS, "backwards", lambda _: Selected(torch.tensor([2, 0]), target, features))
+    got = select("backwards", given)
+    assert got.indices.tolist() == [0, 2]
+    assert got.target is target
+    assert got.features is not None
+    assert got.features.tolist() == [[3.0, 4.0], [1.0, 2.0]]
+
+
+def test_a_segment_that_was_not_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SELECTORS, "elsewhere", lambda _: torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="returned 1 distinct tokens of segment 1, asked for 0"):
+        select("elsewhere", candidates(torch.zeros(4, 2), None, torch.tensor([0, 0, 0, 1]), {0: 1}))
 
 
 def test_dpp_is_the_public_selection() -> None:
@@ -29,17 +69,17 @@ def test_dpp_is_the_public_selection() -> None:
     segments = torch.arange(30) // 10
     budgets = {0: 3, 1: 0, 2: 5}
     expected = select_tokens(features, relevance, segments, budgets)
-    assert torch.equal(SELECTORS["dpp"](features, relevance, segments, budgets), expected)
+    assert torch.equal(SELECTORS["dpp"](candidates(features, relevance, segments, budgets)), expected)
 
 
 def test_topk_takes_the_most_relevant_with_ties_to_the_lower_index() -> None:
     relevance = torch.tensor([0.1, 0.9, 0.9, 0.2, 0.3])
     segments = torch.tensor([0, 0, 0, 1, 1])
-    assert topk.select(torch.ones(5, 2), relevance, segments, {0: 2, 1: 1}).tolist() == [1, 2, 4]
+    assert topk.select(candidates(torch.ones(5, 2), relevance, segments, {0: 2, 1: 1})).tolist() == [1, 2, 4]
     with pytest.raises(ValueError, match="selector 'topk' ranks by relevance, but there is none"):
-        topk.select(torch.ones(5, 2), None, segments, {0: 1})
+        topk.select(candidates(torch.ones(5, 2), None, segments, {0: 1}))
 
 
 def test_uniform_takes_the_middles_of_equal_intervals() -> None:
     segments = torch.tensor([0] * 10 + [1] * 3)
-    assert uniform.select(torch.ones(13, 2), None, segments, {0: 2, 1: 1}).tolist() == [2, 7, 11]
+    assert uniform.select(candidates(torch.ones(13, 2), None, segments, {0: 2, 1: 1})).tolist() == [2, 7, 11]

@@ -4,12 +4,13 @@ together."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, overload
 
 import torch
 from torch import Tensor
 
 from framefusion.selection import gram_schmidt, reference, torch_backend
+from framefusion.selection import joint as joint_selection
 from framefusion.selection import validation as check
 from framefusion.selection.gram import (
     BUCKET_BYTES_ACCELERATOR,
@@ -17,14 +18,49 @@ from framefusion.selection.gram import (
     NonFiniteFeaturesError,
     make_buckets,
 )
+from framefusion.selection.novelty import until_nothing_new
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
-from framefusion.selection.plan import Budgets, Segment, plan_segments
+from framefusion.selection.plan import Budgets, Picks, Segment, plan_segments
 
 BACKENDS = ("auto", "torch", "numba", "reference")
 
 LONG_SEGMENT = 4096
 """Segments of more tokens than this go through pivoted Gram–Schmidt: their Gram matrix would exceed 64 MiB in
 float32."""
+
+
+@overload
+def select_tokens(
+    features: Tensor,
+    relevance: Tensor | None = None,
+    segments: Tensor | Sequence[int] | None = None,
+    budgets: Budgets | Sequence[Any] | None = None,
+    *,
+    backend: str = "auto",
+    exhausted: str = "fill",
+    check_finite: bool | None = None,
+    joint: bool = False,
+    novelty_lower_bound: float = 0.0,
+    at_least: int = 0,
+    return_gains: Literal[False] = False,
+) -> Tensor | list[Tensor]: ...
+
+
+@overload
+def select_tokens(
+    features: Tensor,
+    relevance: Tensor | None = None,
+    segments: Tensor | Sequence[int] | None = None,
+    budgets: Budgets | Sequence[Any] | None = None,
+    *,
+    backend: str = "auto",
+    exhausted: str = "fill",
+    check_finite: bool | None = None,
+    joint: bool = False,
+    novelty_lower_bound: float = 0.0,
+    at_least: int = 0,
+    return_gains: Literal[True],
+) -> tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]: ...
 
 
 @torch.no_grad()
@@ -37,7 +73,11 @@ def select_tokens(
     backend: str = "auto",
     exhausted: str = "fill",
     check_finite: bool | None = None,
-) -> Tensor | list[Tensor]:
+    joint: bool = False,
+    novelty_lower_bound: float = 0.0,
+    at_least: int = 0,
+    return_gains: bool = False,
+) -> Tensor | list[Tensor] | tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]:
     """Select visual tokens by greedy MAP of a determinantal point process in each temporal segment.
 
     Per segment S the kernel is ``L[i, j] = r[i] · cos(X[i], X[j]) · r[j]`` over the tokens of S (Chen, Zhang
@@ -68,10 +108,23 @@ def select_tokens(
         check_finite: check for NaN and Inf, and rescale rows whose squares leave the accumulation dtype. None
             checks on the CPU only, because elsewhere it forces a synchronisation. Unchecked bad rows count as
             zero vectors.
+        joint: spend an integer budget where the gains are largest, whatever the segments: greedy MAP of the kernel
+            that has zeros between segments. Every segment keeps a token if the total allows. The result follows the
+            ascending ids.
+        novelty_lower_bound: in [0, 1]. A segment takes no more tokens once the novelty ``d²[i] / r[i]²`` of all its
+            remaining ones, the share of their direction that the chosen ones do not span, lies below this. What is
+            saved is not spent elsewhere: the budgets become upper bounds. Default 0, never.
+        at_least: tokens that a sample keeps all the same, if its budgets allow; split over the segments by largest
+            remainder over what they would keep otherwise. Default 0.
+        return_gains: also return the gain of each pick: its ``d²`` when it was picked, the factor by which it made
+            the determinant of the picks grow. Computed in the accumulation dtype.
 
     Returns:
         (K,) int64 on the features' device, indices into the N tokens: greedy order within a segment, segments
         in the order of the budgets. A list of B such tensors for (B, N, D).
+
+        With ``return_gains`` a pair of these and of as many gains, float64 on the same device. They never increase
+        within a segment, and are 0 for tokens that fill up an exhausted segment.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -87,26 +140,32 @@ def select_tokens(
     batched = features.dim() == 3
     relevance = check.check_relevance(relevance, shape, check_finite)
     ids = check.check_segments(segments, shape)
-    plans = [plan_segments(row, *b) for row, b in zip(ids, check.check_budgets(budgets, ids, batched), strict=True)]
-    if not batched:
-        return select_in_segments(
-            features, relevance, plans[0], backend=backend, exhausted=exhausted, check_finite=check_finite
-        )
-    selected = []
+    check.check_share(novelty_lower_bound, "novelty_lower_bound")
+    at_least = check.check_count(at_least, "at_least")
+    wanted = check.check_budgets(budgets, ids, batched)
+    total = check.check_total(wanted) if joint else None
+    plans = [plan_segments(row, *b, joint) for row, b in zip(ids, wanted, strict=True)]
+    traced = return_gains or novelty_lower_bound > 0
+    kept, gains = [], []
     for b, plan in enumerate(plans):
+        own = features[b] if batched else features
+        weight = relevance[b] if batched and relevance is not None else relevance
         try:
-            kept = _select(
-                features[b],
-                None if relevance is None else relevance[b],
-                plan,
-                backend,
-                exhausted,
-                check_finite,
-            )
+            picks = _select(own, weight, plan, backend, exhausted, check_finite, traced, total)
         except NonFiniteFeaturesError:
-            _raise_non_finite(features[b], plan, (b,))
-        selected.append(kept)
-    return selected
+            _raise_non_finite(own, plan, (b,) if batched else ())
+        if novelty_lower_bound > 0:
+            picks = until_nothing_new(picks, novelty_lower_bound, at_least)
+        kept.append(_joined([p.rows for p in picks], own))
+        if return_gains:
+            gains.append(_joined([p.trace[:, 0] for p in picks if p.trace is not None], own, torch.float64))
+    if not batched:
+        return (kept[0], gains[0]) if return_gains else kept[0]
+    return (kept, gains) if return_gains else kept
+
+
+def _joined(parts: Sequence[Tensor], features: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    return torch.cat(list(parts)) if parts else torch.empty(0, dtype=dtype, device=features.device)
 
 
 @torch.no_grad()
@@ -134,9 +193,10 @@ def select_in_segments(
     if check_finite is None:
         check_finite = features.device.type == "cpu"
     try:
-        return _select(features, relevance, segments, backend, exhausted, check_finite)
+        picks = _select(features, relevance, segments, backend, exhausted, check_finite)
     except NonFiniteFeaturesError:
         _raise_non_finite(features, segments, ())
+    return _joined([p.rows for p in picks], features)
 
 
 def _select(
@@ -146,10 +206,25 @@ def _select(
     backend: str,
     exhausted: str,
     check_finite: bool,
-) -> Tensor:
+    traced: bool = False,
+    total: int | None = None,
+) -> list[Picks]:
+    """What each segment keeps; with a ``total``, what it keeps of that."""
+    if relevance is not None:
+        relevance = relevance.detach().to(features.device, torch.float64)
+    features, early_stop = features.detach(), exhausted == "stop"
+
+    def sequences(weights: Tensor | None, wanted: Sequence[Segment]) -> list[Picks]:
+        return _select_exactly(features, weights, wanted, backend, True, check_finite, True)
+
     # Autocast would take the products in half precision, and so select other tokens.
     with torch.autocast(features.device.type, enabled=False):
-        return _select_exactly(features, relevance, segments, backend, exhausted == "stop", check_finite)
+        if total is None:
+            return _select_exactly(features, relevance, segments, backend, early_stop, check_finite, traced)
+        if backend == "reference":
+            _check_finite(features, segments)
+            return reference.select_jointly(features, relevance, segments, total, early_stop)
+        return joint_selection.select(sequences, relevance, segments, total, early_stop)
 
 
 def _select_exactly(
@@ -159,33 +234,36 @@ def _select_exactly(
     backend: str,
     early_stop: bool,
     check_finite: bool,
-) -> Tensor:
-    if relevance is not None:
-        relevance = relevance.detach().to(features.device, torch.float64)
-    features = features.detach()
+    traced: bool,
+) -> list[Picks]:
     if backend == "reference":
-        for segment in segments:
-            if not bool(torch.isfinite(features[segment.rows.to(features.device)]).all()):
-                raise NonFiniteFeaturesError
-        kept = reference.select(features, relevance, segments, early_stop)
-    else:
-        select_bucket = _bucket_function(backend, features.device)
-        kept = [torch.empty(0, dtype=torch.int64, device=features.device) for _ in segments]
-        on_cpu = features.device.type == "cpu"
-        for place, segment in enumerate(segments):
-            if len(segment) > LONG_SEGMENT and segment.count > 0:
-                kept[place] = gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite)
-        buckets = make_buckets(
-            [(place, segment) for place, segment in enumerate(segments) if len(segment) <= LONG_SEGMENT],
-            features.shape[1],
-            accumulation_dtype(features.dtype).itemsize,
-            BUCKET_BYTES_CPU if on_cpu else BUCKET_BYTES_ACCELERATOR,
-        )
-        for bucket in buckets:
-            results = select_bucket(features, relevance, bucket, early_stop, check_finite)
-            for place, rows in zip(bucket.places, results, strict=True):
-                kept[place] = rows
-    return torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=features.device)
+        _check_finite(features, segments)
+        return reference.select(features, relevance, segments, early_stop)
+    select_bucket = _bucket_function(backend, features.device)
+    on_cpu = features.device.type == "cpu"
+    rows = torch.empty(0, dtype=torch.int64, device=features.device)
+    nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
+    picks = [nothing for _ in segments]
+    for place, segment in enumerate(segments):
+        if len(segment) > LONG_SEGMENT and segment.count > 0:
+            picks[place] = gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite, traced)
+    buckets = make_buckets(
+        [(place, segment) for place, segment in enumerate(segments) if len(segment) <= LONG_SEGMENT],
+        features.shape[1],
+        accumulation_dtype(features.dtype).itemsize,
+        BUCKET_BYTES_CPU if on_cpu else BUCKET_BYTES_ACCELERATOR,
+    )
+    for bucket in buckets:
+        results = select_bucket(features, relevance, bucket, early_stop, check_finite, traced)
+        for place, result in zip(bucket.places, results, strict=True):
+            picks[place] = result
+    return picks
+
+
+def _check_finite(features: Tensor, segments: Sequence[Segment]) -> None:
+    for segment in segments:
+        if not bool(torch.isfinite(features[segment.rows.to(features.device)]).all()):
+            raise NonFiniteFeaturesError
 
 
 def _bucket_function(backend: str, device: torch.device) -> Any:
@@ -264,7 +342,7 @@ def _greedy_on_kernel(kernel: Tensor, diagonal: Tensor, length: Tensor, count: T
     """(k,) greedy picks, −1 once exhausted."""
     if backend == "reference":
         threshold = reference.EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
-        chosen = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
+        chosen, _ = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
         return torch.tensor(chosen + [-1] * (int(count) - len(chosen)), device=kernel.device)
     if _bucket_function(backend, kernel.device) is torch_backend.select_bucket:
         return torch_backend.greedy_map(kernel[None], diagonal[None].contiguous(), int(count))[0]

@@ -21,8 +21,9 @@ from framefusion.selection.numerics import (
     normalise_relevance,
     safe_square_range,
     scale_by_peak,
+    unscale_trace,
 )
-from framefusion.selection.plan import Segment
+from framefusion.selection.plan import Picks, Segment
 
 CHUNK_BYTES = 16 << 20
 """Rows are converted, gathered or rescaled in chunks of at most this many bytes."""
@@ -66,9 +67,9 @@ class _Rows:
 
 
 def select_segment(
-    features: Tensor, relevance: Tensor | None, segment: Segment, early_stop: bool, check_finite: bool
-) -> Tensor:
-    """Rows kept in one segment, greedy order; see :func:`gram.segment_kernels` for the arguments."""
+    features: Tensor, relevance: Tensor | None, segment: Segment, early_stop: bool, check_finite: bool, traced: bool
+) -> Picks:
+    """What one segment keeps; see :func:`gram.segment_kernels` for the arguments."""
     x = _Rows(features, segment)
     norms_squared = x.norms_squared()
     if check_finite:
@@ -82,16 +83,18 @@ def select_segment(
     r = normalise_relevance(weights[None], x.dtype)[0]
     usable = (norms_squared > 0) & (norms_squared < torch.inf)
     scale = torch.where(usable, r * norms_squared.rsqrt(), 0.0)
-    picks = _greedy(x, scale, torch.where(usable, r * r, 0.0), segment.count)
+    trace = r.new_zeros(segment.count, 2) if traced else None
+    picks = _greedy(x, scale, torch.where(usable, r * r, 0.0), segment.count, trace)
     if early_stop:
         picks = picks[picks >= 0]
     else:
         length, count = (torch.tensor([v], device=picks.device) for v in (len(segment), segment.count))
         picks = fill_exhausted(picks[None], weights[None], length, count)[0]
-    return x.rows[picks]
+    table = None if trace is None else unscale_trace(trace[None], weights[None])[0, : len(picks)]
+    return Picks(x.rows[picks], table)
 
 
-def _greedy(x: _Rows, scale: Tensor, diagonal: Tensor, count: int) -> Tensor:
+def _greedy(x: _Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor | None) -> Tensor:
     gain = diagonal.clone()
     threshold = exhaustion_threshold(diagonal)
     steps = min(count, x.features.shape[1])
@@ -102,6 +105,9 @@ def _greedy(x: _Rows, scale: Tensor, diagonal: Tensor, count: int) -> Tensor:
         best, j = torch.where(gain > threshold, gain, -1.0).max(dim=0)
         alive = best > 0
         picks[t] = torch.where(alive, j, -1)
+        if trace is not None:
+            novelty = torch.where(diagonal > 0, gain / diagonal, 0.0).max()
+            trace[t] = torch.where(alive, torch.stack([best, novelty]), 0.0)
         q = x.row(j) * scale[j]
         for _ in range(2):  # once is not enough to stay orthogonal in float32
             q = q - directions[:t].T @ (directions[:t] @ q)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from framefusion.selection.gram import Bucket, segment_kernels
-from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted
+from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted, unscale_trace
+from framefusion.selection.plan import Picks
 
 # Compiling logs thousands of DEBUG records, which would drown ours where the root logger is at DEBUG.
 if logging.getLogger("numba").level == logging.NOTSET:
@@ -32,11 +33,12 @@ WORK_PER_THREAD = 1 << 24
 
 
 def select_bucket(
-    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool
-) -> list[Tensor]:
-    """Rows kept in each segment of the bucket, greedy order; arguments as in :func:`gram.segment_kernels`."""
+    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool, traced: bool
+) -> list[Picks]:
+    """What each segment of the bucket keeps; arguments as in :func:`gram.segment_kernels`."""
     k = segment_kernels(features, relevance, bucket, check_finite)
-    picks = greedy_map(k.gram, k.scale, k.diagonal, k.lengths, k.counts)
+    trace = k.diagonal.new_zeros(len(k.diagonal), int(k.counts.max()), 2) if traced else None
+    picks = greedy_map(k.gram, k.scale, k.diagonal, k.lengths, k.counts, trace)
     greedy = (picks >= 0).sum(dim=1)
     if early_stop:
         kept = greedy.tolist()
@@ -48,10 +50,13 @@ def select_bucket(
         else:
             picks = picks.clamp(min=0)
     rows = k.rows.gather(1, picks)
-    return [row[:count] for row, count in zip(rows, kept, strict=True)]
+    table = None if trace is None else unscale_trace(trace, k.fill_relevance)
+    return [Picks(rows[s, :n], None if table is None else table[s, :n]) for s, n in enumerate(kept)]
 
 
-def greedy_map(gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+def greedy_map(
+    gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, counts: Tensor, trace: Tensor | None = None
+) -> Tensor:
     """Greedy MAP of S determinantal point processes, ``L[i, j] = gram[i, j] · scale[i] · scale[j]``.
 
     Args:
@@ -60,15 +65,17 @@ def greedy_map(gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, c
         diagonal: (S, w) exact L[i, i], same dtype; 0 excludes a candidate.
         lengths: (S,) int64, valid candidates of each.
         counts: (S,) int64, picks wanted of each, at most its length.
+        trace: (S, max count, 2) zeros, same dtype, to be filled with each pick's gain and the novelty before it, see
+            :class:`~framefusion.selection.plan.Picks`; None does not ask for them.
 
     Returns:
         (S, max count) int64 in greedy order, −1 after the last pick of each.
     """
     size, _ = diagonal.shape
     picks = torch.full((size, int(counts.max())), -1, device="cpu")
-    arrays = [
-        t.detach().numpy() for t in (gram, scale, diagonal, exhaustion_threshold(diagonal), lengths, counts, picks)
-    ]
+    threshold = exhaustion_threshold(diagonal)
+    noted = diagonal.new_empty(0, 0, 2) if trace is None else trace
+    arrays = [t.detach().numpy() for t in (gram, scale, diagonal, threshold, lengths, counts, picks, noted)]
     work = int((counts * counts * lengths).sum())
     threads = max(1, min(torch.get_num_threads(), size, work // WORK_PER_THREAD))
     bounds = [size * i // threads for i in range(threads + 1)]
@@ -96,10 +103,11 @@ def _greedy_segments(
     lengths: np.ndarray,
     counts: np.ndarray,
     picks: np.ndarray,
+    trace: np.ndarray,
     start: int,
     stop: int,
 ) -> None:
-    """Fill ``picks[start:stop]``; Chen, Zhang & Zhou 2018, Algorithm 1."""
+    """Fill ``picks[start:stop]``, and ``trace[start:stop]`` if it is not empty; Chen, Zhang & Zhou, Algorithm 1."""
     most, width = 0, 0
     for s in range(start, stop):
         most = max(most, counts[s])
@@ -120,6 +128,13 @@ def _greedy_segments(
             if j < 0:
                 break
             picks[s, t] = j
+            if trace.shape[0] > 0:
+                novelty = gain.dtype.type(0)
+                for i in range(n):
+                    if diagonal[s, i] > 0 and gain[i] > novelty * diagonal[s, i]:
+                        novelty = gain[i] / diagonal[s, i]
+                trace[s, t, 0] = best
+                trace[s, t, 1] = novelty
             if t + 1 == counts[s]:
                 break
             update = cholesky[t]

@@ -41,6 +41,16 @@ def scale_by_peak(values: Tensor, peak: Tensor) -> Tensor:
     return values * torch.ldexp(one, -half) * torch.ldexp(one, half - exponent)
 
 
+def unscale_trace(trace: Tensor, relevance: Tensor) -> Tensor:
+    """The gains of a trace (S, k, 2) as if relevance (S, n) had not been normalised, in float64; exact."""
+    exponent = torch.frexp(relevance.double().amax(dim=-1)).exponent[:, None]
+    gains, novelty = trace.double().unbind(-1)
+    one = torch.ones_like(gains)
+    # The square of the scale could overflow where the gain does not; its factors cannot.
+    gains = gains * torch.ldexp(one, exponent) * torch.ldexp(one, exponent)
+    return torch.stack([gains, novelty], dim=-1)
+
+
 def normalise_relevance(relevance: Tensor, dtype: torch.dtype) -> Tensor:
     """Scale relevance (S, n) per row by a power of two so that its largest value lies in [0.5, 1); cast to
     ``dtype``.

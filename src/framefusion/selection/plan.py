@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +33,24 @@ class Segment:
 
     def __len__(self) -> int:
         return self.rows.shape[0]
+
+
+class Picks(NamedTuple):
+    """What one segment keeps.
+
+    Attributes:
+        rows: (k,) int64 on the features' device, positions in the sample in greedy order.
+        trace: (k, 2) float64 on the same device, None where nobody asked. For each pick its gain ``d²`` at that time,
+            and the novelty before it: the largest ``d²[i] / r[i]²`` of the tokens not yet picked. Neither ever
+            increases. Tokens that fill up an exhausted segment have zeros.
+    """
+
+    rows: Tensor
+    trace: Tensor | None
+
+    def first(self, count: int) -> Picks:
+        """The first ``count`` of them."""
+        return Picks(self.rows[:count], None if self.trace is None else self.trace[:count])
 
 
 def make_segment(segment_id: int, rows: Tensor, budget: int) -> Segment:
@@ -85,15 +104,18 @@ def split_total(total: int, lengths: Sequence[int]) -> list[int]:
     return counts
 
 
-def plan_segments(ids: np.ndarray, budgets: Budgets, known_ids: Sequence[int]) -> list[Segment]:
+def plan_segments(ids: np.ndarray, budgets: Budgets, known_ids: Sequence[int], joint: bool = False) -> list[Segment]:
     """The segments of one sample in the order of its budgets.
 
     Args:
         ids: (N,) integer segment ids, −1 for tokens outside every segment.
         budgets: validated budgets; a sequence has one entry for each of ``known_ids``.
         known_ids: ascending segment ids that a sequence of budgets refers to.
+        joint: the budget is the total of the sample; each segment may keep all it has.
     """
     rows = rows_by_segment(ids)
+    if joint:
+        return [make_segment(i, r, len(r)) for i, r in rows.items()]
     if isinstance(budgets, Mapping):
         wanted = list(budgets.items())
     elif isinstance(budgets, int):

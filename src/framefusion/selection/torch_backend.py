@@ -10,29 +10,33 @@ import torch
 from torch import Tensor
 
 from framefusion.selection.gram import Bucket, segment_kernels
-from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted
+from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted, unscale_trace
+from framefusion.selection.plan import Picks
 
 
 def select_bucket(
-    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool
-) -> list[Tensor]:
-    """Rows kept in each segment of the bucket, greedy order; arguments as in :func:`gram.segment_kernels`."""
+    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool, traced: bool
+) -> list[Picks]:
+    """What each segment of the bucket keeps; arguments as in :func:`gram.segment_kernels`."""
     k = segment_kernels(features, relevance, bucket, check_finite)
     kernel = k.gram.mul_(k.scale[:, :, None]).mul_(k.scale[:, None, :])
-    picks = greedy_map(kernel, k.diagonal, int(k.counts.max()))
+    steps = int(k.counts.max())
+    trace = k.diagonal.new_zeros(len(k.diagonal), steps, 2) if traced else None
+    picks = greedy_map(kernel, k.diagonal, steps, trace)
     counts = k.counts.to(picks.device)
     if early_stop:
-        steps = torch.arange(picks.shape[1], device=picks.device)
-        kept = ((picks >= 0) & (steps < counts[:, None])).sum(dim=1).tolist()
+        step = torch.arange(picks.shape[1], device=picks.device)
+        kept = ((picks >= 0) & (step < counts[:, None])).sum(dim=1).tolist()
         picks = picks.clamp(min=0)
     else:
         kept = k.counts.tolist()
         picks = fill_exhausted(picks, k.fill_relevance, k.lengths.to(picks.device), counts)
     rows = k.rows.gather(1, picks)
-    return [row[:count] for row, count in zip(rows, kept, strict=True)]
+    table = None if trace is None else unscale_trace(trace, k.fill_relevance)
+    return [Picks(rows[s, :n], None if table is None else table[s, :n]) for s, n in enumerate(kept)]
 
 
-def greedy_map(kernel: Tensor, diagonal: Tensor, steps: int) -> Tensor:
+def greedy_map(kernel: Tensor, diagonal: Tensor, steps: int, trace: Tensor | None = None) -> Tensor:
     """Greedy MAP of S determinantal point processes at once.
 
     Incremental Cholesky, Chen, Zhang & Zhou 2018, "Fast Greedy MAP Inference for Determinantal Point
@@ -42,6 +46,8 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, steps: int) -> Tensor:
         kernel: (S, n, n) kernel matrices L; only off-diagonal entries between candidates are used.
         diagonal: (S, n) exact L[i, i] in the kernel's dtype; 0 excludes a candidate.
         steps: number of picks, at most n.
+        trace: (S, steps, 2) zeros in the kernel's dtype, to be filled with each pick's gain and the novelty before
+            it, see :class:`~framefusion.selection.plan.Picks`; None does not ask for them.
 
     Returns:
         (S, steps) int64 in greedy order, −1 from the step on at which no candidate exceeds its exhaustion
@@ -57,6 +63,9 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, steps: int) -> Tensor:
         best, j = torch.where(gain > threshold, gain, -1.0).max(dim=1)
         alive = best > 0
         picks[:, t] = torch.where(alive, j, -1)
+        if trace is not None:
+            novelty = torch.where(diagonal > 0, gain / diagonal, 0.0).amax(dim=1)
+            trace[:, t] = torch.where(alive[:, None], torch.stack([best, novelty], dim=1), 0.0)
         if t + 1 == steps:
             break
         update = kernel[each, j]

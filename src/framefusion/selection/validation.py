@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
@@ -129,6 +130,26 @@ def check_count(value: Any, name: str) -> int:
     if count < 0:
         raise ValueError(f"{name} must be >= 0, got {count}")
     return count
+
+
+def check_share(value: Any, name: str) -> float:
+    """``value`` must be a number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    if not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+    return float(value)
+
+
+def check_total(budgets: Sequence[tuple[Budgets, list[int]]]) -> int:
+    """The integer that the budgets of all samples must be when segments share it."""
+    total, _ = budgets[0] if budgets else (0, [])
+    if not isinstance(total, int):
+        raise ValueError(
+            f"budgets must be one integer with joint=True, which splits it over the segments, got {total!r}; leave "
+            "joint out to give each segment its own"
+        )
+    return total
 
 
 def check_budgets(budgets: Any, ids: np.ndarray, batched: bool) -> list[tuple[Budgets, list[int]]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from framefusion.selectors.candidates import Candidates
 
-def select(features: Tensor, relevance: Tensor | None, segments: Tensor, budgets: Mapping[int, int]) -> Tensor:
+
+def select(candidates: Candidates) -> Tensor:
     """The middle token of each of ``budget`` equal intervals of the segment."""
+    segments = candidates.segments
     chosen = [torch.zeros(0, dtype=torch.long, device=segments.device)]
-    for segment, count in budgets.items():
+    for segment, count in candidates.budgets.items():
         members = (segments == segment).nonzero().squeeze(-1)
         steps = torch.arange(count, device=segments.device)
         chosen.append(members[((2 * steps + 1) * len(members)).div(2 * max(count, 1), rounding_mode="floor")])

@@ -1,22 +1,38 @@
-"""The command line. Heavy imports stay inside the commands, so that ``--help`` answers at once."""
+"""Ask a video a question, or reduce it and report what was kept."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import shlex
 import sys
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from framefusion._version import __version__
+from framefusion.cli.common import check_writable, fail, progress_display, silence_transformers
+from framefusion.cli.options import (
+    BUNDLED_FRAMES,
+    DEFAULT_NEW_TOKENS,
+    OTHER_FRAMES,
+    AttnOption,
+    CostOption,
+    DeviceOption,
+    DtypeOption,
+    FpsOption,
+    FramesOption,
+    JsonOption,
+    KeepOption,
+    ModelOption,
+    SegmentationOption,
+    SimilarityOption,
+    TrustOption,
+    VideoArgument,
+)
 
 if TYPE_CHECKING:
     from framefusion.ask import Answer
@@ -24,84 +40,11 @@ if TYPE_CHECKING:
     from framefusion.report import ReportData
     from framefusion.settings import FrameFusion
 
-BUNDLED_FRAMES = 8
-"""Frames shown to the bundled checkpoint unless said otherwise: the length it was trained on."""
-OTHER_FRAMES = 32
-"""Frames shown to any other model unless said otherwise."""
-DEFAULT_NEW_TOKENS = 64
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask a video a question with a fraction of its visual tokens.",
-)
-
-VideoArgument = Annotated[Path, typer.Argument(help="A video file, in any format that FFmpeg reads.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="A directory or a Hugging Face hub id. Default: the bundled checkpoint."),
-]
-FramesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--frames",
-        help=f"Frames to show, spread evenly. Default: {BUNDLED_FRAMES} with the bundled checkpoint, "
-        f"else {OTHER_FRAMES}.",
-    ),
-]
-FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames to show per second of video instead.")]
-CostOption = Annotated[
-    float | None,
-    typer.Option(
-        "--cost",
-        help="Mean share of visual tokens over all decoder layers, in (0, 1]: merge early, then prune once. "
-        "Default without --keep: 0.3.",
-    ),
-]
-KeepOption = Annotated[
-    str | None,
-    typer.Option(
-        "--keep",
-        help="Share of visual tokens that stays, in (0, 1]: prune once. Or LAYER:SHARE,LAYER:SHARE… to prune "
-        "before several layers; shares are of the original tokens.",
-    ),
-]
-SegmentationOption = Annotated[
-    str,
-    typer.Option(
-        "--segmentation",
-        help="How the video is cut into segments: frame-similarity, windows (of 4 frames) or single.",
-    ),
-]
-SimilarityOption = Annotated[
-    float,
-    typer.Option(
-        "--similarity",
-        help="Cosine similarity from which tokens of consecutive frames count as alike, for merging and for "
-        "frame-similarity.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="auto (as saved), float32, bfloat16 or float16 (fp32, bf16, fp16).")
-]
-DeviceOption = Annotated[
-    str | None, typer.Option("--device", help="A torch device. Default: a CUDA device if there is one, else cpu.")
-]
-AttnOption = Annotated[
-    str | None,
-    typer.Option("--attn", help="Attention implementation, such as sdpa or eager. Default: the model's choice."),
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint. Off unless given.")
-]
 
 
 @dataclasses.dataclass
-class _Request:
+class Request:
     """The options that ``ask`` and ``inspect`` share."""
 
     video: Path
@@ -124,23 +67,6 @@ class _Request:
     overlay: Path | None = None
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"framefusion {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _top(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
 def ask(
     video: VideoArgument,
     question: Annotated[str, typer.Argument(help="What to ask.")],
@@ -168,8 +94,8 @@ def ask(
 
     Without --cost and --keep the cost is 0.3: on average 30 % of the visual tokens in each decoder layer.
     """
-    _execute(
-        _Request(
+    execute(
+        Request(
             video=video,
             question=question,
             model=model,
@@ -191,7 +117,6 @@ def ask(
     )
 
 
-@app.command()
 def inspect(
     video: VideoArgument,
     model: ModelOption = None,
@@ -215,8 +140,8 @@ def inspect(
 
     The prompt is "Describe the video."; no answer is generated.
     """
-    _execute(
-        _Request(
+    execute(
+        Request(
             video=video,
             model=model,
             frames=frames,
@@ -236,116 +161,23 @@ def inspect(
     )
 
 
-@app.command()
-def bench(
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the sweep into this picture.")] = None,
-    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Timed runs of each way.")] = 5,
-    sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="Also vary the number of frames.")] = True,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: torch's.")] = None,
-    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
-) -> None:
-    """Time the selection beside the published system's ways, on random features."""
-    for path in (json_, plot):
-        _check_writable(path)
-    with _progress() as progress:
-        progress("Loading")
-        from framefusion.bench import run
-
-        try:
-            result = run(
-                sweep=sweep,
-                iterations=iterations,
-                threads=threads,
-                json_path=json_,
-                plot_path=plot,
-                progress=progress,
-                device=device,
-            )
-        except (ValueError, OSError, ImportError) as error:
-            _fail(error)
-    typer.echo(result.table())
+COMMANDS = {"ask": ask, "inspect": inspect}
 
 
-@app.command()
-def models(json_: JsonOption = False) -> None:
-    """List the supported model families."""
-    from framefusion.hf.families import table
-
-    rows = table()
-    if json_:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        typer.echo(row["name"])
-        for key, value in row.items():
-            if key != "name":
-                typer.echo(f"  {key.replace('_', ' '):13} {value}")
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", help="Directory for the reports; made if it does not exist.")] = Path(
-        "out"
-    ),
-) -> None:
-    """Ask the bundled video a question of each kind with all tokens and with 20 %, then reduce a real clip."""
-    from framefusion.assets import DEMO_QUESTIONS, DEMO_VIDEO, REAL_VIDEO
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _fail(f"cannot make the directory {out}: {error.strerror}")
-    pairs = json.loads(DEMO_QUESTIONS.read_text(encoding="utf-8"))
-    for kind in dict.fromkeys(pair["kind"] for pair in pairs):
-        pair = next(pair for pair in pairs if pair["kind"] == kind)
-        typer.echo(f"\n{pair['question']}  (right: {pair['answer']})")
-        _execute(
-            _Request(
-                video=DEMO_VIDEO,
-                question=pair["question"],
-                keep="0.2",
-                compare=True,
-                report=out / f"{kind}.html",
-            )
-        )
-    typer.echo(f"\nA real clip, {REAL_VIDEO.name}, at 20 %")
-    _execute(
-        _Request(
-            video=REAL_VIDEO,
-            frames=32,
-            keep="0.2",
-            # To the bundled model all backgrounds look much the same; its cuts show at a higher bound.
-            similarity=0.9,
-            report=out / "real-clip.html",
-            overlay=out / "real-clip.png",
-        )
-    )
-
-
-def main() -> None:
-    """Entry point of the ``framefusion`` command."""
-    for stream in (sys.stdout, sys.stderr):
-        # an answer must not fail on a terminal that cannot show one of its characters
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    app()
-
-
-def _execute(request: _Request) -> None:
+def execute(request: Request) -> None:
     if request.cost is not None and request.keep is not None:
-        _fail("--keep and --cost exclude each other; give one of them")
+        fail("--keep and --cost exclude each other; give one of them")
     if request.frames is not None and request.fps is not None:
-        _fail("--frames and --fps exclude each other; give one of them")
+        fail("--frames and --fps exclude each other; give one of them")
     if request.question is not None and not request.question.strip():
-        _fail("the question is empty")
+        fail("the question is empty")
     if request.max_new_tokens < 1:
-        _fail(f"--max-new-tokens must be at least 1, got {request.max_new_tokens}")
+        fail(f"--max-new-tokens must be at least 1, got {request.max_new_tokens}")
     for path in (request.report, request.overlay):
-        _check_writable(path)
+        check_writable(path)
     if request.overlay is not None and request.overlay.suffix.lower() not in PICTURES:
-        _fail(f"--overlay must end in {', '.join(PICTURES)}, got {request.overlay}")
-    with _progress() as progress:
+        fail(f"--overlay must end in {', '.join(PICTURES)}, got {request.overlay}")
+    with progress_display() as progress:
         answer, loaded = _answer(request, progress)
         progress("Writing the report")
         from framefusion.report import frame_strip, record, render, report_data
@@ -358,7 +190,7 @@ def _execute(request: _Request) -> None:
             if request.overlay is not None:
                 frame_strip(data.frames).save(request.overlay)
         except (OSError, ValueError) as error:
-            _fail(f"the report cannot be written: {error}")
+            fail(f"the report cannot be written: {error}")
     if request.json:
         written = {"report": request.report, "overlay": request.overlay}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
@@ -367,7 +199,7 @@ def _execute(request: _Request) -> None:
         _show(data, request)
 
 
-def _answer(request: _Request, progress: Any) -> tuple[Answer, LoadedModel]:
+def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel]:
     """Check, decode, load and ask; everything that a user can get wrong ends in one sentence."""
     from framefusion.video import VideoError, check_file, read_video
 
@@ -381,10 +213,10 @@ def _answer(request: _Request, progress: Any) -> tuple[Answer, LoadedModel]:
             frames = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
         video = read_video(request.video, frames=frames, fps=request.fps)
     except VideoError as error:
-        _fail(error)
+        fail(error)
 
     progress("Loading the model" if request.model is None else f"Loading {request.model}")
-    _silence_transformers()
+    silence_transformers()
     from framefusion.ask import AskError
     from framefusion.ask import ask as ask_video
     from framefusion.ask import inspect as inspect_video
@@ -416,10 +248,10 @@ def _answer(request: _Request, progress: Any) -> tuple[Answer, LoadedModel]:
         )
         return answer, loaded
     except (ModelError, AskError, UnsupportedModelError) as error:
-        _fail(error)
+        fail(error)
 
 
-def _settings(request: _Request) -> FrameFusion:
+def _settings(request: Request) -> FrameFusion:
     from framefusion.settings import FrameFusion
 
     try:
@@ -430,7 +262,7 @@ def _settings(request: _Request) -> FrameFusion:
             similarity_lower_bound=request.similarity,
         )
     except ValueError as error:
-        _fail(error)
+        fail(error)
 
 
 def _parse_keep(text: str | None) -> float | dict[int, float] | None:
@@ -443,54 +275,10 @@ def _parse_keep(text: str | None) -> float | dict[int, float] | None:
         pairs = [part.split(":") for part in text.split(",")]
         return {int(layer): float(share) for layer, share in pairs}
     except ValueError:
-        _fail(f"--keep must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1, got {text!r}")
+        fail(f"--keep must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1, got {text!r}")
 
 
-def _check_writable(path: Path | None) -> None:
-    """Refuse a path before the slow work rather than after it."""
-    if path is None:
-        return
-    parent = path.absolute().parent
-    if path.is_dir():
-        _fail(f"cannot write {path}: it is a directory")
-    if not parent.is_dir():
-        _fail(f"cannot write {path}: there is no directory {parent}")
-    if not os.access(path if path.exists() else parent, os.W_OK):
-        _fail(f"cannot write {path}: permission denied")
-
-
-def _fail(reason: object) -> NoReturn:
-    """Print one sentence and leave with exit code 2."""
-    typer.echo(f"framefusion: {' '.join(str(reason).split()).rstrip('.')}", err=True)
-    raise typer.Exit(2)
-
-
-def _silence_transformers() -> None:
-    """Loading bars and advice for programmers have no place around an answer."""
-    warnings.filterwarnings("ignore")
-    import huggingface_hub
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    huggingface_hub.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A function that names the step under way: a spinner on a terminal, nothing when piped."""
-    if not sys.stderr.isatty():
-        yield lambda step: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("Starting") as status:
-        yield lambda step: status.update(f"{step} …")
-
-
-def _show(data: ReportData, request: _Request) -> None:
+def _show(data: ReportData, request: Request) -> None:
     from framefusion.report import lines
 
     rows: list[tuple[str, str]] = []
@@ -526,7 +314,7 @@ def _show_styled(rows: list[tuple[str, str]], heading: int) -> None:
     Console().print(grid)
 
 
-def _command(request: _Request) -> str:
+def _command(request: Request) -> str:
     """The command line that repeats a request."""
     words = ["framefusion", "inspect" if request.question is None else "ask", str(request.video)]
     words += [] if request.question is None else [request.question]

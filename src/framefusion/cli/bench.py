@@ -1,0 +1,43 @@
+"""Time the selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framefusion.cli.common import check_writable, fail, progress_display
+
+
+def bench(
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the measurements to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the sweep into this picture.")] = None,
+    iterations: Annotated[int, typer.Option("--iterations", min=1, help="Timed runs of each way.")] = 5,
+    sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="Also vary the number of frames.")] = True,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: torch's.")] = None,
+    device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
+) -> None:
+    """Time the selection beside the published system's ways, on random features."""
+    for path in (json_, plot):
+        check_writable(path)
+    with progress_display() as progress:
+        progress("Loading")
+        from framefusion.bench import run
+
+        try:
+            result = run(
+                sweep=sweep,
+                iterations=iterations,
+                threads=threads,
+                json_path=json_,
+                plot_path=plot,
+                progress=progress,
+                device=device,
+            )
+        except (ValueError, OSError, ImportError) as error:
+            fail(error)
+    typer.echo(result.table())
+
+
+COMMANDS = {"bench": bench}

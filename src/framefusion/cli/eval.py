@@ -1,0 +1,208 @@
+"""Ask every question with every method at every budget, and tell how much of the accuracy stays."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from framefusion.cli.bars import Bars
+from framefusion.cli.common import fail, silence_transformers
+from framefusion.cli.options import AttnOption, DeviceOption, DtypeOption, JsonOption, ModelOption, TrustOption
+
+if TYPE_CHECKING:
+    from framefusion.evaluation import Dataset
+
+NEEDLE = "needle"
+"""What ``--data`` calls the generated benchmark."""
+NEEDLE_VIDEOS = 100
+FRAMES = 16
+METHODS = "controls,published,ours"
+BUDGETS = "0.5,0.3,0.2,0.1,0.05"
+
+
+def eval_(
+    model: ModelOption = None,
+    data: Annotated[
+        str,
+        typer.Option("--data", help=f"{NEEDLE} (generated, see docs/evaluation.md) or a file of JSON lines."),
+    ] = NEEDLE,
+    frames: Annotated[int, typer.Option("--frames", help="Frames of each video.")] = FRAMES,
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods",
+            help="Names, or all, controls, published, ours, ablations; separated by commas. All tokens "
+            "always come along.",
+        ),
+    ] = METHODS,
+    budgets: Annotated[
+        str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
+    ] = BUDGETS,
+    videos: Annotated[
+        int | None, typer.Option("--videos", help=f"How many videos. Default: {NEEDLE_VIDEOS}, or all of a file.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the generated benchmark.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", help="How many seeds a random method gets.")] = 3,
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory for the results; what it holds already is not asked again.")
+    ] = Path("out/eval"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes, with one thread each if there are several.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", help="Questions at a time.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 16,
+    timed: Annotated[
+        int, typer.Option("--timed", help="Questions on which each cell is timed after all answers; 0 for none.")
+    ] = 5,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the results, with matplotlib.")] = True,
+    json_: JsonOption = False,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    attn: AttnOption = None,
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """Compare methods at equal budgets: accuracy with intervals, time and memory.
+
+    Interrupt it whenever you like; the same command goes on where it was.
+    """
+    if seed < 0:
+        fail(f"--seed must be at least 0, got {seed}")
+    if videos is not None and videos < 1:
+        fail(f"--videos must be at least 1, got {videos}")
+    chosen, shares = _names(methods, "--methods"), _shares(budgets)
+    _check_directory(out)
+    with _progress() as progress:
+        silence_transformers()
+        from framefusion import evaluation
+        from framefusion.ask import AskError
+        from framefusion.evaluation.leaderboard import page
+        from framefusion.hf import UnsupportedModelError
+        from framefusion.loading import ModelError
+
+        try:
+            what = evaluation.Plan(
+                frames=frames,
+                methods=chosen,
+                budgets=shares,
+                seeds=seeds,
+                jobs=jobs,
+                timed=timed,
+                generating=evaluation.Generating(batch, max_new_tokens),
+            )
+            if plots:
+                _check_plots()
+            summary = evaluation.evaluate(
+                _data(data, videos, seed),
+                out,
+                what,
+                model={
+                    "model": model,
+                    "dtype": dtype,
+                    "device": device,
+                    "attn": attn,
+                    "trust_remote_code": trust_remote_code,
+                },
+                command=_command(sys.argv[1:]),
+                progress=progress,
+                prepare=silence_transformers,
+            )
+            if plots:
+                from framefusion.evaluation.plots import draw
+
+                for part in summary["frames"]:
+                    draw(part, out)
+            text = page(summary, "framefusion eval", "." if plots else None)
+            (out / "leaderboard.md").write_text(text, encoding="utf-8")
+        except (
+            AskError,
+            ModelError,
+            UnsupportedModelError,
+            OSError,
+            evaluation.DataError,
+            evaluation.EvaluationError,
+            evaluation.LogError,
+            evaluation.MethodError,
+        ) as error:
+            fail(error)
+        except KeyboardInterrupt:
+            typer.echo(f"framefusion: interrupted; the same command goes on with what is in {out}", err=True)
+            raise typer.Exit(130) from None
+    if json_:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        _show(summary, out)
+
+
+COMMANDS = {"eval": eval_}
+
+
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        fail(f"{option} is empty; name at least one, or several separated by commas")
+    return names
+
+
+def _shares(text: str) -> list[float]:
+    shares = []
+    for name in _names(text, "--budgets"):
+        try:
+            shares.append(float(name))
+        except ValueError:
+            fail(f"--budgets must be shares such as 0.2,0.1, got {name!r}")
+    return list(dict.fromkeys(shares))
+
+
+def _check_directory(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        fail(f"--out must be a directory, but {out} is a file")
+
+
+def _check_plots() -> None:
+    from framefusion.bench.report import require_matplotlib
+
+    try:
+        require_matplotlib()
+    except ImportError as error:
+        fail(f"{error}, or leave them out with --no-plots")
+
+
+def _data(data: str, videos: int | None, seed: int) -> Dataset:
+    from framefusion.evaluation import JsonLines, VideoNeedle
+
+    if data == NEEDLE:
+        return VideoNeedle(NEEDLE_VIDEOS if videos is None else videos, seed)
+    return JsonLines(Path(data), videos)
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(["framefusion", *words])
+
+
+@contextmanager
+def _progress() -> Iterator[Bars | None]:
+    """Bars with the time that is left on a terminal, nothing when piped."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Bars() as bars:
+        yield bars
+
+
+def _show(summary: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    from framefusion.evaluation.table import LEGEND, headline, terminal
+
+    # A table that nobody looks at on a terminal is not cut to a width.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    for part in summary["frames"]:
+        console.print(headline(part), highlight=False)
+        console.print(terminal(part))
+    console.print(LEGEND, style="dim", highlight=False)
+    typer.echo(f"Results in {out}: leaderboard.md, summary.json, cells.jsonl, questions.jsonl")

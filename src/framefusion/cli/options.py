@@ -1,0 +1,74 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BUNDLED_FRAMES = 8
+"""Frames shown to the bundled checkpoint unless said otherwise: the length it was trained on."""
+OTHER_FRAMES = 32
+"""Frames shown to any other model unless said otherwise."""
+DEFAULT_NEW_TOKENS = 64
+
+VideoArgument = Annotated[Path, typer.Argument(help="A video file, in any format that FFmpeg reads.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="A directory or a Hugging Face hub id. Default: the bundled checkpoint."),
+]
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        help=f"Frames to show, spread evenly. Default: {BUNDLED_FRAMES} with the bundled checkpoint, "
+        f"else {OTHER_FRAMES}.",
+    ),
+]
+FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames to show per second of video instead.")]
+CostOption = Annotated[
+    float | None,
+    typer.Option(
+        "--cost",
+        help="Mean share of visual tokens over all decoder layers, in (0, 1]: merge early, then prune once. "
+        "Default without --keep: 0.3.",
+    ),
+]
+KeepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        help="Share of visual tokens that stays, in (0, 1]: prune once. Or LAYER:SHARE,LAYER:SHARE… to prune "
+        "before several layers; shares are of the original tokens.",
+    ),
+]
+SegmentationOption = Annotated[
+    str,
+    typer.Option(
+        "--segmentation",
+        help="How the video is cut into segments: frame-similarity, windows (of 4 frames) or single.",
+    ),
+]
+SimilarityOption = Annotated[
+    float,
+    typer.Option(
+        "--similarity",
+        help="Cosine similarity from which tokens of consecutive frames count as alike, for merging and for "
+        "frame-similarity.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="auto (as saved), float32, bfloat16 or float16 (fp32, bf16, fp16).")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="A torch device. Default: a CUDA device if there is one, else cpu.")
+]
+AttnOption = Annotated[
+    str | None,
+    typer.Option("--attn", help="Attention implementation, such as sdpa or eager. Default: the model's choice."),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint. Off unless given.")
+]

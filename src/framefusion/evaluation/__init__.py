@@ -1,0 +1,33 @@
+"""Video question answering with every method on the same footing: ``framefusion eval``.
+
+Arrows inside: ``run`` → ``workers``, ``timing`` → ``answering`` → ``encodings``, ``cells`` → data, scoring. ``summary``
+and what draws it read nothing but the lines of the results.
+"""
+
+from framefusion.evaluation.answering import EvaluationError, Generating
+from framefusion.evaluation.cells import MethodError
+from framefusion.evaluation.data import DataError, Dataset, Question
+from framefusion.evaluation.jsonl import JsonLines
+from framefusion.evaluation.log import LogError
+from framefusion.evaluation.run import BUDGETS, METHODS, Plan, Progress, evaluate
+from framefusion.evaluation.statistics import Bootstrap, Estimate
+from framefusion.evaluation.videoneedle import VideoNeedle
+
+__all__ = [
+    "BUDGETS",
+    "METHODS",
+    "Bootstrap",
+    "DataError",
+    "Dataset",
+    "Estimate",
+    "EvaluationError",
+    "Generating",
+    "JsonLines",
+    "LogError",
+    "MethodError",
+    "Plan",
+    "Progress",
+    "Question",
+    "VideoNeedle",
+    "evaluate",
+]

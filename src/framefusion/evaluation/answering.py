@@ -1,0 +1,164 @@
+"""Answers to the questions of a few videos, in every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from framefusion.evaluation.cells import Cell
+from framefusion.evaluation.data import Dataset, Question
+from framefusion.evaluation.encodings import Prompt, collate, prompts
+from framefusion.evaluation.scoring import exact_match
+from framefusion.hf import attach
+from framefusion.loading import LoadedModel
+from framefusion.video import Video
+
+GREY = 128
+"""Level of the frames that show nothing."""
+CHUNK_BATCHES = 4
+"""A chunk of videos has at least so many batches of questions; its encodings are in memory together."""
+
+Row = dict[str, Any]
+"""One answered question, as a line of the results."""
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation that cannot go on. The text is one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Generating:
+    """How answers are generated, always greedily.
+
+    Attributes:
+        batch: questions at a time.
+        new_tokens: longest answer, in tokens.
+    """
+
+    batch: int = 8
+    new_tokens: int = 16
+
+
+def chunks(questions: Sequence[Question], batch: int) -> list[list[Question]]:
+    """Cut the questions between videos into chunks of at least ``CHUNK_BATCHES * batch`` questions.
+
+    Chunks and the batches in them depend on the questions alone, so that an evaluation that was interrupted, or runs in
+    several processes, pads every prompt as one that was not.
+    """
+    cut: list[list[Question]] = []
+    for question in questions:
+        if not cut or (len(cut[-1]) >= CHUNK_BATCHES * batch and question.video != cut[-1][-1].video):
+            cut.append([])
+        cut[-1].append(question)
+    return cut
+
+
+class Chunk:
+    """Some videos of a data set, each encoded once, and their questions.
+
+    Args:
+        loaded: the model.
+        data: the data set.
+        frames: frames of the videos.
+        questions: of these videos; those of one video follow each other.
+        generating: how to answer.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, data: Dataset, frames: int, questions: Sequence[Question], generating: Generating
+    ) -> None:
+        self.loaded, self.data, self.frames, self.generating = loaded, data, frames, generating
+        self.questions = list(questions)
+        self._made: dict[tuple[int, bool], list[list[tuple[Question, Prompt]]]] = {}
+
+    def answer(self, cells: Sequence[Cell], done: Set[tuple[str, str]] = frozenset()) -> Iterator[list[Row]]:
+        """The rows of one batch after the other.
+
+        Args:
+            cells: what to answer with.
+            done: ``(cell key, question id)`` of what needs no answer any more.
+
+        Raises:
+            EvaluationError: the model or a method failed; names the cell and the questions.
+        """
+        for cell in cells:
+            if all((cell.key, question.id) in done for question in self.questions):
+                continue
+            with attach(self.loaded.model, cell.settings) as run:
+                for batch in self._batches(cell):
+                    # A batch that was written in part is answered whole, so that its padding is the same.
+                    missing = [(cell.key, question.id) not in done for question, _ in batch]
+                    if any(missing):
+                        rows = self._rows(cell, run, batch)
+                        yield [row for row, wanted in zip(rows, missing, strict=True) if wanted]
+
+    def prompts_of(self, cell: Cell) -> dict[str, Prompt]:
+        """The prompts that a cell answers, by question."""
+        return {question.id: prompt for batch in self._batches(cell) for question, prompt in batch}
+
+    def _rows(self, cell: Cell, run: Any, batch: list[tuple[Question, Prompt]]) -> list[Row]:
+        try:
+            texts = self._generate([prompt for _, prompt in batch])
+        except (ValueError, RuntimeError) as error:
+            asked = ", ".join(question.id for question, _ in batch)
+            raise EvaluationError(f"{cell.key} failed on the questions {asked}: {error}") from error
+        summary = run.summary()
+        # Counted over the batch; what is averaged over cells needs no more.
+        tokens = sum(summary.tokens_per_layer) / len(summary.tokens_per_layer) / len(batch)
+        kv_bytes = summary.kv_bytes_after / len(batch)
+        return [
+            {
+                "cell": cell.key,
+                "question": question.id,
+                "video": question.video,
+                "kind": question.kind,
+                "tags": list(question.tags),
+                "fingerprint": question.fingerprint,
+                "prediction": text,
+                "correct": None if question.answer is None else exact_match(text, question.answer),
+                "tokens": round(tokens, 3),
+                "kv_bytes": round(kv_bytes),
+            }
+            for (question, _), text in zip(batch, texts, strict=True)
+        ]
+
+    def _generate(self, batch: list[Prompt]) -> list[str]:
+        model, tokenizer = self.loaded.model, self.loaded.processor.tokenizer
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        arguments = collate(batch, pad)
+        with torch.inference_mode():
+            output = model.generate(
+                **arguments,
+                max_new_tokens=self.generating.new_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+            )
+        new = output[:, arguments["input_ids"].shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _batches(self, cell: Cell) -> list[list[tuple[Question, Prompt]]]:
+        """The questions in batches of videos of one size and prompts of nearly one length."""
+        key = cell.shown, cell.blank
+        if key not in self._made:
+            groups: dict[tuple[int, ...], list[tuple[Question, Prompt]]] = {}
+            for video in dict.fromkeys(question.video for question in self.questions):
+                asked = [question for question in self.questions if question.video == video]
+                shown = self._video(video, cell)
+                texts = [question.text for question in asked]
+                made = prompts(self.loaded.model, self.loaded.processor, shown, texts)
+                groups.setdefault(shown.frames.shape, []).extend(zip(asked, made, strict=True))
+            self._made[key] = []
+            for group in groups.values():
+                group.sort(key=lambda pair: pair[1].length)
+                size = self.generating.batch
+                self._made[key] += [group[first : first + size] for first in range(0, len(group), size)]
+        return self._made[key]
+
+    def _video(self, video: str, cell: Cell) -> Video:
+        shown = self.data.video(video, self.frames, cell.shown)
+        return replace(shown, frames=np.full_like(shown.frames, GREY)) if cell.blank else shown

@@ -1,0 +1,130 @@
+"""The cells of an evaluation: one method at one budget with one seed, and which of them can be reached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from framefusion.hf import attach
+from framefusion.methods import METHODS, BudgetError, Method
+from framefusion.settings import FrameFusion
+
+logger = logging.getLogger(__name__)
+
+FULL = "full"
+"""The method that everything is compared with: all tokens."""
+GROUPS = {"controls": "control", "published": "published", "ours": "ours", "ablations": "ablation"}
+"""Names of several methods at once, and the kind that each stands for; ``"all"`` is all of them."""
+
+
+class MethodError(ValueError):
+    """Methods or budgets that do not exist. The text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a question is answered with.
+
+    Attributes:
+        method: its name in ``framefusion.methods``.
+        budget: mean share of visual tokens over the decoder layers; None for a method that knows no budget.
+        seed: of a random method; 0 for others.
+        frames: frames of the videos that the questions were made for.
+        shown: frames that the model gets, fewer only with the control that shows fewer.
+        blank: whether the model gets grey frames instead of the video.
+        settings: of the reduction.
+    """
+
+    method: str
+    budget: float | None
+    seed: int
+    frames: int
+    shown: int
+    blank: bool
+    settings: FrameFusion
+
+    @property
+    def key(self) -> str:
+        """Tells cells apart, changes in the settings included."""
+        what = json.dumps([self.shown, self.blank, asdict(self.settings)], sort_keys=True, default=str)
+        digest = hashlib.sha256(what.encode()).hexdigest()[:8]
+        budget = "all" if self.budget is None else f"{self.budget:g}"
+        return f"{self.method}@{budget}/{self.frames}f/seed{self.seed}/{digest}"
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """A method that cannot keep to a budget on this model.
+
+    Attributes:
+        method, budget, frames: as of :class:`Cell`.
+        reason: one sentence, with the smallest budget that can be reached where the method knows it.
+    """
+
+    method: str
+    budget: float | None
+    frames: int
+    reason: str
+
+
+def choose(names: Sequence[str]) -> list[Method]:
+    """The methods of some names or :data:`GROUPS`, each once, :data:`FULL` always and first.
+
+    Raises:
+        MethodError: there is no such method; lists those there are.
+    """
+    chosen = {FULL: METHODS[FULL]}
+    for name in names:
+        found = [m for m in METHODS.values() if name in ("all", m.name) or m.kind == GROUPS.get(name)]
+        if not found:
+            groups = ", ".join(["all", *GROUPS])
+            raise MethodError(f"there is no method {name!r}; there are {', '.join(METHODS)}, and the groups {groups}")
+        chosen.update((method.name, method) for method in found)
+    return list(chosen.values())
+
+
+def plan(
+    model: Any, methods: Sequence[Method], budgets: Sequence[float], frames: int, seeds: int
+) -> tuple[list[Cell], list[Unreachable]]:
+    """The cells of some methods at some budgets on a model, and those that cannot be reached.
+
+    Args:
+        model: of a supported family.
+        methods: from ``framefusion.methods``.
+        budgets: each in (0, 1].
+        frames: frames of the videos.
+        seeds: how many seeds a random method gets.
+    """
+    layers = model.config.get_text_config().num_hidden_layers
+    cells: list[Cell] = []
+    missing: list[Unreachable] = []
+    for method in methods:
+        for budget in budgets if method.budgeted else [None]:
+            try:
+                cell = _cell(method, budget, layers, frames)
+            except BudgetError as error:
+                assert budget is not None
+                missing.append(Unreachable(method.name, budget, frames, str(error)))
+                continue
+            try:
+                # What this model cannot do is found out now, not in the middle of the questions.
+                attach(model, cell.settings).detach()
+            except ValueError as error:
+                logger.warning("%s does not run on this model: %s", cell.key, error)
+                missing.append(Unreachable(method.name, budget, frames, str(error)))
+                continue
+            cells.append(cell)
+            others = range(1, seeds if method.random else 1)
+            cells += [replace(cell, seed=seed, settings=replace(cell.settings, seed=seed)) for seed in others]
+    return cells, missing
+
+
+def _cell(method: Method, budget: float | None, layers: int, frames: int) -> Cell:
+    spent = 1.0 if budget is None else budget
+    settings = method.settings(spent, layers)
+    shown = frames if method.frames is None else method.frames(spent, frames)
+    return Cell(method.name, budget, 0, frames, shown, method.blank, settings)

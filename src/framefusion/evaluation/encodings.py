@@ -1,0 +1,125 @@
+"""Prompts whose video is encoded once: whatever reduces the tokens afterwards costs the decoder alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefusion.ask import _inputs as model_inputs
+from framefusion.video import Video
+
+MODALITIES = ("image", "video")
+_PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+_UNUSED = ("last_hidden_state", "hidden_states", "attentions")
+"""Parts of an encoder's output that no decoder reads, and that would take most of the memory."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question about one video, ready for ``generate()``.
+
+    Attributes:
+        inputs: the processor's outputs for one sample, without pixels that are encoded.
+        encoded: per modality the encoder's output, shared by the prompts of a video.
+    """
+
+    inputs: dict[str, Any]
+    encoded: dict[str, Any]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt."""
+        return int(self.inputs["input_ids"].shape[1])
+
+
+def prompts(model: Any, processor: Any, video: Video, questions: Sequence[str]) -> list[Prompt]:
+    """The prompts of some questions about one video, which is encoded once.
+
+    A family that takes no encoded videos (``mm_encoder_outputs`` of ``generate()``) keeps its pixels and encodes
+    them with every answer.
+
+    Args:
+        model: a supported model.
+        processor: its processor.
+        video: the frames to show.
+        questions: the texts.
+
+    Raises:
+        AskError: the processor has no chat template.
+    """
+    made: list[Prompt] = []
+    encoded: dict[str, Any] = {}
+    for question in questions:
+        inputs = dict(model_inputs(video, question, model, processor))
+        encoded = encoded or _encode(model, inputs)
+        for modality in encoded:
+            del inputs[_PIXELS[modality]]
+        made.append(Prompt(inputs, encoded))
+    return made
+
+
+def collate(batch: Sequence[Prompt], pad: int) -> dict[str, Any]:
+    """The arguments of ``generate()`` for a batch, padded on the left.
+
+    Args:
+        batch: prompts of one model, with videos of one size.
+        pad: token id of the padding.
+    """
+    longest = max(prompt.length for prompt in batch)
+    first = batch[0].inputs
+    arguments: dict[str, Any] = {}
+    for name, value in first.items():
+        values = [prompt.inputs[name] for prompt in batch]
+        if isinstance(value, Tensor) and value.shape == first["input_ids"].shape:
+            filler = pad if name == "input_ids" else 0
+            values = [torch.nn.functional.pad(v, (longest - v.shape[1], 0), value=filler) for v in values]
+        if isinstance(value, Tensor):
+            arguments[name] = torch.cat(values)
+        else:
+            arguments[name] = [item for items in values for item in items]
+    if batch[0].encoded:
+        # A batch of its own: models may write into what they are given.
+        arguments["mm_encoder_outputs"] = {
+            modality: _joined([prompt.encoded[modality] for prompt in batch]) for modality in batch[0].encoded
+        }
+    return arguments
+
+
+def _encode(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What ``generate()`` computes ahead of the prefill."""
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        return {}
+    encoded = {}
+    for modality in MODALITIES:
+        encoder = getattr(model.base_model, f"get_{modality}_features", None)
+        if encoder is None or inputs.get(_PIXELS[modality]) is None:
+            continue
+        taken = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
+        with torch.inference_mode():
+            output = encoder(**taken, return_dict=True)
+        for name in _UNUSED:
+            if name in output:
+                output[name] = None
+        encoded[modality] = type(output)(**{name: value for name, value in output.items() if value is not None})
+    return encoded
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """One encoder output for several videos."""
+    joined = {}
+    for name, value in outputs[0].items():
+        values = [output[name] for output in outputs]
+        if isinstance(value, Tensor):
+            joined[name] = torch.cat(values)
+        elif name == "pooler_output":
+            # one entry for each video
+            joined[name] = type(value)(item for items in values for item in items)
+        else:
+            # one entry for each layer of the encoder that hands its features over
+            joined[name] = type(value)(torch.cat(layer) for layer in zip(*values, strict=True))
+    return type(outputs[0])(**joined)

@@ -1,0 +1,94 @@
+"""Questions of your own: a file with one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefusion.evaluation.data import DataError, Question
+from framefusion.evaluation.scoring import normalise
+from framefusion.video import Video, VideoError, check_file, read_video
+
+KEYS = ("video", "question", "answer", "kind", "tags")
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Questions from a file of JSON lines: ``{"video": "a.mp4", "question": "…", "answer": "…", "kind": "…"}``.
+
+    ``video`` is relative to the file. ``answer`` (without it, agreement with the full-token answer is scored),
+    ``kind`` and ``tags`` (a list of texts) may be missing.
+
+    Attributes:
+        path: the file.
+        videos: how many different videos to ask about, the first ones of the file; None for all.
+    """
+
+    path: Path
+    videos: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def questions(self, frames: int) -> list[Question]:
+        found: dict[str, list[Question]] = {}
+        for number, line in enumerate(self._lines(), start=1):
+            if line.strip():
+                question = self._question(number, line)
+                if question.video in found or self.videos is None or len(found) < self.videos:
+                    found.setdefault(question.video, []).append(question)
+        if not found:
+            raise DataError(f"{self.path} holds no questions")
+        return [question for group in found.values() for question in group]
+
+    def video(self, video: str, frames: int, shown: int) -> Video:
+        try:
+            return read_video(self.path.parent / video, frames=shown)
+        except VideoError as error:
+            raise DataError(f"{self.path}: {error}") from error
+
+    def _lines(self) -> list[str]:
+        try:
+            return check_file(self.path).read_text(encoding="utf-8-sig").split("\n")
+        except VideoError as error:
+            # its words are about a video
+            reason = f"no such file: {self.path}" if not self.path.exists() else f"{self.path} is no file with lines"
+            raise DataError(reason) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path} cannot be read as UTF-8 text: {error}") from error
+
+    def _question(self, number: int, line: str) -> Question:
+        where = f"{self.path} line {number}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from error
+        if not isinstance(entry, dict):
+            raise DataError(f'{where} must be an object such as {{"video": …, "question": …}}, got {line.strip()[:40]}')
+        unknown = sorted(set(entry) - set(KEYS))
+        if unknown:
+            raise DataError(f"{where} has an unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
+        video, text = (_text(entry, key, where) for key in ("video", "question"))
+        if video is None or text is None:
+            raise DataError(f"{where} has no {'video' if video is None else 'question'}")
+        answer = _text(entry, "answer", where)
+        if answer is not None and not normalise(answer):
+            raise DataError(f"{where}: answer {answer!r} is nothing but punctuation, which is not scored")
+        tags = entry.get("tags") or []
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise DataError(f"{where}: tags must be a list of texts, got {tags!r}")
+        try:
+            check_file(self.path.parent / video)
+        except VideoError as error:
+            raise DataError(f"{where}: {error}") from error
+        return Question(f"line {number}", video, text, answer, _text(entry, "kind", where) or "question", tuple(tags))
+
+
+def _text(entry: dict[str, Any], key: str, where: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise DataError(f"{where}: {key} must be a text that is not empty, got {value!r}")
+    return value

@@ -1,0 +1,132 @@
+"""A summary as a page of Markdown. Reads ``summary.json`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from framefusion.evaluation import plots
+from framefusion.evaluation.table import (
+    KINDS,
+    LEGEND,
+    UNREACHED,
+    Entry,
+    accuracy,
+    budgets,
+    by_method,
+    fixed,
+    grid,
+    headline,
+    interval,
+    markdown,
+    percent,
+)
+
+SPLIT_BUDGET = 0.1
+"""The budget whose split by kind and tag is shown in numbers, or the nearest one."""
+
+
+def page(
+    summary: Mapping[str, Any], made_by: str, images: str | None = None, prefix: str = "", linked: bool = False
+) -> str:
+    """The leaderboard.
+
+    Args:
+        summary: content of ``summary.json``.
+        made_by: the command that writes this page.
+        images: where the pictures of :func:`framefusion.evaluation.plots.draw` are, as the page links them; None
+            leaves them out.
+        prefix: of the pictures' names.
+        linked: whether the page lies beside the other pages of the docs.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    commands = "\n".join(summary["commands"])
+    beside = "how to read it: [evaluation.md](evaluation.md), the methods: [methods.md](methods.md)"
+    blocks = [
+        "# Leaderboard",
+        f"Written by `{made_by}`" + (f"; {beside}." if linked else "."),
+        f"```\n{commands}\n```",
+        f"Data: {summary['data']}. Model: {summary['model']}. {versions}. Intervals: {summary['resamples']} resamples "
+        f"of the videos, seed {summary['seed']}, {100 * summary['level']:g} %.",
+    ]
+    # the number of frames with the most methods is the one that everything was run at
+    for part in sorted(summary["frames"], key=lambda part: -len(part["methods"])):
+        blocks += _section(part, images, prefix)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _section(part: Mapping[str, Any], images: str | None, prefix: str) -> list[str]:
+    blocks = [f"## {part['frames']} frames", headline(part)]
+    if images is not None:
+        whole, split = plots.names(part, prefix)
+        blocks += [f"![Accuracy over budget, a line for each method]({images}/{whole})"]
+        blocks += [f"![The same for each kind of question]({images}/{split})"] if len(part["kinds"]) > 1 else []
+    shown = [kind for kind in KINDS if by_method(part, kind)]
+    if not shown:
+        return blocks
+    blocks += ["### Accuracy", f"{LEGEND[0].upper()}{LEGEND[1:]}."]
+    blocks += [f"{KINDS[kind]}:\n\n{grid(part, kind, accuracy)}" for kind in shown]
+    blocks += ["### Against all tokens", "Share of their accuracy in %, with its paired interval."]
+    blocks += [f"{KINDS[kind]}:\n\n{grid(part, kind, _ratio)}" for kind in shown]
+    if any(entry.get("vs_rival") for entry in part["methods"]):
+        blocks += ["### Against the best other published rule", "Difference in points, with its paired interval."]
+        blocks += [f"{KINDS[kind]}:\n\n{grid(part, kind, _rival)}" for kind in shown]
+    budget = min(budgets(part), key=lambda budget: abs(budget - SPLIT_BUDGET))
+    for name, title in (("by_kind", "kind of question"), ("by_tag", "tag")):
+        groups = part["kinds"] if name == "by_kind" else part["tags"]
+        if len(groups) > 1:
+            blocks += [
+                f"### By {title}, at {100 * budget:g} %",
+                "Accuracy in %, of the methods that reach the budget.",
+                _split(part, budget, name, groups),
+            ]
+    blocks += [
+        f"### Cost, at {100 * budget:g} %",
+        "Visual tokens per layer and bytes of keys and values are means over the questions, relative to all tokens; "
+        "times are medians, in turns with all tokens, the video encoded already.",
+        _cost(part, budget),
+    ]
+    return blocks
+
+
+def _ratio(entry: Entry) -> str:
+    ratio = entry["vs_full"]["ratio"]
+    if ratio is None:
+        return UNREACHED
+    return interval(ratio).replace("+", "")
+
+
+def _rival(entry: Entry) -> str:
+    rival = entry["vs_rival"]
+    return "" if rival is None else f"{interval(rival['difference'])} ({rival['method']})"
+
+
+def _at(part: Mapping[str, Any], budget: float) -> list[Entry]:
+    found = [by_method(part, kind).values() for kind in KINDS]
+    cells = [cells[budget] for group in found for cells in group if budget in cells]
+    return [*fixed(part), *(entry for entry in cells if entry["reached"])]
+
+
+def _split(part: Mapping[str, Any], budget: float, name: str, groups: Mapping[str, int]) -> str:
+    rows = [
+        [entry["title"], *(percent(entry[name][group]["accuracy"]["value"]) for group in groups)]
+        for entry in _at(part, budget)
+    ]
+    return markdown(["", *(f"{group} ({count})" for group, count in groups.items())], rows)
+
+
+def _cost(part: Mapping[str, Any], budget: float) -> str:
+    rows = []
+    for entry in _at(part, budget):
+        timed = "first_token_ratio" in entry
+        rows.append(
+            [
+                entry["title"],
+                f"{percent(entry['share'])} %",
+                f"{percent(entry['kv_ratio'])} %",
+                f"{entry['selection_milliseconds']:.1f} ms" if timed else "",
+                f"{1000 * entry['first_token_seconds']:.0f} ms" if timed else "",
+                f"{entry['first_token_ratio']:.2f}" if timed else "",
+            ]
+        )
+    return markdown(["", "tokens", "KV cache", "selection", "first token", "with all tokens = 1"], rows)

@@ -1,0 +1,252 @@
+"""An evaluation from beginning to end, or from where the last one was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import transformers
+
+from framefusion._version import __version__
+from framefusion.evaluation import timing, workers
+from framefusion.evaluation.answering import Chunk, Generating, chunks
+from framefusion.evaluation.cells import FULL, Cell, MethodError, Unreachable, choose, plan
+from framefusion.evaluation.data import Dataset, Question
+from framefusion.evaluation.statistics import LEVEL, RESAMPLES
+from framefusion.evaluation.store import Store
+from framefusion.evaluation.summary import measured, summarise
+from framefusion.loading import LoadedModel, load
+from framefusion.methods import Method
+from framefusion.selection import warm_up
+
+BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
+"""Layer-averaged shares of visual tokens that are compared unless said otherwise."""
+SEED = 0
+"""Of the bootstrap."""
+METHODS = ("controls", "published", "ours")
+"""Methods that are compared unless said otherwise."""
+
+
+class Progress(Protocol):
+    """Told what is under way."""
+
+    def step(self, name: str, total: int | None = None) -> None:
+        """A new step begins, of ``total`` parts if that is known."""
+
+    def advance(self, parts: int) -> None:
+        """So many parts of it are done."""
+
+
+class Silent:
+    """Nobody wants to know."""
+
+    def step(self, name: str, total: int | None = None) -> None:
+        pass
+
+    def advance(self, parts: int) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes:
+        frames: frames of the videos.
+        methods: names or groups of methods, see :func:`framefusion.evaluation.cells.choose`; all tokens always
+            come along.
+        budgets: mean shares of visual tokens over the decoder layers, each in (0, 1].
+        seeds: how many seeds a random method gets.
+        jobs: processes.
+        timed: questions on which the time to the first token is measured in each cell; 0 for none.
+        generating: how answers are generated.
+
+    Raises:
+        MethodError: a number is out of range.
+    """
+
+    frames: int = 16
+    methods: Sequence[str] = METHODS
+    budgets: Sequence[float] = BUDGETS
+    seeds: int = 3
+    jobs: int = 1
+    timed: int = 5
+    generating: Generating = field(default_factory=Generating)
+
+    def __post_init__(self) -> None:
+        for budget in self.budgets:
+            if not 0 < budget <= 1:
+                raise MethodError(f"a budget must be in (0, 1], got {budget:g}")
+        if not self.budgets or not self.methods:
+            raise MethodError(f"there are no {'methods' if self.budgets else 'budgets'} to compare; name at least one")
+        least = {"frames": 1, "seeds": 1, "jobs": 1, "timed": 0}
+        numbers = [(name, getattr(self, name), low) for name, low in least.items()]
+        numbers += [("batch", self.generating.batch, 1), ("new_tokens", self.generating.new_tokens, 1)]
+        for name, value, low in numbers:
+            if value < low:
+                raise MethodError(f"{name} must be at least {low}, got {value}")
+
+
+def evaluate(
+    data: Dataset,
+    out: Path,
+    what: Plan | None = None,
+    *,
+    model: Mapping[str, Any] | None = None,
+    command: str = "framefusion.evaluation.evaluate",
+    progress: Progress | None = None,
+    prepare: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Answer every question in every cell, measure, and summarise.
+
+    What is answered is written to ``out`` at once and never asked again, whenever the evaluation is interrupted.
+    Further methods, budgets, frames and videos can be added to a directory by running it again with them.
+
+    Args:
+        data: the questions.
+        out: directory for the results, see :class:`~framefusion.evaluation.store.Store`.
+        what: methods, budgets and the rest; default ``Plan()``.
+        model: arguments of :func:`framefusion.loading.load`; default the bundled checkpoint.
+        command: how to repeat it, for whoever reads the results.
+        progress: told what is under way.
+        prepare: called in every new process before it loads the model; a function of a module.
+
+    Returns:
+        The content of ``summary.json``: provenance, and under ``frames`` what
+        :func:`framefusion.evaluation.summary.summarise` returns.
+
+    Raises:
+        MethodError: no such method.
+        DataError: the questions or a video cannot be read.
+        LogError: ``out`` holds something else, or is damaged.
+        ModelError, UnsupportedModelError: the model cannot be used.
+        EvaluationError: the model or a method failed.
+    """
+    what, progress = what or Plan(), progress or Silent()
+    methods = choose(what.methods)
+    store = Store(out)
+    progress.step("Reading the questions")
+    questions = data.questions(what.frames)
+    progress.step("Loading the model")
+    loaded = load(**(model or {}))
+    identity = {
+        "model": f"{loaded.name} ({type(loaded.model).__name__}, {loaded.dtype}, weights {fingerprint(loaded.model)})",
+        "data": data.name,
+        "new_tokens": what.generating.new_tokens,
+    }
+    manifest = store.open(identity, command, versions())
+    cells, missing = plan(loaded.model, methods, what.budgets, what.frames, what.seeds)
+    store.write_cells(_lines(store.cells(), cells, missing, methods))
+
+    current = {question.id: question.fingerprint for question in questions}
+    answered = (row for row in store.collect() if current.get(row["question"]) == row["fingerprint"])
+    done = {(row["cell"], row["question"]) for row in answered}
+    work = workers.Work(model or {}, data, what.frames, cells, done, what.generating, prepare)
+    _answer(work, questions, loaded, store, what.jobs, progress)
+    rows = store.collect()
+    if what.timed:
+        _measure(work, questions, loaded, store, what.timed, progress)
+
+    progress.step("Summing up")
+    lines = [measured(line, rows) for line in store.cells()]
+    store.write_cells(lines)
+    summary = {
+        **manifest,
+        "seed": SEED,
+        "resamples": RESAMPLES,
+        "level": LEVEL,
+        "frames": summarise(lines, rows, {what.frames: list(current)}, seed=SEED),
+    }
+    store.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return summary
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "framefusion": __version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+    }
+
+
+def fingerprint(model: Any) -> str:
+    """Eight digits that change with the weights: a hash of the first values of every tensor."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        head = tensor.flatten()[:64].float().cpu().numpy()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + head.tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _lines(
+    known: Sequence[Mapping[str, Any]], cells: Sequence[Cell], missing: Sequence[Unreachable], methods: Sequence[Method]
+) -> list[Mapping[str, Any]]:
+    """The lines of ``cells.jsonl``: what is asked now in the place of what was known about it, times kept."""
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
+    for line in known:
+        groups.setdefault((line["method"], line["budget"], line["frames"]), []).append(line)
+    measured_before = {line["cell"]: line for line in known if "cell" in line}
+    about = {method.name: {"title": method.title, "kind": method.kind} for method in methods}
+    now: dict[Any, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        line = {"cell": cell.key, "method": cell.method, **about[cell.method], "budget": cell.budget}
+        line |= {"seed": cell.seed, "frames": cell.frames, "shown": cell.shown, "settings": asdict(cell.settings)}
+        line = {**measured_before.get(cell.key, {}), **line}
+        now.setdefault((cell.method, cell.budget, cell.frames), []).append(line)
+    for lost in missing:
+        now[lost.method, lost.budget, lost.frames] = [{**asdict(lost), **about[lost.method]}]
+    return [line for lines in {**groups, **now}.values() for line in lines]
+
+
+def _answer(
+    work: workers.Work,
+    questions: Sequence[Question],
+    loaded: LoadedModel,
+    store: Store,
+    jobs: int,
+    progress: Progress,
+) -> None:
+    def open_in(chunk: Sequence[Question]) -> int:
+        return sum((cell.key, question.id) not in work.done for cell in work.cells for question in chunk)
+
+    left = [chunk for chunk in chunks(questions, work.generating.batch) if open_in(chunk)]
+    if not left:
+        return
+    progress.step("Answering", sum(map(open_in, left)))
+    jobs = min(jobs, len(left))
+    parts = store.parts(jobs)
+    if jobs > 1:
+        workers.run(work, left, parts, progress.advance)
+        return
+    for chunk in left:
+        work.answer(loaded, chunk, parts[0], progress.advance)
+
+
+def _measure(
+    work: workers.Work, questions: Sequence[Question], loaded: LoadedModel, store: Store, timed: int, progress: Progress
+) -> None:
+    lines = store.cells()
+    place = {line["cell"]: i for i, line in enumerate(lines) if "cell" in line}
+    left = [cell for cell in work.cells if lines[place[cell.key]].get("timed") is None]
+    if not left:
+        return
+    progress.step("Timing", len(left))
+    if loaded.model.device.type == "cpu":
+        warm_up(loaded.model.dtype)
+    count = min(timed, len(questions))
+    chosen = [questions[((2 * i + 1) * len(questions)) // (2 * count)] for i in range(count)]
+    chunk = Chunk(loaded, work.data, work.frames, chosen, work.generating)
+    full = next(cell for cell in work.cells if cell.method == FULL)
+    for cell in left:
+        times = timing.measure(loaded, chunk, full, cell, [question.id for question in chosen])
+        lines[place[cell.key]] = {**lines[place[cell.key]], **times}
+        store.write_cells(lines)
+        progress.advance(1)

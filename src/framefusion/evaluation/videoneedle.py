@@ -1,0 +1,64 @@
+"""VideoNeedle (:mod:`framefusion.needle`) as a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framefusion.evaluation.data import DataError, Question
+from framefusion.video import Video
+
+FPS = 1.0
+"""Frames per second that models with absolute time are told."""
+
+
+@dataclass(frozen=True)
+class VideoNeedle:
+    """The generated benchmark over real footage.
+
+    Attributes:
+        videos: how many.
+        seed: of the generation.
+    """
+
+    videos: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"VideoNeedle (test split, seed {self.seed})"
+
+    def questions(self, frames: int) -> list[Question]:
+        return [
+            Question(f"{video.id}/{number}", video.id, asked.text, asked.answer, asked.kind, (video.footage,))
+            for video in _load(self, frames).values()
+            for number, asked in enumerate(video.questions)
+        ]
+
+    def video(self, video: str, frames: int, shown: int) -> Video:
+        whole = _load(self, frames)[video].frames
+        # the middle of equal intervals, as videos are decoded
+        chosen = ((2 * np.arange(shown) + 1) * len(whole)) // (2 * shown)
+        return Video(
+            frames=whole[chosen],
+            timestamps=chosen / FPS,
+            indices=chosen,
+            duration=len(whole) / FPS,
+            source_fps=FPS,
+            total_frames=len(whole),
+            path=Path(video),
+        )
+
+
+@lru_cache(maxsize=1)
+def _load(data: VideoNeedle, frames: int) -> dict[str, Any]:
+    from framefusion import needle
+
+    try:
+        return {video.id: video for video in needle.load(frames, data.videos, seed=data.seed, split="test")}
+    except (ValueError, ImportError) as error:
+        raise DataError(str(error)) from error

@@ -1,0 +1,54 @@
+"""Methods: published rules, controls and ours, each as settings for a budget. One small file each.
+
+>>> METHODS["fastv"].settings(budget=0.2, layers=28)  # doctest: +SKIP
+
+A method is a name for settings, no code of its own: the rules are in :mod:`framefusion.selectors`. The
+budget is the layer-averaged share of visual tokens, so that methods that start at different depths can be compared.
+"""
+
+from __future__ import annotations
+
+from framefusion.methods import (
+    ablations,
+    cdpruner,
+    divprune,
+    evs,
+    fastv,
+    fastvid,
+    fewer_frames,
+    framefusion,
+    full,
+    holitom,
+    low_resolution,
+    random,
+    segment_dpp,
+    text_only,
+    uniform,
+    vidcom2,
+)
+from framefusion.methods.method import BudgetError, Kind, Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        full.METHOD,
+        text_only.METHOD,
+        random.METHOD,
+        uniform.METHOD,
+        fewer_frames.METHOD,
+        low_resolution.METHOD,
+        fastv.METHOD,
+        framefusion.METHOD,
+        *cdpruner.METHODS,
+        divprune.METHOD,
+        evs.METHOD,
+        vidcom2.METHOD,
+        fastvid.METHOD,
+        holitom.METHOD,
+        *segment_dpp.METHODS,
+        *ablations.METHODS,
+    )
+}
+"""Every method by name: controls, published rules, ours, ablations."""
+
+__all__ = ["METHODS", "BudgetError", "Kind", "Method"]

@@ -1,0 +1,84 @@
+"""One thing changed in a method, everything else equal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from framefusion.methods import fastv, fastvid
+from framefusion.methods.method import Method, behind_attention
+from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, STAGED
+from framefusion.settings import FrameFusion
+
+
+def variant(base: Method, suffix: str, **changes: Any) -> Method:
+    """A method with other settings at the same budget.
+
+    Args:
+        base: the method to change.
+        suffix: what the name adds, after a colon.
+        changes: fields of :class:`framefusion.FrameFusion`; not ``cost`` or ``keep``, which are the budget.
+
+    Raises:
+        ValueError: a change would touch the budget.
+    """
+    if not changes or changes.keys() & {"cost", "keep"}:
+        raise ValueError(f"changes must name fields of FrameFusion other than cost and keep, got {sorted(changes)}.")
+
+    def build(budget: float, layers: int) -> FrameFusion:
+        return replace(base.build(budget, layers), **changes)
+
+    listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+    return replace(
+        base,
+        name=f"{base.name}:{suffix}",
+        title=f"{base.title}: {suffix}",
+        kind="ablation",
+        description=f"{base.name} with {listed}.",
+        build=build,
+    )
+
+
+def _fastvid_inside(budget: float, layers: int) -> FrameFusion:
+    keep = behind_attention(budget, layers)
+    return replace(fastvid.METHOD.build(budget, layers), keep=keep, relevance="last")
+
+
+def _all() -> Iterator[Method]:
+    for base in (INSIDE, INPUT):
+        for segmentation in ("windows", "single", "dyseg", "dp", "frames"):
+            if (base, segmentation) != (INSIDE, "single"):  # that is CDPruner
+                yield variant(base, segmentation, segmentation=segmentation)
+        for rule in ("marginal-value", "joint"):
+            yield variant(base, rule, budget_rule=rule)
+        yield variant(base, "merge-dropped", dropped="merge")
+    for base in (INSIDE, STAGED):
+        yield variant(base, "no-relevance", relevance="none")
+        yield variant(base, "least-attended", relevance_sign=-1)
+    for base, sources in (
+        (INSIDE, ("text", "all-viewers", "similarity")),
+        (INPUT, ("similarity",)),
+        (STAGED, ("text", "all-viewers", "similarity")),
+    ):
+        for relevance in sources:
+            yield variant(base, relevance, relevance=relevance)
+            yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)
+    yield variant(STAGED, "joint", budget_rule="joint")
+    yield variant(STAGED, "merge-dropped", dropped="merge")
+    yield variant(CASCADE, "no-merge", merge=False)
+    yield variant(CASCADE, "joint", budget_rule="joint")
+    yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
+    for relevance in ("text", "all-viewers"):
+        yield variant(fastv.METHOD, relevance, relevance=relevance)
+    yield replace(
+        fastvid.METHOD,
+        name="fastvid:attention",
+        title="FastVID: attention",
+        kind="ablation",
+        description="fastvid before layer 2 of 28, with the last token's attention for its salient tokens.",
+        build=_fastvid_inside,
+    )
+
+
+METHODS = tuple(_all())

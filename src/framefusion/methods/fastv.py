@@ -1,0 +1,28 @@
+"""FastV: attention top-k after the first layers."""
+
+from __future__ import annotations
+
+from framefusion.methods.method import Method, behind_attention
+from framefusion.settings import FrameFusion
+
+
+def _build(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(
+        keep=behind_attention(budget, layers),
+        merge=False,
+        segmentation="single",
+        budget_rule="uniform",
+        relevance="last",
+        relevance_sign=1,
+        selector="topk",
+    )
+
+
+METHOD = Method(
+    name="fastv",
+    title="FastV",
+    kind="published",
+    citation="arXiv 2403.06764",
+    description="The tokens that the last token attends to most, before layer 2 of 28.",
+    build=_build,
+)

@@ -1,0 +1,136 @@
+"""A method: settings for any budget, with what one has to know to compare it with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Literal
+
+from framefusion.schedule import default_layer, smallest_cost
+from framefusion.settings import FrameFusion
+
+Kind = Literal["control", "published", "ours", "ablation"]
+
+
+class BudgetError(ValueError):
+    """A budget that a method cannot reach, because it starts too deep or its smallest unit is too large.
+
+    Attributes:
+        smallest: share of the token-layers that the method needs at least.
+    """
+
+    def __init__(self, budget: float, smallest: float, reason: str) -> None:
+        super().__init__(
+            f"a budget of {budget:g} cannot be reached: {reason}. Ask for more than {smallest:.4f}, or take a method "
+            "that reduces before layer 0."
+        )
+        self.smallest = smallest
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to reduce the visual tokens of a video, on the same footing as every other one.
+
+    The budget is the *layer-averaged* share: visual tokens summed over the decoder layers, divided by those without
+    reduction. So a method that starts at a deeper layer has to keep less there.
+
+    Attributes:
+        name: in :data:`framefusion.methods.METHODS`; an ablation's is its base's, a colon and what it changes.
+        title: for tables.
+        kind: ``"control"``, ``"published"``, ``"ours"`` or ``"ablation"``.
+        citation: the paper, or an empty string.
+        description: one sentence: what stays, and where it is chosen.
+        build: the settings for a valid budget and a number of decoder layers; see :meth:`settings`.
+        random: whether it draws at random, so that several ``FrameFusion.seed`` belong in a comparison.
+        budgeted: whether the budget changes anything; False for all tokens and for no picture.
+        blank: whether the model is to be given blank frames.
+        frames: for a method that gives the model fewer frames and all of their tokens: how many, of the budget and
+            the frames that there are.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    citation: str
+    description: str
+    build: Callable[[float, int], FrameFusion]
+    random: bool = False
+    budgeted: bool = True
+    blank: bool = False
+    frames: Callable[[float, int], int] | None = None
+
+    def settings(self, budget: float, layers: int) -> FrameFusion:
+        """The settings that spend the budget.
+
+        Args:
+            budget: layer-averaged share of the visual tokens, in (0, 1].
+            layers: decoder layers of the model.
+
+        Raises:
+            BudgetError: the method cannot reach the budget, with the smallest that it can.
+            ValueError: the budget or the number of layers is out of range.
+        """
+        check_budget(budget)
+        if isinstance(layers, bool) or not isinstance(layers, Integral) or layers < 1:
+            raise ValueError(f"layers must be a whole number, at least 1, got {layers!r}.")
+        return self.build(float(budget), int(layers))
+
+
+def check_budget(budget: float) -> None:
+    """Refuse a budget that is no share in (0, 1].
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(budget, bool) or not isinstance(budget, Real) or not 0 < float(budget) <= 1:
+        raise ValueError(f"budget must be a share of the token-layers in (0, 1], got {budget!r}.")
+
+
+def one_stage(budget: float, layers: int, layer: int) -> dict[int, float]:
+    """``keep`` with one stage that spends the budget: ``(b·L - l) / (L - l)`` from layer ``l`` on.
+
+    Raises:
+        BudgetError: the layers before it spend all of the budget.
+    """
+    share = (budget * layers - layer) / (layers - layer)
+    if share <= 0:
+        first = "the first layer" if layer == 1 else f"the first {layer} layers"
+        raise BudgetError(budget, layer / layers, f"{first} of {layers} run on every token")
+    return {layer: min(share, 1.0)}
+
+
+def behind_attention(budget: float, layers: int) -> dict[int, float]:
+    """:func:`one_stage` at the library's default layer, ``max(1, round(L / 14))``: FastV's layer 2 of 28.
+
+    Raises:
+        BudgetError: the layers before it spend all of the budget, or there are none.
+    """
+    layer = default_layer(layers)
+    if not layer:
+        raise BudgetError(budget, 1.0, "a single layer has no attention before it")
+    return one_stage(budget, layers, layer)
+
+
+def two_stages(budget: float, layers: int, second: int, ratio: float) -> dict[int, float]:
+    """``keep`` with a stage before layer 0 and one before ``second`` that keeps ``ratio`` of it.
+
+    The shares are ``x = b·L / (s + r·(L - s))`` and ``r·x``. A budget for which ``x`` would be above 1 is spent by
+    the second stage alone; a model without such a layer has the first stage alone.
+    """
+    if not 0 < second < layers:
+        return {0: budget}
+    share = budget * layers / (second + ratio * (layers - second))
+    return {0: share, second: ratio * share} if share <= 1 else one_stage(budget, layers, second)
+
+
+def cascade_cost(budget: float, layers: int) -> float:
+    """``cost`` that spends the budget.
+
+    Raises:
+        BudgetError: layer 0 alone, where nothing may be similar, spends all of it.
+    """
+    smallest = smallest_cost(1 << 62, layers)
+    if budget <= smallest:
+        raise BudgetError(budget, smallest, f"the first layer of {layers} may have to run on every token")
+    return budget

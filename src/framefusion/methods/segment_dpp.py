@@ -1,0 +1,71 @@
+"""Ours: segment-wise DPP, at four places of the decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from framefusion.methods.method import Method, behind_attention, cascade_cost, one_stage, two_stages
+from framefusion.settings import FrameFusion
+
+RULE: dict[str, Any] = {
+    "segmentation": "frame-similarity",
+    "budget_rule": "uniform",
+    "relevance": "last",
+    "relevance_sign": 1,
+    "selector": "dpp",
+}
+"""Spelt out, so that the methods stay what they are when a default changes."""
+
+
+def _inside(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(keep=behind_attention(budget, layers), merge=False, **RULE)
+
+
+def _input(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(keep=one_stage(budget, layers, 0), merge=False, **{**RULE, "relevance": "none"})
+
+
+def _staged(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(keep=two_stages(budget, layers, second=round(layers / 3), ratio=1 / 3), merge=False, **RULE)
+
+
+def _cascade(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(cost=cascade_cost(budget, layers), merge=True, **RULE)
+
+
+CITATION = "arXiv 2604.01881 (segments), 1709.05135 (greedy MAP)"
+
+INSIDE = Method(
+    name="segment-dpp",
+    title="Segment DPP",
+    kind="ours",
+    citation=CITATION,
+    description="Segment-wise DPP of attention and diversity, before layer 2 of 28.",
+    build=_inside,
+)
+INPUT = Method(
+    name="segment-dpp-input",
+    title="Segment DPP, at the input",
+    kind="ours",
+    citation=CITATION,
+    description="Segment-wise DPP of diversity alone, before layer 0.",
+    build=_input,
+)
+STAGED = Method(
+    name="segment-dpp-staged",
+    title="Segment DPP, two stages",
+    kind="ours",
+    citation=CITATION,
+    description="Diversity alone before layer 0, then attention and diversity for a third of that, a third of the way.",
+    build=_staged,
+)
+CASCADE = Method(
+    name="segment-dpp-cascade",
+    title="Segment DPP after merging",
+    kind="ours",
+    citation=CITATION + ", 2501.01986 (merging)",
+    description="Similar tokens of consecutive frames merge in the first layers, then segment-wise DPP.",
+    build=_cascade,
+)
+
+METHODS = (INSIDE, INPUT, STAGED, CASCADE)

@@ -1,0 +1,149 @@
+"""Tables, pictures and the leaderboard, from a summary alone."""
+
+import importlib.util
+import json
+import re
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from framefusion.evaluation import plots
+from framefusion.evaluation.leaderboard import page
+from framefusion.evaluation.table import headline, terminal
+from tests.evaluation import made
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return made.summary()
+
+
+def shown(part, width=120):
+    console = Console(file=StringIO(), width=width)
+    console.print(terminal(part))
+    return console.file.getvalue()
+
+
+def rows_of(text, start):
+    """The cells of the line of a table that starts with a name."""
+    (line,) = [line for line in text.splitlines() if line.strip(" |").startswith(start)]
+    return re.split(r"\s{2,}|\s*\|\s*", line.strip(" |"))
+
+
+def test_the_table_of_the_terminal(summary):
+    part = summary["frames"][0]
+    text = shown(part)
+    accuracy = {(e["method"], e["budget"]): e for e in part["methods"]}
+    value = f"{100 * accuracy['segment-dpp', 0.2]['accuracy']['value']:.1f}"
+    assert rows_of(text, "Segment DPP  ") == ["Segment DPP", f"{value} ↑", "—"]
+    assert rows_of(text, "FastV")[2] == "—"
+    assert rows_of(text, "EVS")[1].endswith("*") or "* " in rows_of(text, "EVS")[1]
+    assert "↓" in rows_of(text, "Random")[1]
+    assert "All tokens" not in text
+    order = [text.index(name) for name in ("Segment DPP", "FastV", "Random", "Segment DPP: single")]
+    assert order == sorted(order)
+    assert headline(part).startswith("16 frames, 80 questions about 20 videos, exact match. All tokens 9")
+    assert "Text only" in headline(part)
+
+
+def test_headline_says_how_answers_were_scored(summary):
+    part = summary["frames"][0]
+    assert "videos, agreement with the answer of all tokens. " in headline({**part, "labelled": 0})
+    assert "exact match on 3, else agreement" in headline({**part, "labelled": 3})
+
+
+def test_the_leaderboard(summary):
+    text = page(summary, "make leaderboard", "images", "leaderboard-", linked=True)
+    assert "Written by `make leaderboard`; how to read it: [evaluation.md]" in text
+    for word in (
+        "framefusion eval --frames 16\nframefusion eval --frames 32",
+        "torch 2.6",
+        "seed 0",
+        "weights 01234567",
+    ):
+        assert word in text
+    assert text.index("## 16 frames") < text.index("## 32 frames")
+    assert text.count("![") == 4
+    assert "(images/leaderboard-accuracy-16.png)" in text
+    sections = re.findall(r"^### (.*)$", text.split("## 32 frames")[0], re.MULTILINE)
+    assert sections == [
+        "Accuracy",
+        "Against all tokens",
+        "Against the best other published rule",
+        "By kind of question, at 10 %",
+        "By tag, at 10 %",
+        "Cost, at 10 %",
+    ]
+    lengths = {}
+    for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        widths = {line.count("|") for line in block.splitlines()}
+        assert len(widths) == 1, block
+        lengths[block.splitlines()[0]] = widths
+    assert not re.search(r"nan|None", text)
+    assert re.search(r"\| Segment DPP \| \d+\.\d \[\d+\.\d, \d+\.\d\] \| — \|", text)
+    assert re.search(r"\| Segment DPP \| \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\] \(evs\) \| — \|", text)
+    assert page(summary, "framefusion eval").count("![") == 0
+
+
+def test_one_video_and_one_kind_have_no_brackets_and_no_split(summary):
+    cells, rows = made.lines()
+    from framefusion.evaluation.summary import summarise
+
+    one = [{**row, "video": "v", "kind": "question", "tags": []} for row in rows]
+    text = page({**summary, "frames": summarise(cells, one)}, "x", ".")
+    assert "### By" not in text
+    assert "[" not in re.sub(r"!\[.*", "", text)
+    assert "kinds-16" not in text
+
+
+def test_pictures(summary, tmp_path):
+    for part in summary["frames"]:
+        plots.draw(part, tmp_path, "a-")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a-accuracy-16.png", "a-accuracy-32.png", "a-kinds-16.png", "a-kinds-32.png"]
+    for name in names:
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 600
+            assert len(picture.convert("RGB").resize((60, 40)).getcolors(2400)) > 10
+
+
+def test_pictures_without_matplotlib_name_the_extra(summary, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'framefusion\[plot\]'"):
+        plots.draw(summary["frames"][0], tmp_path)
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "scripts" / "leaderboard.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_writes_page_and_pictures(script, summary, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "data" / "leaderboard.json").write_text(json.dumps(summary), encoding="utf-8")
+    script.main()
+    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
+    assert text == script.text(summary)
+    links = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert len(links) == 4
+    assert all((tmp_path / link).is_file() for link in links)
+
+
+def test_the_committed_leaderboard_is_up_to_date(script):
+    """Else: ``make leaderboard``."""
+    data = script.DOCS / "data" / "leaderboard.json"
+    if not data.exists():
+        pytest.skip("no leaderboard has been made yet")
+    summary = json.loads(data.read_text(encoding="utf-8"))
+    assert (script.DOCS / "leaderboard.md").read_text(encoding="utf-8") == script.text(summary)
