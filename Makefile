@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all test-package lint format bench leaderboard train-tiny clean
+.PHONY: help install demo test test-all test-package lint format bench leaderboard train-tiny train-needle clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
 	@echo "make leaderboard   write docs/leaderboard.md from docs/data/leaderboard.json, a summary of framefusion eval"
 	@echo "make train-tiny    train the bundled checkpoint again (about 90 minutes)"
+	@echo "make train-needle  fetch the training footage and train a checkpoint on VideoNeedle into out/needle (hours)"
 
 install: $(INSTALLED)
 
@@ -55,6 +56,11 @@ leaderboard: install
 
 train-tiny: install
 	$(BIN)/python training/train_tiny.py
+
+train-needle: install
+	$(BIN)/python training/needle/train_vision.py
+	$(BIN)/python training/needle/train_decoder.py
+	$(BIN)/python training/needle/train_decoder.py --export out/needle
 
 clean:
 	rm -rf $(VENV) build dist out

@@ -81,7 +81,7 @@ def test_what_was_kept_is_told(models, video, family):
 
 def test_frames_are_not_sampled_again_and_their_distance_is_told(models, video):
     loaded = models["qwen2.5-vl"]
-    inputs = ask_module._inputs(video, QUESTION, loaded.model, loaded.processor)
+    inputs = ask_module.model_inputs(video, QUESTION, loaded.model, loaded.processor)
     assert inputs["video_grid_thw"].tolist() == [[4, 4, 6]]
     # frames are one second apart, and a temporal patch covers two of them
     assert inputs["second_per_grid_ts"].tolist() == [2.0]
@@ -107,14 +107,14 @@ def test_first_token_is_the_first_new_token(models, video, monkeypatch):
 def test_compare_runs_in_turns_after_a_warm_up(models, video, monkeypatch):
     loaded = models["llava-onevision"]
     order = []
-    run = ask_module._generate
+    run = ask_module.generate_timed
 
     def noted(model, processor, inputs, max_new_tokens):
         reduced = bool(model.get_decoder().layers[1]._forward_pre_hooks)
         order.append(("reduced" if reduced else "full", max_new_tokens))
         return run(model, processor, inputs, max_new_tokens)
 
-    monkeypatch.setattr(ask_module, "_generate", noted)
+    monkeypatch.setattr(ask_module, "generate_timed", noted)
     monkeypatch.setattr(ask_module, "_ENOUGH_SECONDS", 1e9)
     steps = []
     answer = ask(

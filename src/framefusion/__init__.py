@@ -8,39 +8,51 @@ from typing import TYPE_CHECKING, Any
 from framefusion._version import __version__
 
 if TYPE_CHECKING:
+    from framefusion.calibration import calibrate
     from framefusion.hf import Run, UnsupportedModelError, attach
     from framefusion.hf.families import Call, Family, register_family
     from framefusion.layout import VisualItem, VisualLayout
     from framefusion.selection import select_tokens
-    from framefusion.selectors import register_selector
+    from framefusion.selectors import Candidates, Selected, register_selector
     from framefusion.settings import FrameFusion
+    from framefusion.settings_file import load_settings, save_settings
 
 __all__ = [
     "Call",
+    "Candidates",
     "Family",
     "FrameFusion",
     "Run",
+    "Selected",
     "UnsupportedModelError",
     "VisualItem",
     "VisualLayout",
     "__version__",
     "attach",
+    "calibrate",
+    "load_settings",
     "register_family",
     "register_selector",
+    "save_settings",
     "select_tokens",
 ]
 
 _HOME = {
     "Call": "framefusion.hf.families",
+    "Candidates": "framefusion.selectors",
     "Family": "framefusion.hf.families",
     "FrameFusion": "framefusion.settings",
     "Run": "framefusion.hf",
+    "Selected": "framefusion.selectors",
     "UnsupportedModelError": "framefusion.hf",
     "VisualItem": "framefusion.layout",
     "VisualLayout": "framefusion.layout",
     "attach": "framefusion.hf",
+    "calibrate": "framefusion.calibration",
+    "load_settings": "framefusion.settings_file",
     "register_family": "framefusion.hf.families",
     "register_selector": "framefusion.selectors",
+    "save_settings": "framefusion.settings_file",
     "select_tokens": "framefusion.selection",
 }
 

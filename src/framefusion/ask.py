@@ -178,15 +178,15 @@ class _Job:
         self.progress("Preprocessing")
         if model.device.type == "cpu":
             warm_up(model.dtype)  # compiling is no part of any answer's time
-        self.inputs = _inputs(self.video, prompt, model, processor)
+        self.inputs = model_inputs(self.video, prompt, model, processor)
 
     def full(self, max_new_tokens: int) -> Generation:
-        return _generate(self.model, self.processor, self.inputs, max_new_tokens)
+        return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
 
     def reduced(self, max_new_tokens: int) -> Generation:
         try:
             with attach(self.model, self.settings) as self.run:
-                return _generate(self.model, self.processor, self.inputs, max_new_tokens)
+                return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
         except ValueError as error:
             raise AskError(str(error)) from error
 
@@ -233,7 +233,7 @@ def _median(runs: list[Generation]) -> Generation:
     )
 
 
-def _inputs(video: Video, prompt: str, model: Any, processor: Any) -> Any:
+def model_inputs(video: Video, prompt: str, model: Any, processor: Any) -> Any:
     """Model inputs on the model's device and in its dtype."""
     content = [{"type": "video"}, {"type": "text", "text": prompt}]
     try:
@@ -261,7 +261,7 @@ def _inputs(video: Video, prompt: str, model: Any, processor: Any) -> Any:
     return inputs.to(model.device, dtype=model.dtype)
 
 
-def _generate(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:
+def generate_timed(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:
     clock = _FirstToken()
     begin = time.perf_counter()
     with torch.inference_mode():

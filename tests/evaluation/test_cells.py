@@ -31,6 +31,10 @@ def test_methods_are_chosen_by_name_and_group():
 def test_unknown_methods_are_named_with_those_there_are():
     with pytest.raises(MethodError, match=r"no method 'fastvv'; there are full, .*fastv, .* all, controls, published"):
         choose(["evs", "fastvv"])
+    with pytest.raises(MethodError) as caught:
+        choose(["segment-dpp:windws"])
+    assert "segment-dpp:windows" in str(caught.value)
+    assert "fastv:text" not in str(caught.value)
 
 
 def test_cells_of_each_kind_of_method(model):

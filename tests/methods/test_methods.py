@@ -136,7 +136,9 @@ def test_no_two_methods_are_the_same() -> None:
 def test_an_ablation_changes_nothing_else() -> None:
     base = METHODS["segment-dpp"]
     changed = variant(base, "windows", segmentation="windows")
-    assert changed.settings(0.2, 28) == replace(base.settings(0.2, 28), segmentation="windows")
+    expected = replace(base.settings(0.2, 28), segmentation="windows", segment_threshold=None)
+    assert changed.settings(0.2, 28) == expected
+    assert METHODS["segment-dpp:dyseg"].settings(0.2, 28).segment_threshold == 0.9
     assert (changed.name, changed.kind) == ("segment-dpp:windows", "ablation")
     with pytest.raises(BudgetError):
         changed.settings(0.05, 28)

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from framefusion.needle.footage import FRAME_SIZE
+from framefusion.needle.objects import COLOR_NAMES, KINDS
 from framefusion.needle.questions import PUNCTUATION, vocabulary
 from framefusion.needle.scenes import TOKEN_GRID
 
@@ -146,6 +147,20 @@ def start_decoder(decoder: torch.nn.Module) -> None:
             torch.nn.init.normal_(linear.weight, std=0.5 * (WIDTH * 2 * LAYERS) ** -0.5)
         for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
             torch.nn.init.normal_(linear.weight, std=WIDTH**-0.5)
+
+
+@torch.no_grad()
+def start_words(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, directions: torch.nn.Module) -> None:
+    """Let the words for colours and kinds point where visual tokens of that colour or kind do.
+
+    Large models are trained into such a common space by captions; left to itself, a small decoder learns for one word
+    after the other which tokens it means.
+    """
+    for rows in (model.get_input_embeddings().weight, model.lm_head.weight):
+        size = rows.norm(dim=1).mean()
+        for names, name in ((COLOR_NAMES, "color"), (KINDS, "kind")):
+            for word, direction in zip(names, getattr(directions, name), strict=False):
+                rows[tokenizer.convert_tokens_to_ids(word)] += size * direction
 
 
 _FREQUENCIES = (1, 2, 4, 6)

@@ -13,20 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 from bank import Bank
-from batches import SORTS, Batch, Texts, make_batch, plan
+from decoder import Passed, Readouts, compiled_step, forward, layer_step, losses
 from footage import training_clips
-from model import START, build_model, build_processor
-from objective import Passed, Readouts, compiled_step, forward, layer_step, losses
+from lessons import SORTS, Batch, Texts, make_batch, plan
+from model import START, build_model, build_processor, start_words
 from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from torch import Tensor, nn
 from train_vision import half_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from vision import Directions
 
 
 def load_vision(run: Path, processor: Any) -> nn.Module:
     """The model with the vision side of phase 1."""
     model = build_model(processor.tokenizer)
-    model.load_state_dict(torch.load(run / "vision.pt", weights_only=True)["model"])
+    state = torch.load(run / "vision.pt", weights_only=True)
+    model.load_state_dict(state["model"])
+    directions = Directions(model.config.text_config.hidden_size)
+    directions.load_state_dict(state["directions"])
+    start_words(model, processor.tokenizer, directions)
     return model
 
 

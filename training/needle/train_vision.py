@@ -26,7 +26,7 @@ def half_attention(module, query, key, value, mask, scaling=None, dropout=0.0, *
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", default="needle", help="name of the run under training/runs (default: needle)")
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--frames", type=int, default=48, help="frames of a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -47,7 +47,9 @@ def crowd(rng: np.random.Generator, clips: Sequence[Clip]) -> tuple[np.ndarray, 
     """One crowded frame, uint8 ``(96, 96, 3)``, with what is under each of its 64 tokens."""
     roles: list[Role] = ["large", "small", "needle", "clutter"]
     roles += [(("large", "needle", "clutter", "small")[i]) for i in rng.integers(4, size=3)]
-    scene = sample_scene(rng, roles, sample_names(rng, roles), "static", "train")
+    # Handwriting takes the most practice.
+    shares = {role: 0.7 * (role != "small") for role in roles}
+    scene = sample_scene(rng, roles, sample_names(rng, roles, shares), "static", "train")
     canvas = excerpt(rng, clips, 1, cut=0.0, seconds=0.0)[0]
     cell = FRAME_SIZE // TOKEN_GRID
     # Positions along a path are as good as any other for a single frame.

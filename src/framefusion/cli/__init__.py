@@ -16,6 +16,7 @@ from framefusion._version import __version__
 MODULES = (
     "ask",
     "eval",
+    "calibrate",
     "models",
     "bench",
     "demo",

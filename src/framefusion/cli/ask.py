@@ -29,6 +29,7 @@ from framefusion.cli.options import (
     KeepOption,
     ModelOption,
     SegmentationOption,
+    SettingsOption,
     SimilarityOption,
     TrustOption,
     VideoArgument,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from framefusion.loading import LoadedModel
     from framefusion.report import ReportData
     from framefusion.settings import FrameFusion
+    from framefusion.settings_file import Calibration, StoredSettings
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -53,8 +55,9 @@ class Request:
     fps: float | None = None
     cost: float | None = None
     keep: str | None = None
-    segmentation: str = "frame-similarity"
-    similarity: float = 0.6
+    segmentation: str | None = None
+    similarity: float | None = None
+    settings: Path | None = None
     report: Path | None = None
     json: bool = False
     dtype: str = "auto"
@@ -75,8 +78,9 @@ def ask(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
-    segmentation: SegmentationOption = "frame-similarity",
-    similarity: SimilarityOption = 0.6,
+    segmentation: SegmentationOption = None,
+    similarity: SimilarityOption = None,
+    settings: SettingsOption = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Answer with all tokens too, timed in turns after a warm-up.")
     ] = False,
@@ -105,6 +109,7 @@ def ask(
             keep=keep,
             segmentation=segmentation,
             similarity=similarity,
+            settings=settings,
             compare=compare,
             report=report,
             json=json_,
@@ -124,8 +129,9 @@ def inspect(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
-    segmentation: SegmentationOption = "frame-similarity",
-    similarity: SimilarityOption = 0.6,
+    segmentation: SegmentationOption = None,
+    similarity: SimilarityOption = None,
+    settings: SettingsOption = None,
     report: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path("inspect.html"),
     overlay: Annotated[
         Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too, such as strip.png.")
@@ -150,6 +156,7 @@ def inspect(
             keep=keep,
             segmentation=segmentation,
             similarity=similarity,
+            settings=settings,
             report=report,
             overlay=overlay,
             json=json_,
@@ -167,6 +174,10 @@ COMMANDS = {"ask": ask, "inspect": inspect}
 def execute(request: Request) -> None:
     if request.cost is not None and request.keep is not None:
         fail("--keep and --cost exclude each other; give one of them")
+    if request.settings is not None:
+        for option in ("cost", "keep", "segmentation", "similarity"):
+            if getattr(request, option) is not None:
+                fail(f"--settings and --{option} exclude each other; the file says all about the reduction")
     if request.frames is not None and request.fps is not None:
         fail("--frames and --fps exclude each other; give one of them")
     if request.question is not None and not request.question.strip():
@@ -178,7 +189,7 @@ def execute(request: Request) -> None:
     if request.overlay is not None and request.overlay.suffix.lower() not in PICTURES:
         fail(f"--overlay must end in {', '.join(PICTURES)}, got {request.overlay}")
     with progress_display() as progress:
-        answer, loaded = _answer(request, progress)
+        answer, loaded, calibration = _answer(request, progress)
         progress("Writing the report")
         from framefusion.report import frame_strip, record, render, report_data
 
@@ -191,6 +202,7 @@ def execute(request: Request) -> None:
                 frame_strip(data.frames).save(request.overlay)
         except (OSError, ValueError) as error:
             fail(f"the report cannot be written: {error}")
+    _doubt(request, loaded, calibration)
     if request.json:
         written = {"report": request.report, "overlay": request.overlay}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
@@ -199,18 +211,20 @@ def execute(request: Request) -> None:
         _show(data, request)
 
 
-def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel]:
+def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calibration | None]:
     """Check, decode, load and ask; everything that a user can get wrong ends in one sentence."""
     from framefusion.video import VideoError, check_file, read_video
 
     try:
         check_file(request.video)
         progress("Starting")
-        settings = _settings(request)
+        stored = _settings(request)
+        settings, calibration = stored.settings, stored.calibration
         progress(f"Decoding {request.video.name}")
         frames = request.frames
         if frames is None and request.fps is None:
-            frames = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
+            usual = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
+            frames = usual if calibration is None else calibration.frames
         video = read_video(request.video, frames=frames, fps=request.fps)
     except VideoError as error:
         fail(error)
@@ -238,7 +252,7 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel]:
             "progress": progress,
         }
         if request.question is None:
-            return inspect_video(video, **common), loaded
+            return inspect_video(video, **common), loaded, calibration
         answer = ask_video(
             video,
             request.question,
@@ -246,23 +260,42 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel]:
             compare=request.compare,
             **common,
         )
-        return answer, loaded
+        return answer, loaded, calibration
     except (ModelError, AskError, UnsupportedModelError) as error:
         fail(error)
 
 
-def _settings(request: Request) -> FrameFusion:
+def _settings(request: Request) -> StoredSettings:
     from framefusion.settings import FrameFusion
+    from framefusion.settings_file import StoredSettings, read
 
     try:
-        return FrameFusion(
-            cost=request.cost,
-            keep=_parse_keep(request.keep),
-            segmentation=request.segmentation,  # type: ignore[arg-type]
-            similarity_lower_bound=request.similarity,
-        )
+        if request.settings is not None:
+            return read(request.settings)
+        given = {"segmentation": request.segmentation, "similarity_lower_bound": request.similarity}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return StoredSettings(FrameFusion(cost=request.cost, keep=_parse_keep(request.keep), **chosen))
     except ValueError as error:
         fail(error)
+
+
+def _doubt(request: Request, loaded: LoadedModel, calibration: Calibration | None) -> None:
+    """Say where a floor was not shown: on another model, or another number of frames."""
+    if calibration is None:
+        return
+    from framefusion.evaluation.run import describe
+
+    elsewhere = []
+    if calibration.model != describe(loaded):
+        elsewhere.append(f"the model {calibration.model}")
+    if request.fps is not None or request.frames not in (None, calibration.frames):
+        elsewhere.append(f"{calibration.frames} frames")
+    if elsewhere:
+        typer.echo(
+            f"framefusion: {request.settings} was calibrated on {' and '.join(elsewhere)}; its floor of "
+            f"{calibration.floor:g} may not hold here",
+            err=True,
+        )
 
 
 def _parse_keep(text: str | None) -> float | dict[int, float] | None:
@@ -324,8 +357,9 @@ def _command(request: Request) -> str:
         "--fps": request.fps,
         "--cost": request.cost,
         "--keep": request.keep,
-        "--segmentation": None if request.segmentation == "frame-similarity" else request.segmentation,
-        "--similarity": None if request.similarity == 0.6 else request.similarity,
+        "--segmentation": request.segmentation,
+        "--similarity": request.similarity,
+        "--settings": request.settings,
         "--report": request.report,
         "--overlay": request.overlay,
         "--dtype": None if request.dtype == "auto" else request.dtype,

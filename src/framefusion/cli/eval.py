@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from framefusion.cli.bars import Bars
 from framefusion.cli.common import fail, silence_transformers
 from framefusion.cli.options import AttnOption, DeviceOption, DtypeOption, JsonOption, ModelOption, TrustOption
+from framefusion.cli.questions import NEEDLE, NEEDLE_VIDEOS, bars, check_directory, command_line, dataset, names, shares
 
-if TYPE_CHECKING:
-    from framefusion.evaluation import Dataset
-
-NEEDLE = "needle"
-"""What ``--data`` calls the generated benchmark."""
-NEEDLE_VIDEOS = 100
 FRAMES = 16
 METHODS = "controls,published,ours"
 BUDGETS = "0.5,0.3,0.2,0.1,0.05"
@@ -74,9 +65,9 @@ def eval_(
         fail(f"--seed must be at least 0, got {seed}")
     if videos is not None and videos < 1:
         fail(f"--videos must be at least 1, got {videos}")
-    chosen, shares = _names(methods, "--methods"), _shares(budgets)
-    _check_directory(out)
-    with _progress() as progress:
+    chosen, budget_list = names(methods, "--methods"), shares(budgets)
+    check_directory(out)
+    with bars() as progress:
         silence_transformers()
         from framefusion import evaluation
         from framefusion.ask import AskError
@@ -88,7 +79,7 @@ def eval_(
             what = evaluation.Plan(
                 frames=frames,
                 methods=chosen,
-                budgets=shares,
+                budgets=budget_list,
                 seeds=seeds,
                 jobs=jobs,
                 timed=timed,
@@ -97,7 +88,7 @@ def eval_(
             if plots:
                 _check_plots()
             summary = evaluation.evaluate(
-                _data(data, videos, seed),
+                dataset(data, videos, seed),
                 out,
                 what,
                 model={
@@ -107,7 +98,7 @@ def eval_(
                     "attn": attn,
                     "trust_remote_code": trust_remote_code,
                 },
-                command=_command(sys.argv[1:]),
+                command=command_line(sys.argv[1:]),
                 progress=progress,
                 prepare=silence_transformers,
             )
@@ -141,28 +132,6 @@ def eval_(
 COMMANDS = {"eval": eval_}
 
 
-def _names(text: str, option: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        fail(f"{option} is empty; name at least one, or several separated by commas")
-    return names
-
-
-def _shares(text: str) -> list[float]:
-    shares = []
-    for name in _names(text, "--budgets"):
-        try:
-            shares.append(float(name))
-        except ValueError:
-            fail(f"--budgets must be shares such as 0.2,0.1, got {name!r}")
-    return list(dict.fromkeys(shares))
-
-
-def _check_directory(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        fail(f"--out must be a directory, but {out} is a file")
-
-
 def _check_plots() -> None:
     from framefusion.bench.report import require_matplotlib
 
@@ -170,28 +139,6 @@ def _check_plots() -> None:
         require_matplotlib()
     except ImportError as error:
         fail(f"{error}, or leave them out with --no-plots")
-
-
-def _data(data: str, videos: int | None, seed: int) -> Dataset:
-    from framefusion.evaluation import JsonLines, VideoNeedle
-
-    if data == NEEDLE:
-        return VideoNeedle(NEEDLE_VIDEOS if videos is None else videos, seed)
-    return JsonLines(Path(data), videos)
-
-
-def _command(words: Sequence[str]) -> str:
-    return shlex.join(["framefusion", *words])
-
-
-@contextmanager
-def _progress() -> Iterator[Bars | None]:
-    """Bars with the time that is left on a terminal, nothing when piped."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with Bars() as bars:
-        yield bars
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:

@@ -44,18 +44,27 @@ KeepOption = Annotated[
     ),
 ]
 SegmentationOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--segmentation",
-        help="How the video is cut into segments: frame-similarity, windows (of 4 frames) or single.",
+        help="How the video is cut into segments: frame-similarity (default), dyseg, dp, windows (of 4 frames), frames "
+        "or single.",
     ),
 ]
 SimilarityOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--similarity",
         help="Cosine similarity from which tokens of consecutive frames count as alike, for merging and for "
-        "frame-similarity.",
+        "frame-similarity. Default: 0.6.",
+    ),
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        help="All settings of the reduction from a file, as calibrate writes it; with its number of frames unless "
+        "--frames or --fps is given.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -81,10 +81,16 @@ def choose(names: Sequence[str]) -> list[Method]:
     for name in names:
         found = [m for m in METHODS.values() if name in ("all", m.name) or m.kind == GROUPS.get(name)]
         if not found:
-            groups = ", ".join(["all", *GROUPS])
-            raise MethodError(f"there is no method {name!r}; there are {', '.join(METHODS)}, and the groups {groups}")
+            raise MethodError(f"there is no method {name!r}; there are {_known(name)}")
         chosen.update((method.name, method) for method in found)
     return list(chosen.values())
+
+
+def _known(name: str) -> str:
+    """The methods and groups there are; of the many ablations, those of the base that was named."""
+    base = name.partition(":")[0]
+    near = [m.name for m in METHODS.values() if m.kind != "ablation" or (":" in name and m.name.startswith(f"{base}:"))]
+    return f"{', '.join(near)}, and the groups all, {', '.join(GROUPS)}"
 
 
 def plan(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefusion.ask import _inputs as model_inputs
+from framefusion.ask import model_inputs
 from framefusion.video import Video
 
 MODALITIES = ("image", "video")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,15 @@ class JsonLines:
             check_file(self.path.parent / video)
         except VideoError as error:
             raise DataError(f"{where}: {error}") from error
-        return Question(f"line {number}", video, text, answer, _text(entry, "kind", where) or "question", tuple(tags))
+        # Two spellings of one path are one video, not two independent samples.
+        return Question(
+            f"line {number}",
+            os.path.normpath(video),
+            text,
+            answer,
+            _text(entry, "kind", where) or "question",
+            tuple(tags),
+        )
 
 
 def _text(entry: dict[str, Any], key: str, where: str) -> str | None:

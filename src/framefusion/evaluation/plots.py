@@ -17,7 +17,7 @@ STYLES: dict[str, dict[str, Any]] = {
 """How the methods of a kind are drawn; ablations are in the tables alone."""
 COLOURS = {
     "control": ("#333333", "#777777", "#aaaaaa"),
-    "published": ("#0077b6", "#2a9d8f", "#6a994e", "#4361ee", "#8d6a9f", "#00b4d8", "#577590", "#9c6644"),
+    "published": ("#0077b6", "#2a9d8f", "#6a994e", "#4361ee", "#8d6a9f", "#00b4d8", "#577590", "#9c6644", "#b59f3b"),
     "ours": ("#c1121f", "#f48c06", "#b5179e", "#7f4f24"),
 }
 MARKERS = "os^Dv"

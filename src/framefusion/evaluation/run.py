@@ -136,7 +136,7 @@ def evaluate(
     progress.step("Loading the model")
     loaded = load(**(model or {}))
     identity = {
-        "model": f"{loaded.name} ({type(loaded.model).__name__}, {loaded.dtype}, weights {fingerprint(loaded.model)})",
+        "model": describe(loaded),
         "data": data.name,
         "new_tokens": what.generating.new_tokens,
     }
@@ -175,6 +175,11 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "Python": platform.python_version(),
     }
+
+
+def describe(loaded: LoadedModel) -> str:
+    """A model as results and settings files name it: name, class, dtype and a hash of its weights."""
+    return f"{loaded.name} ({type(loaded.model).__name__}, {loaded.dtype}, weights {fingerprint(loaded.model)})"
 
 
 def fingerprint(model: Any) -> str:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from framefusion.ask import _generate as generate_timed
+from framefusion.ask import generate_timed
 from framefusion.evaluation.answering import Chunk
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.encodings import Prompt, collate

@@ -26,8 +26,11 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
     if not changes or changes.keys() & {"cost", "keep"}:
         raise ValueError(f"changes must name fields of FrameFusion other than cost and keep, got {sorted(changes)}.")
 
+    # A threshold belongs to its segmentation.
+    fresh = {"segment_threshold": None} if "segmentation" in changes else {}
+
     def build(budget: float, layers: int) -> FrameFusion:
-        return replace(base.build(budget, layers), **changes)
+        return replace(base.build(budget, layers), **{**fresh, **changes})
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
     return replace(

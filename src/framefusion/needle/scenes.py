@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,7 +28,7 @@ _SIZES: dict[Role, tuple[float, float]] = {
     "needle": (0.24, 0.30),
     "clutter": (0.22, 0.28),
 }
-_DIGIT_SHARE: dict[Role, float] = {"large": 0.25, "small": 0.0, "needle": 0.2, "clutter": 0.35}
+DIGIT_SHARES: dict[Role, float] = {"large": 0.25, "small": 0.0, "needle": 0.2, "clutter": 0.35}
 _DIGIT_SIZE = 0.26
 
 
@@ -55,12 +55,17 @@ class RenderedScene:
     coverage: np.ndarray
 
 
-def sample_names(rng: np.random.Generator, roles: Sequence[Role]) -> list[tuple[str, str]]:
-    """A colour and kind for each role; no two things share both, and kinds rarely repeat."""
+def sample_names(
+    rng: np.random.Generator, roles: Sequence[Role], shares: Mapping[Role, float] = DIGIT_SHARES
+) -> list[tuple[str, str]]:
+    """A colour and kind for each role; no two things share both, and kinds rarely repeat.
+
+    ``shares`` says how likely a thing of each role is a digit.
+    """
     names: list[tuple[str, str]] = []
     for role in roles:
         for attempt in range(100):
-            kinds = DIGITS if rng.random() < _DIGIT_SHARE[role] else SHAPES
+            kinds = DIGITS if rng.random() < shares[role] else SHAPES
             name = (COLOR_NAMES[rng.integers(len(COLOR_NAMES))], kinds[rng.integers(len(kinds))])
             if name not in names and (attempt >= 12 or all(name[1] != kind for _, kind in names)):
                 break

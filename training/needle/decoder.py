@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from batches import ANSWER, DENSE_SIZES, PARSE_SIZES, PROMPT, Batch
+from lessons import ANSWER, DENSE_SIZES, PARSE_SIZES, PROMPT, Batch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, rms_norm, silu
 from vision import IGNORE
@@ -112,12 +112,13 @@ def layer_step(
     length: int,
     first: int,
     weights: tuple[Tensor, ...],
+    half: torch.dtype = torch.bfloat16,
 ) -> tuple[Tensor, Tensor]:
-    """One decoder layer over packed questions, with bfloat16 products: the new states and the attention paid to the
+    """One decoder layer over packed questions, with products in ``half``: the new states and the attention paid to the
     evidence. A pure function of its weights, so that one compilation serves all layers.
     """
     norm, qw, qb, kw, kb, vw, vb, ow, after, gate, up, down = weights
-    half, size = torch.bfloat16, states.shape[-1]
+    size = states.shape[-1]
     head = cos.shape[-1]
     count, width = own.shape[2:4]
     scale = head**-0.5
@@ -170,7 +171,7 @@ def forward(
         cos, sin: ``(V, P + Q·m, head_dim)`` rotary embedding.
         padding: ``(V, Q)`` padded tokens at the start of each question.
         first: index of the first visual token in the prefix; the last prefix token is none.
-        evidence: ``(V, Q, K)`` bool, see :class:`~batches.Batch`.
+        evidence: ``(V, Q, K)`` bool, see :class:`~lessons.Batch`.
         step: :func:`layer_step`, or its compiled form.
     """
     count, width = questions.shape[1:3]
@@ -212,6 +213,6 @@ def losses(passed: Passed, readouts: Readouts, batch: Batch, *, guide: float = 1
     wrong = (passed.logits.detach().argmax(-1) != batch.answers) & (batch.answers != IGNORE)
     said = (batch.answers != IGNORE).any(-1)
     right = float((~wrong.any(-1))[said].float().mean())
-    total = 2 * answer + guide * (dense + 0.5 * parsed + 0.5 * lookup)
+    total = 2 * answer + guide * (dense + 0.5 * parsed + lookup)
     values = {"answer": float(answer.detach()), "right": right, "parse": share, "lookup": looked}
     return total, values | logged

@@ -1,0 +1,207 @@
+"""A quality floor instead of a ratio."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framefusion.cli.common import check_writable, fail, silence_transformers
+from framefusion.cli.options import (
+    BUNDLED_FRAMES,
+    OTHER_FRAMES,
+    AttnOption,
+    DeviceOption,
+    DtypeOption,
+    FramesOption,
+    JsonOption,
+    ModelOption,
+    TrustOption,
+)
+from framefusion.cli.questions import bars, check_directory, command_line, dataset, shares
+
+if TYPE_CHECKING:
+    from framefusion.settings_file import Calibration, StoredSettings, Trial
+
+BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
+METHOD = "segment-dpp-cascade"
+
+
+def calibrate(
+    data: Annotated[
+        str,
+        typer.Option("--data", help="Your questions, a file of JSON lines (see docs/evaluation.md); or needle."),
+    ],
+    floor: Annotated[
+        float,
+        typer.Option(
+            "--floor",
+            help="Smallest share of the accuracy with all tokens that is accepted, or, without labels, of "
+            "unchanged answers.",
+        ),
+    ] = 0.98,
+    confidence: Annotated[float, typer.Option("--confidence", help="That the floor is kept.")] = 0.95,
+    model: ModelOption = None,
+    frames: FramesOption = None,
+    method: Annotated[str, typer.Option("--method", help="Whose budgets to try, see docs/methods.md.")] = METHOD,
+    budgets: Annotated[
+        str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
+    ] = BUDGETS,
+    unit: Annotated[
+        str,
+        typer.Option(
+            "--unit",
+            help="What counts as one sample: video, or question for a statement about further questions about these "
+            "very videos.",
+        ),
+    ] = "video",
+    videos: Annotated[
+        int | None, typer.Option("--videos", help="How many videos. Default: 100 of needle, or all of a file.")
+    ] = None,
+    settings: Annotated[
+        Path, typer.Option("--settings", help="Where to write the settings; ask --settings reads them.")
+    ] = Path("settings.json"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Directory for the answers; what it holds already is not asked again.")
+    ] = Path("out/calibrate"),
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes, with one thread each if there are several.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", help="Questions at a time.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 16,
+    json_: JsonOption = False,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = None,
+    attn: AttnOption = None,
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """Find the smallest budget that keeps a share of the accuracy on your videos, and write its settings.
+
+    Interrupt it whenever you like; the same command goes on where it was.
+    """
+    if videos is not None and videos < 1:
+        fail(f"--videos must be at least 1, got {videos}")
+    tried = shares(budgets)
+    check_directory(out)
+    check_writable(settings)
+    with bars() as progress:
+        silence_transformers()
+        from framefusion import evaluation
+        from framefusion.ask import AskError
+        from framefusion.calibration import CalibrationError
+        from framefusion.calibration import calibrate as calibrate_model
+        from framefusion.hf import UnsupportedModelError
+        from framefusion.loading import ModelError
+        from framefusion.settings_file import SettingsFileError, save_settings
+
+        try:
+            found = calibrate_model(
+                dataset(data, videos, 0),
+                out,
+                floor,
+                confidence=confidence,
+                method=method,
+                budgets=tried,
+                frames=frames if frames is not None else BUNDLED_FRAMES if model is None else OTHER_FRAMES,
+                unit=unit,  # type: ignore[arg-type]
+                jobs=jobs,
+                generating=evaluation.Generating(batch, max_new_tokens),
+                model={
+                    "model": model,
+                    "dtype": dtype,
+                    "device": device,
+                    "attn": attn,
+                    "trust_remote_code": trust_remote_code,
+                },
+                command=command_line(sys.argv[1:]),
+                progress=progress,
+                prepare=silence_transformers,
+            )
+            save_settings(settings, found.settings, found.calibration)
+        except (
+            AskError,
+            ModelError,
+            UnsupportedModelError,
+            OSError,
+            CalibrationError,
+            SettingsFileError,
+            evaluation.DataError,
+            evaluation.EvaluationError,
+            evaluation.LogError,
+            evaluation.MethodError,
+        ) as error:
+            fail(error)
+        except KeyboardInterrupt:
+            typer.echo(f"framefusion: interrupted; the same command goes on with what is in {out}", err=True)
+            raise typer.Exit(130) from None
+    if json_:
+        typer.echo(json.dumps({**_plain(found), "written": str(settings)}, ensure_ascii=False))
+    else:
+        _show(found, settings)
+
+
+COMMANDS = {"calibrate": calibrate}
+
+
+def _plain(found: StoredSettings) -> dict[str, object]:
+    from framefusion.settings_file import to_plain
+
+    assert found.calibration is not None
+    return {"settings": to_plain(found.settings), "calibration": dataclasses.asdict(found.calibration)}
+
+
+def _show(found: StoredSettings, path: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    calibration = found.calibration
+    assert calibration is not None
+    kept = {
+        "accuracy": "of the accuracy with all tokens",
+        "agreement": "of the answers as with all tokens",
+        "mixed": "of the accuracy with all tokens, or of its answers where there is no label",
+    }[calibration.measure]
+    typer.echo(
+        f"Floor: {100 * calibration.floor:g} % {kept}, with {100 * calibration.confidence:g} % confidence. "
+        f"{calibration.questions} questions, {calibration.units} {calibration.unit}s, {calibration.frames} frames; "
+        f"{_percent(calibration.full)} right with all tokens."
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("budget", "tokens", "kept", "at least"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for entry in calibration.budgets:
+        values = [_percent(value) for value in (entry.budget, entry.share, entry.estimate, entry.lower)]
+        table.add_row(*values, _verdict(entry, calibration), style="bold" if entry.budget == calibration.budget else "")
+    # A table that nobody looks at on a terminal is not cut to a width.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table)
+    reasons = [entry.reason for entry in calibration.budgets if entry.reason is not None]
+    if reasons:
+        typer.echo(f"Of what cannot be reached: {reasons[0]}")
+    if calibration.budget == 1:
+        typer.echo(f"No smaller budget is known to keep the floor: {path} keeps all tokens.")
+    else:
+        typer.echo(f"{_percent(calibration.budget)} of the tokens keep the floor. Written to {path}:")
+        typer.echo(f"  framefusion ask VIDEO QUESTION --settings {path}")
+
+
+def _verdict(entry: Trial, calibration: Calibration) -> str:
+    if entry.outcome == "unclear":
+        needed = "far more" if entry.needed is None else f"about {entry.needed}"
+        return f"too few {calibration.unit}s to know; {needed} like these would tell"
+    return {
+        "holds": "keeps the floor",
+        "falls": "below the floor",
+        "untested": "not tested",
+        "unreachable": "cannot be reached",
+    }[entry.outcome]
+
+
+def _percent(value: float | None) -> str:
+    # Rounded down: a bound is never told higher than it is.
+    return "" if value is None else f"{math.floor(1000 * value + 1e-6) / 10:g} %"

@@ -1,0 +1,69 @@
+"""What the commands that ask many questions have in common."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from framefusion.cli.bars import Bars
+from framefusion.cli.common import fail
+
+if TYPE_CHECKING:
+    from framefusion.evaluation import Dataset
+
+NEEDLE = "needle"
+"""What ``--data`` calls the generated benchmark."""
+NEEDLE_VIDEOS = 100
+
+
+def names(text: str, option: str) -> list[str]:
+    """Texts separated by commas."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    if not found:
+        fail(f"{option} is empty; name at least one, or several separated by commas")
+    return found
+
+
+def shares(text: str) -> list[float]:
+    """The numbers of ``--budgets``, each once."""
+    found = []
+    for name in names(text, "--budgets"):
+        try:
+            found.append(float(name))
+        except ValueError:
+            fail(f"--budgets must be shares such as 0.2,0.1, got {name!r}")
+    return list(dict.fromkeys(found))
+
+
+def check_directory(out: Path) -> None:
+    """Refuse an ``--out`` that is a file."""
+    if out.exists() and not out.is_dir():
+        fail(f"--out must be a directory, but {out} is a file")
+
+
+def dataset(data: str, videos: int | None, seed: int) -> Dataset:
+    """What ``--data`` names."""
+    from framefusion.evaluation import JsonLines, VideoNeedle
+
+    if data == NEEDLE:
+        return VideoNeedle(NEEDLE_VIDEOS if videos is None else videos, seed)
+    return JsonLines(Path(data), videos)
+
+
+def command_line(words: Sequence[str]) -> str:
+    """How to repeat a command, for whoever reads its results."""
+    return shlex.join(["framefusion", *words])
+
+
+@contextmanager
+def bars() -> Iterator[Bars | None]:
+    """Bars with the time that is left on a terminal, nothing when piped."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with Bars() as shown:
+        yield shown

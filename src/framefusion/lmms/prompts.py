@@ -1,0 +1,168 @@
+"""Prompts from what tasks give: a text with any number of videos and pictures."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from framefusion.evaluation.encodings import Prompt
+from framefusion.video import Video, VideoError, read_video
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FOLDER_FPS = 3.0
+"""Frames per second of a video that is a folder of pictures: those of TVQA, the only such ones in MVBench."""
+PLACEHOLDER = "<image>"
+"""Where a task wants a picture inside its text."""
+
+Visual = Video | Image.Image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One prompt of one user turn.
+
+    Attributes:
+        text: what is asked. If it has as many ``"<image>"`` as there are pictures, they stand there.
+        visuals: videos and pictures in order; they come before the text.
+    """
+
+    text: str
+    visuals: tuple[Visual, ...] = ()
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Equal for samples that fit into one batch: kind and size of each visual."""
+        return tuple(
+            ("video", *visual.frames.shape) if isinstance(visual, Video) else ("image", *visual.size)
+            for visual in self.visuals
+        )
+
+    @property
+    def content(self) -> list[dict[str, str]]:
+        """The user turn, as chat templates take it.
+
+        Raises:
+            ValueError: the text has ``"<image>"``, but not once for each picture.
+        """
+        kinds = ["video" if isinstance(visual, Video) else "image" for visual in self.visuals]
+        parts = self.text.split(PLACEHOLDER)
+        if len(parts) == 1:
+            return [*({"type": kind} for kind in kinds), {"type": "text", "text": self.text}]
+        if kinds != ["image"] * (len(parts) - 1):
+            shown = f"{kinds.count('image')} pictures and {kinds.count('video')} videos"
+            raise ValueError(
+                f"the text has {PLACEHOLDER} {len(parts) - 1} times, and there are {shown}; it must stand there once "
+                "for each picture, or not at all."
+            )
+        content: list[dict[str, str]] = []
+        for number, part in enumerate(parts):
+            content += [{"type": "image"}] if number else []
+            content += [{"type": "text", "text": part}] if part else []
+        return content
+
+
+def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
+    """A video or picture of a task.
+
+    Args:
+        given: a PIL image, or the path of a video, of a picture, or of a folder with the pictures of a video.
+        frames: to take from a video, evenly spread.
+        fps: frames per second of video instead.
+
+    Raises:
+        ValueError: it is something else, or cannot be read.
+    """
+    if isinstance(given, Image.Image):
+        return given.convert("RGB")
+    if not isinstance(given, (str, os.PathLike)):
+        raise ValueError(
+            f"a visual must be a PIL image or the path of a video or picture, got {type(given).__name__}; sound, and "
+            "parts of videos, are not supported."
+        )
+    return _read(os.fspath(given), frames, fps)
+
+
+@lru_cache(maxsize=1)
+def _read(path: str, frames: int | None, fps: float | None) -> Visual:
+    """Tasks ask several questions about one video, one after the other."""
+    if os.path.isdir(path):
+        return _read_folder(Path(path), frames, fps)
+    return _picture(Path(path)) if path.lower().endswith(PICTURES) else read_video(path, frames=frames, fps=fps)
+
+
+def _picture(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+
+
+def _read_folder(folder: Path, frames: int | None, fps: float | None) -> Video:
+    """A video whose frames are pictures, in the order of the numbers in their names."""
+    names = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    if not names:
+        raise VideoError(f"{folder} is a directory without pictures; name a video file")
+    # 2.jpg comes before 10.jpg
+    names.sort(key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])
+    count = frames if fps is None else max(1, int(len(names) / FOLDER_FPS * fps + 0.5))
+    count = min(count or len(names), len(names))
+    # the middle of equal intervals, as videos are decoded
+    chosen = ((2 * np.arange(count) + 1) * len(names)) // (2 * count)
+    pictures = [_picture(names[i]) for i in chosen]
+    size = pictures[0].size
+    return Video(
+        frames=np.stack(
+            [np.asarray(picture if picture.size == size else picture.resize(size)) for picture in pictures]
+        ),
+        timestamps=chosen / FOLDER_FPS,
+        indices=chosen.astype(np.int64),
+        duration=len(names) / FOLDER_FPS,
+        source_fps=FOLDER_FPS,
+        total_frames=len(names),
+        path=folder,
+    )
+
+
+def prompt(sample: Sample, model: Any, processor: Any) -> Prompt:
+    """The model's inputs for one sample, on its device and in its dtype.
+
+    Raises:
+        ValueError: see :attr:`Sample.content`; or the processor has no chat template.
+    """
+    if getattr(processor, "chat_template", None) is None:
+        raise ValueError("the processor has no chat template; save one with the model.")
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": sample.content}], add_generation_prompt=True, tokenize=False
+    )
+    videos = [visual for visual in sample.visuals if isinstance(visual, Video)]
+    pictures = [visual for visual in sample.visuals if not isinstance(visual, Video)]
+    options: dict[str, Any] = {}
+    if videos:
+        # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
+        options |= {
+            "videos": [video.frames for video in videos],
+            "video_metadata": [
+                {
+                    "total_num_frames": video.total_frames,
+                    "fps": video.source_fps,
+                    "duration": video.duration,
+                    "frames_indices": video.indices.tolist(),
+                    "height": video.height,
+                    "width": video.width,
+                }
+                for video in videos
+            ],
+            "do_sample_frames": False,
+        }
+    if pictures:
+        options["images"] = [pictures]
+    inputs = processor(text=[text], return_tensors="pt", **options)
+    return Prompt(dict(inputs.to(model.device, dtype=model.dtype)), {})

@@ -1,0 +1,89 @@
+from functools import partial
+
+import pytest
+import torch
+import train_decoder
+from decoder import Readouts, layer_step, lookup_loss, losses
+from lessons import PROMPT, BatchPlan, make_batch
+from model import START, build_model
+from train_decoder import run_batch
+from vision import IGNORE
+
+
+@pytest.fixture(scope="module")
+def model(texts):
+    torch.manual_seed(0)
+    return build_model(texts.tokenizer).eval()
+
+
+@torch.no_grad()
+def alone(model, texts, batch, video, number):
+    """Logits at the answering places of one question behind its video, by the class's own decoder."""
+    core = model.model
+    embed = core.get_input_embeddings()
+    start = texts.encode(f"{START}user")
+    skip = int(batch.padding[video, number])
+    ids = batch.ids[video, number, skip:]
+    features = torch.cat([batch.features[video], core.image_newline[None]])
+    states = torch.cat([embed(torch.tensor(start)), features, embed(ids)])[None]
+    end = len(start) + batch.visual
+    places = [*range(len(start)), *(batch.places[video] + len(start)).tolist(), *range(end, end + 1 + len(ids))]
+    # Without a mask, gaps in the positions would be taken for the borders of packed sequences.
+    given = {"position_ids": torch.tensor([places]), "attention_mask": torch.ones(1, len(places), dtype=torch.long)}
+    output = core.language_model(inputs_embeds=states, use_cache=False, **given)
+    return model.lm_head(output.last_hidden_state)[0, -3:]
+
+
+@pytest.mark.parametrize(("half", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_packed_questions_compute_what_each_computes_alone(model, texts, bank, monkeypatch, half, tolerance):
+    monkeypatch.setattr(train_decoder, "layer_step", partial(layer_step, half=half))
+    batch = make_batch(2, BatchPlan(2, 8, 90, 5), bank, texts, 0)
+    # noise tells tokens apart, which the bank's features do not
+    batch = batch.__class__(**(vars(batch) | {"features": torch.randn(2, 90, 128)}))
+    with torch.no_grad():
+        packed = run_batch(model, texts, batch).logits
+    for video in range(2):
+        for number in range(5):
+            expected = alone(model, texts, batch, video, number)
+            error = (packed[video, number] - expected).abs().max()
+            assert error < tolerance * expected.abs().max()
+    if half != torch.float32:
+        return
+    shuffled = batch.ids.clone()
+    shuffled[:, 1:] = shuffled[:, :1]
+    other = batch.__class__(**(vars(batch) | {"ids": shuffled, "padding": batch.padding[:, :1].expand(-1, 5).clone()}))
+    with torch.no_grad():
+        assert torch.equal(run_batch(model, texts, other).logits[:, 0], packed[:, 0])
+
+
+def test_every_trained_weight_gets_a_gradient(model, texts, bank):
+    batch = make_batch(4, BatchPlan(2, 8, 120, 8), bank, texts, 0)
+    readouts = Readouts(128)
+    total, logged = losses(run_batch(model, texts, batch), readouts, batch)
+    total.backward()
+    assert torch.isfinite(total)
+    assert {"answer", "right", "parse", "lookup"} < set(logged)
+    for name, parameter in [*model.model.language_model.named_parameters(), *readouts.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    model.zero_grad()
+
+
+def test_looking_at_the_evidence_is_rewarded():
+    evidence = torch.zeros(1, 2, 5, dtype=torch.bool)
+    evidence[0, 0, 3] = True
+    answers = torch.tensor([[[7, 3, IGNORE], [7, 3, IGNORE]]])
+    low, high = (torch.full((4, 1, 2, 2, 2), share) for share in (0.1, 0.9))
+    assert lookup_loss(high, answers, evidence)[0] < lookup_loss(low, answers, evidence)[0]
+    assert lookup_loss(high, answers, evidence)[1] == pytest.approx(0.9, abs=1e-3)
+
+
+def test_attention_to_the_evidence_is_a_share(model, texts, bank):
+    batch = make_batch(2, BatchPlan(1, 8, 60, 3), bank, texts, 0)
+    all_seen = batch.__class__(**(vars(batch) | {"evidence": torch.ones_like(batch.evidence)}))
+    paid = run_batch(model, texts, all_seen).paid
+    assert paid.shape == (4, 1, 2, 3, 2)
+    assert (paid > 0).all()
+    assert (paid < 1).all()
+    assert PROMPT == 14
+    assert layer_step.__doc__
