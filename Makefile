@@ -4,13 +4,14 @@ BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all test-package lint format bench leaderboard train-tiny train-needle clean
+.PHONY: help install demo test test-all test-package test-lmms lint format bench leaderboard train-tiny train-needle clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
 	@echo "make test          the whole test suite"
 	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 15 minutes)"
 	@echo "make test-package  build the wheel and run the main job from it in a new environment"
+	@echo "make test-lmms     the tests that need lmms-eval, in a new environment of their own"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
@@ -38,6 +39,9 @@ test-all: install
 
 test-package: install
 	scripts/test_package.sh $(BIN)/python
+
+test-lmms: install
+	scripts/test_lmms.sh $(BIN)/python
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from framefusion.lmms import arguments as arguments_module
 from framefusion.lmms import manifest
 from framefusion.lmms.answering import Answering
 from framefusion.lmms.arguments import Generation, settings_from
-from framefusion.lmms.prompts import FOLDER_FPS, Sample, prompt, read_visual
+from framefusion.lmms.prompts import Sample, prompt, read_visual
 from framefusion.loading import load
 from framefusion.settings import FrameFusion
 from framefusion.settings_file import save_settings
@@ -217,32 +217,12 @@ def test_pictures_and_videos_are_read(tmp_path):
         (str(tmp_path / "b.png"), "b.png is not a picture that can be read"),
         (str(tmp_path / "gone.png"), "gone.png is not a picture that can be read"),
         (str(tmp_path / "gone.mp4"), "no such file"),
+        (str(tmp_path), "is a directory; name a video file"),
         ({"array": [], "sampling_rate": 16000}, "must be a PIL image or the path of a video or picture, got dict"),
         (None, "got NoneType"),
     ]:
         with pytest.raises(ValueError, match=reason):
             read_visual(visual, 4, None)
-
-
-def test_a_folder_of_pictures_is_a_video(tmp_path):
-    """In the order of their numbers, the middle of equal intervals."""
-    with pytest.raises(ValueError, match="is a directory without pictures"):
-        read_visual(str(tmp_path), 4, None)
-    for number in range(12):
-        Image.new("RGB", (16, 12), (number, 0, 0)).save(tmp_path / f"frame{number}.png")
-    (tmp_path / "notes.txt").write_text("not a frame")
-
-    def shown(**wanted):
-        return read_visual(str(tmp_path), **{"frames": None, "fps": None, **wanted})
-
-    four = shown(frames=4)
-    assert four.frames[:, 0, 0, 0].tolist() == four.indices.tolist() == [1, 4, 7, 10]
-    assert four.frames.shape == (4, 12, 16, 3)
-    assert (four.source_fps, four.total_frames, four.duration) == (FOLDER_FPS, 12, 12 / FOLDER_FPS)
-    assert four.timestamps.tolist() == [i / FOLDER_FPS for i in (1, 4, 7, 10)]
-    assert len(shown(frames=99)) == 12
-    assert len(shown(fps=0.5)) == 2
-    assert len(shown(fps=0.001)) == 1
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from framefusion.ask import ask
 from framefusion.assets import DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.cli.options import BUNDLED_FRAMES
+from framefusion.lmms.arguments import Generation
 from framefusion.loading import load
 from framefusion.settings import FrameFusion
 from framefusion.settings_file import save_settings
@@ -21,6 +23,7 @@ from framefusion.video import read_video
 
 TASKS = Path(__file__).parent / "tasks"
 SETTINGS = FrameFusion(keep=0.2)
+BENCHMARKS = ("videomme", "mvbench", "mlvu", "longvideobench", "egoschema")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,23 @@ def test_the_command_line_answers_the_bundled_questions(directory, answers):
     right = sum(own == right for own, right in answers.values())
     assert results["results"]["framefusion_scenes"]["exact_match,none"] == pytest.approx(right / len(answers))
     assert right > 0
+
+
+def test_the_tasks_of_the_docs_exist(offline):
+    """And what they ask of a generation is supported."""
+    from lmms_eval.tasks import TaskManager
+    from lmms_eval.utils import load_yaml_config
+
+    text = (Path(__file__).parents[2] / "docs" / "lmms-eval.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"--tasks (\S+)", text)) | {"egoschema_subset_mcppl"}
+    assert all(any(name.startswith(start) for name in named) for start in BENCHMARKS)
+    index = TaskManager(include_path=str(TASKS)).task_index
+    assert named <= set(index)
+    for name in named | {name for name in index if name.startswith("mvbench_")}:
+        config = load_yaml_config(index[name]["yaml_path"], mode="simple")
+        template = Path(index[name]["yaml_path"]).parent / str(config.get("include"))
+        kwargs = load_yaml_config(str(template), mode="simple") if template.is_file() else {}
+        Generation.of((kwargs | config).get("generation_kwargs") or {})
 
 
 def test_settings_reach_the_model(evaluate):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from framefusion.evaluation.encodings import Prompt
-from framefusion.video import Video, VideoError, read_video
+from framefusion.video import Video, read_video
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FOLDER_FPS = 3.0
-"""Frames per second of a video that is a folder of pictures: those of TVQA, the only such ones in MVBench."""
 PLACEHOLDER = "<image>"
 """Where a task wants a picture inside its text."""
 
@@ -72,7 +68,7 @@ def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
     """A video or picture of a task.
 
     Args:
-        given: a PIL image, or the path of a video, of a picture, or of a folder with the pictures of a video.
+        given: a PIL image, or the path of a video or picture.
         frames: to take from a video, evenly spread.
         fps: frames per second of video instead.
 
@@ -92,8 +88,6 @@ def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
 @lru_cache(maxsize=1)
 def _read(path: str, frames: int | None, fps: float | None) -> Visual:
     """Tasks ask several questions about one video, one after the other."""
-    if os.path.isdir(path):
-        return _read_folder(Path(path), frames, fps)
     return _picture(Path(path)) if path.lower().endswith(PICTURES) else read_video(path, frames=frames, fps=fps)
 
 
@@ -103,32 +97,6 @@ def _picture(path: Path) -> Image.Image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
-
-
-def _read_folder(folder: Path, frames: int | None, fps: float | None) -> Video:
-    """A video whose frames are pictures, in the order of the numbers in their names."""
-    names = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
-    if not names:
-        raise VideoError(f"{folder} is a directory without pictures; name a video file")
-    # 2.jpg comes before 10.jpg
-    names.sort(key=lambda path: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)])
-    count = frames if fps is None else max(1, int(len(names) / FOLDER_FPS * fps + 0.5))
-    count = min(count or len(names), len(names))
-    # the middle of equal intervals, as videos are decoded
-    chosen = ((2 * np.arange(count) + 1) * len(names)) // (2 * count)
-    pictures = [_picture(names[i]) for i in chosen]
-    size = pictures[0].size
-    return Video(
-        frames=np.stack(
-            [np.asarray(picture if picture.size == size else picture.resize(size)) for picture in pictures]
-        ),
-        timestamps=chosen / FOLDER_FPS,
-        indices=chosen.astype(np.int64),
-        duration=len(names) / FOLDER_FPS,
-        source_fps=FOLDER_FPS,
-        total_frames=len(names),
-        path=folder,
-    )
 
 
 def prompt(sample: Sample, model: Any, processor: Any) -> Prompt:
