@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from framefusion.ask import _inputs
+from framefusion.ask import model_inputs
 from framefusion.evaluation.encodings import collate, prompts
 from framefusion.hf import attach
 from framefusion.settings import FrameFusion
@@ -34,7 +34,7 @@ def test_same_logits_as_plain_generate(loaded, settings):
     assert all(prompt.encoded is made[0].encoded for prompt in made)
     with attach(loaded.model, settings):
         for text, prompt in zip(TEXTS, made, strict=True):
-            expected = logits(loaded.model, _inputs(video, text, loaded.model, loaded.processor))
+            expected = logits(loaded.model, model_inputs(video, text, loaded.model, loaded.processor))
             for _ in range(2):  # what is kept is not used up
                 assert torch.equal(logits(loaded.model, collate([prompt], 0)), expected)
 
