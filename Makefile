@@ -62,9 +62,9 @@ train-tiny: install
 	$(BIN)/python training/train_tiny.py
 
 train-needle: install
-	$(BIN)/python training/needle/train_vision.py
-	$(BIN)/python training/needle/train_decoder.py
-	$(BIN)/python training/needle/train_decoder.py --export out/needle
+	$(BIN)/python training/train_vision.py
+	$(BIN)/python training/train_decoder.py
+	$(BIN)/python training/train_decoder.py --export out/needle
 
 clean:
 	rm -rf $(VENV) build dist out

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from packing import IGNORE, PackedText, PromptIds, pack_pairs
 from questions import QUESTION_KINDS, add_filler, sample_questions
-from scenes import COLOR_NAMES, KINDS, Video, render, render_crowd, sample_video
+from scenes import Video, render, render_crowd, sample_video
+
+from framefusion.needle.objects import COLOR_NAMES, KINDS
 
 OBJECT_COVERAGE = 0.25
 BACKGROUND_COVERAGE = 0.03

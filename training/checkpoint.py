@@ -47,9 +47,12 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over the generator's vocabulary; lower-cases and splits off punctuation."""
-    words = [PAD, UNK, START, END, IMAGE, VIDEO, *PUNCTUATION, *vocabulary()]
+def word_tokenizer(vocabulary: list[str], longest: int = 4096) -> PreTrainedTokenizerFast:
+    """Word-level tokenizer over the special tokens and ``vocabulary``; lower-cases and splits off punctuation.
+
+    ``longest`` is the prompt length from which transformers warns, in tokens.
+    """
+    words = [PAD, UNK, START, END, IMAGE, VIDEO, *vocabulary]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -62,24 +65,38 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         eos_token=END,
         additional_special_tokens=[START, IMAGE, VIDEO],
         padding_side="left",
-        model_max_length=4096,
+        model_max_length=longest,
         clean_up_tokenization_spaces=False,
     )
 
 
-def build_processor() -> LlavaOnevisionProcessor:
-    """The class's own processor: frames resized to 64 × 64, scaled to −1 … 1, never re-sampled in time."""
-    size = {"height": FRAME_SIZE, "width": FRAME_SIZE}
-    pixels = {"size": size, "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD, "default_to_square": True}
+def frame_processor(tokenizer: PreTrainedTokenizerFast, frame: int, patch: int) -> LlavaOnevisionProcessor:
+    """The class's own processor: square frames of ``frame`` pixels, scaled to −1 … 1, never re-sampled in time."""
+    pixels = {
+        "size": {"height": frame, "width": frame},
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+        "default_to_square": True,
+    }
     return LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=[[FRAME_SIZE, FRAME_SIZE]], **pixels),
+        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=[[frame, frame]], **pixels),
         video_processor=LlavaOnevisionVideoProcessor(do_sample_frames=False, **pixels),
-        tokenizer=build_tokenizer(),
-        num_image_tokens=(FRAME_SIZE // PATCH_SIZE) ** 2,
+        tokenizer=tokenizer,
+        num_image_tokens=(frame // patch) ** 2,
         vision_feature_select_strategy="full",
         chat_template=CHAT_TEMPLATE,
         vision_aspect_ratio="anyres_max_1",
     )
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Word-level tokenizer over the generator's vocabulary."""
+    return word_tokenizer([*PUNCTUATION, *vocabulary()])
+
+
+def build_processor() -> LlavaOnevisionProcessor:
+    """The class's own processor: frames resized to 64 × 64, scaled to −1 … 1, never re-sampled in time."""
+    return frame_processor(build_tokenizer(), FRAME_SIZE, PATCH_SIZE)
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, *, layers: int = 4) -> LlavaOnevisionForConditionalGeneration:
@@ -131,7 +148,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, layers: int = 4) -> Llava
 
 _FREQUENCIES = (1, 2, 4, 6)
 # Where the heads of the tower's layers look at first, in patches (x, y).
-_OFFSETS = (((-1, -1), (1, -1), (-1, 1), (1, 1)), ((-2, 0), (2, 0), (0, -2), (0, 2)))
+_OFFSETS = (
+    ((-1, -1), (1, -1), (-1, 1), (1, 1)),
+    ((-2, 0), (2, 0), (0, -2), (0, 2)),
+    ((-2, -2), (2, -2), (-2, 2), (2, 2)),
+)
 
 
 @torch.no_grad()
@@ -156,7 +177,7 @@ def start_local(tower: torch.nn.Module, strength: float = 1.5) -> None:
     columns, rows = axis.repeat(side), axis.repeat_interleave(side)
     embeddings.position_embedding.weight[:, :width] = torch.cat([encode(columns), encode(rows)], dim=1)
     embeddings.patch_embedding.weight[:width] = 0
-    for layer, offsets in zip(tower.encoder.layers, _OFFSETS, strict=True):
+    for layer, offsets in zip(tower.encoder.layers, _OFFSETS, strict=False):
         attention = layer.self_attn
         attention.q_proj.weight.zero_()
         attention.k_proj.weight.zero_()

@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from scenes import COLOR_NAMES, DIGITS, KINDS, VideoSpec
+from scenes import VideoSpec
+
+from framefusion.needle.objects import COLOR_NAMES, DIGITS, KINDS
 
 QUESTION_KINDS = ("color", "object", "scene", "after", "before")
 

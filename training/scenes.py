@@ -8,54 +8,25 @@ Everything is drawn from one seeded :class:`numpy.random.Generator`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
+from framefusion.needle.objects import COLOR_NAMES, COLORS, DIGITS, SHAPES, Thing, digit_samples, draw
+
 FRAME_SIZE = 64
 TOKEN_GRID = 8
 
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (215, 40, 40),
-    "green": (40, 175, 60),
-    "blue": (45, 80, 225),
-    "yellow": (240, 215, 40),
-    "purple": (165, 60, 200),
-    "white": (245, 245, 245),
-}
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "diamond")
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-COLOR_NAMES = tuple(COLORS)
-KINDS = SHAPES + DIGITS
 BACKGROUNDS = ("gradient", "noise", "clouds", "stripes", "checkers", "wood")
-
-
-@dataclass(frozen=True)
-class ObjectSpec:
-    """One object: names, look, and its straight path in frame units (0 … 1, x to the right, y down)."""
-
-    color: str
-    kind: str
-    rgb: tuple[float, float, float]
-    size: float
-    rotation: float
-    start: tuple[float, float]
-    end: tuple[float, float]
-    digit_sample: int = -1
-
-    @property
-    def name(self) -> str:
-        return f"{self.color} {self.kind}"
 
 
 @dataclass(frozen=True)
 class SceneSpec:
     """One scene: its object, the seed of its background and its share of the frames."""
 
-    obj: ObjectSpec
+    obj: Thing
     background: str
     background_seed: int
     frames: int
@@ -82,96 +53,6 @@ class Video:
     frames: np.ndarray
     scene_of_frame: np.ndarray
     coverage: np.ndarray
-
-
-# -- digits ---------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def digit_images() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's handwritten digits: images float32 ``(1797, 8, 8)`` in 0 … 1, and their labels."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    return (data.images / 16.0).astype(np.float32), data.target.astype(np.int64)
-
-
-@lru_cache(maxsize=4)
-def digit_samples(split: str) -> tuple[np.ndarray, ...]:
-    """Sample indices per digit; every fifth sample of each digit is held out ("test")."""
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}")
-    _, labels = digit_images()
-    per_digit = (np.flatnonzero(labels == digit) for digit in range(10))
-    held_out = split == "test"
-    return tuple(idx[(np.arange(len(idx)) % 5 == 0) == held_out] for idx in per_digit)
-
-
-# -- shapes: signed distance in units of the object's half size, negative inside -------------------
-
-
-def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    outer, inner, half = 1.08, 0.45, np.pi / 5
-    angle = np.arctan2(x, -y)
-    folded = np.abs((angle + half) % (2 * half) - half)
-    radius = np.hypot(x, y)
-    px, py = radius * np.cos(folded), radius * np.sin(folded)
-    ex, ey = inner * np.cos(half) - outer, inner * np.sin(half)
-    return ((px - outer) * ey - py * ex) / np.hypot(ex, ey)
-
-
-def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = np.abs(x), y + 0.05
-    tip = (x + np.abs(y - 0.08) - 0.86) / np.sqrt(2)
-    lobe = np.hypot(x - 0.45, y + 0.33) - 0.53
-    return np.minimum(tip, lobe)
-
-
-def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = np.abs(x), np.abs(y)
-    return np.minimum(np.maximum(x - 0.98, y - 0.3), np.maximum(x - 0.3, y - 0.98))
-
-
-_SHAPE_SDF: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": lambda x, y: np.hypot(x, y) - 0.95,
-    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.83,
-    "triangle": lambda x, y: np.maximum(y - 0.75, 0.88 * np.abs(x) - 0.47 * y - 0.47),
-    "star": _star,
-    "cross": _cross,
-    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.74) - 0.25,
-    "heart": _heart,
-    "diamond": lambda x, y: (1.35 * np.abs(x) + np.abs(y) - 1.1) / 1.68,
-}
-
-
-def _object_alpha(obj: ObjectSpec, u: float, size: int) -> tuple[np.ndarray, int, int]:
-    """Coverage of the object at path position ``u``: alpha of a crop, and the crop's top-left pixel."""
-    cx = (obj.start[0] + (obj.end[0] - obj.start[0]) * u) * size
-    cy = (obj.start[1] + (obj.end[1] - obj.start[1]) * u) * size
-    half = obj.size * size / 2
-    reach = half * 1.5 + 1
-    x0, y0 = max(0, int(cx - reach)), max(0, int(cy - reach))
-    x1, y1 = min(size, int(cx + reach) + 1), min(size, int(cy + reach) + 1)
-    if obj.digit_sample >= 0:
-        return _digit_alpha(obj, cx - x0, cy - y0, half, x1 - x0, y1 - y0), x0, y0
-    x = (np.arange(x0, x1, dtype=np.float32) + 0.5 - cx)[None, :] / half
-    y = (np.arange(y0, y1, dtype=np.float32) + 0.5 - cy)[:, None] / half
-    cos, sin = np.cos(obj.rotation), np.sin(obj.rotation)
-    distance = _SHAPE_SDF[obj.kind](x * cos + y * sin, y * cos - x * sin)
-    return np.clip(0.5 - distance * half, 0.0, 1.0), x0, y0
-
-
-def _digit_alpha(obj: ObjectSpec, cx: float, cy: float, half: float, width: int, height: int) -> np.ndarray:
-    images, _ = digit_images()
-    pad = 3
-    grid = Image.fromarray(np.pad(images[obj.digit_sample], pad))
-    scale = 4.0 / half
-    cos, sin = np.cos(obj.rotation) * scale, np.sin(obj.rotation) * scale
-    middle = 4.0 + pad
-    matrix = (cos, sin, middle - cos * cx - sin * cy, -sin, cos, middle + sin * cx - cos * cy)
-    strength = grid.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    # The 8×8 samples are soft; a steep ramp around the stroke's edge gives legible strokes at any size.
-    return np.clip((np.asarray(strength) - 0.28) * 3.0, 0.0, 1.0)
 
 
 # -- backgrounds ----------------------------------------------------------------------------------
@@ -227,21 +108,15 @@ def render_background(kind: str, seed: int, size: int) -> np.ndarray:
 # -- rendering ------------------------------------------------------------------------------------
 
 
-def paint(background: np.ndarray, obj: ObjectSpec, u: float) -> tuple[np.ndarray, np.ndarray]:
+def paint(background: np.ndarray, obj: Thing, u: float) -> tuple[np.ndarray, np.ndarray]:
     """Draw ``obj`` at path position ``u`` (0 … 1): frame uint8 ``(S, S, 3)`` and alpha ``(S, S)``."""
     frame, alpha = _blend(background, obj, u)
     return np.round(frame).astype(np.uint8), alpha
 
 
-def _blend(background: np.ndarray, obj: ObjectSpec, u: float) -> tuple[np.ndarray, np.ndarray]:
-    size = background.shape[0]
-    crop, x0, y0 = _object_alpha(obj, u, size)
-    alpha = np.zeros((size, size), dtype=np.float32)
-    alpha[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] = crop
+def _blend(background: np.ndarray, obj: Thing, u: float) -> tuple[np.ndarray, np.ndarray]:
     frame = background.copy()
-    region = frame[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]]
-    region += (np.asarray(obj.rgb, dtype=np.float32) - region) * crop[..., None]
-    return frame, alpha
+    return frame, draw(frame, obj, u)
 
 
 def render(spec: VideoSpec, size: int = FRAME_SIZE) -> Video:
@@ -263,7 +138,7 @@ def render(spec: VideoSpec, size: int = FRAME_SIZE) -> Video:
 # -- sampling -------------------------------------------------------------------------------------
 
 
-def sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -> ObjectSpec:
+def sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -> Thing:
     """Draw the look and the path of an object of this colour and kind; ``split`` limits the handwriting."""
     is_digit = kind in DIGITS
     size = rng.uniform(0.31, 0.38) if is_digit else rng.uniform(0.25, 0.31)
@@ -273,7 +148,8 @@ def sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -
     step = rng.uniform(-0.3, 0.3, size=2)
     end = np.clip(start + step, margin, 1 - margin)
     sample = int(rng.choice(digit_samples(split)[DIGITS.index(kind)])) if is_digit else -1
-    return ObjectSpec(
+    return Thing(
+        role="large",
         color=color,
         kind=kind,
         rgb=(float(rgb[0]), float(rgb[1]), float(rgb[2])),
@@ -281,13 +157,13 @@ def sample_object(rng: np.random.Generator, color: str, kind: str, split: str) -
         rotation=float(rng.uniform(-0.2, 0.2)),
         start=(float(start[0]), float(start[1])),
         end=(float(end[0]), float(end[1])),
-        digit_sample=sample,
+        digit=sample,
     )
 
 
 def sample_objects(
     rng: np.random.Generator, count: int, *, split: str = "train", digit_share: float = 0.2
-) -> list[ObjectSpec]:
+) -> list[Thing]:
     """Sample ``count`` objects, each different from the others in (colour, kind)."""
     names: list[tuple[str, str]] = []
     while len(names) < count:
@@ -347,7 +223,7 @@ def sample_video(
 
 def render_crowd(
     rng: np.random.Generator, count: int, *, split: str = "train", digit_share: float = 0.4, size: int = FRAME_SIZE
-) -> tuple[np.ndarray, list[ObjectSpec], np.ndarray]:
+) -> tuple[np.ndarray, list[Thing], np.ndarray]:
     """One frame with up to ``count`` objects that do not overlap, for training the vision side alone.
 
     Places are drawn anywhere in the frame; an object that finds no free one in twenty draws is left out.
@@ -356,7 +232,7 @@ def render_crowd(
     """
     background = BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     frame = render_background(background, int(rng.integers(2**31)), size)
-    objects: list[ObjectSpec] = []
+    objects: list[Thing] = []
     coverage = []
     cell = size // TOKEN_GRID
     for obj in sample_objects(rng, count, split=split, digit_share=digit_share):

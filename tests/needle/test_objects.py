@@ -16,6 +16,9 @@ def test_the_splits_share_no_handwriting_and_leave_none_out() -> None:
     for digit, (train, test) in enumerate(zip(digit_samples("train"), digit_samples("test"), strict=True)):
         assert not set(train) & set(test)
         assert sorted([*train, *test]) == np.flatnonzero(labels == digit).tolist()
+        assert len(test) >= 30
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'dev'"):
+        digit_samples("dev")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,7 @@ def test_guessing_the_most_frequent_answer_does_not_pay() -> None:
         ({"questions": 0}, "questions must be at least 1"),
         ({"kinds": ["colour"]}, "kinds must be some of large, small, .*, got colour"),
         ({"kinds": []}, "got none"),
+        ({"split": "dev"}, "split must be 'train' or 'test', got 'dev'"),
     ],
 )
 def test_what_cannot_be_drawn(arguments: dict, message: str) -> None:

@@ -4,7 +4,9 @@ import torch
 from batches import IGNORE, NO_COLOR, BatchPlan, dense_labels, keep_tokens, make_batch, plan
 from checkpoint import build_tokenizer
 from packing import PromptIds
-from scenes import COLOR_NAMES, KINDS, render, sample_video
+from scenes import render, sample_video
+
+from framefusion.needle.objects import COLOR_NAMES, KINDS
 
 
 @pytest.fixture(scope="module")

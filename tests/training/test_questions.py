@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from checkpoint import UNK, build_tokenizer
 from questions import QUESTION_KINDS, add_filler, ask, possible_questions, sample_questions, vocabulary
-from scenes import COLOR_NAMES, KINDS, sample_video
+from scenes import sample_video
+
+from framefusion.needle.objects import COLOR_NAMES, KINDS
 
 ORDINALS = {"first": 0, "second": 1, "third": 2, "fourth": 3, "last": -1, "final": -1}
 

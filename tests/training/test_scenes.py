@@ -2,11 +2,6 @@ import numpy as np
 import pytest
 from scenes import (
     BACKGROUNDS,
-    COLORS,
-    DIGITS,
-    SHAPES,
-    digit_images,
-    digit_samples,
     render,
     render_background,
     render_crowd,
@@ -14,6 +9,8 @@ from scenes import (
     sample_video,
     scene_lengths,
 )
+
+from framefusion.needle.objects import COLORS, DIGITS, SHAPES, digit_samples
 
 
 def _rng(seed=0):
@@ -52,22 +49,11 @@ def test_frames_are_split_over_scenes_with_at_least_one_each():
         scene_lengths(_rng(), 4, 3, jitter=0.0)
 
 
-def test_train_and_test_digits_are_disjoint_and_labelled_right():
-    _, labels = digit_images()
-    for digit, (train, test) in enumerate(zip(digit_samples("train"), digit_samples("test"), strict=True)):
-        assert not set(train.tolist()) & set(test.tolist())
-        assert set(labels[train].tolist()) == set(labels[test].tolist()) == {digit}
-        assert len(train) + len(test) == (labels == digit).sum()
-        assert len(test) >= 30
-    with pytest.raises(ValueError, match="split"):
-        digit_samples("dev")
-
-
 def test_videos_use_only_digits_of_their_split():
     for split in ("train", "test"):
         allowed = {int(i) for samples in digit_samples(split) for i in samples}
         used = {
-            scene.obj.digit_sample
+            scene.obj.digit
             for seed in range(40)
             for scene in sample_video(_rng(seed), split=split, digit_share=1.0).scenes
         }

@@ -65,7 +65,7 @@ def load(
         clips: footage; default the bundled clips of the test split.
 
     Raises:
-        ValueError: a number is too small, or a kind is unknown.
+        ValueError: a number is too small, or a kind or split is unknown.
         ImportError: scikit-learn is missing.
     """
     for name, value, least in (("frames", frames, 6), ("videos", videos, 1), ("questions", questions, 1)):

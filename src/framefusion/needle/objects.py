@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -95,7 +95,13 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
 
 @lru_cache(maxsize=2)
 def digit_samples(split: Split) -> tuple[np.ndarray, ...]:
-    """Sample indices per digit; every fifth sample of each digit is held out ("test")."""
+    """Sample indices per digit; every fifth sample of each digit is held out ("test").
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if split not in get_args(Split):
+        raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
     _, labels = digit_images()
     per_digit = (np.flatnonzero(labels == digit) for digit in range(10))
     held_out = split == "test"

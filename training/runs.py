@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 HERE = Path(__file__).resolve().parent
-RUNS = HERE.parent / "runs"
+RUNS = HERE / "runs"
 FILMS = RUNS / "footage"
 
 

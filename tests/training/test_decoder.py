@@ -3,9 +3,10 @@ from functools import partial
 import pytest
 import torch
 import train_decoder
+from checkpoint import START
 from decoder import Readouts, layer_step, lookup_loss, losses
 from lessons import PROMPT, BatchPlan, make_batch
-from model import START, build_model
+from model import build_model
 from train_decoder import run_batch
 from vision import IGNORE
 

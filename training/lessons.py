@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from bank import Bank, EncodedScene
-from model import END, START, TOKENS_PER_FRAME
+from checkpoint import END, START
+from model import TOKENS_PER_FRAME
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from vision import IGNORE

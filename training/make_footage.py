@@ -15,7 +15,7 @@ from video_files import write_mp4
 from framefusion.needle.footage import FILES, FPS
 from framefusion.video import read_video
 
-FILMS = Path(__file__).resolve().parent.parent / "runs" / "footage"
+FILMS = Path(__file__).resolve().parent / "runs" / "footage"
 HEIGHT = 160
 CITY_CUT = 37
 """The first frame (at 8 a second) of the city's second shot."""

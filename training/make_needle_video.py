@@ -1,4 +1,4 @@
-"""Make a demo video and its list of questions: ``python training/needle/make_demo_video.py --out DIR``."""
+"""Make a demo video and its list of questions: ``python training/make_needle_video.py --out DIR``."""
 
 from __future__ import annotations
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from bank import Bank
+from checkpoint import START
 from decoder import Passed, Readouts, compiled_step, forward, layer_step, losses
 from footage import training_clips
 from lessons import SORTS, Batch, Texts, make_batch, plan
-from model import START, build_model, build_processor, start_words
+from model import build_model, build_processor, start_words
 from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from torch import Tensor, nn
 from train_vision import half_attention
