@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 
 import framefusion
 from framefusion import assets, cli, loading
-from framefusion.cli import options
 from framefusion.hf.families import table
 from tests import tiny_checkpoints
 
@@ -118,7 +117,7 @@ def test_json_is_one_object(asked, clip, model):
 def test_default_is_the_bundled_model_eight_frames_and_cost(run, clip, model, monkeypatch):
     monkeypatch.setattr(loading, "TINY_MODEL", model)
     found = parse(run("ask", clip, QUESTION, "--max-new-tokens", 2, "--json"))
-    assert len(found["video"]["frame_seconds"]) == options.BUNDLED_FRAMES == 8
+    assert len(found["video"]["frame_seconds"]) == assets.BUNDLED_FRAMES == 8
     assert found["model"]["model"] == "bundled"
     assert (found["settings"]["cost"], found["settings"]["keep"]) == (0.3, None)
     assert found["visual_tokens"]["mean_share"] <= 0.3 + 1 / 128
@@ -185,7 +184,7 @@ def test_demo_asks_every_kind_of_question_and_reduces_the_real_clip(run, tmp_pat
     result = run("demo", "--out", "made/here")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.count("All tokens ") == result.stdout.count("Reduced ") == len(kinds)
-    assert result.stdout.count("(20.") + result.stdout.count("(19.") == len(kinds) + 1
+    assert result.stdout.count("kept (20.") + result.stdout.count("kept (19.") == len(kinds) + 1
     names = {path.name for path in (tmp_path / "made/here").iterdir()}
     assert names == {f"{kind}.html" for kind in kinds} | {"real-clip.html", "real-clip.png"}
     (tmp_path / "file").touch()

@@ -10,9 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from framefusion import FrameFusion, calibration, cli, load_settings, save_settings
-from framefusion.assets import DEMO_QUESTIONS, DEMO_VIDEO
+from framefusion.assets import BUNDLED_FRAMES, DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.cli import calibrate as command
-from framefusion.cli.options import BUNDLED_FRAMES
 from framefusion.evaluation.cells import FULL
 from framefusion.methods import METHODS
 from framefusion.settings_file import read, to_plain

@@ -106,7 +106,10 @@ def test_every_setting_is_an_argument():
             r"^unknown model argument 'kost'\. Did you mean 'cost'\? There are frames, settings, cost, keep",
         ),
         ({"flash": True}, r"^unknown model argument 'flash'\. There are"),
-        ({"keep": "2:0.5,14:0.1"}, r"^keep must be a share such as 0\.2 or LAYER:SHARE pairs such as 2:0\.5\+14:0\.1"),
+        (
+            {"keep": "2:0.5;14:0.1"},
+            r"^keep must be a share such as 0\.2 or LAYER:SHARE pairs .* \(or 2:0\.5\+14:0\.1\)",
+        ),
         ({"keep": "half"}, "^keep must be a share"),
         ({"keep": "2:0.5+2:0.1"}, "^keep names a layer twice"),
         ({"keep": "2:0.1+14:0.5"}, "cannot grow with depth"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,31 +234,50 @@ def _median(runs: list[Generation]) -> Generation:
 
 
 def model_inputs(video: Video, prompt: str, model: Any, processor: Any) -> Any:
-    """Model inputs on the model's device and in its dtype."""
-    content = [{"type": "video"}, {"type": "text", "text": prompt}]
+    """The model's inputs for one video and a text behind it, see :func:`turn_inputs`."""
+    return turn_inputs([{"type": "video"}, {"type": "text", "text": prompt}], [video], [], model, processor)
+
+
+def turn_inputs(
+    content: Sequence[Mapping[str, str]], videos: Sequence[Video], pictures: Sequence[Any], model: Any, processor: Any
+) -> Any:
+    """The model's inputs for one user turn, on its device and in its dtype.
+
+    Args:
+        content: the parts of the turn, as chat templates take them.
+        videos: frames for the parts of type ``"video"``, in order.
+        pictures: PIL images for the parts of type ``"image"``, in order.
+        model: a loaded model.
+        processor: its processor.
+
+    Raises:
+        AskError: the processor has no chat template.
+    """
     try:
         text = processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            [{"role": "user", "content": list(content)}], add_generation_prompt=True, tokenize=False
         )
     except ValueError as error:
         raise AskError("the processor has no chat template; save one with the model") from error
-    # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
-    metadata = {
-        "total_num_frames": video.total_frames,
-        "fps": video.source_fps,
-        "duration": video.duration,
-        "frames_indices": video.indices.tolist(),
-        "height": video.height,
-        "width": video.width,
-    }
-    inputs = processor(
-        text=[text],
-        videos=[video.frames],
-        do_sample_frames=False,
-        video_metadata=[metadata],
-        return_tensors="pt",
-    )
-    return inputs.to(model.device, dtype=model.dtype)
+    options: dict[str, Any] = {}
+    if videos:
+        # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
+        options["do_sample_frames"] = False
+        options["videos"] = [video.frames for video in videos]
+        options["video_metadata"] = [
+            {
+                "total_num_frames": video.total_frames,
+                "fps": video.source_fps,
+                "duration": video.duration,
+                "frames_indices": video.indices.tolist(),
+                "height": video.height,
+                "width": video.width,
+            }
+            for video in videos
+        ]
+    if pictures:
+        options["images"] = [list(pictures)]
+    return processor(text=[text], return_tensors="pt", **options).to(model.device, dtype=model.dtype)
 
 
 def generate_timed(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:

@@ -369,3 +369,23 @@ def _stages(name: str, keep: Mapping[Any, Any]) -> dict[int, float]:
                 "cannot grow with depth."
             )
     return stages
+
+
+def parse_keep(text: str) -> float | dict[int, float]:
+    """``keep`` from a text: ``"0.2"``, or layer and share of each stage, ``"2:0.5,14:0.1"`` or ``"2:0.5+14:0.1"``.
+
+    Raises:
+        ValueError: it is neither, or names a layer twice; what it says follows the name of the option.
+    """
+    try:
+        if ":" not in text:
+            return float(text)
+        pairs = [part.split(":") for part in text.replace("+", ",").split(",")]
+        stages = {int(layer): float(share) for layer, share in pairs}
+    except ValueError:
+        raise ValueError(
+            f"must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1 (or 2:0.5+14:0.1), got {text!r}."
+        ) from None
+    if len(stages) < len(pairs):
+        raise ValueError(f"names a layer twice: {text!r}.")
+    return stages

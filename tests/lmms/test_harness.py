@@ -13,8 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from framefusion.ask import ask
-from framefusion.assets import DEMO_QUESTIONS, DEMO_VIDEO
-from framefusion.cli.options import BUNDLED_FRAMES
+from framefusion.assets import BUNDLED_FRAMES, DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.lmms.arguments import Generation
 from framefusion.loading import load
 from framefusion.settings import FrameFusion

@@ -1,4 +1,4 @@
-"""Files that ship with the package: the bundled checkpoint and two videos."""
+"""Files that ship with the package: the bundled checkpoint and videos."""
 
 from pathlib import Path
 
@@ -15,3 +15,9 @@ DEMO_QUESTIONS = _HERE / "videos" / "scenes.json"
 
 REAL_VIDEO = _HERE / "videos" / "concert.mp4"
 """A real clip (licence and origin in ``ATTRIBUTION.md``)."""
+
+BUNDLED_FRAMES = 8
+"""Frames shown to the bundled checkpoint unless said otherwise: the length it was trained on."""
+
+OTHER_FRAMES = 32
+"""Frames shown to any other model unless said otherwise."""

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framefusion._version import __version__
+from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
 from framefusion.cli.common import check_writable, fail, progress_display, silence_transformers
 from framefusion.cli.options import (
-    BUNDLED_FRAMES,
     DEFAULT_NEW_TOKENS,
-    OTHER_FRAMES,
     AttnOption,
     CostOption,
     DeviceOption,
@@ -266,15 +265,19 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calib
 
 
 def _settings(request: Request) -> StoredSettings:
-    from framefusion.settings import FrameFusion
+    from framefusion.settings import FrameFusion, parse_keep
     from framefusion.settings_file import StoredSettings, read
 
+    try:
+        keep = None if request.keep is None else parse_keep(request.keep)
+    except ValueError as error:
+        fail(f"--keep {error}")
     try:
         if request.settings is not None:
             return read(request.settings)
         given = {"segmentation": request.segmentation, "similarity_lower_bound": request.similarity}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return StoredSettings(FrameFusion(cost=request.cost, keep=_parse_keep(request.keep), **chosen))
+        return StoredSettings(FrameFusion(cost=request.cost, keep=keep, **chosen))
     except ValueError as error:
         fail(error)
 
@@ -296,19 +299,6 @@ def _doubt(request: Request, loaded: LoadedModel, calibration: Calibration | Non
             f"{calibration.floor:g} may not hold here",
             err=True,
         )
-
-
-def _parse_keep(text: str | None) -> float | dict[int, float] | None:
-    """``"0.2"`` or ``"2:0.5,14:0.1"``."""
-    if text is None:
-        return None
-    try:
-        if ":" not in text:
-            return float(text)
-        pairs = [part.split(":") for part in text.split(",")]
-        return {int(layer): float(share) for layer, share in pairs}
-    except ValueError:
-        fail(f"--keep must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1, got {text!r}")
 
 
 def _show(data: ReportData, request: Request) -> None:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
 from framefusion.cli.common import check_writable, fail, silence_transformers
 from framefusion.cli.options import (
-    BUNDLED_FRAMES,
-    OTHER_FRAMES,
     AttnOption,
     DeviceOption,
     DtypeOption,
@@ -23,7 +22,7 @@ from framefusion.cli.options import (
     ModelOption,
     TrustOption,
 )
-from framefusion.cli.questions import bars, check_directory, command_line, dataset, shares
+from framefusion.cli.questions import bars, check_directory, command_line, dataset, one_sentence, shares
 
 if TYPE_CHECKING:
     from framefusion.settings_file import Calibration, StoredSettings, Trial
@@ -87,14 +86,11 @@ def calibrate(
     tried = shares(budgets)
     check_directory(out)
     check_writable(settings)
-    with bars() as progress:
+    with bars() as progress, one_sentence(out):
         silence_transformers()
         from framefusion import evaluation
-        from framefusion.ask import AskError
         from framefusion.calibration import CalibrationError
         from framefusion.calibration import calibrate as calibrate_model
-        from framefusion.hf import UnsupportedModelError
-        from framefusion.loading import ModelError
         from framefusion.settings_file import SettingsFileError, save_settings
 
         try:
@@ -121,22 +117,8 @@ def calibrate(
                 prepare=silence_transformers,
             )
             save_settings(settings, found.settings, found.calibration)
-        except (
-            AskError,
-            ModelError,
-            UnsupportedModelError,
-            OSError,
-            CalibrationError,
-            SettingsFileError,
-            evaluation.DataError,
-            evaluation.EvaluationError,
-            evaluation.LogError,
-            evaluation.MethodError,
-        ) as error:
+        except (CalibrationError, SettingsFileError) as error:
             fail(error)
-        except KeyboardInterrupt:
-            typer.echo(f"framefusion: interrupted; the same command goes on with what is in {out}", err=True)
-            raise typer.Exit(130) from None
     if json_:
         typer.echo(json.dumps({**_plain(found), "written": str(settings)}, ensure_ascii=False))
     else:

@@ -11,7 +11,17 @@ import typer
 
 from framefusion.cli.common import fail, silence_transformers
 from framefusion.cli.options import AttnOption, DeviceOption, DtypeOption, JsonOption, ModelOption, TrustOption
-from framefusion.cli.questions import NEEDLE, NEEDLE_VIDEOS, bars, check_directory, command_line, dataset, names, shares
+from framefusion.cli.questions import (
+    NEEDLE,
+    NEEDLE_VIDEOS,
+    bars,
+    check_directory,
+    command_line,
+    dataset,
+    names,
+    one_sentence,
+    shares,
+)
 
 FRAMES = 16
 METHODS = "controls,published,ours"
@@ -67,62 +77,46 @@ def eval_(
         fail(f"--videos must be at least 1, got {videos}")
     chosen, budget_list = names(methods, "--methods"), shares(budgets)
     check_directory(out)
-    with bars() as progress:
+    if model is None and data == NEEDLE:
+        typer.echo("framefusion: the bundled checkpoint was not trained on VideoNeedle and can only guess", err=True)
+    with bars() as progress, one_sentence(out):
         silence_transformers()
         from framefusion import evaluation
-        from framefusion.ask import AskError
         from framefusion.evaluation.leaderboard import page
-        from framefusion.hf import UnsupportedModelError
-        from framefusion.loading import ModelError
 
-        try:
-            what = evaluation.Plan(
-                frames=frames,
-                methods=chosen,
-                budgets=budget_list,
-                seeds=seeds,
-                jobs=jobs,
-                timed=timed,
-                generating=evaluation.Generating(batch, max_new_tokens),
-            )
-            if plots:
-                _check_plots()
-            summary = evaluation.evaluate(
-                dataset(data, videos, seed),
-                out,
-                what,
-                model={
-                    "model": model,
-                    "dtype": dtype,
-                    "device": device,
-                    "attn": attn,
-                    "trust_remote_code": trust_remote_code,
-                },
-                command=command_line(sys.argv[1:]),
-                progress=progress,
-                prepare=silence_transformers,
-            )
-            if plots:
-                from framefusion.evaluation.plots import draw
+        what = evaluation.Plan(
+            frames=frames,
+            methods=chosen,
+            budgets=budget_list,
+            seeds=seeds,
+            jobs=jobs,
+            timed=timed,
+            generating=evaluation.Generating(batch, max_new_tokens),
+        )
+        if plots:
+            _check_plots()
+        summary = evaluation.evaluate(
+            dataset(data, videos, seed),
+            out,
+            what,
+            model={
+                "model": model,
+                "dtype": dtype,
+                "device": device,
+                "attn": attn,
+                "trust_remote_code": trust_remote_code,
+            },
+            command=command_line(sys.argv[1:]),
+            progress=progress,
+            prepare=silence_transformers,
+        )
+        if plots:
+            from framefusion.evaluation.plots import draw
 
-                for part in summary["frames"]:
-                    draw(part, out)
-            text = page(summary, "framefusion eval", "." if plots else None)
-            (out / "leaderboard.md").write_text(text, encoding="utf-8")
-        except (
-            AskError,
-            ModelError,
-            UnsupportedModelError,
-            OSError,
-            evaluation.DataError,
-            evaluation.EvaluationError,
-            evaluation.LogError,
-            evaluation.MethodError,
-        ) as error:
-            fail(error)
-        except KeyboardInterrupt:
-            typer.echo(f"framefusion: interrupted; the same command goes on with what is in {out}", err=True)
-            raise typer.Exit(130) from None
+            for part in summary["frames"]:
+                draw(part, out)
+        text = page(summary, "framefusion eval", "." if plots else None)
+        (out / "leaderboard.md").write_text(text, encoding="utf-8")
     if json_:
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-BUNDLED_FRAMES = 8
-"""Frames shown to the bundled checkpoint unless said otherwise: the length it was trained on."""
-OTHER_FRAMES = 32
-"""Frames shown to any other model unless said otherwise."""
+from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+
 DEFAULT_NEW_TOKENS = 64
 
 VideoArgument = Annotated[Path, typer.Argument(help="A video file, in any format that FFmpeg reads.")]

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from framefusion.cli.bars import Bars
 from framefusion.cli.common import fail
 
@@ -67,3 +69,29 @@ def bars() -> Iterator[Bars | None]:
         return
     with Bars() as shown:
         yield shown
+
+
+@contextmanager
+def one_sentence(out: Path) -> Iterator[None]:
+    """Whatever ends an evaluation ends it with one sentence; what was answered stays in ``out``."""
+    from framefusion import evaluation
+    from framefusion.ask import AskError
+    from framefusion.hf import UnsupportedModelError
+    from framefusion.loading import ModelError
+
+    try:
+        yield
+    except (
+        AskError,
+        ModelError,
+        UnsupportedModelError,
+        OSError,
+        evaluation.DataError,
+        evaluation.EvaluationError,
+        evaluation.LogError,
+        evaluation.MethodError,
+    ) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        typer.echo(f"framefusion: interrupted; the same command goes on with what is in {out}", err=True)
+        raise typer.Exit(130) from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from framefusion.ask import MAX_NEW_TOKENS
-from framefusion.settings import FrameFusion
+from framefusion.settings import FrameFusion, parse_keep
 from framefusion.settings_file import load_settings
 
 logger = logging.getLogger(__name__)
@@ -49,25 +49,14 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
         return load_settings(str(path))
     for name, value in given.items():
         if name == "keep" and isinstance(value, str):
-            given[name] = _stages(value)
+            try:
+                given[name] = parse_keep(value)
+            except ValueError as error:
+                raise ValueError(f"keep {error}") from None
         elif isinstance(value, float) and value.is_integer():
             # lmms-eval reads "-1" as a floating-point number
             given[name] = int(value)
     return FrameFusion(**given)
-
-
-def _stages(text: str) -> dict[int, float]:
-    """``"2:0.5+14:0.1"``: layer and share of each stage."""
-    pairs = [part.split(":") for part in text.split("+")]
-    try:
-        stages = {int(layer): float(share) for layer, share in pairs}
-    except ValueError:
-        raise ValueError(
-            f"keep must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5+14:0.1, got {text!r}."
-        ) from None
-    if len(stages) < len(pairs):
-        raise ValueError(f"keep names a layer twice: {text!r}.")
-    return stages
 
 
 @dataclass(frozen=True)

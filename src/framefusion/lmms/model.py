@@ -12,7 +12,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
-from framefusion.cli.options import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from framefusion.ask import turn_inputs
 from framefusion.evaluation.encodings import Prompt
 from framefusion.video import Video, read_video
 
@@ -105,32 +106,6 @@ def prompt(sample: Sample, model: Any, processor: Any) -> Prompt:
     Raises:
         ValueError: see :attr:`Sample.content`; or the processor has no chat template.
     """
-    if getattr(processor, "chat_template", None) is None:
-        raise ValueError("the processor has no chat template; save one with the model.")
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": sample.content}], add_generation_prompt=True, tokenize=False
-    )
     videos = [visual for visual in sample.visuals if isinstance(visual, Video)]
     pictures = [visual for visual in sample.visuals if not isinstance(visual, Video)]
-    options: dict[str, Any] = {}
-    if videos:
-        # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
-        options |= {
-            "videos": [video.frames for video in videos],
-            "video_metadata": [
-                {
-                    "total_num_frames": video.total_frames,
-                    "fps": video.source_fps,
-                    "duration": video.duration,
-                    "frames_indices": video.indices.tolist(),
-                    "height": video.height,
-                    "width": video.width,
-                }
-                for video in videos
-            ],
-            "do_sample_frames": False,
-        }
-    if pictures:
-        options["images"] = [pictures]
-    inputs = processor(text=[text], return_tensors="pt", **options)
-    return Prompt(dict(inputs.to(model.device, dtype=model.dtype)), {})
+    return Prompt(dict(turn_inputs(sample.content, videos, pictures, model, processor)), {})

@@ -100,6 +100,26 @@ def one_stage(budget: float, layers: int, layer: int) -> dict[int, float]:
     return {layer: min(share, 1.0)}
 
 
+def at_input(selector: str) -> Callable[[float, int], FrameFusion]:
+    """``build`` of a rule that chooses from the whole video before layer 0, where there is no attention.
+
+    Args:
+        selector: the rule's name in ``framefusion.selectors``.
+    """
+
+    def build(budget: float, layers: int) -> FrameFusion:
+        return FrameFusion(
+            keep=one_stage(budget, layers, 0),
+            merge=False,
+            segmentation="single",
+            budget_rule="uniform",
+            relevance="none",
+            selector=selector,
+        )
+
+    return build
+
+
 def behind_attention(budget: float, layers: int) -> dict[int, float]:
     """:func:`one_stage` at the library's default layer, ``max(1, round(L / 14))``: FastV's layer 2 of 28.
 

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, one_stage
-from framefusion.settings import FrameFusion
-
-
-def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        keep=one_stage(budget, layers, 0),
-        merge=False,
-        segmentation="single",
-        budget_rule="uniform",
-        relevance="none",
-        selector="random",
-    )
-
+from framefusion.methods.method import Method, at_input
 
 METHOD = Method(
     name="random",
@@ -23,6 +10,6 @@ METHOD = Method(
     kind="control",
     citation="",
     description="Tokens drawn at random, before layer 0.",
-    build=_build,
+    build=at_input("random"),
     random=True,
 )
