@@ -39,6 +39,11 @@ def test_questions_of_a_file(file):
     assert [q.id for q in JsonLines(path, videos=1).questions(8)] == ["line 1", "line 4"]
 
 
+def test_two_spellings_of_a_path_are_one_video(file):
+    path = file(GOOD, {**GOOD, "video": "./a.mp4"})
+    assert [q.video for q in JsonLines(path).questions(8)] == ["a.mp4", "a.mp4"]
+
+
 def test_frames_of_a_file(file):
     data = JsonLines(file(GOOD))
     video = data.video("a.mp4", 8, 3)

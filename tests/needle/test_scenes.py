@@ -22,6 +22,9 @@ def test_footage_runs_on_unless_it_is_cut() -> None:
     levels = excerpt(rng, [clip("a")], 6, cut=0.0, seconds=1 / 8).mean(axis=(1, 2, 3)) / 8
     steps = np.abs(np.diff(np.round(levels)))
     assert set(steps.tolist()) <= {0.0, 1.0}
+    # past its end it runs back
+    there_and_back = excerpt(rng, [clip("a")], 40, cut=0.0, seconds=1 / 8).mean(axis=(1, 2, 3)) / 8
+    assert set(np.round(there_and_back).tolist()) == set(range(12))
     cuts = excerpt(rng, [clip("a"), clip("b", level=100)], 40, cut=1.0, seconds=1 / 8).mean(axis=(1, 2, 3)) / 8
     assert np.abs(np.diff(cuts)).max() > 5
 

@@ -46,9 +46,8 @@ def select(candidates: Candidates) -> Selected:
             salient[_most_relevant(candidates.relevance.cpu(), frames, count - context)] = True
             frames, count = [frame[~salient[frame]] for frame in frames], context
         anchors[_density_peaks(candidates.features, frames, count)] = True
+    target = most_similar_kept(candidates.features, candidates.segments, anchors, lower_bound=-torch.inf)
     # Salient tokens neither merge nor take in others.
-    around = torch.where(salient, -1, candidates.segments)
-    target = most_similar_kept(candidates.features, around, anchors, lower_bound=-torch.inf)
     target = torch.where(salient, everyone, target)
     indices = (salient | anchors).nonzero().squeeze(-1)
     return Selected(indices, target, blend(candidates.features, target, indices, OWN))
