@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, rms_norm, silu
 from vision import IGNORE
 
+from framefusion.needle.questions import SORTS
+
 # (decoder layers passed, label, weight): the large thing of the scene first, then what needs it.
 TARGETS = (
     (2, "scene_color", 0.2),
@@ -23,11 +25,16 @@ TARGETS = (
     (4, "previous_kind", 0.4),
     (4, "ordinal", 0.3),
     (4, "direction", 0.4),
+    (3, "first", 0.5),
+    (4, "first", 0.5),
 )
 PARSE_DEPTHS = (3, 4)
 LOOKUP_LAYERS = (4, 5, 6, 7)
 """Layers whose first heads are rewarded for looking at the evidence; deeper ones are left alone."""
 LOOKUP_HEADS = 2
+COUNTING_LAYERS = 2
+"""The first so many of them are rewarded in questions that count: attention that falls on what is counted alone
+cannot tell one from four."""
 READ_DEPTH = 4
 
 
@@ -195,12 +202,14 @@ def forward(
     return Passed(lm_head(decoder.norm(last)), visual, asking, torch.stack(paid))
 
 
-def lookup_loss(paid: Tensor, answers: Tensor, evidence: Tensor) -> tuple[Tensor, float]:
+def lookup_loss(paid: Tensor, answers: Tensor, evidence: Tensor, sorts: Tensor) -> tuple[Tensor, float]:
     """How little attention the answering rows pay to the evidence: the mean of −log of what falls on it."""
     two = answers[..., 2] != IGNORE
     known = evidence.any(-1)
     rows = torch.stack([known, known & two], dim=-1)
-    loss = -(paid + 1e-4).log().permute(1, 3, 4, 0, 2)[rows].mean()
+    counting = (sorts == SORTS.index("count"))[..., None] & (torch.arange(len(paid)) >= COUNTING_LAYERS)
+    wanted = rows[..., None] & ~counting[:, :, None]
+    loss = -(paid + 1e-4).log().permute(1, 3, 4, 0, 2)[wanted].mean()
     return loss, float((-loss.detach()).exp())
 
 
@@ -209,7 +218,7 @@ def losses(passed: Passed, readouts: Readouts, batch: Batch, *, guide: float = 1
     answer = cross_entropy(passed.logits.flatten(0, 2), batch.answers.flatten(), ignore_index=IGNORE)
     dense, logged = readouts.read_dense(passed.visual, batch.dense)
     parsed, share = readouts.read_parse(passed.asking, batch.parse)
-    lookup, looked = lookup_loss(passed.paid, batch.answers, batch.evidence)
+    lookup, looked = lookup_loss(passed.paid, batch.answers, batch.evidence, batch.parse[..., 0])
     wrong = (passed.logits.detach().argmax(-1) != batch.answers) & (batch.answers != IGNORE)
     said = (batch.answers != IGNORE).any(-1)
     right = float((~wrong.any(-1))[said].float().mean())

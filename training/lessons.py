@@ -30,6 +30,7 @@ DENSE_SIZES = {
     "previous_color": len(COLOR_NAMES) + 1,
     "previous_kind": len(KINDS) + 1,
     "direction": len(WAYS) + 1,
+    "first": 2,
 }
 
 
@@ -51,7 +52,8 @@ class Batch:
     ``frames * 64`` tokens; ``ids`` int64 ``(V, Q, 14 + 2)``: prompt, padded on the left, and the answer's words;
     ``padding`` int64 ``(V, Q)`` padded tokens; ``answers`` int64 ``(V, Q, 3)``, -100 where nothing is to be said (all
     of it if the shown tokens do not hold the answer); ``evidence`` bool ``(V, Q, K)``: tokens to look at;
-    ``parse`` int64 ``(V, Q, 4)``: what is asked; ``dense``: labels of the shown tokens, each int64 ``(V, K)``.
+    ``parse`` int64 ``(V, Q, 4)``: what is asked, the sort first; ``dense``: labels of the shown tokens, each int64
+    ``(V, K)``.
     """
 
     features: Tensor
@@ -118,6 +120,13 @@ class _Shown:
         flat = torch.cat([item.features.flatten(0, 1) for item in scenes])
         self.features = flat[torch.from_numpy(places)].float()
         self.large = [(self.scene == s) & (self.owner == 0) for s in range(len(scenes))]
+        self.first = np.zeros(len(self.places), dtype=bool)
+        """Tokens before which no token shows the same colour and kind."""
+        names: set[str] = set()
+        for index in np.flatnonzero(self.owner >= 0):
+            name = video.scenes[self.scene[index]].things[self.owner[index]].name
+            self.first[index] = name not in names
+            names.add(name)
 
     def shows(self, s: int, t: int) -> np.ndarray:
         return (self.scene == s) & (self.owner == t)
@@ -133,6 +142,9 @@ class _Shown:
             return late if late.any() else None
         if question.sort in ("after", "before"):
             return masks[int(np.argmax([s for s, _ in question.evidence]))]
+        if question.sort == "count":
+            # What is seen before would count twice.
+            return np.logical_or.reduce(masks) & self.first
         return np.logical_or.reduce(masks)
 
     def dense(self) -> dict[str, np.ndarray]:
@@ -160,6 +172,7 @@ class _Shown:
             "previous_color": where_known(np.concatenate([[none_c], colors[:-1]])),
             "previous_kind": where_known(np.concatenate([[none_k], kinds[:-1]])),
             "direction": direction,
+            "first": np.where(self.owner >= 0, self.first, IGNORE),
         }
 
 

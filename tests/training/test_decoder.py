@@ -10,6 +10,8 @@ from model import build_model
 from train_decoder import run_batch
 from vision import IGNORE
 
+from framefusion.needle.questions import SORTS
+
 
 @pytest.fixture(scope="module")
 def model(texts):
@@ -75,8 +77,14 @@ def test_looking_at_the_evidence_is_rewarded():
     evidence[0, 0, 3] = True
     answers = torch.tensor([[[7, 3, IGNORE], [7, 3, IGNORE]]])
     low, high = (torch.full((4, 1, 2, 2, 2), share) for share in (0.1, 0.9))
-    assert lookup_loss(high, answers, evidence)[0] < lookup_loss(low, answers, evidence)[0]
-    assert lookup_loss(high, answers, evidence)[1] == pytest.approx(0.9, abs=1e-3)
+    sorts = torch.full((1, 2), SORTS.index("main"))
+    assert lookup_loss(high, answers, evidence, sorts)[0] < lookup_loss(low, answers, evidence, sorts)[0]
+    assert lookup_loss(high, answers, evidence, sorts)[1] == pytest.approx(0.9, abs=1e-3)
+    # deep layers may look elsewhere to count
+    deep = torch.cat([high[:2], low[2:]])
+    counts = torch.full((1, 2), SORTS.index("count"))
+    assert lookup_loss(deep, answers, evidence, counts)[1] == pytest.approx(0.9, abs=1e-3)
+    assert lookup_loss(deep, answers, evidence, sorts)[1] < 0.5
 
 
 def test_attention_to_the_evidence_is_a_share(model, texts, bank):

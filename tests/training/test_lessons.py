@@ -5,7 +5,7 @@ from lessons import DENSE_SIZES, PARSE_SIZES, PROMPT, BatchPlan, asked, make_bat
 from vision import IGNORE
 
 from framefusion.needle.objects import COLOR_NAMES, KINDS
-from framefusion.needle.questions import SORTS, Question
+from framefusion.needle.questions import COUNTS, SORTS, Question
 
 
 def test_a_step_s_batch_is_reproducible_from_the_same_bank(bank, texts):
@@ -39,6 +39,16 @@ def test_only_what_the_shown_tokens_tell_is_asked(bank, texts):
     said = (batch.answers != IGNORE).any(-1)
     assert said.any()
     assert torch.equal(said, batch.evidence.any(-1))
+
+
+def test_what_is_counted_is_looked_at_once(bank, texts):
+    batch = make_batch(0, BatchPlan(3, 16, 256, 24), bank, texts, 0)
+    counts = (batch.parse[..., 0] == SORTS.index("count")) & batch.evidence.any(-1)
+    assert counts.any()
+    for video, number in counts.nonzero().tolist():
+        (word,) = [w for w in batch.answers[video, number].tolist() if w not in (IGNORE, texts.tokenizer.eos_token_id)]
+        assert texts.tokenizer.decode([word]) == COUNTS[int(batch.evidence[video, number].sum()) - 1]
+        assert batch.dense["first"][video][batch.evidence[video, number]].eq(1).all()
 
 
 def test_a_prompt_ends_where_the_answer_begins(bank, texts):
