@@ -41,7 +41,9 @@ def encoder(model: nn.Module) -> Any:
     core = model.model
 
     def encode(pixels: Tensor) -> Tensor:
-        return core.apply_pooling(core.multi_modal_projector(core.vision_tower(pixels).last_hidden_state))
+        # The class takes the last layer's output without the norm behind it.
+        states = core.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+        return core.apply_pooling(core.multi_modal_projector(states))
 
     return encode
 
