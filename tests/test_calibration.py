@@ -342,7 +342,7 @@ def test_labels_that_all_tokens_get_right(model, tmp_path):
     """The accuracy of all tokens is 1, so that it is the agreement that both tell; the test is another one."""
     common = {"budgets": (0.9,), "frames": 4, "generating": QUICK, "model": model}
     free = calibrate(Noise(videos=4, answer=None), tmp_path / "free", 0.3, **common)
-    rows = framefusion.evaluation.log.read(tmp_path / "free" / "questions.jsonl")
+    rows = framefusion.log.read(tmp_path / "free" / "questions.jsonl")
     labels = tuple((row["question"], row["prediction"]) for row in rows if row["cell"].startswith("full"))
     told = calibrate(Right(videos=4, labels=labels), tmp_path / "told", 0.3, **common)
     assert told.calibration.measure == "accuracy"
@@ -359,7 +359,7 @@ def test_too_few_right_answers_are_said_to_be_too_few(model, tmp_path):
     rows = [(q.id, "xyz") for q in Noise(videos=4).questions(4)]
     common = {"budgets": (0.3,), "frames": 4, "generating": QUICK, "model": model}
     calibrate(Noise(videos=4, answer=None), tmp_path / "free", 0.3, **common)
-    given = framefusion.evaluation.log.read(tmp_path / "free" / "questions.jsonl")
+    given = framefusion.log.read(tmp_path / "free" / "questions.jsonl")
     right = next((r["question"], r["prediction"]) for r in given if r["cell"].startswith("full"))
     labels = (*[row for row in rows if row[0] != right[0]], right)
     with pytest.raises(CalibrationError, match=r"takes about \d+ videos like these.* 8\.3 % of the answers are right"):

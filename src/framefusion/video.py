@@ -95,7 +95,7 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
         VideoError: no such file, a directory, not a video, no video stream, no decodable frame,
             ``frames < 1``, ``fps <= 0``, both given, or more than 8 GiB of decoded frames asked for.
     """
-    _check_request(frames, fps)
+    check_request(frames, fps)
     path = check_file(path)
     index = _scan(path)
     wanted = _choose(index, frames, fps)
@@ -130,7 +130,12 @@ class _Index:
     announced: float
 
 
-def _check_request(frames: int | None, fps: float | None) -> None:
+def check_request(frames: int | None, fps: float | None) -> None:
+    """Refuse numbers of frames that make no sense.
+
+    Raises:
+        VideoError: ``frames < 1``, ``fps <= 0``, or both given.
+    """
     if frames is not None and fps is not None:
         raise VideoError(f"frames={frames} and fps={fps} exclude each other; give one of them")
     if frames is not None and (isinstance(frames, bool) or not isinstance(frames, (int, np.integer))):

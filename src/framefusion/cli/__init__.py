@@ -15,6 +15,7 @@ from framefusion._version import __version__
 
 MODULES = (
     "ask",
+    "batch",
     "eval",
     "calibrate",
     "models",

@@ -7,7 +7,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,7 +170,8 @@ def inspect(
 COMMANDS = {"ask": ask, "inspect": inspect}
 
 
-def execute(request: Request) -> None:
+def check_options(request: Request) -> None:
+    """Refuse options that contradict each other before anything slow begins."""
     if request.cost is not None and request.keep is not None:
         fail("--keep and --cost exclude each other; give one of them")
     if request.settings is not None:
@@ -179,10 +180,14 @@ def execute(request: Request) -> None:
                 fail(f"--settings and --{option} exclude each other; the file says all about the reduction")
     if request.frames is not None and request.fps is not None:
         fail("--frames and --fps exclude each other; give one of them")
-    if request.question is not None and not request.question.strip():
-        fail("the question is empty")
     if request.max_new_tokens < 1:
         fail(f"--max-new-tokens must be at least 1, got {request.max_new_tokens}")
+
+
+def execute(request: Request) -> None:
+    check_options(request)
+    if request.question is not None and not request.question.strip():
+        fail("the question is empty")
     for path in (request.report, request.overlay):
         check_writable(path)
     if request.overlay is not None and request.overlay.suffix.lower() not in PICTURES:
@@ -201,7 +206,7 @@ def execute(request: Request) -> None:
                 frame_strip(data.frames).save(request.overlay)
         except (OSError, ValueError) as error:
             fail(f"the report cannot be written: {error}")
-    _doubt(request, loaded, calibration)
+    doubt(request, lambda: _described(loaded), calibration)
     if request.json:
         written = {"report": request.report, "overlay": request.overlay}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
@@ -217,14 +222,10 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calib
     try:
         check_file(request.video)
         progress("Starting")
-        stored = _settings(request)
+        stored = stored_settings(request)
         settings, calibration = stored.settings, stored.calibration
         progress(f"Decoding {request.video.name}")
-        frames = request.frames
-        if frames is None and request.fps is None:
-            usual = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
-            frames = usual if calibration is None else calibration.frames
-        video = read_video(request.video, frames=frames, fps=request.fps)
+        video = read_video(request.video, frames=shown_frames(request, calibration), fps=request.fps)
     except VideoError as error:
         fail(error)
 
@@ -264,7 +265,16 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calib
         fail(error)
 
 
-def _settings(request: Request) -> StoredSettings:
+def shown_frames(request: Request, calibration: Calibration | None) -> int | None:
+    """How many frames to show; None if that depends on the video."""
+    if request.frames is not None or request.fps is not None:
+        return request.frames
+    usual = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
+    return usual if calibration is None else calibration.frames
+
+
+def stored_settings(request: Request) -> StoredSettings:
+    """The settings that the options say, or their file."""
     from framefusion.settings import FrameFusion, parse_keep
     from framefusion.settings_file import StoredSettings, read
 
@@ -282,14 +292,18 @@ def _settings(request: Request) -> StoredSettings:
         fail(error)
 
 
-def _doubt(request: Request, loaded: LoadedModel, calibration: Calibration | None) -> None:
+def _described(loaded: LoadedModel) -> str:
+    from framefusion.evaluation.run import describe
+
+    return describe(loaded)
+
+
+def doubt(request: Request, described: Callable[[], str], calibration: Calibration | None) -> None:
     """Say where a floor was not shown: on another model, or another number of frames."""
     if calibration is None:
         return
-    from framefusion.evaluation.run import describe
-
     elsewhere = []
-    if calibration.model != describe(loaded):
+    if calibration.model != described():
         elsewhere.append(f"the model {calibration.model}")
     if request.fps is not None or request.frames not in (None, calibration.frames):
         elsewhere.append(f"{calibration.frames} frames")

@@ -5,18 +5,41 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _Rate(ProgressColumn):
+    """Parts a second, once that is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
 
 
 class Bars:
-    """One step after the other; a :class:`framefusion.evaluation.Progress`."""
+    """One step after the other; a :class:`framefusion.evaluation.Progress`.
 
-    def __init__(self) -> None:
+    Args:
+        rate: show parts a second, too.
+    """
+
+    def __init__(self, rate: bool = False) -> None:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            *([_Rate()] if rate else []),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=Console(stderr=True),
             # Batches come seldom with a large model; the estimate looks back far enough to see several.

@@ -8,10 +8,10 @@ from framefusion.evaluation.answering import EvaluationError, Generating
 from framefusion.evaluation.cells import MethodError
 from framefusion.evaluation.data import DataError, Dataset, Question
 from framefusion.evaluation.jsonl import JsonLines
-from framefusion.evaluation.log import LogError
 from framefusion.evaluation.run import BUDGETS, METHODS, Plan, Progress, evaluate
 from framefusion.evaluation.statistics import Bootstrap, Estimate
 from framefusion.evaluation.videoneedle import VideoNeedle
+from framefusion.log import LogError
 
 __all__ = [
     "BUDGETS",

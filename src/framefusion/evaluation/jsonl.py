@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from framefusion.entries import KEYS, parse_entry
 from framefusion.evaluation.data import DataError, Question
 from framefusion.evaluation.scoring import normalise
 from framefusion.video import Video, VideoError, check_file, read_video
-
-KEYS = ("video", "question", "answer", "kind", "tags")
 
 
 @dataclass(frozen=True)
@@ -64,23 +61,15 @@ class JsonLines:
     def _question(self, number: int, line: str) -> Question:
         where = f"{self.path} line {number}"
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where} is no JSON: {error.msg} at column {error.colno}") from error
-        if not isinstance(entry, dict):
-            raise DataError(f'{where} must be an object such as {{"video": …, "question": …}}, got {line.strip()[:40]}')
-        unknown = sorted(set(entry) - set(KEYS))
-        if unknown:
-            raise DataError(f"{where} has an unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
-        video, text = (_text(entry, key, where) for key in ("video", "question"))
+            entry = parse_entry(line, where, KEYS)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        video, text = entry.get("video"), entry.get("question")
         if video is None or text is None:
             raise DataError(f"{where} has no {'video' if video is None else 'question'}")
-        answer = _text(entry, "answer", where)
+        answer = entry.get("answer")
         if answer is not None and not normalise(answer):
             raise DataError(f"{where}: answer {answer!r} is nothing but punctuation, which is not scored")
-        tags = entry.get("tags") or []
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise DataError(f"{where}: tags must be a list of texts, got {tags!r}")
         try:
             check_file(self.path.parent / video)
         except VideoError as error:
@@ -91,13 +80,6 @@ class JsonLines:
             os.path.normpath(video),
             text,
             answer,
-            _text(entry, "kind", where) or "question",
-            tuple(tags),
+            entry.get("kind") or "question",
+            tuple(entry.get("tags") or ()),
         )
-
-
-def _text(entry: dict[str, Any], key: str, where: str) -> str | None:
-    value = entry.get(key)
-    if value is not None and (not isinstance(value, str) or not value.strip()):
-        raise DataError(f"{where}: {key} must be a text that is not empty, got {value!r}")
-    return value

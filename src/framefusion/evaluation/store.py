@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from framefusion.evaluation import log
-from framefusion.evaluation.log import LogError
+from framefusion import log
+from framefusion.log import LogError
 
 IDENTITY = ("model", "data", "new_tokens")
 """What must stay the same in one directory, or its answers could not be compared."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from framefusion.evaluation import log
+from framefusion import log
 from framefusion.evaluation.answering import Chunk, EvaluationError, Generating
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.data import Dataset, Question

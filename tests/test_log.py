@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefusion.evaluation import log
-from framefusion.evaluation.log import LogError
+from framefusion import log
+from framefusion.log import LogError
 
 ROWS = [{"cell": "a", "text": "grün\nstar"}, {"cell": "b", "n": 1.5}, {"cell": "c", "none": None}]
 

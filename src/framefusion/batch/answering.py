@@ -1,0 +1,60 @@
+"""What becomes of one row, whatever the model. Imports no model, so that whoever only hands out rows loads none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from framefusion.batch.rows import BatchError, Row, RowError
+
+logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+"""What a row becomes, without its line, id and fingerprint."""
+
+
+class Answerer(Protocol):
+    """A model that answers one question after the other."""
+
+    @property
+    def description(self) -> str:
+        """Which model it is; the same in every process of a batch."""
+
+    def answer(self, video: Path, question: str) -> Result:
+        """The answer and what it took.
+
+        Raises:
+            RowError: this row cannot be answered.
+            BatchError: no further row can be answered in this process.
+        """
+
+
+Make = Callable[[], Answerer]
+"""Makes the answerer of a process; picklable where there are several."""
+
+
+def result_of(answerer: Answerer, row: Row) -> Result:
+    """What a row becomes: an answer, or ``{"error": reason}``, whatever the answerer raises.
+
+    Raises:
+        BatchError: the process cannot answer any more.
+    """
+    if row.video is None:
+        return {"error": row.problem}
+    try:
+        return answerer.answer(row.video, row.question)
+    except BatchError as error:
+        raise BatchError(f"line {row.line}: {error}") from error
+    except RowError as error:
+        return {"error": _one_line(error)}
+    except Exception as error:
+        logger.warning("line %d cannot be answered", row.line, exc_info=True)
+        return {"error": f"{type(error).__name__}: {_one_line(error)}"}
+
+
+def _one_line(error: BaseException) -> str:
+    """A text that UTF-8 can hold."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,114 @@
+"""How every row of a batch is answered, and the model that does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framefusion.ask import MAX_NEW_TOKENS, AskError, ask
+from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.batch.answering import Result
+from framefusion.batch.rows import BatchError, RowError
+from framefusion.evaluation.run import describe
+from framefusion.hf import UnsupportedModelError, attach
+from framefusion.loading import ModelError, load
+from framefusion.settings import FrameFusion
+from framefusion.settings_file import to_plain
+from framefusion.video import VideoError, check_request, read_video
+
+# Of later versions of torch; an older one raises a RuntimeError like any other.
+_BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How every row is answered.
+
+    Attributes:
+        settings: of the reduction; default ``FrameFusion()``, a cost of 0.3.
+        model: arguments of :func:`framefusion.loading.load`; default the bundled checkpoint.
+        frames: frames of each video; default 8 with the bundled checkpoint, else 32, unless ``fps`` is given.
+        fps: frames per second of video instead.
+        max_new_tokens: longest answer, in tokens. Default 64.
+
+    Raises:
+        BatchError: a number is out of range, or ``frames`` and ``fps`` are both given.
+    """
+
+    settings: FrameFusion = field(default_factory=FrameFusion)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    frames: int | None = None
+    fps: float | None = None
+    max_new_tokens: int = MAX_NEW_TOKENS
+
+    def __post_init__(self) -> None:
+        try:
+            check_request(self.frames, self.fps)
+        except VideoError as error:
+            raise BatchError(str(error)) from error
+        count = self.max_new_tokens
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise BatchError(f"max_new_tokens must be a whole number, at least 1, got {count!r}")
+        if self.frames is None and self.fps is None:
+            usual = BUNDLED_FRAMES if self.model.get("model") is None else OTHER_FRAMES
+            object.__setattr__(self, "frames", usual)
+
+    def identity(self) -> dict[str, Any]:
+        """What must stay the same in one file of results, as JSON values."""
+        return {
+            "settings": to_plain(self.settings),
+            "frames": self.frames,
+            "fps": self.fps,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+
+class ModelAnswerer:
+    """Loads the model of a plan and answers with it.
+
+    Raises:
+        BatchError: the model cannot be loaded, or cannot follow the settings.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        try:
+            self.loaded = load(**plan.model)
+            with attach(self.loaded.model, plan.settings):
+                pass  # what no row could do ends the batch before the first one
+        except (ModelError, UnsupportedModelError, ValueError) as error:
+            raise BatchError(str(error)) from error
+        self.description = describe(self.loaded)
+
+    def answer(self, video: Path, question: str) -> Result:
+        """One row; seconds are from the file to the text."""
+        begin = time.perf_counter()
+        try:
+            answer = ask(
+                read_video(video, frames=self.plan.frames, fps=self.plan.fps),
+                question,
+                model=self.loaded.model,
+                processor=self.loaded.processor,
+                settings=self.plan.settings,
+                max_new_tokens=self.plan.max_new_tokens,
+            )
+        except (VideoError, AskError) as error:
+            raise RowError(str(error)) from error
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise
+        except _BROKEN_DEVICE as error:
+            # Every further row would fail, and pass for a bad one.
+            raise BatchError(f"the device failed: {error}") from error
+        return {
+            "answer": answer.text,
+            "tokens_before": answer.summary.visual_tokens_before,
+            "tokens_after": answer.summary.visual_tokens_after,
+            "mean_share": round(answer.summary.mean_share, 4),
+            "seconds": round(time.perf_counter() - begin, 3),
+        }
