@@ -42,7 +42,7 @@ class Fake:
             time.sleep(float(question.removeprefix("wait ")))
         if question == "die" or (question == "die once" and self._first("died")):
             os.kill(os.getpid(), 9)
-        return {"answer": question, "process": os.getpid()}
+        return {"answer": question, "process": os.getpid(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
 
     def _first(self, name: str) -> bool:
         assert self.directory is not None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -30,7 +28,7 @@ def invoke(tmp_path, monkeypatch):
 
 def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
     demo = assets.DEMO_VIDEO.read_bytes()
-    (tmp_path / "torn.mp4").write_bytes(demo[: len(demo) // 3])
+    (tmp_path / "torn.mp4").write_bytes(demo[:500])
     (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 64)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
@@ -85,7 +83,7 @@ def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
     with subprocess.Popen([sys.executable, "-m", "framefusion", "batch", *words], cwd=tmp_path) as process:
         while process.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") < 3):
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
     there = out.read_bytes()
     done = there.count(b"\n")
     assert 3 <= done < count

@@ -42,6 +42,7 @@ def test_two_actors_answer_all_rows_in_order_although_one_is_killed(cluster, tmp
     rows = results(tmp_path / "out.jsonl")
     assert [row["line"] for row in rows] == list(range(1, len(texts) + 1))
     assert [row.get("answer") for row in rows] == [None if text == "fail" else text for text in texts]
+    assert {row["visible"] for row in rows if "answer" in row} == {""}, "no GPU was reserved"
     assert rows[9]["error"] == "RuntimeError: a tensor of the wrong size"
     asked = [line.split(" ", 1) for line in (tmp_path / "asked").read_text().splitlines()]
     assert sorted(text for _, text in asked) == sorted([*texts, "die once"]), "nothing else was asked twice"

@@ -50,7 +50,7 @@ def result_of(answerer: Answerer, row: Row) -> Result:
     except RowError as error:
         return {"error": _one_line(error)}
     except Exception as error:
-        logger.warning("line %d cannot be answered", row.line, exc_info=True)
+        logger.info("line %d cannot be answered", row.line, exc_info=True)
         return {"error": f"{type(error).__name__}: {_one_line(error)}"}
 
 

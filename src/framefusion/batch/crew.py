@@ -107,8 +107,8 @@ class _Shift:
 
     def run(self) -> Iterator[tuple[Row, Result]]:
         while True:
-            # Before results are handed out, so that nobody waits while they are written; and behind each, which may have
-            # been the one that all were waiting for.
+            # Before results are handed out, so that nobody waits while they are written; and behind each, which may be
+            # the one that kept others from being taken.
             self._assign()
             for result in self._results():
                 yield result

@@ -33,7 +33,7 @@ class RayEngine:
     Attributes:
         actors: how many.
         cpus: CPUs that Ray reserves for each, and the threads it gets.
-        gpus: GPUs that Ray reserves for each; a share such as 0.5 lets two of them have one.
+        gpus: GPUs that Ray reserves for each; a share such as 0.5 lets two have one. An actor without sees none.
         address: of a cluster to which this machine belongs, ``"auto"`` or such as ``"head:6379"``; default a cluster on
             this machine alone, which ends with the batch. On every machine of a cluster framefusion is installed, and
             the paths of the videos and of the model are valid. A process that is connected to Ray already stays so,
@@ -61,7 +61,10 @@ class RayEngine:
     ) -> Iterator[tuple[Row, Result]]:
         """See :class:`framefusion.batch.run.Engine`."""
         with _Actors(self, make) as actors:
-            yield from crew.answers(actors, min(self.actors, count), rows, confirm, ordered=ordered)
+            try:
+                yield from crew.answers(actors, min(self.actors, count), rows, confirm, ordered=ordered)
+            except actors.ray.exceptions.RayError as error:
+                raise BatchError(f"Ray failed: {_last_line(error)}") from error
 
 
 class _Actors:
@@ -107,7 +110,7 @@ class _Actors:
         remote = self.ray.remote(
             num_cpus=self.engine.cpus, num_gpus=self.engine.gpus, max_restarts=0, max_task_retries=0
         )(_Actor)
-        handle = remote.remote(self.make, self.directory)
+        handle = remote.remote(self.make, self.directory, bool(self.engine.gpus))
         self.handles[self.hired] = handle
         self.pending[handle.load.remote()] = self.hired
         return self.hired
@@ -153,6 +156,8 @@ class _Actors:
             if self.engine.address is None:
                 raise BatchError(f"{text}; take fewer actors, or fewer {name}s for each")
             logger.warning("%s in the cluster now; actors wait until there are more", text)
+        if there.get("GPU") and not self.engine.gpus:
+            logger.warning("there are %g GPUs, and the actors reserve none, so they use CPUs", there["GPU"])
 
     def _end(self) -> None:
         if self.started:
@@ -162,9 +167,12 @@ class _Actors:
 class _Actor:
     """What runs in an actor."""
 
-    def __init__(self, make: Make, directory: Path) -> None:
+    def __init__(self, make: Make, directory: Path, gpus: bool) -> None:
         self.make = make
         self.answerer: Answerer | None = None
+        if not gpus:
+            # Ray hides no GPU from those that reserve none, and all of them would crowd onto the first one.
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         if directory.is_dir():
             # A model may be named by a path that is relative to where the batch was started.
             os.chdir(directory)

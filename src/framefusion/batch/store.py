@@ -141,6 +141,7 @@ class Results:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, self.manifest)
+            self._sync_directory()
         except OSError as error:
             draft.unlink(missing_ok=True)
             raise self._unwritable(error) from error
@@ -197,6 +198,16 @@ class Results:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _sync_directory(self) -> None:
+        """A power failure must not leave results without what says how they were made."""
+        if fcntl is None:
+            return
+        directory = os.open(self.path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def _take_back(self, end: int) -> None:
         try:
