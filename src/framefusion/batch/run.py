@@ -138,7 +138,7 @@ def run(
                 progress.step("Answering", left)
 
         open_rows = (row for row in read_rows(data) if row.line not in finished)
-        making = _Making(plan, prepare) if make is None else make
+        making: Make = _Making(plan, prepare) if make is None else make
         for row, result in (engine or Local()).answers(making, open_rows, left, confirm, ordered):
             results.add(row, result)
             tally.add(row, result)
