@@ -38,11 +38,17 @@ class Fake:
             raise RuntimeError("a tensor\nof the wrong size")
         if question == "stop":
             raise BatchError("no more")
-        if question.startswith("wait"):
-            time.sleep(float(question.removeprefix("wait ")))
+        if question == "release":
+            self._first("released")
+        while question == "until released" and not self._is_there("released"):
+            time.sleep(0.01)
         if question == "die" or (question == "die once" and self._first("died")):
             os.kill(os.getpid(), 9)
         return {"answer": question, "process": os.getpid(), "visible": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+    def _is_there(self, name: str) -> bool:
+        assert self.directory is not None
+        return (self.directory / name).exists()
 
     def _first(self, name: str) -> bool:
         assert self.directory is not None
