@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
         "noise.mp4": "is not a video that can be read",
         "empty.mp4": "is empty, not a video",
         "text.mp4": "not a video",
-        "no-frames.mkv": "contains no frames",
+        "no-frames.mkv": "contains no frames|has no video stream|end of file",
         "missing.mp4": "no such file: ",
         ".": "is a directory; name a video file",
     }
@@ -56,7 +57,7 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
     first, *broken, last = results(tmp_path / "results.jsonl")
     for row, (name, words) in zip(broken, bad.items(), strict=False):
         assert row["id"] == name
-        assert words in row["error"], name
+        assert re.search(words, row["error"]), name
         assert "answer" not in row
     assert broken[-1]["error"] == "line 9 has no question"
     model = load()
