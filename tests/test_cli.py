@@ -117,7 +117,7 @@ def test_json_is_one_object(asked, clip, model):
 def test_default_is_the_bundled_model_eight_frames_and_cost(run, clip, model, monkeypatch):
     monkeypatch.setattr(loading, "TINY_MODEL", model)
     found = parse(run("ask", clip, QUESTION, "--max-new-tokens", 2, "--json"))
-    assert len(found["video"]["frame_seconds"]) == assets.BUNDLED_FRAMES == 8
+    assert len(found["video"]["frame_seconds"]) == assets.BUNDLED_FRAMES == 16
     assert found["model"]["model"] == "bundled"
     assert (found["settings"]["cost"], found["settings"]["keep"]) == (0.3, None)
     assert found["visual_tokens"]["mean_share"] <= 0.3 + 1 / 128

@@ -1,28 +1,19 @@
-"""The bundled checkpoint's parts: tokenizer, processor and an untrained model of the real class."""
+"""Parts of a small checkpoint: tokenizer, processor, and the start of a vision tower."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from questions import PUNCTUATION, vocabulary
-from scenes import FRAME_SIZE, TOKEN_GRID
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import (
-    GenerationConfig,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    SiglipVisionConfig,
 )
 
-PATCH_SIZE = FRAME_SIZE // (2 * TOKEN_GRID)
-TOKENS_PER_FRAME = TOKEN_GRID * TOKEN_GRID
 IMAGE_MEAN = [0.5, 0.5, 0.5]
 IMAGE_STD = [0.5, 0.5, 0.5]
 
@@ -89,63 +80,6 @@ def frame_processor(tokenizer: PreTrainedTokenizerFast, frame: int, patch: int) 
     )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over the generator's vocabulary."""
-    return word_tokenizer([*PUNCTUATION, *vocabulary()])
-
-
-def build_processor() -> LlavaOnevisionProcessor:
-    """The class's own processor: frames resized to 64 × 64, scaled to −1 … 1, never re-sampled in time."""
-    return frame_processor(build_tokenizer(), FRAME_SIZE, PATCH_SIZE)
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast, *, layers: int = 4) -> LlavaOnevisionForConditionalGeneration:
-    """An untrained model: SigLIP tower 2 × 64 with 4-pixel patches, Qwen2 decoder ``layers`` × 128."""
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in (PAD, END, IMAGE, VIDEO)}
-    vision = SiglipVisionConfig(
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=FRAME_SIZE,
-        patch_size=PATCH_SIZE,
-        vision_use_head=False,
-    )
-    text = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=ids[END],
-        pad_token_id=ids[PAD],
-    )
-    config = LlavaOnevisionConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=ids[IMAGE],
-        video_token_index=ids[VIDEO],
-        image_grid_pinpoints=[[FRAME_SIZE, FRAME_SIZE]],
-        vision_aspect_ratio="anyres_max_1",
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-    )
-    model = LlavaOnevisionForConditionalGeneration(config)
-    for layer in model.model.language_model.layers:
-        for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj):
-            torch.nn.init.normal_(linear.weight, std=128**-0.5)
-    start_local(model.model.vision_tower)
-    model.generation_config = GenerationConfig(
-        eos_token_id=ids[END], pad_token_id=ids[PAD], max_new_tokens=8, do_sample=False
-    )
-    return model
-
-
 _FREQUENCIES = (1, 2, 4, 6)
 # Where the heads of the tower's layers look at first, in patches (x, y).
 _OFFSETS = (
@@ -189,9 +123,3 @@ def start_local(tower: torch.nn.Module, strength: float = 1.5) -> None:
                 cos, sin = math.cos(turn), math.sin(turn)
                 attention.k_proj.weight[i : i + 2, j : j + 2] = strength * torch.eye(2)
                 attention.q_proj.weight[i : i + 2, j : j + 2] = strength * torch.tensor([[cos, -sin], [sin, cos]])
-
-
-def prompt_text(processor: LlavaOnevisionProcessor, question: str) -> str:
-    """The ordinary chat prompt for one question about one video."""
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

@@ -8,7 +8,7 @@ TINY_MODEL = _HERE / "tiny"
 """Directory of the bundled checkpoint (see ``ATTRIBUTION.md`` beside it)."""
 
 DEMO_VIDEO = _HERE / "videos" / "scenes.mp4"
-"""Generated demo video: scenes with moving coloured objects."""
+"""Generated demo video: scenes with moving coloured things over real footage."""
 
 DEMO_QUESTIONS = _HERE / "videos" / "scenes.json"
 """What can be asked about it: a list of ``{"question", "answer", "kind"}``."""
@@ -16,8 +16,8 @@ DEMO_QUESTIONS = _HERE / "videos" / "scenes.json"
 REAL_VIDEO = _HERE / "videos" / "concert.mp4"
 """A real clip (licence and origin in ``ATTRIBUTION.md``)."""
 
-BUNDLED_FRAMES = 8
-"""Frames shown to the bundled checkpoint unless said otherwise: the length it was trained on."""
+BUNDLED_FRAMES = 16
+"""Frames shown to the bundled checkpoint unless said otherwise."""
 
 OTHER_FRAMES = 32
 """Frames shown to any other model unless said otherwise."""

@@ -77,8 +77,6 @@ def eval_(
         fail(f"--videos must be at least 1, got {videos}")
     chosen, budget_list = names(methods, "--methods"), shares(budgets)
     check_directory(out)
-    if model is None and data == NEEDLE:
-        typer.echo("framefusion: the bundled checkpoint was not trained on VideoNeedle and can only guess", err=True)
     with bars() as progress, one_sentence(out):
         silence_transformers()
         from framefusion import evaluation
