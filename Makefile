@@ -61,6 +61,9 @@ train: install
 	$(BIN)/python training/train_vision.py
 	$(BIN)/python training/train_decoder.py
 	$(BIN)/python training/train_decoder.py --export out/tiny
+	$(BIN)/python training/train_vision.py --family qwen --like llava
+	$(BIN)/python training/train_decoder.py --family qwen --like llava
+	$(BIN)/python training/train_decoder.py --family qwen --export out/tiny-qwen
 
 clean:
 	rm -rf $(VENV) build dist out

@@ -12,8 +12,8 @@ import numpy as np
 from framefusion.evaluation.data import DataError, Question
 from framefusion.video import Video
 
-FPS = 1.0
-"""Frames per second that models with absolute time are told."""
+SECONDS = 8.0
+"""Length of every video, as models with absolute time are told: more frames show it more finely."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,13 @@ class VideoNeedle:
         whole = _load(self, frames)[video].frames
         # the middle of equal intervals, as videos are decoded
         chosen = ((2 * np.arange(shown) + 1) * len(whole)) // (2 * shown)
+        fps = len(whole) / SECONDS
         return Video(
             frames=whole[chosen],
-            timestamps=chosen / FPS,
+            timestamps=chosen / fps,
             indices=chosen,
-            duration=len(whole) / FPS,
-            source_fps=FPS,
+            duration=SECONDS,
+            source_fps=fps,
             total_frames=len(whole),
             path=Path(video),
         )
