@@ -8,7 +8,7 @@ from typing import Any
 
 from framefusion.methods import fastv, fastvid
 from framefusion.methods.method import Method, behind_attention
-from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, STAGED
+from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, STAGED, staged
 from framefusion.settings import FrameFusion
 
 
@@ -69,6 +69,17 @@ def _all() -> Iterator[Method]:
             yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)
     yield variant(STAGED, "joint", budget_rule="joint")
     yield variant(STAGED, "merge-dropped", dropped="merge")
+    for part, where in ((1 / 3, "third"), (1 / 2, "half"), (2 / 3, "two-thirds")):
+        for ratio, share in ((1 / 3, "third"), (1 / 10, "tenth")):
+            if (part, ratio) != (1 / 3, 1 / 3):  # that is the method itself
+                yield replace(
+                    STAGED,
+                    name=f"{STAGED.name}:{where}-{share}",
+                    title=f"{STAGED.title}: {where}-{share}",
+                    kind="ablation",
+                    description=f"{STAGED.name} whose second stage is {where} of the way and keeps a {share}.",
+                    build=staged(part, ratio),
+                )
     yield variant(CASCADE, "no-merge", merge=False)
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)

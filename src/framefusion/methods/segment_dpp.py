@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from framefusion.methods.method import Method, behind_attention, cascade_cost, one_stage, two_stages
@@ -25,8 +26,13 @@ def _input(budget: float, layers: int) -> FrameFusion:
     return FrameFusion(keep=one_stage(budget, layers, 0), merge=False, **{**RULE, "relevance": "none"})
 
 
-def _staged(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=two_stages(budget, layers, second=round(layers / 3), ratio=1 / 3), merge=False, **RULE)
+def staged(part: float, ratio: float) -> Callable[[float, int], FrameFusion]:
+    """``build`` with a stage before layer 0 and one after a ``part`` of the layers that keeps ``ratio`` of its tokens."""
+
+    def build(budget: float, layers: int) -> FrameFusion:
+        return FrameFusion(keep=two_stages(budget, layers, round(part * layers), ratio), merge=False, **RULE)
+
+    return build
 
 
 def _cascade(budget: float, layers: int) -> FrameFusion:
@@ -57,7 +63,7 @@ STAGED = Method(
     kind="ours",
     citation=CITATION,
     description="Diversity alone before layer 0, then attention and diversity for a third of that, a third of the way.",
-    build=_staged,
+    build=staged(1 / 3, 1 / 3),
 )
 CASCADE = Method(
     name="segment-dpp-cascade",
