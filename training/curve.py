@@ -20,6 +20,7 @@ DECODER = {
     "previous_kind_4": "large thing of the scene before",
     "ordinal_4": "number of the scene",
     "direction_4": "direction of the large thing",
+    "first_4": "first token of a thing",
 }
 VISION = {"color": "colour under the token", "kind": "kind under the token", "large": "whether it is a large thing"}
 
@@ -32,7 +33,7 @@ def read(log: Path) -> list[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", default="needle")
+    parser.add_argument("--run", default="llava")
     args = parser.parse_args()
     curves = {phase: read(RUNS / args.run / f"{phase}.jsonl") for phase in ("vision", "decoder")}
     lines = ",\n".join(
@@ -45,7 +46,9 @@ def main() -> None:
     for axes, points, names, title in zip(panels, curves.values(), (VISION, DECODER), titles, strict=True):
         for name, label in names.items():
             style = {"color": "black", "linewidth": 2.2} if name == "right" else {"linewidth": 1.2}
-            axes.plot([p["step"] for p in points], [100 * p[name] for p in points], label=label, **style)
+            axes.plot(
+                [p["step"] for p in points], [100 * p.get(name, float("nan")) for p in points], label=label, **style
+            )
         axes.set(xlabel="step", ylim=(0, 101), title=title)
         axes.legend(fontsize=8, loc="lower right")
         axes.grid(alpha=0.3)

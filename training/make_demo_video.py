@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from video_files import write_mp4
 
+from framefusion.needle import ASKED_KINDS
 from framefusion.needle.footage import bundled_clips
 from framefusion.needle.questions import QUESTION_KINDS, possible, sample_questions
 from framefusion.needle.scenes import Video, render_scene, sample_video
@@ -39,7 +40,7 @@ def demo_questions(video: Video, seed: int = SEED) -> list[dict[str, str]]:
     rng = np.random.default_rng([seed, 4])
     found = {q.text: q for q in sample_questions(rng, video, 6 * len(QUESTION_KINDS))}
     pairs = []
-    for kind in QUESTION_KINDS:
+    for kind in ASKED_KINDS:
         pairs += [q for q in found.values() if q.kind == kind][:3]
     return [{"question": q.text, "answer": q.answer, "kind": q.kind} for q in pairs]
 

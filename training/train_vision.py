@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--family", choices=FAMILIES, default="llava")
     parser.add_argument("--run", default=None, help="name of the run under training/runs (default: that of the family)")
     parser.add_argument("--like", default=None, help="another run, whose directions this one shares")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=5600)
     parser.add_argument("--frames", type=int, default=48, help="frames of a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)

@@ -56,22 +56,21 @@ def _all() -> Iterator[Method]:
         for rule in ("marginal-value", "joint"):
             yield variant(base, rule, budget_rule=rule)
         yield variant(base, "merge-dropped", dropped="merge")
-    for base in (INSIDE, STAGED):
-        yield variant(base, "no-relevance", relevance="none")
-        yield variant(base, "least-attended", relevance_sign=-1)
+    yield variant(INSIDE, "no-relevance", relevance="none")
+    yield variant(INSIDE, "least-attended", relevance_sign=-1)
     for base, sources in (
         (INSIDE, ("text", "all-viewers", "similarity")),
         (INPUT, ("similarity",)),
-        (STAGED, ("text", "all-viewers", "similarity")),
+        (STAGED, ("last", "text", "all-viewers", "similarity")),
     ):
         for relevance in sources:
             yield variant(base, relevance, relevance=relevance)
             yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)
     yield variant(STAGED, "joint", budget_rule="joint")
-    yield variant(STAGED, "merge-dropped", dropped="merge")
+    yield variant(STAGED, "drop", dropped="drop")
     for part, where in ((1 / 3, "third"), (1 / 2, "half"), (2 / 3, "two-thirds")):
         for ratio, share in ((1 / 3, "third"), (1 / 10, "tenth")):
-            if (part, ratio) != (1 / 3, 1 / 3):  # that is the method itself
+            if (part, ratio) != (2 / 3, 1 / 3):  # that is the method itself
                 yield replace(
                     STAGED,
                     name=f"{STAGED.name}:{where}-{share}",
