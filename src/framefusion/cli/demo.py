@@ -32,7 +32,7 @@ def demo(
             Request(
                 video=DEMO_VIDEO,
                 question=pair["question"],
-                keep="0.2",
+                cost=0.2,
                 compare=True,
                 report=out / f"{kind}.html",
             )

@@ -56,12 +56,14 @@ def _all() -> Iterator[Method]:
         for rule in ("marginal-value", "joint"):
             yield variant(base, rule, budget_rule=rule)
         yield variant(base, "merge-dropped", dropped="merge")
-    yield variant(INSIDE, "no-relevance", relevance="none")
+    for base in (INSIDE, STAGED):
+        yield variant(base, "no-relevance", relevance="none")
     yield variant(INSIDE, "least-attended", relevance_sign=-1)
+    yield variant(STAGED, "least-similarity", relevance_sign=-1)
     for base, sources in (
         (INSIDE, ("text", "all-viewers", "similarity")),
         (INPUT, ("similarity",)),
-        (STAGED, ("last", "text", "all-viewers", "similarity")),
+        (STAGED, ("last", "text", "all-viewers")),
     ):
         for relevance in sources:
             yield variant(base, relevance, relevance=relevance)

@@ -26,8 +26,9 @@ def _input(budget: float, layers: int) -> FrameFusion:
     return FrameFusion(keep=one_stage(budget, layers, 0), merge=False, **{**RULE, "relevance": "none"})
 
 
-STAGED_RULE: dict[str, Any] = {**RULE, "relevance": "none", "dropped": "merge"}
-"""By the leaderboard's ablations: merging what is dropped pays, and attention does not choose better than diversity."""
+STAGED_RULE: dict[str, Any] = {**RULE, "relevance": "similarity", "dropped": "merge"}
+"""By the leaderboard's ablations: merging what is dropped pays, and so does similarity to the question; attention does
+not choose better than diversity alone."""
 
 
 def staged(part: float, ratio: float) -> Callable[[float, int], FrameFusion]:
@@ -67,7 +68,7 @@ STAGED = Method(
     title="Segment DPP, two stages",
     kind="ours",
     citation=CITATION,
-    description="Diversity before layer 0, and two thirds of the way again for a third of that; the rest merges.",
+    description="Diversity and similarity to the question, before layer 0 and two thirds of the way; the rest merges.",
     build=staged(2 / 3, 1 / 3),
 )
 CASCADE = Method(
