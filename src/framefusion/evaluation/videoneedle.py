@@ -23,14 +23,17 @@ class VideoNeedle:
     Attributes:
         videos: how many.
         seed: of the generation.
+        kinds: of questions; None asks :data:`framefusion.needle.ASKED_KINDS`.
     """
 
     videos: int
     seed: int = 0
+    kinds: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
-        return f"VideoNeedle (test split, seed {self.seed})"
+        kinds = "" if self.kinds is None else f", {', '.join(self.kinds)}"
+        return f"VideoNeedle (test split, seed {self.seed}{kinds})"
 
     def questions(self, frames: int) -> list[Question]:
         return [
@@ -60,6 +63,7 @@ def _load(data: VideoNeedle, frames: int) -> dict[str, Any]:
     from framefusion import needle
 
     try:
-        return {video.id: video for video in needle.load(frames, data.videos, seed=data.seed, split="test")}
+        kinds = needle.ASKED_KINDS if data.kinds is None else data.kinds
+        return {video.id: video for video in needle.load(frames, data.videos, data.seed, kinds=kinds, split="test")}
     except (ValueError, ImportError) as error:
         raise DataError(str(error)) from error
