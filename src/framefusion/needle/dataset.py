@@ -15,8 +15,8 @@ from framefusion.needle.scenes import Footage, Video, render_scene, sample_video
 FRAME_COUNTS = (8, 16, 32, 64)
 """Frame counts that the bundled checkpoint was trained for."""
 ASKED_KINDS = tuple(kind for kind in QUESTION_KINDS if kind != "count")
-"""Kinds that are asked unless said otherwise. The bundled checkpoint counts right too rarely, even with all tokens, to tell
-methods apart (``training/README.md``)."""
+"""Kinds that are asked unless said otherwise. The bundled checkpoint counts right too rarely, even with all tokens, for
+methods to be told apart (``training/README.md``)."""
 _TEST = 90_001
 
 
