@@ -134,9 +134,9 @@ def test_an_unknown_word_does_no_harm(loaded):
 
 def test_held_out_accuracy_on_a_small_sample(tmp_path):
     plan = Plan(frames=16, methods=["text-only"], timed=0)
-    summary = evaluate(VideoNeedle(videos=46), tmp_path, plan)
+    summary = evaluate(VideoNeedle(videos=12, seed=1), tmp_path, plan, model={"dtype": "bfloat16"})
     (table,) = summary["frames"]
-    assert table["questions"] >= 640
+    assert table["questions"] == 168
     scores = {row["method"]: row for row in table["methods"]}
     assert scores["full"]["accuracy"]["value"] >= 0.9
     assert min(row["accuracy"]["value"] for row in scores["full"]["by_kind"].values()) >= 0.8
