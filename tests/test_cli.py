@@ -178,12 +178,13 @@ def test_models_lists_the_registry(run):
     assert json.loads(run("models", "--json").stdout) == table()
 
 
-def test_demo_asks_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(loading, "TINY_MODEL", model)
+def test_demo_answers_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path):
     kinds = {pair["kind"] for pair in json.loads(assets.DEMO_QUESTIONS.read_text(encoding="utf-8"))}
     result = run("demo", "--out", "made/here")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.count("All tokens ") == result.stdout.count("Reduced ") == len(kinds)
+    told = re.findall(r"\(right: (.+)\)\nAll tokens +(.+)\nReduced +(.+)\n", result.stdout)
+    assert len(told) == len(kinds)
+    assert all(right == whole == reduced for right, whole, reduced in told)
     assert result.stdout.count("mean over layers 20.") + result.stdout.count("mean over layers 19.") >= len(kinds)
     names = {path.name for path in (tmp_path / "made/here").iterdir()}
     assert names == {f"{kind}.html" for kind in kinds} | {"real-clip.html", "real-clip.png"}
