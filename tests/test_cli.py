@@ -185,7 +185,8 @@ def test_demo_answers_every_kind_of_question_and_reduces_the_real_clip(run, tmp_
     told = re.findall(r"\(right: (.+)\)\nAll tokens +(.+)\nReduced +(.+)\n", result.stdout)
     assert len(told) == len(kinds)
     assert all(right == whole == reduced for right, whole, reduced in told)
-    assert result.stdout.count("mean over layers 20.") + result.stdout.count("mean over layers 19.") >= len(kinds)
+    shares = re.findall(r"mean over layers (.+) %", result.stdout)
+    assert [float(share) for share in shares[:-1]] == pytest.approx([20.0] * len(kinds), abs=0.1)
     names = {path.name for path in (tmp_path / "made/here").iterdir()}
     assert names == {f"{kind}.html" for kind in kinds} | {"real-clip.html", "real-clip.png"}
     (tmp_path / "file").touch()

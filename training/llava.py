@@ -6,7 +6,7 @@ import math
 
 import torch
 from checkpoint import CHAT_TEMPLATE, IMAGE_MEAN, IMAGE_STD
-from model import PATCH_SIZE, TOKENS_PER_FRAME, Family, decoder_config, generation_config, start_decoder
+from model import NEIGHBOURS, PATCH_SIZE, TOKENS_PER_FRAME, Family, decoder_config
 from torch import Tensor, nn
 from transformers import (
     LlavaOnevisionConfig,
@@ -46,7 +46,7 @@ class Llava(Family):
             vision_aspect_ratio="anyres_max_1",
         )
 
-    def build(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
+    def create(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionForConditionalGeneration:
         vision = SiglipVisionConfig(
             hidden_size=96,
             intermediate_size=192,
@@ -67,11 +67,10 @@ class Llava(Family):
             vision_feature_layer=-1,
             vision_feature_select_strategy="full",
         )
-        model = LlavaOnevisionForConditionalGeneration(config)
-        start_decoder(model.model.language_model)
-        start_local(model.model.vision_tower)
-        model.generation_config = generation_config(tokenizer)
-        return model
+        return LlavaOnevisionForConditionalGeneration(config)
+
+    def start_tower(self, tower: nn.Module) -> None:
+        start_local(tower)
 
     def tower(self, model: nn.Module) -> nn.Module:
         return model.model.vision_tower
@@ -96,29 +95,19 @@ class Llava(Family):
 
 
 _FREQUENCIES = (1, 2, 4, 6)
-# Where the heads of the tower's layers look at first, in patches (x, y).
-OFFSETS = (
-    ((-1, -1), (1, -1), (-1, 1), (1, 1)),
-    ((-2, 0), (2, 0), (0, -2), (0, 2)),
-    ((-2, -2), (2, -2), (-2, 2), (2, 2)),
-)
 
 
 @torch.no_grad()
-def start_local(tower: torch.nn.Module, strength: float = 1.5) -> None:
-    """Let each head of the vision tower start by looking at a neighbouring patch.
-
-    The first 16 channels of the position embedding become sines and cosines of the patch's column and row
-    (four frequencies each), and a head's query is its key rotated by the head's offset, so that attention
-    begins as a small convolution and is free to leave it (ConViT, arXiv 2103.10697). From a random start the
-    tower needs many more steps before it tells shapes apart.
+def start_local(tower: nn.Module, strength: float = 1.5) -> None:
+    """The first 16 channels of the position embedding become sines and cosines of the patch's column and row (four
+    frequencies each), and a head's query is its key rotated by the head's offset.
     """
     embeddings = tower.embeddings
     side = embeddings.image_size // embeddings.patch_size
     width = 4 * len(_FREQUENCIES)
     angles = torch.tensor(_FREQUENCIES) * (2 * torch.pi / side)
 
-    def encode(position: torch.Tensor) -> torch.Tensor:
+    def encode(position: Tensor) -> Tensor:
         phase = position[:, None] * angles
         return torch.stack([phase.cos(), phase.sin()], dim=-1).flatten(1)
 
@@ -126,7 +115,7 @@ def start_local(tower: torch.nn.Module, strength: float = 1.5) -> None:
     columns, rows = axis.repeat(side), axis.repeat_interleave(side)
     embeddings.position_embedding.weight[:, :width] = torch.cat([encode(columns), encode(rows)], dim=1)
     embeddings.patch_embedding.weight[:width] = 0
-    for layer, offsets in zip(tower.encoder.layers, OFFSETS, strict=True):
+    for layer, offsets in zip(tower.encoder.layers, NEIGHBOURS, strict=True):
         attention = layer.self_attn
         attention.q_proj.weight.zero_()
         attention.k_proj.weight.zero_()

@@ -21,6 +21,13 @@ TOKENS_PER_FRAME = TOKEN_GRID * TOKEN_GRID
 LAYERS, WIDTH = 12, 128
 LONGEST = 8192
 """Tokens of the longest prompt."""
+NEIGHBOURS = (
+    ((-1, -1), (1, -1), (-1, 1), (1, 1)),
+    ((-2, 0), (2, 0), (0, -2), (0, 2)),
+    ((-2, -2), (2, -2), (-2, 2), (2, 2)),
+)
+"""Where the heads of the tower's layers look at first, in patches (x, y): attention begins as a small convolution and
+is free to leave it (ConViT, arXiv 2103.10697). From a random start a tower takes many more steps to tell shapes."""
 
 
 class Family(ABC):
@@ -49,9 +56,24 @@ class Family(ABC):
     def processor(self) -> Any:
         """The class's own processor: square frames of 96 pixels, scaled to −1 … 1, never re-sampled in time."""
 
-    @abstractmethod
     def build(self, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-        """An untrained model."""
+        """An untrained model that begins as the training wants it."""
+        model = self.create(tokenizer)
+        start_decoder(model.model.language_model)
+        self.start_tower(self.tower(model))
+        end, pad = (tokenizer.convert_tokens_to_ids(name) for name in (END, PAD))
+        model.generation_config = GenerationConfig(
+            eos_token_id=end, pad_token_id=pad, max_new_tokens=8, do_sample=False
+        )
+        return model
+
+    @abstractmethod
+    def create(self, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+        """A model with the class's own random weights."""
+
+    @abstractmethod
+    def start_tower(self, tower: nn.Module) -> None:
+        """Let each head of the vision tower begin by looking at a neighbouring patch, see :data:`NEIGHBOURS`."""
 
     @abstractmethod
     def seeing(self, model: nn.Module) -> list[nn.Parameter]:
@@ -101,12 +123,6 @@ def decoder_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         "eos_token_id": tokenizer.convert_tokens_to_ids(END),
         "pad_token_id": tokenizer.convert_tokens_to_ids(PAD),
     }
-
-
-def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """Short greedy answers."""
-    end, pad = (tokenizer.convert_tokens_to_ids(name) for name in (END, PAD))
-    return GenerationConfig(eos_token_id=end, pad_token_id=pad, max_new_tokens=8, do_sample=False)
 
 
 @torch.no_grad()

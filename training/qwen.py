@@ -6,8 +6,7 @@ import math
 
 import torch
 from checkpoint import CHAT_TEMPLATE, IMAGE_MEAN, IMAGE_STD
-from llava import OFFSETS
-from model import PATCH_SIZE, TOKENS_PER_FRAME, Family, decoder_config, generation_config, start_decoder
+from model import NEIGHBOURS, PATCH_SIZE, TOKENS_PER_FRAME, Family, decoder_config
 from torch import Tensor, nn
 from transformers import (
     PreTrainedTokenizerFast,
@@ -52,7 +51,7 @@ class Qwen(Family):
             chat_template=template.replace("VIDEO", around.format("<|video_pad|>")),
         )
 
-    def build(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
+    def create(self, tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGeneration:
         vision = {
             "depth": 3,
             "hidden_size": 96,
@@ -72,11 +71,10 @@ class Qwen(Family):
         config = Qwen2_5_VLConfig(
             text_config={"rope_parameters": rope, **decoder_config(tokenizer)}, vision_config=vision, **ids
         )
-        model = Qwen2_5_VLForConditionalGeneration(config)
-        start_decoder(model.model.language_model)
-        start_local(model.model.visual)
-        model.generation_config = generation_config(tokenizer)
-        return model
+        return Qwen2_5_VLForConditionalGeneration(config)
+
+    def start_tower(self, tower: nn.Module) -> None:
+        start_local(tower)
 
     def tower(self, model: nn.Module) -> nn.Module:
         return model.model.visual
@@ -108,12 +106,10 @@ def patches(pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def start_local(tower: nn.Module, near: float = 4.0, far: float = 5.0) -> None:
-    """Let each head of the vision tower start by looking at a neighbouring patch, as :func:`llava.start_local` does.
-
-    The tower has rotary positions only: constant queries and keys of its two highest frequencies, one turned by the
+    """The tower has rotary positions only: constant queries and keys of its two highest frequencies, one turned by the
     head's offset, make attention a bump around the neighbour.
     """
-    for block, offsets in zip(tower.blocks, OFFSETS, strict=True):
+    for block, offsets in zip(tower.blocks, NEIGHBOURS, strict=True):
         attention = block.attn
         width, head = attention.dim, attention.head_dim
         frequencies = tower.rotary_pos_emb.inv_freq[:2].tolist()

@@ -17,7 +17,7 @@ from bank import Bank
 from decoder import Passed, Readouts, compiled_step, forward, layer_step, losses
 from families import FAMILIES
 from footage import training_clips
-from lessons import SORTS, Batch, Texts, make_batch, plan
+from lessons import Batch, Texts, make_batch, plan
 from model import TOKENS_PER_FRAME, Family, start_words
 from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from torch import Tensor, nn
@@ -100,23 +100,6 @@ def run_batch(family: Family, model: nn.Module, texts: Texts, batch: Batch, *, c
     step = compiled_step if compiled else layer_step
     parts = (prefix, questions, cos, sin, batch.padding, first, batch.evidence.float())
     return forward(core.language_model, model.lm_head, *parts, step=step)
-
-
-@torch.no_grad()
-def held_out(family: Family, model: nn.Module, texts: Texts, batches: list[Batch]) -> dict[str, float]:
-    """Share of right answers by what is asked."""
-    right: dict[str, list[float]] = {}
-    for batch in batches:
-        logits = run_batch(family, model, texts, batch).logits
-        wrong = ((logits.argmax(-1) != batch.answers) & (batch.answers >= 0)).any(-1)
-        for sort, asked, bad in zip(
-            batch.parse[..., 0].flatten(), (batch.answers >= 0).any(-1).flatten(), wrong.flatten(), strict=True
-        ):
-            if asked:
-                right.setdefault(SORTS[int(sort)], []).append(float(~bad))
-    return {"all": float(np.mean([v for row in right.values() for v in row]))} | {
-        name: round(float(np.mean(row)), 3) for name, row in sorted(right.items())
-    }
 
 
 def main() -> None:

@@ -54,12 +54,10 @@ def crowd(rng: np.random.Generator, clips: Sequence[Clip], frames: int = 1) -> t
     # Handwriting takes the most practice.
     shares = {role: 0.7 * (role != "small") for role in roles}
     scene = sample_scene(rng, roles, sample_names(rng, roles, shares), "static", "train")
-    cut = float(rng.random() < 0.5)
-    canvas = excerpt(rng, clips, frames, cut=cut if frames > 1 else 0.0, seconds=0.2)
+    canvas = excerpt(rng, clips, frames, cut=float(rng.random() < 0.5), seconds=0.2)
     cell = FRAME_SIZE // TOKEN_GRID
-    # Positions along a path are as good as any other for a single frame.
-    step = float(rng.choice(STEPS)) if frames > 1 else 0.0
-    start = rng.uniform(0.0, 1.0 - step * (frames - 1)) if frames > 1 else 0.0
+    step = float(rng.choice(STEPS))
+    start = rng.uniform(0.0, 1.0 - step * (frames - 1))
     shown = rng.integers(frames, size=len(scene.things))
     coverage = np.zeros((frames, len(scene.things), TOKEN_GRID, TOKEN_GRID), dtype=np.float32)
     for frame in range(frames):

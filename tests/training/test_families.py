@@ -12,6 +12,7 @@ from vision import crowd, to_pixels
 
 from framefusion.ask import model_inputs
 from framefusion.evaluation.videoneedle import SECONDS
+from framefusion.needle.objects import COLOR_NAMES
 from framefusion.video import Video
 
 QUESTION = "which way does the red star move?"
@@ -105,7 +106,14 @@ def test_a_decoder_can_begin_as_another_family_s(family, model):
 
 
 def test_a_crowded_slot_names_what_is_under_its_tokens(family, clips):
-    frames, labels = crowd(np.random.default_rng(0), clips, family.frames_per_slot)
-    assert frames.shape == (family.frames_per_slot, 96, 96, 3)
-    assert {values.shape for values in labels.values()} == {(TOKENS_PER_FRAME,)}
-    assert (labels["large"] == 1).any()
+    """The footage is dim, so bright pixels are things."""
+    for seed in range(20):
+        frames, labels = crowd(np.random.default_rng(seed), clips, family.frames_per_slot)
+        assert frames.shape == (family.frames_per_slot, 96, 96, 3)
+        bright = (frames.max(axis=-1) > 150).reshape(-1, 8, 12, 8, 12).mean(axis=(2, 4)).reshape(len(frames), -1)
+        color = labels["color"]
+        assert color.shape == (TOKENS_PER_FRAME,)
+        # in every frame of the slot nothing, in one of them something
+        assert (bright[:, color == len(COLOR_NAMES)] < 0.1).all()
+        assert (bright[:, (color >= 0) & (color < len(COLOR_NAMES))].max(axis=0) > 0.05).all()
+        assert (labels["large"] == 1).any()

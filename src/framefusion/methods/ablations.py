@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -33,14 +33,12 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
         return replace(base.build(budget, layers), **{**fresh, **changes})
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    return replace(
-        base,
-        name=f"{base.name}:{suffix}",
-        title=f"{base.title}: {suffix}",
-        kind="ablation",
-        description=f"{base.name} with {listed}.",
-        build=build,
-    )
+    return _ablation(base, suffix, f"{base.name} with {listed}.", build)
+
+
+def _ablation(base: Method, suffix: str, description: str, build: Callable[[float, int], FrameFusion]) -> Method:
+    name, title = f"{base.name}:{suffix}", f"{base.title}: {suffix}"
+    return replace(base, name=name, title=title, kind="ablation", description=description, build=build)
 
 
 def _fastvid_inside(budget: float, layers: int) -> FrameFusion:
@@ -73,27 +71,15 @@ def _all() -> Iterator[Method]:
     for part, where in ((1 / 3, "third"), (1 / 2, "half"), (2 / 3, "two-thirds")):
         for ratio, share in ((1 / 3, "third"), (1 / 10, "tenth")):
             if (part, ratio) != (2 / 3, 1 / 3):  # that is the method itself
-                yield replace(
-                    STAGED,
-                    name=f"{STAGED.name}:{where}-{share}",
-                    title=f"{STAGED.title}: {where}-{share}",
-                    kind="ablation",
-                    description=f"{STAGED.name} whose second stage is {where} of the way and keeps a {share}.",
-                    build=staged(part, ratio),
-                )
+                told = f"{STAGED.name} whose second stage is {where} of the way and keeps a {share}."
+                yield _ablation(STAGED, f"{where}-{share}", told, staged(part, ratio))
     yield variant(CASCADE, "no-merge", merge=False)
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
     for relevance in ("text", "all-viewers"):
         yield variant(fastv.METHOD, relevance, relevance=relevance)
-    yield replace(
-        fastvid.METHOD,
-        name="fastvid:attention",
-        title="FastVID: attention",
-        kind="ablation",
-        description="fastvid before layer 2 of 28, with the last token's attention for its salient tokens.",
-        build=_fastvid_inside,
-    )
+    told = "fastvid before layer 2 of 28, with the last token's attention for its salient tokens."
+    yield _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
 
 
 METHODS = tuple(_all())

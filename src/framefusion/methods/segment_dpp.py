@@ -32,7 +32,12 @@ not choose better than diversity alone."""
 
 
 def staged(part: float, ratio: float) -> Callable[[float, int], FrameFusion]:
-    """``build`` with stages before layer 0 and after a ``part`` of the layers, where ``ratio`` of its tokens stay."""
+    """``build`` with a stage before layer 0 and a second one.
+
+    Args:
+        part: share of the layers before the second stage, in (0, 1).
+        ratio: share of the first stage's tokens that the second keeps, in (0, 1].
+    """
 
     def build(budget: float, layers: int) -> FrameFusion:
         keep = two_stages(budget, layers, round(part * layers), ratio)
