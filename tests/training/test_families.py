@@ -15,15 +15,17 @@ from framefusion.evaluation.videoneedle import SECONDS
 from framefusion.needle.objects import COLOR_NAMES
 from framefusion.video import Video
 
+FRAMES = 32
+"""So many that neither the slots nor the seconds between them are as many as a frame has rows."""
 QUESTION = "which way does the red star move?"
 
 
 @pytest.fixture(scope="module")
 def inputs(family, model):
-    """Sixteen frames of noise over a video's usual length and a question, processed as for any user."""
-    frames = np.random.default_rng(0).integers(0, 256, (16, 96, 96, 3)).astype(np.uint8)
-    chosen, fps = np.arange(16), 16 / SECONDS
-    video = Video(frames, chosen / fps, chosen, SECONDS, fps, 16, Path("noise"))
+    """Frames of noise over a video's usual length and a question, processed as for any user."""
+    frames = np.random.default_rng(0).integers(0, 256, (FRAMES, 96, 96, 3)).astype(np.uint8)
+    chosen, fps = np.arange(FRAMES), FRAMES / SECONDS
+    video = Video(frames, chosen / fps, chosen, SECONDS, fps, FRAMES, Path("noise"))
     return frames, model_inputs(video, QUESTION, model, family.processor())
 
 
@@ -33,7 +35,7 @@ def test_tokens_are_those_of_the_class(family, model, inputs):
     given = {name: made[name] for name in ("pixel_values_videos", "video_grid_thw") if name in made}
     features = model.model.get_video_features(**given, return_dict=True).pooler_output[0]
     mine = family.encode(model, to_pixels(frames)).flatten(0, 1)
-    assert len(mine) == 16 // family.frames_per_slot * TOKENS_PER_FRAME
+    assert len(mine) == FRAMES // family.frames_per_slot * TOKENS_PER_FRAME
     assert (mine - features[: len(mine)]).abs().max() < 1e-5 * mine.abs().max()
 
 
@@ -44,12 +46,12 @@ def test_prompts_are_those_of_the_chat_template(family, texts, inputs):
     assert ids[: len(opening)] == opening
     assert ids[-len(question) :] == question
     # between them the video and one more token
-    assert len(ids) == len(opening) + 16 // family.frames_per_slot * TOKENS_PER_FRAME + 1 + len(question)
+    assert len(ids) == len(opening) + FRAMES // family.frames_per_slot * TOKENS_PER_FRAME + 1 + len(question)
 
 
 def test_positions_are_those_of_the_class(family, model, texts, inputs):
     _, made = inputs
-    slots, first = 16 // family.frames_per_slot, len(texts.encode(family.opening))
+    slots, first = FRAMES // family.frames_per_slot, len(texts.encode(family.opening))
     seen, end = family.positions(torch.arange(slots * TOKENS_PER_FRAME)[None], slots, first)
     length = made["input_ids"].shape[1]
     if hasattr(model.model, "get_rope_index"):
