@@ -75,6 +75,9 @@ class Llava(Family):
     def tower(self, model: nn.Module) -> nn.Module:
         return model.model.vision_tower
 
+    def blocks(self, model: nn.Module) -> nn.ModuleList:
+        return model.model.vision_tower.encoder.layers
+
     def seeing(self, model: nn.Module) -> list[nn.Parameter]:
         return [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,10 @@ class Family(ABC):
     @abstractmethod
     def start_tower(self, tower: nn.Module) -> None:
         """Let each head of the vision tower begin by looking at a neighbouring patch, see :data:`NEIGHBOURS`."""
+
+    @abstractmethod
+    def blocks(self, model: nn.Module) -> Iterable[nn.Module]:
+        """The layers of the vision tower."""
 
     @abstractmethod
     def seeing(self, model: nn.Module) -> list[nn.Parameter]:

@@ -79,6 +79,9 @@ class Qwen(Family):
     def tower(self, model: nn.Module) -> nn.Module:
         return model.model.visual
 
+    def blocks(self, model: nn.Module) -> nn.ModuleList:
+        return model.model.visual.blocks
+
     def seeing(self, model: nn.Module) -> list[nn.Parameter]:
         return [*model.model.visual.parameters()]
 

@@ -21,7 +21,7 @@ from lessons import Batch, Texts, make_batch, plan
 from model import TOKENS_PER_FRAME, Family, start_words
 from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from torch import Tensor, nn
-from train_vision import half_attention
+from train_vision import HALF, half_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vision import Directions
 
@@ -68,7 +68,7 @@ class Steps:
     def __call__(self, step: int) -> Batch:
         if self.bank is None:
             model = load_vision(self.family, self.run, self.texts.tokenizer)
-            self.family.set_attention(model, "half")
+            self.family.set_attention(model, HALF)
             encode = partial(self.family.encode, model)
             together = self.family.frames_per_slot
             self.bank = Bank(encode, training_clips(FILMS), self.args.bank, self.args.seed + step, together)
@@ -119,7 +119,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("medium")
     torch.manual_seed(args.seed)
-    ALL_ATTENTION_FUNCTIONS.register("half", half_attention)
+    ALL_ATTENTION_FUNCTIONS.register(HALF, half_attention)
     family, run = FAMILIES[args.family], RUNS / (args.run or args.family)
     processor = family.processor()
     texts = Texts(processor.tokenizer)

@@ -16,11 +16,22 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vision import Crowds, Directions
 
 
-def half_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
-    """Attention with bfloat16 products, for training: the flash kernel is slow for heads this narrow."""
+HALF = "half_flash"
+"""Name of :func:`half_attention`: classes hand all rows of a packed batch at once to what is called flash."""
+
+
+def half_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, cu_seq_lens_q=None, **_):
+    """Attention with bfloat16 products, for training: the flash kernel is slow for heads this narrow.
+
+    Packed rows, ``(1, heads, rows, D)`` with ``cu_seq_lens_q``, are of one length here.
+    """
     query, key, value = (part.bfloat16() for part in (query, key, value))
+    if cu_seq_lens_q is not None:
+        count = len(cu_seq_lens_q) - 1
+        query, key, value = (part[0].unflatten(1, (count, -1)).transpose(0, 1) for part in (query, key, value))
     paid = ((query * scaling) @ key.transpose(-1, -2)).softmax(-1)
-    return (paid @ value).float().transpose(1, 2), None
+    seen = (paid @ value).float().transpose(1, 2)
+    return (seen if cu_seq_lens_q is None else seen.flatten(0, 1)[None]), None
 
 
 def main() -> None:
@@ -41,8 +52,10 @@ def main() -> None:
     run.mkdir(parents=True, exist_ok=True)
     clips = training_clips(FILMS)
     model = family.build(family.tokenizer())
-    ALL_ATTENTION_FUNCTIONS.register("half", half_attention)
-    family.set_attention(model, "half")
+    ALL_ATTENTION_FUNCTIONS.register(HALF, half_attention)
+    family.set_attention(model, HALF)
+    for block in family.blocks(model):
+        block.compile(dynamic=False)
     directions = Directions(model.config.text_config.hidden_size)
     if args.like is not None:
         directions.load_state_dict(torch.load(RUNS / args.like / "vision.pt", weights_only=True)["directions"])

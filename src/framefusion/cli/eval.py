@@ -50,6 +50,10 @@ def eval_(
         int | None, typer.Option("--videos", help=f"How many videos. Default: {NEEDLE_VIDEOS}, or all of a file.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the generated benchmark.")] = 0,
+    kinds: Annotated[
+        str | None,
+        typer.Option("--kinds", help="Generated questions to ask, separated by commas. Default: all but count."),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many seeds a random method gets.")] = 3,
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the results; what it holds already is not asked again.")
@@ -94,7 +98,7 @@ def eval_(
         if plots:
             _check_plots()
         summary = evaluation.evaluate(
-            dataset(data, videos, seed),
+            dataset(data, videos, seed, kinds),
             out,
             what,
             model={
