@@ -15,7 +15,6 @@ from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vision import Crowds, Directions
 
-
 HALF = "half_flash"
 """Name of :func:`half_attention`: classes hand all rows of a packed batch at once to what is called flash."""
 

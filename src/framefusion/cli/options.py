@@ -29,7 +29,7 @@ CostOption = Annotated[
     float | None,
     typer.Option(
         "--cost",
-        help="Mean share of visual tokens over all decoder layers, in (0, 1]: merge early, then prune once. "
+        help="Mean share of visual tokens over all decoder layers, in (0, 1], in three stages. "
         "Default without --keep: 0.3.",
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from framefusion.methods import fastv, fastvid
 from framefusion.methods.method import Method, behind_attention
-from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, STAGED, staged
+from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
 from framefusion.settings import FrameFusion
 
 
@@ -46,34 +46,41 @@ def _fastvid_inside(budget: float, layers: int) -> FrameFusion:
     return replace(fastvid.METHOD.build(budget, layers), keep=keep, relevance="last")
 
 
+PLANS = {
+    "one-stage": ((0.0, 1.0),),
+    "two-stages": ((0.0, 1.0), (2 / 3, 0.1)),
+    "early": ((0.0, 1.0), (1 / 3, 0.05)),
+    "halves": ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.25)),
+    "four-stages": ((0.0, 1.0), (1 / 6, 0.7), (1 / 3, 0.5), (2 / 3, 0.05)),
+}
+"""Other stages for the pyramid."""
+
+
 def _all() -> Iterator[Method]:
-    for base in (INSIDE, INPUT):
+    for base in (INSIDE, INPUT, PYRAMID):
         for segmentation in ("windows", "single", "dyseg", "dp", "frames"):
             if (base, segmentation) != (INSIDE, "single"):  # that is CDPruner
                 yield variant(base, segmentation, segmentation=segmentation)
         for rule in ("marginal-value", "joint"):
             yield variant(base, rule, budget_rule=rule)
+    for base in (INSIDE, INPUT):
         yield variant(base, "merge-dropped", dropped="merge")
-    for base in (INSIDE, STAGED):
+    yield variant(PYRAMID, "drop", dropped="drop")
+    for base in (INSIDE, PYRAMID):
         yield variant(base, "no-relevance", relevance="none")
-    yield variant(INSIDE, "least-attended", relevance_sign=-1)
-    yield variant(STAGED, "least-similarity", relevance_sign=-1)
-    for base, sources in (
-        (INSIDE, ("text", "all-viewers", "similarity")),
-        (INPUT, ("similarity",)),
-        (STAGED, ("last", "text", "all-viewers")),
+    yield variant(PYRAMID, "exponent-1", relevance_exponent=1.0)
+    for base, least, sources in (
+        (INSIDE, "least-attended", ("text", "all-viewers", "similarity")),
+        (PYRAMID, "least-similar", ("last", "text", "all-viewers")),
     ):
+        yield variant(base, least, relevance_sign=-1)
         for relevance in sources:
             yield variant(base, relevance, relevance=relevance)
             yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)
-    yield variant(STAGED, "joint", budget_rule="joint")
-    yield variant(STAGED, "drop", dropped="drop")
-    for part, where in ((1 / 3, "third"), (1 / 2, "half"), (2 / 3, "two-thirds")):
-        for ratio, share in ((1 / 3, "third"), (1 / 10, "tenth")):
-            if (part, ratio) != (2 / 3, 1 / 3):  # that is the method itself
-                told = f"{STAGED.name} whose second stage is {where} of the way and keeps a {share}."
-                yield _ablation(STAGED, f"{where}-{share}", told, staged(part, ratio))
-    yield variant(CASCADE, "no-merge", merge=False)
+    yield variant(INPUT, "similarity", relevance="similarity")
+    yield variant(INPUT, "least-similarity", relevance="similarity", relevance_sign=-1)
+    for name, steps in PLANS.items():
+        yield _ablation(PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps))
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
     for relevance in ("text", "all-viewers"):
