@@ -15,7 +15,7 @@ help:
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
-	@echo "make leaderboard   write docs/leaderboard.md from docs/data/leaderboard.json, a summary of framefusion eval"
+	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
 	@echo "make train         fetch the training footage and train the bundled checkpoint again, into out/tiny (hours)"
 
 install: $(INSTALLED)

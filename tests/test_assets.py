@@ -8,13 +8,20 @@ import av
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaOnevisionForConditionalGeneration
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from framefusion import needle
-from framefusion.assets import DEMO_VIDEO, REAL_VIDEO, TINY_MODEL
+from framefusion.assets import BUNDLED, DEMO_VIDEO, REAL_VIDEO, usual_frames
 from framefusion.evaluation import Plan, VideoNeedle, evaluate
+from framefusion.loading import load
 from framefusion.video import read_video
 
+TINY_MODEL = BUNDLED["bundled"]
 QUESTIONS = json.loads((DEMO_VIDEO.parent / "scenes.json").read_text())
 
 
@@ -132,9 +139,19 @@ def test_an_unknown_word_does_no_harm(loaded):
     assert _answer(loaded, frames, "please what large object came after the red circle?") == "red diamond"
 
 
-def test_held_out_accuracy_on_a_small_sample(tmp_path):
-    plan = Plan(frames=16, methods=["text-only"], timed=0)
-    summary = evaluate(VideoNeedle(videos=12, seed=1), tmp_path, plan, model={"dtype": "bfloat16"})
+def test_the_second_family_is_small_and_of_the_real_class():
+    loaded = load("bundled-qwen")
+    assert type(loaded.model) is Qwen2_5_VLForConditionalGeneration
+    assert type(loaded.processor).__name__ == "Qwen2_5_VLProcessor"
+    assert loaded.name == "bundled-qwen"
+    assert loaded.model.config.text_config.num_hidden_layers == 12
+    assert sum(parameter.numel() for parameter in loaded.model.parameters()) <= 4_000_000
+
+
+@pytest.mark.parametrize("model", list(BUNDLED))
+def test_held_out_accuracy_on_a_small_sample(tmp_path, model):
+    plan = Plan(frames=usual_frames(model), methods=["text-only"], timed=0)
+    summary = evaluate(VideoNeedle(videos=12, seed=1), tmp_path, plan, model={"model": model, "dtype": "bfloat16"})
     (table,) = summary["frames"]
     assert table["questions"] == 168
     scores = {row["method"]: row for row in table["methods"]}

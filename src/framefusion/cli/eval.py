@@ -117,7 +117,7 @@ def eval_(
 
             for part in summary["frames"]:
                 draw(part, out)
-        text = page(summary, "framefusion eval", "." if plots else None)
+        text = page(summary, "framefusion eval", images="." if plots else None)
         (out / "leaderboard.md").write_text(text, encoding="utf-8")
     if json_:
         typer.echo(json.dumps(summary, ensure_ascii=False))

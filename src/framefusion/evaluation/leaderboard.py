@@ -29,13 +29,19 @@ TIMES = "times are medians, in turns with all tokens, the video encoded already"
 
 
 def page(
-    summary: Mapping[str, Any], made_by: str, images: str | None = None, prefix: str = "", linked: bool = False
+    summary: Mapping[str, Any],
+    made_by: str,
+    title: str = "Leaderboard",
+    images: str | None = None,
+    prefix: str = "",
+    linked: bool = False,
 ) -> str:
     """The leaderboard.
 
     Args:
         summary: content of ``summary.json``.
         made_by: the command that writes this page.
+        title: of the page.
         images: where the pictures of :func:`framefusion.evaluation.plots.draw` are, as the page links them; None
             leaves them out.
         prefix: of the pictures' names.
@@ -45,7 +51,7 @@ def page(
     commands = "\n".join(summary["commands"])
     beside = "how to read it: [evaluation.md](evaluation.md), the methods: [methods.md](methods.md)"
     blocks = [
-        "# Leaderboard",
+        f"# {title}",
         f"Written by `{made_by}`" + (f"; {beside}." if linked else "."),
         f"```\n{commands}\n```",
         f"Data: {summary['data']}. Model: {summary['model']}. {versions}. Intervals: {summary['resamples']} resamples "
