@@ -16,7 +16,7 @@ help:
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
 	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
-	@echo "make train         fetch the training footage and train the bundled checkpoint again, into out/tiny (hours)"
+	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
 install: $(INSTALLED)
 
@@ -61,8 +61,8 @@ train: install
 	$(BIN)/python training/train_vision.py
 	$(BIN)/python training/train_decoder.py
 	$(BIN)/python training/train_decoder.py --export out/tiny
-	$(BIN)/python training/train_vision.py --family qwen --like llava
-	$(BIN)/python training/train_decoder.py --family qwen --like llava
+	$(BIN)/python training/train_vision.py --family qwen --like llava --steps 1450
+	$(BIN)/python training/train_decoder.py --family qwen --like llava --steps 1200
 	$(BIN)/python training/train_decoder.py --family qwen --export out/tiny-qwen
 
 clean:

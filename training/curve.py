@@ -1,4 +1,4 @@
-"""Write the learning curve of a run beside this file: ``python training/curve.py``."""
+"""Write the learning curve of a run beside this file: ``python training/curve.py --run qwen``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main() -> None:
         f'"{phase}": [\n' + ",\n".join(json.dumps(point) for point in points) + "\n]"
         for phase, points in curves.items()
     )
-    (HERE / "curve.json").write_text(f"{{\n{lines}\n}}\n")
+    (HERE / f"curve-{args.run}.json").write_text(f"{{\n{lines}\n}}\n")
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1, 1.6))
     titles = ("the vision side, on crowded frames", "the decoder, behind random subsets of tokens")
     for axes, points, names, title in zip(panels, curves.values(), (VISION, DECODER), titles, strict=True):
@@ -53,7 +53,7 @@ def main() -> None:
         axes.legend(fontsize=8, loc="lower right")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("training batches: read right, %")
-    figure.savefig(HERE / "curve.png", dpi=110)
+    figure.savefig(HERE / f"curve-{args.run}.png", dpi=110)
 
 
 if __name__ == "__main__":
