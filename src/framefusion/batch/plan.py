@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from framefusion.ask import MAX_NEW_TOKENS, AskError, ask
-from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import usual_frames
 from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
 from framefusion.evaluation.run import describe
@@ -55,7 +55,7 @@ class Plan:
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise BatchError(f"max_new_tokens must be a whole number, at least 1, got {count!r}")
         if self.frames is None and self.fps is None:
-            usual = BUNDLED_FRAMES if self.model.get("model") is None else OTHER_FRAMES
+            usual = usual_frames(self.model.get("model"))
             object.__setattr__(self, "frames", usual)
 
     def identity(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framefusion._version import __version__
-from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import usual_frames
 from framefusion.cli.common import check_writable, fail, progress_display, silence_transformers
 from framefusion.cli.options import (
     DEFAULT_NEW_TOKENS,
@@ -269,8 +269,7 @@ def shown_frames(request: Request, calibration: Calibration | None) -> int | Non
     """How many frames to show; None if that depends on the video."""
     if request.frames is not None or request.fps is not None:
         return request.frames
-    usual = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
-    return usual if calibration is None else calibration.frames
+    return usual_frames(request.model) if calibration is None else calibration.frames
 
 
 def stored_settings(request: Request) -> StoredSettings:
