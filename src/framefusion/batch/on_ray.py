@@ -107,7 +107,7 @@ class _Actors:
     def hire(self) -> int:
         self.hired += 1
         # Ray's own restarts would repeat a row that kills its process without an end.
-        remote = self.ray.remote(
+        remote: Any = self.ray.remote(
             num_cpus=self.engine.cpus, num_gpus=self.engine.gpus, max_restarts=0, max_task_retries=0
         )(_Actor)
         handle = remote.remote(self.make, self.directory, bool(self.engine.gpus))
