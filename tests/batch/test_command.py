@@ -18,7 +18,7 @@ from framefusion.cli.batch import EVERY_SECONDS, Lines
 from framefusion.loading import load
 from tests.batch.fake import results, write
 
-QUESTION = "what came after the red circle?"
+QUESTION = "what large object came after the red circle?"
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
     rows += [{"video": name, "question": QUESTION, "id": name} for name in bad]
     rows += [{"video": "torn.mp4"}, {"video": str(assets.DEMO_VIDEO), "prompt": QUESTION, "id": "last"}]
     write(tmp_path / "questions.jsonl", rows)
-    said = invoke("questions.jsonl", "--keep", "0.2", "--json")
+    said = invoke("questions.jsonl", "--cost", "0.2", "--json")
     assert said.exit_code == 0, said.stderr
     summary = json.loads(said.stdout)
     assert summary.items() >= {"rows": 10, "found": 0, "answered": 2, "errors": 8, "written": "results.jsonl"}.items()
@@ -62,17 +62,17 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
     assert broken[-1]["error"] == "line 9 has no question"
     model = load()
     expected = ask(
-        assets.DEMO_VIDEO, QUESTION, model=model.model, processor=model.processor, settings=FrameFusion(keep=0.2)
+        assets.DEMO_VIDEO, QUESTION, model=model.model, processor=model.processor, settings=FrameFusion(cost=0.2)
     )
     for row in (first, last):
-        assert row["answer"] == expected.text == "green star"
+        assert row["answer"] == expected.text == "red diamond"
         assert row["tokens_before"] == expected.summary.visual_tokens_before
         assert row["tokens_after"] == expected.summary.visual_tokens_after < row["tokens_before"]
         assert row["mean_share"] == pytest.approx(expected.summary.mean_share, abs=1e-4)
         assert row["seconds"] > 0
-    refused = invoke("questions.jsonl", "--keep", "0.1")
+    refused = invoke("questions.jsonl", "--cost", "0.1")
     assert refused.exit_code == 2
-    assert "results.jsonl differ in settings (keep 0.2, now 0.1); choose another file" in refused.stderr
+    assert "results.jsonl differ in settings (cost 0.2, now 0.1); choose another file" in refused.stderr
 
 
 def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
@@ -80,7 +80,7 @@ def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
     rows = [{"video": str(assets.DEMO_VIDEO), "question": QUESTION, "id": i} for i in range(count)]
     write(tmp_path / "questions.jsonl", rows)
     out = tmp_path / "out.jsonl"
-    words = ["questions.jsonl", "--out", "out.jsonl", "--keep", "0.2", "--max-new-tokens", "2"]
+    words = ["questions.jsonl", "--out", "out.jsonl", "--cost", "0.2", "--max-new-tokens", "2"]
     with subprocess.Popen([sys.executable, "-m", "framefusion", "batch", *words], cwd=tmp_path) as process:
         while process.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") < 3):
             time.sleep(0.01)
@@ -102,7 +102,7 @@ def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--keep", "0.2", "--cost", "0.3"], "--keep and --cost exclude each other; give one of them"),
+        (["--cost", "0.2", "--cost", "0.3"], "--keep and --cost exclude each other; give one of them"),
         (["--keep", "x"], "--keep must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1"),
         (["--frames", "8", "--fps", "1"], "--frames and --fps exclude each other; give one of them"),
         (["--frames", "0"], "frames must be at least 1, got 0"),

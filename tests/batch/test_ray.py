@@ -83,9 +83,9 @@ def test_more_than_the_machine_has_is_refused(cluster, tmp_path):
 
 def test_the_command_answers_on_an_existing_cluster(cluster, tmp_path):
     """Two actors with the bundled model; what Ray has to tell is not on stdout."""
-    rows = [{"video": str(assets.DEMO_VIDEO), "question": "what came after the red circle?", "id": i} for i in range(6)]
+    rows = [{"video": str(assets.DEMO_VIDEO), "question": "what large object came after the red circle?", "id": i} for i in range(6)]
     write(tmp_path / "questions.jsonl", [*rows, {"video": "none.mp4", "question": "who?"}])
-    words = ["questions.jsonl", "--keep", "0.2", "--json", "--engine", "ray", "--actors", "2"]
+    words = ["questions.jsonl", "--cost", "0.2", "--json", "--engine", "ray", "--actors", "2"]
     words += ["--address", ray.get_runtime_context().gcs_address]
     said = subprocess.run(
         [sys.executable, "-m", "framefusion", "batch", *words],
@@ -98,7 +98,7 @@ def test_the_command_answers_on_an_existing_cluster(cluster, tmp_path):
     assert json.loads(said.stdout).items() >= {"rows": 7, "answered": 6, "errors": 1}.items()
     *found, missing = results(tmp_path / "results.jsonl")
     assert [row["id"] for row in found] == list(range(6))
-    assert {row["answer"] for row in found} == {"green star"}
+    assert {row["answer"] for row in found} == {"red diamond"}
     assert missing["error"] == f"no such file: {tmp_path / 'none.mp4'}"
 
 
