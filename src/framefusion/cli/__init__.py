@@ -18,6 +18,7 @@ MODULES = (
     "eval",
     "calibrate",
     "models",
+    "plan",
     "bench",
     "demo",
 )
