@@ -252,7 +252,7 @@ def test_quantized_weights_need_their_size(checkpoints, tmp_path):
     config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert plan(tmp_path, frames=2).weight_bytes is None
-    with pytest.raises(PlanError, match="give weights"):
+    with pytest.raises(PlanError, match="give weights too"):
         plan(tmp_path, frames=2, memory=10**9)
     assert plan(tmp_path, frames=2, memory=10**9, weights=10**8).weight_bytes == 10**8
 

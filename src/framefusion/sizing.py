@@ -172,7 +172,7 @@ def plan(
     if weights is None and getattr(network.config, "quantization_config", None) is None:
         weights = sum(parameter.nbytes for parameter in network.parameters())
     if memory is not None and weights is None:
-        raise PlanError(f"the weights of {loaded.name!r} are quantized, and their bytes not known; give weights as well")
+        raise PlanError(f"the weights of {loaded.name!r} are quantized, and their size is not known; give weights too")
     decoder = network.base_model.get_decoder()
     layers = list(decoder.layers)
     machine = _Machine(

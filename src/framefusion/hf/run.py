@@ -427,7 +427,8 @@ class Run:
     def _prefill_mask(
         self, index: int, forward: _Forward, hidden: Tensor, columns: Tensor, past: Tensor | None, kwargs: Any
     ) -> Any:
-        given, cache, window = kwargs.get("attention_mask"), kwargs.get("past_key_values"), window_of(self._layers[index])
+        given, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        window = window_of(self._layers[index])
         slots = None
         if cache is not None and caches.is_static(cache):
             # What exceeds the buffers of a sliding-window layer it hands over once, with the prefill.
