@@ -93,8 +93,8 @@ def load_skeleton(
 ) -> LoadedModel:
     """A supported video LLM without its weights: shapes on the meta device, and the processor.
 
-    Only configuration and tokenizer files are read or fetched. The attention is ``"eager"``, all of whose operations can
-    be counted.
+    Only configuration and tokenizer files are read or fetched. The attention is ``"eager"``: all its operations can be
+    counted.
 
     Arguments and errors are those of :func:`load`.
     """
