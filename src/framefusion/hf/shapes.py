@@ -49,9 +49,9 @@ def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> int:
         inputs: as the processor makes them; pixels may be on the meta device.
 
     Returns:
-        what :class:`torch.utils.flop_counter.FlopCounterMode` counts: two for each multiplication of matrix products and
-        convolutions. An encoder that is told the grid of a video sees each temporal patch by itself: one of them is
-        counted, times their number.
+        what :class:`torch.utils.flop_counter.FlopCounterMode` counts: two for each multiplication of matrix
+        products and convolutions. An encoder that is told the grid of a video sees each temporal patch by itself: one
+        of them is counted, times their number.
     """
     kind = "video" if inputs.get("pixel_values_videos") is not None else "image"
     encode = getattr(multimodal, f"get_{kind}_features")
