@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all test-package test-lmms lint format bench leaderboard train-tiny train-needle clean
+.PHONY: help install demo test test-all test-package test-lmms lint format bench leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -15,9 +15,8 @@ help:
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
-	@echo "make leaderboard   write docs/leaderboard.md from docs/data/leaderboard.json, a summary of framefusion eval"
-	@echo "make train-tiny    train the bundled checkpoint again (about 90 minutes)"
-	@echo "make train-needle  fetch the training footage and train a checkpoint on VideoNeedle into out/needle (hours)"
+	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
+	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
 install: $(INSTALLED)
 
@@ -58,13 +57,13 @@ bench: install
 leaderboard: install
 	$(BIN)/python scripts/leaderboard.py
 
-train-tiny: install
-	$(BIN)/python training/train_tiny.py
-
-train-needle: install
+train: install
 	$(BIN)/python training/train_vision.py
 	$(BIN)/python training/train_decoder.py
-	$(BIN)/python training/train_decoder.py --export out/needle
+	$(BIN)/python training/train_decoder.py --export out/tiny
+	$(BIN)/python training/train_vision.py --family qwen --like llava --steps 1450
+	$(BIN)/python training/train_decoder.py --family qwen --like llava --steps 1200
+	$(BIN)/python training/train_decoder.py --family qwen --export out/tiny-qwen
 
 clean:
 	rm -rf $(VENV) build dist out

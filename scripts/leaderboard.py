@@ -1,33 +1,38 @@
-"""Write docs/leaderboard.md and its pictures from docs/data/leaderboard.json: ``make leaderboard``.
+"""Write the leaderboards of the docs and their pictures: ``make leaderboard``.
 
-The data is the ``summary.json`` of ``framefusion eval``, which names the commands that made it. A test fails while the
-page differs from what this would write.
+``docs/<name>.md`` from ``docs/data/<name>.json``, the ``summary.json`` of ``framefusion eval``, which names the
+commands that made it. A test fails while a page differs from what this would write.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from framefusion.evaluation.leaderboard import page
 from framefusion.evaluation.plots import draw
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PREFIX = "leaderboard-"
+PAGES = {
+    "leaderboard": "Leaderboard",
+    "leaderboard-fresh": "Leaderboard, on questions that no choice was made by",
+    "leaderboard-qwen": "Leaderboard, with a Qwen2.5-VL",
+}
+"""Titles by name."""
 
 
-def text(summary: dict[str, Any]) -> str:
-    """The page."""
-    return page(summary, "make leaderboard", "images", PREFIX, linked=True)
+def text(name: str) -> str:
+    """One of the pages."""
+    summary = json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))
+    return page(summary, "make leaderboard", PAGES[name], images="images", prefix=f"{name}-", linked=True)
 
 
 def main() -> None:
-    """Write the page and the pictures."""
-    summary = json.loads((DOCS / "data" / "leaderboard.json").read_text(encoding="utf-8"))
-    for part in summary["frames"]:
-        draw(part, DOCS / "images", PREFIX)
-    (DOCS / "leaderboard.md").write_text(text(summary), encoding="utf-8")
+    """Write the pages and the pictures."""
+    for name in PAGES:
+        for part in json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))["frames"]:
+            draw(part, DOCS / "images", f"{name}-")
+        (DOCS / f"{name}.md").write_text(text(name), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ ls -l "$work/dist"
 cd "$work"
 assets=$(venv/bin/python -c 'import framefusion.assets as a; print(a.DEMO_VIDEO)')
 case "$assets" in "$work"/*) ;; *) echo "the package was imported from $assets" >&2; exit 1 ;; esac
-venv/bin/framefusion ask "$assets" "what came after the red circle?" --keep 0.2 --report report.html | tee answer.txt
+venv/bin/framefusion ask "$assets" "which large thing came after the red circle?" --cost 0.2 --report report.html | tee answer.txt
 venv/bin/framefusion models
-grep -q "green star" answer.txt
+grep -q "red diamond" answer.txt
 test -s report.html
 echo "the wheel works on its own"

@@ -313,20 +313,21 @@ def test_agreement_with_all_tokens(model, tmp_path):
         0.3,
         budgets=(1.0, 0.9, 0.6, 0.05),
         frames=4,
+        method="segment-dpp-cascade",
         generating=QUICK,
         model=model,
     )
     record = found.calibration
     assert (record.measure, record.unit, record.units, record.questions) == ("agreement", "video", 4, 12)
     assert (record.floor, record.confidence, record.frames, record.new_tokens) == (0.3, 0.95, 4, 2)
-    assert (record.method, record.data, record.full) == (DEFAULT_METHOD, "noise", 1)
+    assert (record.method, record.data, record.full) == ("segment-dpp-cascade", "noise", 1)
     assert record.version == framefusion.__version__
     assert record.model == describe(load(**model))
     assert [t.budget for t in record.budgets] == [1.0, 0.9, 0.6, 0.05]
     assert record.budgets[-1].outcome == "unreachable"
     assert record.budgets[1].share == pytest.approx(0.9, abs=0.05)
-    expected = FrameFusion(keep=1.0) if record.budget == 1 else FrameFusion(cost=record.budget)
-    assert found.settings == expected
+    method = METHODS["full" if record.budget == 1 else record.method]
+    assert found.settings == method.settings(record.budget, 4)
 
 
 def test_what_was_answered_is_not_asked_again(model, tmp_path):

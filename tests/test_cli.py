@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import framefusion
-from framefusion import assets, cli, loading
+from framefusion import assets, cli
 from framefusion.hf.families import table
 from tests import tiny_checkpoints
 
@@ -115,9 +115,9 @@ def test_json_is_one_object(asked, clip, model):
 
 
 def test_default_is_the_bundled_model_eight_frames_and_cost(run, clip, model, monkeypatch):
-    monkeypatch.setattr(loading, "TINY_MODEL", model)
+    monkeypatch.setitem(assets.BUNDLED, "bundled", model)
     found = parse(run("ask", clip, QUESTION, "--max-new-tokens", 2, "--json"))
-    assert len(found["video"]["frame_seconds"]) == assets.BUNDLED_FRAMES == 8
+    assert len(found["video"]["frame_seconds"]) == assets.BUNDLED_FRAMES == 16
     assert found["model"]["model"] == "bundled"
     assert (found["settings"]["cost"], found["settings"]["keep"]) == (0.3, None)
     assert found["visual_tokens"]["mean_share"] <= 0.3 + 1 / 128
@@ -178,13 +178,15 @@ def test_models_lists_the_registry(run):
     assert json.loads(run("models", "--json").stdout) == table()
 
 
-def test_demo_asks_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(loading, "TINY_MODEL", model)
+def test_demo_answers_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path):
     kinds = {pair["kind"] for pair in json.loads(assets.DEMO_QUESTIONS.read_text(encoding="utf-8"))}
     result = run("demo", "--out", "made/here")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.count("All tokens ") == result.stdout.count("Reduced ") == len(kinds)
-    assert result.stdout.count("kept (20.") + result.stdout.count("kept (19.") == len(kinds) + 1
+    told = re.findall(r"\(right: (.+)\)\nAll tokens +(.+)\nReduced +(.+)\n", result.stdout)
+    assert len(told) == len(kinds)
+    assert all(right == whole == reduced for right, whole, reduced in told)
+    shares = re.findall(r"mean over layers (.+) %", result.stdout)
+    assert [float(share) for share in shares[:-1]] == pytest.approx([20.0] * len(kinds), abs=0.1)
     names = {path.name for path in (tmp_path / "made/here").iterdir()}
     assert names == {f"{kind}.html" for kind in kinds} | {"real-clip.html", "real-clip.png"}
     (tmp_path / "file").touch()
@@ -253,7 +255,6 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--keep", "1:0.5,2"], "--keep must be a share"),
         (["--keep", "9:0.5"], "stage before layer 9, but the model has 4"),
         (["--cost", "0"], r"cost must be in \(0, 1\], got 0"),
-        (["--cost", "0.05"], "cost=0.05 cannot be reached .* smallest cost"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
         (["--segmentation", "scenes"], "segmentation must be one of 'frame-similarity', "),
         (["--similarity", "2"], r"similarity_lower_bound must be in \[-1, 1\], got 2"),
@@ -436,6 +437,9 @@ def test_eval_goes_on_and_prints_json(evaluated, monkeypatch, model):
         (["--frames", "0"], "frames must be at least 1, got 0"),
         (["--videos", "0"], "--videos must be at least 1, got 0"),
         (["--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["--kinds", "large"], "--kinds chooses from the generated questions; leave it out with --data .*mine.jsonl"),
+        (["--data", "needle", "--kinds", "large,hue"], "--kinds must be some of large, .*, scene, .*, got 'hue'"),
+        (["--data", "needle", "--kinds", ""], "--kinds must be some of large, .*, got ''"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--jobs", "0"], "jobs must be at least 1, got 0"),
         (["--batch", "0"], "batch must be at least 1, got 0"),

@@ -60,7 +60,9 @@ def sentence(result) -> str:
 def test_from_questions_to_an_answer(run, tmp_path):
     """With the bundled model. What it answers is no matter here, only that most of it stays at 90 %."""
     data, count = write_questions(tmp_path)
-    result = run("calibrate", "--data", data, "--unit", "question", "--floor", 0.4, "--budgets", "0.9,0.001")
+    method = "segment-dpp-cascade"
+    options = ("--unit", "question", "--floor", 0.4, "--budgets", "0.9,0.001", "--method", method)
+    result = run("calibrate", "--data", data, *options)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     assert result.stdout.startswith(
@@ -78,7 +80,7 @@ def test_from_questions_to_an_answer(run, tmp_path):
     assert record is not None
     assert (record.questions, record.measure, record.data) == (count, "agreement", "mine.jsonl")
     assert (record.budget, record.frames) == (0.9, BUNDLED_FRAMES)
-    assert stored.settings == FrameFusion(cost=0.9)
+    assert stored.settings == METHODS[method].settings(0.9, 12)
 
     answer = run("ask", DEMO_VIDEO, QUESTION, "--settings", "settings.json", "--json")
     assert answer.exit_code == 0, answer.stderr

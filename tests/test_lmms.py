@@ -65,6 +65,7 @@ def test_every_setting_is_an_argument():
         "budget_rule": "marginal-value",
         "relevance": "text",
         "relevance_sign": "-1",
+        "relevance_exponent": "0.5",
         "selector": "dpp",
         "novelty_lower_bound": "0.1",
         "keep_lower_bound": "0.1",
@@ -85,6 +86,7 @@ def test_every_setting_is_an_argument():
         budget_rule="marginal-value",
         relevance="text",
         relevance_sign=-1,
+        relevance_exponent=0.5,
         selector="dpp",
         novelty_lower_bound=0.1,
         keep_lower_bound=0.1,
@@ -368,7 +370,7 @@ def test_pictures_are_reduced_too(models, monkeypatch):
 def test_the_model_is_left_as_it_was(models, video):
     loaded = models["qwen2-vl"]
     with pytest.raises(ValueError, match="cannot be reached"):
-        Answering(loaded.model, loaded.processor, FrameFusion(cost=0.01))
+        Answering(loaded.model, loaded.processor, FrameFusion(cost=0.01, merge=True))
     with (
         pytest.raises(ValueError, match="the text has <image>"),
         Answering(loaded.model, loaded.processor, FrameFusion(keep=0.5)) as answering,

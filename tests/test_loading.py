@@ -40,7 +40,7 @@ def test_options_reach_the_model(checkpoints):
 
 
 def test_bundled_is_the_default(checkpoints, monkeypatch):
-    monkeypatch.setattr(loading, "TINY_MODEL", checkpoints["llava-onevision"])
+    monkeypatch.setitem(loading.BUNDLED, "bundled", checkpoints["llava-onevision"])
     assert load().name == "bundled"
 
 

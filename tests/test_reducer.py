@@ -85,7 +85,7 @@ def test_videos_never_share_a_segment() -> None:
 
 
 def test_what_stays_is_not_touched_by_pruning() -> None:
-    reduction, hidden = setup(FrameFusion(keep={0: 0.5}))
+    reduction, hidden = setup(FrameFusion(keep={0: 0.5}, dropped="drop"))
     out = reduction.before_layer(0, hidden)
     for b in range(len(hidden)):
         real = reduction.columns[b] >= 0
@@ -138,7 +138,7 @@ def test_segments_are_those_of_the_pure_functions(segmentation: Any) -> None:
 def test_dropped_tokens_merge_into_the_most_similar_kept_one(keep: dict[int, float]) -> None:
     settings = FrameFusion(keep=keep, dropped="merge", similarity_lower_bound=0.1, segmentation="windows")
     reduction, hidden = setup(settings)
-    plain, _ = setup(FrameFusion(keep=keep, similarity_lower_bound=0.1, segmentation="windows"))
+    plain, _ = setup(FrameFusion(keep=keep, dropped="drop", similarity_lower_bound=0.1, segmentation="windows"))
     groups = 0
     for layer in range(LAYERS):
         before, columns = hidden, reduction.columns
@@ -225,7 +225,8 @@ def test_a_still_video_keeps_less(budget_rule: Any, keep_lower_bound: float, amo
 
 
 def test_nothing_is_recorded_where_everything_is_new() -> None:
-    reduction, _ = setup(FrameFusion(keep={0: 1.0}, novelty_lower_bound=1e-9, segmentation="frames", relevance="none"))
+    everything = {"keep": {0: 1.0}, "novelty_lower_bound": 1e-9}
+    reduction, _ = setup(FrameFusion(**everything, segmentation="frames", relevance="none", dropped="drop"))
     hidden = torch.randn(len(GRIDS), reduction.length, 32, generator=torch.Generator().manual_seed(0))
     assert reduction.before_layer(0, hidden) is hidden
     assert reduction.stages == []
@@ -233,7 +234,7 @@ def test_nothing_is_recorded_where_everything_is_new() -> None:
 
 
 def test_joint_budgets_are_those_of_the_selection() -> None:
-    settings = FrameFusion(keep={0: 0.5}, budget_rule="joint", segmentation="frames")
+    settings = FrameFusion(keep={0: 0.5}, budget_rule="joint", segmentation="frames", relevance="none")
     reduction, hidden = setup(settings)
     # One frame of the last video is noise, the others are nearly one token.
     columns = reduction.layouts[2].columns
@@ -290,7 +291,8 @@ def test_what_a_selector_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_relevance_and_its_sign_decide() -> None:
     for sign in (1, -1):
-        settings = FrameFusion(keep={1: 0.4}, selector="topk", segmentation="single", relevance_sign=sign)
+        rule: dict[str, Any] = {"selector": "topk", "segmentation": "single", "relevance": "last"}
+        settings = FrameFusion(keep={1: 0.4}, relevance_sign=sign, **rule)
         reduction, hidden = setup(settings)
         hidden = reduction.before_layer(0, hidden)
         received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(1))
@@ -306,10 +308,12 @@ def test_attention_is_wanted_only_where_it_is_used() -> None:
         reduction, _ = setup(settings)
         return [layer for layer in range(LAYERS) if reduction.wants_attention(layer)]
 
-    assert wanted(FrameFusion(keep={0: 0.5, 2: 0.3})) == [2]
+    assert wanted(FrameFusion(keep={0: 0.5, 2: 0.3}, relevance="last")) == [2]
     assert wanted(FrameFusion(keep={2: 0.3}, relevance="none")) == []
-    assert wanted(FrameFusion(cost=0.5)) == [1, 2, 3]
-    assert wanted(FrameFusion(keep=1.0)) == []
+    assert wanted(FrameFusion(cost=0.5, relevance="last")) == [1, 3]
+    assert wanted(FrameFusion(cost=0.5, merge=True, relevance="last")) == [1, 2, 3]
+    assert wanted(FrameFusion(cost=0.5, merge=True)) == []
+    assert wanted(FrameFusion(keep=1.0, relevance="last")) == []
 
 
 @pytest.mark.parametrize("merge", [False, True])
@@ -317,7 +321,14 @@ def test_the_latest_attention_counts_where_none_was_recorded(merge: bool) -> Non
     """It belongs to columns: slots may have merged or gone since."""
     keep = {3: 0.2} if merge else {2: 0.6, 3: 0.2}
     settings = FrameFusion(
-        keep=keep, merge=merge, selector="topk", segmentation="single", similarity_lower_bound=0.4, ratio_lower_bound=0
+        keep=keep,
+        merge=merge,
+        selector="topk",
+        relevance="last",
+        segmentation="single",
+        similarity_lower_bound=0.4,
+        ratio_lower_bound=0,
+        dropped="drop",
     )
     reduction, hidden = setup(settings, first=2)
     hidden = reduction.before_layer(0, hidden)
@@ -342,20 +353,22 @@ def test_the_plans_know_where_attention_begins() -> None:
         reduction, _ = setup(settings, first=3)
         return [layer for layer in range(LAYERS) if reduction.wants_attention(layer)]
 
-    assert wanted(FrameFusion(keep=0.5)) == [3]
-    assert wanted(FrameFusion(cost=0.9)) == [3]
+    assert wanted(FrameFusion(keep=0.5, relevance="last")) == [3]
+    assert wanted(FrameFusion(cost=0.9, relevance="last")) == [3]
+    assert wanted(FrameFusion(cost=0.9, merge=True, relevance="last")) == [3]
     assert wanted(FrameFusion(keep=0.5, relevance="none")) == []
     with pytest.raises(
         ValueError, match="the first 3 layers, before any softmax attention, may have to see every token"
     ):
-        setup(FrameFusion(cost=0.7), first=3)
+        setup(FrameFusion(cost=0.7, merge=True, relevance="last"), first=3)
 
 
 def test_nan_in_the_hidden_states_is_an_error() -> None:
-    reduction, hidden = setup(FrameFusion(keep={0: 0.5}))
-    hidden[2, -5] = float("nan")
-    with pytest.raises(ValueError, match="features"):
-        reduction.before_layer(0, hidden)
+    for relevance, named in (("none", "features"), ("similarity", "relevance must be finite")):
+        reduction, hidden = setup(FrameFusion(keep={0: 0.5}, relevance=relevance))  # type: ignore[arg-type]
+        hidden[2, -5] = float("nan")
+        with pytest.raises(ValueError, match=named):
+            reduction.before_layer(0, hidden)
 
 
 def test_runs() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from framefusion.schedule import Cascade, Staged, check_cost, default_layer, smallest_cost
+from framefusion.schedule import Cascade, Pyramid, Staged, check_cost, default_layer, pyramid, smallest_cost
 
 
 def run(plan: Cascade | Staged, tokens: int, layers: int, mergeable: list[float]) -> list[int]:
@@ -75,15 +75,15 @@ def test_merging_stops_before_the_cost_is_out_of_reach() -> None:
     assert step.keep == (2000 - 850 - 730 + 4) // 8
 
 
-def test_no_merging_prunes_before_layer_one() -> None:
-    plan = Cascade(100, 5, 0.5, merge=False)
-    assert not plan.wants_merges(0)
+def test_nothing_to_merge_prunes_before_layer_one() -> None:
+    plan = Cascade(100, 5, 0.5)
     assert plan.step(0, 100) == (0, None)
+    assert not plan.wants_merges(1)
     assert plan.step(1, 100) == (0, 38)
 
 
 def test_before_any_attention_there_is_no_pruning() -> None:
-    plan = Cascade(100, 8, 0.7, merge=False, first=4)
+    plan = Cascade(100, 8, 0.7, first=4)
     assert not any(plan.wants_attention(layer) for layer in range(4))
     assert plan.wants_attention(4)
     assert [plan.step(layer, 100).keep for layer in range(5)] == [None] * 4 + [40]
@@ -186,3 +186,52 @@ def test_default_layer(layers: int, layer: int) -> None:
 @pytest.mark.parametrize(("layers", "layer"), [(4, 0), (5, 4), (28, 4), (64, 5)])
 def test_default_layer_behind_linear_attention(layers: int, layer: int) -> None:
     assert default_layer(layers, first=4) == layer
+
+
+@given(st.integers(1, 60), st.floats(1e-3, 1), st.integers(1, 20))
+def test_the_pyramid_spends_the_cost(layers: int, cost: float, first: int) -> None:
+    shares = pyramid(cost, layers, first)
+    ends = [*list(shares)[1:], layers]
+    spent = sum(share * (end - layer) for (layer, share), end in zip(shares.items(), ends, strict=True))
+    assert spent / layers == pytest.approx(cost)
+    assert next(iter(shares)) == 0
+    assert all(layer == 0 or first <= layer < layers for layer in shares)
+    assert sorted(shares.values(), reverse=True) == list(shares.values())
+    assert max(shares.values()) <= 1
+
+
+def test_shares_of_the_pyramid() -> None:
+    assert pyramid(0.31, 12) == pytest.approx({0: 0.6, 4: 0.3, 8: 0.03})
+    assert pyramid(0.7, 12) == pytest.approx({0: 1.0, 4: 1.0, 8: 0.1})
+    assert pyramid(1.0, 12) == pytest.approx({0: 1.0, 4: 1.0, 8: 1.0})
+    assert pyramid(0.3, 12, first=6) == pytest.approx({0: 0.5, 6: 0.25, 8: 0.025})
+    assert pyramid(0.3, 12, first=12) == pytest.approx({0: 0.3})
+    assert pyramid(0.2, 12, steps=((0.0, 1.0), (2 / 3, 0.5))) == pytest.approx({0: 0.24, 8: 0.12})
+
+
+@given(st.data())
+def test_a_pyramid_meets_its_cost(data: st.DataObject) -> None:
+    layers, tokens = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 5000))
+    first = data.draw(st.integers(1, layers))
+    cost = data.draw(st.floats(1 / tokens, 1))
+    present, counts = tokens, []
+    plan = Pyramid(tokens, layers, cost, first=first)
+    for layer in range(layers):
+        assert not plan.wants_merges(layer)
+        assert layer >= first or not plan.wants_attention(layer)
+        keep = plan.step(layer, present).keep
+        present = present if keep is None else keep
+        counts.append(present)
+    assert counts[-1] >= 1
+    assert abs(sum(counts) - cost * layers * tokens) <= layers / 2 + 1e-6
+
+
+def test_a_pyramid_keeps_one_token() -> None:
+    plan = Pyramid(10, 12, 0.01)
+    assert [plan.step(layer, 1 if layer else 10).keep for layer in range(12)] == [1] + [None] * 11
+    assert Pyramid(0, 12, 0.5).step(0, 0).keep is None
+
+
+def test_an_adaptive_pyramid_asks_in_every_stage() -> None:
+    plan = Pyramid(100, 12, 1.0, adaptive=True)
+    assert [plan.step(layer, 50).keep for layer in (0, 1, 4, 8)] == [50, None, 50, 50]

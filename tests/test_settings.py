@@ -11,13 +11,11 @@ from framefusion import FrameFusion
 
 def test_defaults() -> None:
     settings = FrameFusion()
-    assert (settings.cost, settings.keep, settings.merge) == (0.3, None, True)
+    assert (settings.cost, settings.keep, settings.merge) == (0.3, None, False)
     assert (settings.similarity_lower_bound, settings.ratio_lower_bound) == (0.6, 0.1)
     assert (settings.segmentation, settings.segment_threshold) == ("frame-similarity", 0.4)
-    assert (settings.budget_rule, settings.relevance, settings.relevance_sign) == ("uniform", "last", 1)
-    assert settings.selector == "dpp"
-    assert FrameFusion(keep=0.2).merge is False
-    assert FrameFusion(keep=0.2, merge=True).merge is True
+    assert (settings.budget_rule, settings.selector, settings.dropped) == ("uniform", "dpp", "merge")
+    assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("similarity", 1, 0.25)
 
 
 def test_it_is_frozen() -> None:
@@ -28,7 +26,8 @@ def test_it_is_frozen() -> None:
 def test_keep_becomes_stages() -> None:
     assert FrameFusion(keep=0.2).shares(28) == {2: 0.2}
     assert FrameFusion(keep={3: 0.1, 1: 0.5}).shares(4) == {1: 0.5, 3: 0.1}
-    assert FrameFusion().shares(28) == {}
+    assert FrameFusion(merge=True).shares(28) == {}
+    assert FrameFusion(cost=0.9).shares(12) == {0: 1.0, 4: 1.0, 8: pytest.approx(0.7)}
 
 
 def test_keeps_all() -> None:
@@ -53,7 +52,7 @@ def test_keeps_all() -> None:
         ({"keep": {"1": 0.5}}, "keep: layer '1' must be a whole number"),
         ({"keep": {1: 1.2}}, "keep[1] must be in (0, 1], got 1.2"),
         ({"keep": {1: 0.2, 3: 0.4}}, "keep[3]=0.4 is more than keep[1]=0.2"),
-        ({"merge": 1}, "merge must be True, False or None, got 1"),
+        ({"merge": 1}, "merge must be True or False, got 1"),
         ({"similarity_lower_bound": 1.1}, "similarity_lower_bound must be in [-1, 1], got 1.1"),
         ({"ratio_lower_bound": -0.1}, "ratio_lower_bound must be in [0, 1], got -0.1"),
         ({"segment_threshold": 2}, "segment_threshold must be in [0, 1], got 2"),
@@ -70,8 +69,13 @@ def test_keeps_all() -> None:
         ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
         ({"selector": "magic"}, "selector must be one of 'dpp', 'topk', 'uniform'"),
         ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),
-        ({"selector": "topk", "keep": {0: 0.5}}, "no attention exists before layer 0"),
-        ({"selector": "topk", "keep": [{1: 0.5}, {0: 0.5}]}, "no attention exists before layer 0"),
+        ({"selector": "topk", "relevance": "last", "keep": {0: 0.5}}, "no attention exists before layer 0"),
+        (
+            {"selector": "topk", "relevance": "last", "keep": [{1: 0.5}, {0: 0.5}]},
+            "no attention exists before layer 0",
+        ),
+        ({"relevance_exponent": -1}, "relevance_exponent must be in [0, 100], got -1"),
+        ({"relevance_exponent": float("nan")}, "relevance_exponent must be in [0, 100], got nan"),
         ({"segment_minimum": 0}, "segment_minimum must be a whole number of segments, at least 1, got 0"),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
         ({"dropped": "keep"}, "dropped must be one of 'drop', 'merge', got 'keep'"),
@@ -121,23 +125,27 @@ def test_adaptive_settings_may_always_reduce() -> None:
     assert not FrameFusion(keep={0: 1.0}).reduces_before_first(4)
     assert not FrameFusion(keep={1: 0.5}, novelty_lower_bound=0.1).reduces_before_first(4)
     with pytest.raises(ValueError, match="keep has a stage before layer 1, but softmax attention"):
-        FrameFusion(keep={1: 1.0, 4: 0.5}, novelty_lower_bound=0.1).check(32, 4)
+        FrameFusion(keep={1: 1.0, 4: 0.5}, relevance="last", novelty_lower_bound=0.1).check(32, 4)
 
 
 def test_similarity_needs_no_attention() -> None:
-    settings = FrameFusion(keep={0: 0.5, 2: 0.2}, selector="topk", relevance="similarity")
+    settings = FrameFusion(keep={0: 0.5, 2: 0.2}, selector="topk")
     settings.check(32, 4)
-    assert FrameFusion(keep=0.2, relevance="similarity").shares(28, 4) == {2: 0.2}
-    FrameFusion(cost=0.04, relevance="similarity").check(32, 4)
+    assert FrameFusion(keep=0.2).shares(28, 4) == {2: 0.2}
+    FrameFusion(cost=0.04, merge=True).check(32, 4)
+    FrameFusion(cost=0.001).check(32, 40)
 
 
 def test_settings_are_checked_against_the_model() -> None:
     with pytest.raises(ValueError, match="keep has a stage before layer 28, but the model has 28 decoder layers"):
         FrameFusion(keep={28: 0.5}).check(28)
     with pytest.raises(ValueError, match=r"cost=0\.2 cannot be reached on 4 decoder layers"):
-        FrameFusion(cost=0.2).check(4)
+        FrameFusion(cost=0.2, merge=True).check(4)
     with pytest.raises(ValueError, match="no attention exists before layer 0"):
-        FrameFusion(keep=0.5, selector="topk").check(1)
+        FrameFusion(keep=0.5, selector="topk", relevance="last").check(1)
+    with pytest.raises(ValueError, match=r"no attention exists before layer 0: .* \(cost: with merge=True\)"):
+        FrameFusion(cost=0.3, selector="topk", relevance="last").check(12)
+    FrameFusion(cost=0.6, selector="topk", relevance="last").check(12)
     FrameFusion(cost=0.3).check(4)
 
 
@@ -147,25 +155,26 @@ def test_settings_are_checked_against_the_first_attention() -> None:
         "decoder; start at layer 4 or use relevance='none' (diversity alone)."
     )
     with pytest.raises(ValueError, match=message):
-        FrameFusion(keep={0: 0.9, 2: 0.5}).check(32, 4)
+        FrameFusion(keep={0: 0.9, 2: 0.5}, relevance="last").check(32, 4)
     with pytest.raises(ValueError, match="comes first in layer 3 of this decoder; use relevance='none'"):
-        FrameFusion(keep={1: 0.5}).check(4, 4)
+        FrameFusion(keep={1: 0.5}, relevance="last").check(4, 4)
     with pytest.raises(ValueError, match=r"cost=0\.12 cannot be reached on 32 decoder layers: the first 4 layers"):
-        FrameFusion(cost=0.12).check(32, 4)
+        FrameFusion(cost=0.12, merge=True, relevance="last").check(32, 4)
     with pytest.raises(ValueError, match="no attention exists before layer 0"):
-        FrameFusion(keep=0.5, selector="topk").check(4, 4)
+        FrameFusion(keep=0.5, selector="topk", relevance="last").check(4, 4)
     for settings in (
-        FrameFusion(keep={0: 0.9, 4: 0.5}),
-        FrameFusion(keep={1: 1.0, 4: 0.5}),
+        FrameFusion(keep={0: 0.9, 4: 0.5}, relevance="last"),
+        FrameFusion(keep={1: 1.0, 4: 0.5}, relevance="last"),
         FrameFusion(keep={2: 0.5}, relevance="none"),
-        FrameFusion(cost=0.125),
-        FrameFusion(cost=0.04, relevance="none"),
+        FrameFusion(cost=0.125, merge=True, relevance="last"),
+        FrameFusion(cost=0.04, merge=True, relevance="none"),
+        FrameFusion(cost=0.04, relevance="last"),
     ):
         settings.check(32, 4)
 
 
 def test_the_default_layer_has_attention() -> None:
-    assert FrameFusion(keep=0.2).shares(28, 4) == {4: 0.2}
-    assert FrameFusion(keep=0.2).shares(64, 4) == {5: 0.2}
+    assert FrameFusion(keep=0.2, relevance="last").shares(28, 4) == {4: 0.2}
+    assert FrameFusion(keep=0.2, relevance="last").shares(64, 4) == {5: 0.2}
     assert FrameFusion(keep=0.2, relevance="none").shares(28, 4) == {2: 0.2}
     assert FrameFusion(keep={1: 0.2}).shares(28, 4) == {1: 0.2}

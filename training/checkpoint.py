@@ -1,33 +1,15 @@
-"""The bundled checkpoint's parts: tokenizer, processor and an untrained model of the real class."""
+"""Prompts and words of the small checkpoints: special tokens, chat template, word-level tokenizer."""
 
 from __future__ import annotations
 
-import math
-
-import torch
-from questions import PUNCTUATION, vocabulary
-from scenes import FRAME_SIZE, TOKEN_GRID
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import (
-    GenerationConfig,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    SiglipVisionConfig,
-)
+from transformers import PreTrainedTokenizerFast
 
-PATCH_SIZE = FRAME_SIZE // (2 * TOKEN_GRID)
-TOKENS_PER_FRAME = TOKEN_GRID * TOKEN_GRID
 IMAGE_MEAN = [0.5, 0.5, 0.5]
 IMAGE_STD = [0.5, 0.5, 0.5]
 
-PAD, UNK, START, END = "<|endoftext|>", "<unk>", "<|im_start|>", "<|im_end|>"
-IMAGE, VIDEO = "<image>", "<video>"
+PAD, UNK, START, END = SPECIAL = ("<|endoftext|>", "<unk>", "<|im_start|>", "<|im_end|>")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -35,8 +17,8 @@ CHAT_TEMPLATE = (
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}"
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>' }}"
-    "{% elif part['type'] == 'video' %}{{ '<video>' }}"
+    "{% if part['type'] == 'image' %}{{ 'IMAGE' }}"
+    "{% elif part['type'] == 'video' %}{{ 'VIDEO' }}"
     "{% endif %}{% endfor %}"
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'text' %}{{ ' ' + part['text'] }}{% endif %}"
@@ -45,14 +27,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
 )
+"""With ``IMAGE`` and ``VIDEO`` where a family has its own special tokens."""
 
 
-def word_tokenizer(vocabulary: list[str], longest: int = 4096) -> PreTrainedTokenizerFast:
+def word_tokenizer(special: list[str], vocabulary: list[str], longest: int) -> PreTrainedTokenizerFast:
     """Word-level tokenizer over the special tokens and ``vocabulary``; lower-cases and splits off punctuation.
 
     ``longest`` is the prompt length from which transformers warns, in tokens.
     """
-    words = [PAD, UNK, START, END, IMAGE, VIDEO, *vocabulary]
+    words = [*special, *vocabulary]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -63,135 +46,8 @@ def word_tokenizer(vocabulary: list[str], longest: int = 4096) -> PreTrainedToke
         pad_token=PAD,
         unk_token=UNK,
         eos_token=END,
-        additional_special_tokens=[START, IMAGE, VIDEO],
+        additional_special_tokens=[token for token in special if token not in (PAD, UNK, END)],
         padding_side="left",
         model_max_length=longest,
         clean_up_tokenization_spaces=False,
     )
-
-
-def frame_processor(tokenizer: PreTrainedTokenizerFast, frame: int, patch: int) -> LlavaOnevisionProcessor:
-    """The class's own processor: square frames of ``frame`` pixels, scaled to −1 … 1, never re-sampled in time."""
-    pixels = {
-        "size": {"height": frame, "width": frame},
-        "image_mean": IMAGE_MEAN,
-        "image_std": IMAGE_STD,
-        "default_to_square": True,
-    }
-    return LlavaOnevisionProcessor(
-        image_processor=LlavaOnevisionImageProcessor(image_grid_pinpoints=[[frame, frame]], **pixels),
-        video_processor=LlavaOnevisionVideoProcessor(do_sample_frames=False, **pixels),
-        tokenizer=tokenizer,
-        num_image_tokens=(frame // patch) ** 2,
-        vision_feature_select_strategy="full",
-        chat_template=CHAT_TEMPLATE,
-        vision_aspect_ratio="anyres_max_1",
-    )
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over the generator's vocabulary."""
-    return word_tokenizer([*PUNCTUATION, *vocabulary()])
-
-
-def build_processor() -> LlavaOnevisionProcessor:
-    """The class's own processor: frames resized to 64 × 64, scaled to −1 … 1, never re-sampled in time."""
-    return frame_processor(build_tokenizer(), FRAME_SIZE, PATCH_SIZE)
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast, *, layers: int = 4) -> LlavaOnevisionForConditionalGeneration:
-    """An untrained model: SigLIP tower 2 × 64 with 4-pixel patches, Qwen2 decoder ``layers`` × 128."""
-    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in (PAD, END, IMAGE, VIDEO)}
-    vision = SiglipVisionConfig(
-        hidden_size=64,
-        intermediate_size=192,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=FRAME_SIZE,
-        patch_size=PATCH_SIZE,
-        vision_use_head=False,
-    )
-    text = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=ids[END],
-        pad_token_id=ids[PAD],
-    )
-    config = LlavaOnevisionConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=ids[IMAGE],
-        video_token_index=ids[VIDEO],
-        image_grid_pinpoints=[[FRAME_SIZE, FRAME_SIZE]],
-        vision_aspect_ratio="anyres_max_1",
-        vision_feature_layer=-1,
-        vision_feature_select_strategy="full",
-    )
-    model = LlavaOnevisionForConditionalGeneration(config)
-    for layer in model.model.language_model.layers:
-        for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj):
-            torch.nn.init.normal_(linear.weight, std=128**-0.5)
-    start_local(model.model.vision_tower)
-    model.generation_config = GenerationConfig(
-        eos_token_id=ids[END], pad_token_id=ids[PAD], max_new_tokens=8, do_sample=False
-    )
-    return model
-
-
-_FREQUENCIES = (1, 2, 4, 6)
-# Where the heads of the tower's layers look at first, in patches (x, y).
-_OFFSETS = (
-    ((-1, -1), (1, -1), (-1, 1), (1, 1)),
-    ((-2, 0), (2, 0), (0, -2), (0, 2)),
-    ((-2, -2), (2, -2), (-2, 2), (2, 2)),
-)
-
-
-@torch.no_grad()
-def start_local(tower: torch.nn.Module, strength: float = 1.5) -> None:
-    """Let each head of the vision tower start by looking at a neighbouring patch.
-
-    The first 16 channels of the position embedding become sines and cosines of the patch's column and row
-    (four frequencies each), and a head's query is its key rotated by the head's offset, so that attention
-    begins as a small convolution and is free to leave it (ConViT, arXiv 2103.10697). From a random start the
-    tower needs many more steps before it tells shapes apart.
-    """
-    embeddings = tower.embeddings
-    side = embeddings.image_size // embeddings.patch_size
-    width = 4 * len(_FREQUENCIES)
-    angles = torch.tensor(_FREQUENCIES) * (2 * torch.pi / side)
-
-    def encode(position: torch.Tensor) -> torch.Tensor:
-        phase = position[:, None] * angles
-        return torch.stack([phase.cos(), phase.sin()], dim=-1).flatten(1)
-
-    axis = torch.arange(side)
-    columns, rows = axis.repeat(side), axis.repeat_interleave(side)
-    embeddings.position_embedding.weight[:, :width] = torch.cat([encode(columns), encode(rows)], dim=1)
-    embeddings.patch_embedding.weight[:width] = 0
-    for layer, offsets in zip(tower.encoder.layers, _OFFSETS, strict=False):
-        attention = layer.self_attn
-        attention.q_proj.weight.zero_()
-        attention.k_proj.weight.zero_()
-        for head, (dx, dy) in enumerate(offsets):
-            first = head * attention.head_dim
-            turns = torch.cat([dx * angles, dy * angles])
-            for pair, turn in enumerate(turns.tolist()):
-                i, j = first + 2 * pair, 2 * pair
-                cos, sin = math.cos(turn), math.sin(turn)
-                attention.k_proj.weight[i : i + 2, j : j + 2] = strength * torch.eye(2)
-                attention.q_proj.weight[i : i + 2, j : j + 2] = strength * torch.tensor([[cos, -sin], [sin, cos]])
-
-
-def prompt_text(processor: LlavaOnevisionProcessor, question: str) -> str:
-    """The ordinary chat prompt for one question about one video."""
-    content = [{"type": "video"}, {"type": "text", "text": question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

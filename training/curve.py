@@ -1,47 +1,60 @@
-"""The committed learning curve: a JSON file and a picture."""
+"""Write the learning curve of a run beside this file: ``python training/curve.py --run qwen``."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
-from questions import QUESTION_KINDS
+import matplotlib as mpl
+from runs import HERE, RUNS
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+DECODER = {
+    "right": "answers right",
+    "parse": "words of the question, where the answer begins",
+    "lookup": "attention paid to the evidence",
+    "scene_kind_3": "large thing of the scene",
+    "previous_kind_4": "large thing of the scene before",
+    "ordinal_4": "number of the scene",
+    "direction_4": "direction of the large thing",
+    "first_4": "first token of a thing",
+}
+VISION = {"color": "colour under the token", "kind": "kind under the token", "large": "whether it is a large thing"}
 
 
-def write_curve(log: Path, json_file: Path, picture: Path, results: dict[str, dict[str, float]]) -> None:
-    """Write a run's log (JSON lines) as one JSON file with the final ``results``, and plot it."""
-    points = [json.loads(line) for line in log.read_text().splitlines()]
-    lines = ",\n".join(json.dumps(point) for point in points)
-    json_file.write_text(f'{{"held_out": {json.dumps(results, indent=1)},\n"points": [\n{lines}\n]}}\n')
-    _plot(points, picture)
+def read(log: Path) -> list[dict[str, float]]:
+    """The points of a log; after a restart from an earlier step, the later ones count."""
+    points = {point["step"]: point for point in map(json.loads, log.read_text().splitlines())}
+    return [points[step] for step in sorted(points)]
 
 
-def _plot(points: list[dict], picture: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
-    measured = [point for point in points if "held_out" in point]
-    for kind in ("all", *QUESTION_KINDS):
-        values = [100 * point["held_out"].get(kind, float("nan")) for point in measured]
-        style = {"color": "black", "linewidth": 2.2} if kind == "all" else {"linewidth": 1.2}
-        above.plot([point["minutes"] for point in measured], values, label=kind, **style)
-    above.set(ylabel="held-out answers right, %", ylim=(0, 100))
-    above.legend(ncols=3, fontsize=8)
-    for name, label in (
-        ("kind_0", "object under the token (vision side)"),
-        ("scene_kind_1", "object of the scene (after layer 1)"),
-        ("previous_kind_2", "object of the previous scene (after layer 2)"),
-        ("ordinal_2", "number of the scene (after layer 2)"),
-    ):
-        seen = [point for point in points if name in point["readouts"]]
-        shares = [100 * point["readouts"][name] for point in seen]
-        below.plot([point["minutes"] for point in seen], shares, label=label, linewidth=1.2)
-    below.set(xlabel="minutes of training on two cores", ylabel="training readouts right, %", ylim=(0, 100))
-    below.legend(fontsize=8)
-    for axes in (above, below):
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", default="llava")
+    args = parser.parse_args()
+    curves = {phase: read(RUNS / args.run / f"{phase}.jsonl") for phase in ("vision", "decoder")}
+    lines = ",\n".join(
+        f'"{phase}": [\n' + ",\n".join(json.dumps(point) for point in points) + "\n]"
+        for phase, points in curves.items()
+    )
+    (HERE / f"curve-{args.run}.json").write_text(f"{{\n{lines}\n}}\n")
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1, 1.6))
+    titles = ("the vision side, on crowded frames", "the decoder, behind random subsets of tokens")
+    for axes, points, names, title in zip(panels, curves.values(), (VISION, DECODER), titles, strict=True):
+        for name, label in names.items():
+            style = {"color": "black", "linewidth": 2.2} if name == "right" else {"linewidth": 1.2}
+            axes.plot(
+                [p["step"] for p in points], [100 * p.get(name, float("nan")) for p in points], label=label, **style
+            )
+        axes.set(xlabel="step", ylim=(0, 101), title=title)
+        axes.legend(fontsize=8, loc="lower right")
         axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
+    panels[0].set_ylabel("training batches: read right, %")
+    figure.savefig(HERE / f"curve-{args.run}.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -70,19 +70,20 @@ class Batch:
 def plan(seed: int, step: int, steps: int, multiple: int = 1) -> BatchPlan:
     """The curriculum: short videos first; later most steps have 8 and 16 frames, some 32 and 64.
 
-    Showing random subsets costs less than showing all tokens and prepares the decoder for shortened videos; the
-    whole of a short video comes now and then, more often towards the end.
+    Showing random subsets costs less than showing all tokens and prepares the decoder for shortened videos; whole
+    videos come now and then, more often towards the end.
     """
     rng = np.random.default_rng([seed, step, 1])
     progress = step / steps
     if progress < 0.06:
         frames, tokens = 8, 160
-    elif rng.random() < (0.06 if progress < 0.8 else 0.2):
-        frames, tokens = 8, 512
+    elif rng.random() < (0.06 if progress < 0.6 else 0.3 if progress < 0.9 else 0.6):
+        frames = 8 if progress < 0.6 else int(rng.choice([8, 16], p=[0.25, 0.75]))
+        tokens = 64 * frames
     else:
         frames = int(rng.choice([8, 16, 32, 64], p=[0.42, 0.42, 0.12, 0.04]))
         tokens = {8: 160, 16: 256, 32: 256, 64: 256}[frames]
-    return BatchPlan({160: 8, 256: 6, 512: 4}[tokens], frames * multiple, tokens, 24)
+    return BatchPlan({160: 8, 256: 6, 512: 4, 1024: 2}[tokens], frames * multiple, tokens, 24)
 
 
 class Texts:

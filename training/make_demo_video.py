@@ -4,52 +4,45 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from questions import Question
-from scenes import VideoSpec, paint, render_background, sample_object, sample_video
 from video_files import write_mp4
 
+from framefusion.needle import ASKED_KINDS
+from framefusion.needle.footage import bundled_clips
+from framefusion.needle.questions import QUESTION_KINDS, possible, sample_questions
+from framefusion.needle.scenes import Video, render_scene, sample_video
+
 VIDEOS = Path(__file__).resolve().parent.parent / "src" / "framefusion" / "assets" / "videos"
-SIZE, FPS, SECONDS_PER_SCENE = 256, 24, 2
-OBJECTS = (("blue", "square"), ("red", "circle"), ("green", "star"), ("yellow", "seven"))
-SEED = 20_260
+SIZE, FRAMES, REPEAT, FPS = 256, 16, 9, 18
+"""Sixteen frames of half a second, each drawn nine times."""
+SEED = 12
 
 
-def demo_spec(seed: int = SEED) -> VideoSpec:
-    """Four scenes with the demo's objects; backgrounds, paths and handwriting drawn from ``seed``."""
+def demo_video(seed: int = SEED) -> Video:
+    """Four scenes of the test split with something to ask of every kind."""
     rng = np.random.default_rng([seed, 3])
-    base = sample_video(rng, frames=4, scenes=4, split="test", jitter=0.0)
-    objects = [sample_object(rng, color, kind, "test") for color, kind in OBJECTS]
-    return VideoSpec(tuple(replace(s, obj=o) for s, o in zip(base.scenes, objects, strict=True)))
+    while True:
+        video = sample_video(rng, frames=FRAMES, footage="static", split="test", scenes=4)
+        if video.lengths == (4, 4, 4, 4) and all(possible(video)[kind] for kind in QUESTION_KINDS):
+            return video
 
 
-def demo_frames(spec: VideoSpec) -> Iterator[np.ndarray]:
-    """Frames of the demo at full size: every object crosses its path once in its scene."""
-    count = FPS * SECONDS_PER_SCENE
-    for scene in spec.scenes:
-        background = render_background(scene.background, scene.background_seed, SIZE)
-        for i in range(count):
-            yield paint(background, scene.obj, (i + 0.5) / count)[0]
+def demo_frames(video: Video) -> np.ndarray:
+    """The film, uint8 ``(144, 256, 256, 3)``."""
+    scenes = zip(video.scenes, video.lengths, strict=True)
+    return np.concatenate([render_scene(s, n, bundled_clips(), size=SIZE, repeat=REPEAT).frames for s, n in scenes])
 
 
-def demo_questions(spec: VideoSpec) -> list[Question]:
-    """The questions shown with the demo, with the answers that follow from its scenes."""
-    objects = [scene.obj for scene in spec.scenes]
-    questions = []
-    for earlier, later in pairwise(objects):
-        questions.append(Question(f"what came after the {earlier.name}?", later.name, "after"))
-        questions.append(Question(f"what came before the {later.name}?", earlier.name, "before"))
-    for ordinal, obj in zip(("first", "second", "third", "last"), objects, strict=True):
-        questions.append(Question(f"what is in the {ordinal} scene?", obj.name, "scene"))
-    questions += [Question(f"what color is the {obj.kind}?", obj.color, "color") for obj in objects]
-    questions += [Question(f"which object is {obj.color}?", obj.kind, "object") for obj in objects]
-    first = f"what came after the {objects[1].name}?"
-    return sorted(questions, key=lambda question: question.text != first)
+def demo_questions(video: Video, seed: int = SEED) -> list[dict[str, str]]:
+    """Up to three questions of each kind, no text twice."""
+    rng = np.random.default_rng([seed, 4])
+    found = {q.text: q for q in sample_questions(rng, video, 6 * len(QUESTION_KINDS))}
+    pairs = []
+    for kind in ASKED_KINDS:
+        pairs += [q for q in found.values() if q.kind == kind][:3]
+    return [{"question": q.text, "answer": q.answer, "kind": q.kind} for q in pairs]
 
 
 def main() -> None:
@@ -58,11 +51,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=VIDEOS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    spec = demo_spec(args.seed)
-    write_mp4(args.out / "scenes.mp4", demo_frames(spec), FPS, crf=20)
-    pairs = [{"question": q.text, "answer": q.answer, "kind": q.kind} for q in demo_questions(spec)]
+    video = demo_video(args.seed)
+    write_mp4(args.out / "scenes.mp4", demo_frames(video), FPS, crf=22)
+    pairs = demo_questions(video, args.seed)
     (args.out / "scenes.json").write_text(json.dumps(pairs, indent=2) + "\n")
-    print(f"{args.out / 'scenes.mp4'}: {(args.out / 'scenes.mp4').stat().st_size / 1000:.0f} kB")
+    print(
+        f"{args.out / 'scenes.mp4'}: {(args.out / 'scenes.mp4').stat().st_size / 1000:.0f} kB, {len(pairs)} questions"
+    )
 
 
 if __name__ == "__main__":

@@ -5,17 +5,15 @@ Origin and licences: ``src/framefusion/assets/ATTRIBUTION.md``.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from footage import CONCERT_SECONDS, fetch
 from PIL import Image
+from runs import FILMS
 from video_files import write_mp4
 
 from framefusion.needle.footage import FILES, FPS
 from framefusion.video import read_video
 
-FILMS = Path(__file__).resolve().parent / "runs" / "footage"
 HEIGHT = 160
 CITY_CUT = 37
 """The first frame (at 8 a second) of the city's second shot."""

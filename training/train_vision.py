@@ -9,24 +9,36 @@ import argparse
 import time
 
 import torch
+from families import FAMILIES
 from footage import training_clips
-from model import build_model, build_tokenizer
 from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vision import Crowds, Directions
 
+HALF = "half_flash"
+"""Name of :func:`half_attention`: classes hand all rows of a packed batch at once to what is called flash."""
 
-def half_attention(module, query, key, value, mask, scaling=None, dropout=0.0, **_):
-    """Attention with bfloat16 products, for training: the flash kernel is slow for heads this narrow."""
+
+def half_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, cu_seq_lens_q=None, **_):
+    """Attention with bfloat16 products, for training: the flash kernel is slow for heads this narrow.
+
+    Packed rows, ``(1, heads, rows, D)`` with ``cu_seq_lens_q``, are of one length here.
+    """
     query, key, value = (part.bfloat16() for part in (query, key, value))
+    if cu_seq_lens_q is not None:
+        count = len(cu_seq_lens_q) - 1
+        query, key, value = (part[0].unflatten(1, (count, -1)).transpose(0, 1) for part in (query, key, value))
     paid = ((query * scaling) @ key.transpose(-1, -2)).softmax(-1)
-    return (paid @ value).float().transpose(1, 2), None
+    seen = (paid @ value).float().transpose(1, 2)
+    return (seen if cu_seq_lens_q is None else seen.flatten(0, 1)[None]), None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", default="needle", help="name of the run under training/runs (default: needle)")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--family", choices=FAMILIES, default="llava")
+    parser.add_argument("--run", default=None, help="name of the run under training/runs (default: that of the family)")
+    parser.add_argument("--like", default=None, help="another run, whose directions this one shares")
+    parser.add_argument("--steps", type=int, default=5600)
     parser.add_argument("--frames", type=int, default=48, help="frames of a step")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -35,14 +47,18 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("medium")
     torch.manual_seed(args.seed)
-    run = RUNS / args.run
+    family, run = FAMILIES[args.family], RUNS / (args.run or args.family)
     run.mkdir(parents=True, exist_ok=True)
     clips = training_clips(FILMS)
-    model = build_model(build_tokenizer())
-    ALL_ATTENTION_FUNCTIONS.register("half", half_attention)
-    model.model.vision_tower.config._attn_implementation = "half"
+    model = family.build(family.tokenizer())
+    ALL_ATTENTION_FUNCTIONS.register(HALF, half_attention)
+    family.set_attention(model, HALF)
+    for block in family.blocks(model):
+        block.compile(dynamic=False)
     directions = Directions(model.config.text_config.hidden_size)
-    parameters = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+    if args.like is not None:
+        directions.load_state_dict(torch.load(RUNS / args.like / "vision.pt", weights_only=True)["directions"])
+    parameters = family.seeing(model)
     optimizer = build_optimizer(parameters)
     step, state_file = 0, run / "vision.pt"
     if state_file.exists():
@@ -52,13 +68,12 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
         print(f"resuming at step {step}")
-    batches = ahead(Crowds(args.seed, clips, args.frames), step, args.steps)
+    batches = ahead(Crowds(args.seed, clips, args.frames, family.frames_per_slot), step, args.steps)
     started, recent = time.monotonic(), []
     for pixels, labels in batches:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.lr)
-        features = model.model.get_video_features(pixels, return_dict=True).pooler_output[:, :-1]
-        loss, right = directions(features, labels)
+        loss, right = directions(family.encode(model, pixels.flatten(0, 1)), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

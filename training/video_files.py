@@ -1,4 +1,4 @@
-"""Writing and reading ordinary H.264 mp4 files with PyAV."""
+"""Writing ordinary H.264 mp4 files with PyAV."""
 
 from __future__ import annotations
 
@@ -24,14 +24,3 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], fps: int | Fraction, crf
         if stream is None:
             raise ValueError("frames must hold at least one frame, got none")
         container.mux(stream.encode())
-
-
-def read_frames(path: Path) -> np.ndarray:
-    """Decode every frame of a video file: uint8 ``(T, H, W, 3)``."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-def sample_uniformly(frames: np.ndarray, count: int) -> np.ndarray:
-    """``count`` frames from the middles of ``count`` equal parts."""
-    return frames[((np.arange(count) + 0.5) * len(frames) / count).astype(int)]

@@ -43,19 +43,30 @@ def under_tokens(coverage: np.ndarray, things: Sequence[Thing]) -> dict[str, np.
     return {name: part.astype(np.int64) for name, part in (("color", color), ("kind", kind), ("large", large))}
 
 
-def crowd(rng: np.random.Generator, clips: Sequence[Clip]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """One crowded frame, uint8 ``(96, 96, 3)``, with what is under each of its 64 tokens."""
+STEPS = (1 / 3, 1 / 5, 1 / 7, 1 / 15)
+"""Parts of its path that a thing moves from one frame to the next, in scenes of 4 to 16 frames."""
+
+
+def crowd(rng: np.random.Generator, clips: Sequence[Clip], frames: int = 1) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One crowded slot, uint8 ``(frames, 96, 96, 3)``, with what is under each of its 64 tokens."""
     roles: list[Role] = ["large", "small", "needle", "clutter"]
     roles += [(("large", "needle", "clutter", "small")[i]) for i in rng.integers(4, size=3)]
     # Handwriting takes the most practice.
     shares = {role: 0.7 * (role != "small") for role in roles}
     scene = sample_scene(rng, roles, sample_names(rng, roles, shares), "static", "train")
-    canvas = excerpt(rng, clips, 1, cut=0.0, seconds=0.0)[0]
+    canvas = excerpt(rng, clips, frames, cut=float(rng.random() < 0.5), seconds=0.2)
     cell = FRAME_SIZE // TOKEN_GRID
-    # Positions along a path are as good as any other for a single frame.
-    alphas = np.stack([draw(canvas, thing, 0.0) for thing in scene.things])
-    coverage = alphas.reshape(len(alphas), TOKEN_GRID, cell, TOKEN_GRID, cell).mean(axis=(2, 4))
-    return np.round(canvas).astype(np.uint8), under_tokens(coverage.reshape(len(alphas), -1), scene.things)
+    step = float(rng.choice(STEPS))
+    start = rng.uniform(0.0, 1.0 - step * (frames - 1))
+    shown = rng.integers(frames, size=len(scene.things))
+    coverage = np.zeros((frames, len(scene.things), TOKEN_GRID, TOKEN_GRID), dtype=np.float32)
+    for frame in range(frames):
+        for number, thing in enumerate(scene.things):
+            if thing.role != "needle" or shown[number] == frame:
+                alpha = draw(canvas[frame], thing, start + step * frame)
+                coverage[frame, number] = alpha.reshape(TOKEN_GRID, cell, TOKEN_GRID, cell).mean(axis=(1, 3))
+    seen = coverage.max(axis=0).reshape(len(scene.things), -1)
+    return np.round(canvas).astype(np.uint8), under_tokens(seen, scene.things)
 
 
 @lru_cache(maxsize=1)
@@ -82,29 +93,32 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 class Crowds:
-    """Batches of crowded frames by step, for the worker process.
+    """Batches of crowded slots of ``together`` frames by step, for the worker process.
 
-    Most frames of a step come from a pool of earlier ones, under new brightness and noise: drawing them costs more than
+    Most slots of a step come from a pool of earlier ones, under new brightness and noise: drawing them costs more than
     learning from them.
     """
 
-    def __init__(self, seed: int, clips: Sequence[Clip], frames: int, fresh: int = 16, held: int = 6000) -> None:
-        self.seed, self.clips, self.frames, self.fresh, self.held = seed, clips, frames, fresh, held
+    def __init__(
+        self, seed: int, clips: Sequence[Clip], slots: int, together: int = 1, fresh: int = 16, held: int = 6000
+    ) -> None:
+        self.seed, self.clips, self.slots, self.together = seed, clips, slots, together
+        self.fresh, self.held = fresh, held
         self.pool: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pixels ``(frames, 1, 3, 96, 96)`` and the labels under their tokens, each ``(frames, 64)``."""
+        """Pixels ``(slots, together, 3, 96, 96)`` and the labels under their tokens, each ``(slots, 64)``."""
         rng = np.random.default_rng([self.seed, step])
-        fresh = self.fresh if len(self.pool) >= self.frames else self.frames
-        drawn = [crowd(rng, self.clips) for _ in range(fresh)]
-        drawn += [self.pool[i] for i in rng.integers(max(1, len(self.pool)), size=self.frames - fresh)]
+        fresh = self.fresh if len(self.pool) >= self.slots else self.slots
+        drawn = [crowd(rng, self.clips, self.together) for _ in range(fresh)]
+        drawn += [self.pool[i] for i in rng.integers(max(1, len(self.pool)), size=self.slots - fresh)]
         if len(self.pool) < self.held:
             self.pool += drawn[:fresh]
         else:
             for item in drawn[:fresh]:
                 self.pool[int(rng.integers(self.held))] = item
-        pixels = augment(to_pixels(np.stack([frame for frame, _ in drawn])[:, None]), rng)
-        cell = torch.arange(TOKENS_PER_FRAME).expand(self.frames, -1)
+        pixels = augment(to_pixels(np.stack([frames for frames, _ in drawn])), rng)
+        cell = torch.arange(TOKENS_PER_FRAME).expand(self.slots, -1)
         labels = {name: torch.from_numpy(np.stack([seen[name] for _, seen in drawn])) for name in drawn[0][1]}
         return pixels, labels | {"column": cell % TOKEN_GRID, "row": cell // TOKEN_GRID}
 

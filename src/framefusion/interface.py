@@ -28,7 +28,13 @@ def apply_framefusion(
     Raises:
         ValueError: see :func:`framefusion.attach`.
     """
-    return attach(
-        model,
-        FrameFusion(cost=cost, similarity_lower_bound=similarity_lower_bound, ratio_lower_bound=ratio_lower_bound),
+    settings = FrameFusion(
+        cost=cost,
+        merge=True,
+        similarity_lower_bound=similarity_lower_bound,
+        ratio_lower_bound=ratio_lower_bound,
+        relevance="last",
+        relevance_exponent=1.0,
+        dropped="drop",
     )
+    return attach(model, settings)

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from framefusion.assets import TINY_MODEL
+from framefusion.assets import BUNDLED, DEFAULT_MODEL
 from framefusion.hf.families import FAMILIES
 
 DTYPES = {
@@ -36,7 +36,7 @@ class LoadedModel:
     Attributes:
         model: the unmodified ``transformers`` model, in evaluation mode.
         processor: its processor (tokenizer, video processor, chat template).
-        name: what was loaded: the directory or hub id, ``"bundled"`` for the checkpoint of this package.
+        name: what was loaded: the directory, the hub id, or the name of a bundled checkpoint.
         dtype: of the weights, such as ``"float32"``.
         device: such as ``"cpu"`` or ``"cuda:0"``.
         attention: name of the attention implementation, such as ``"sdpa"``.
@@ -61,7 +61,7 @@ def load(
     """Load a supported video LLM. Weights are read from safetensors only.
 
     Args:
-        model: a directory or a hub id; default the bundled checkpoint.
+        model: a directory, a hub id, or a name in :data:`framefusion.assets.BUNDLED`; default its first.
         dtype: ``"auto"`` (as saved), ``"float32"``, ``"bfloat16"`` or ``"float16"`` (``fp32``, ``bf16``,
             ``fp16`` for short).
         device: a torch device; default the first CUDA device if there is one, else the CPU.
@@ -113,7 +113,8 @@ def load_skeleton(
 
 def _source(model: str | os.PathLike[str] | None, dtype: str) -> tuple[str, str]:
     """Name and place of a model, both checked as far as that goes without reading it."""
-    name, source = ("bundled", str(TINY_MODEL)) if model is None else (str(model), str(model))
+    name = DEFAULT_MODEL if model is None else str(model)
+    source = str(BUNDLED.get(name, name))
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if os.path.isdir(source):

@@ -314,7 +314,7 @@ class Reduction:
                 return None
             scores = received.to(hidden.device)[visual]
         weights = torch.zeros(hidden.shape[1], dtype=torch.float32, device=hidden.device)
-        weights[visual] = relevance.min_max(scores, sign)
+        weights[visual] = relevance.min_max(scores, sign, self.settings.relevance_exponent)
         return weights
 
     def _prune(self, b: int, item: int, hidden: Tensor, slots: Tensor, total: int, weights: Tensor | None) -> Selected:

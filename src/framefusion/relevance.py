@@ -100,13 +100,16 @@ def question_similarity(features: Tensor, question: Tensor) -> Tensor:
     return torch.cat(parts) if parts else features.new_zeros(0, dtype=torch.float32)
 
 
-def min_max(received: Tensor, sign: int = 1) -> Tensor:
-    """Relevance from attention received, or from similarity: ``(s - min s + 1e-6) / (max s - min s + 1e-8)`` with
-    ``s = sign * received`` (CDPruner, arXiv 2506.10967, which takes ``sign = -1`` for CLIP scores).
+def min_max(received: Tensor, sign: int = 1, exponent: float = 1.0) -> Tensor:
+    """Relevance from attention received, or from similarity, scaled to (0, 1].
+
+    ``((s - min s + 1e-6) / (max s - min s + 1e-8)) ** t`` with ``s = sign * received`` (CDPruner, arXiv 2506.10967,
+    which takes ``sign = -1`` for CLIP scores, and ``t = 1``).
 
     Args:
         received: ``(N,)``, the visual tokens of one sample.
         sign: +1 makes the token with the largest value the most relevant, -1 that with the smallest.
+        exponent: ``t``, at least 0: how much relevance weighs against diversity; 0 makes all tokens equal.
 
     Returns:
         ``(N,)`` float32 in (0, 100]; all equal when every score is equal.
@@ -117,7 +120,7 @@ def min_max(received: Tensor, sign: int = 1) -> Tensor:
     if s.numel() == 0:
         return s
     low, high = s.min(), s.max()
-    return (s - low + 1e-6) / (high - low + 1e-8)
+    return ((s - low + 1e-6) / (high - low + 1e-8)) ** exponent
 
 
 def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:

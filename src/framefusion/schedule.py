@@ -1,20 +1,22 @@
 """Where and how much: the stages of a reduction over the decoder layers. Pure numbers, no model.
 
 A *stage* happens before a decoder layer. What a video does there is one :class:`Step`: merge so many tokens, then
-prune to so many. Two plans hand out the steps, one object per video and prefill:
+prune to so many. Three plans hand out the steps, one object per video and prefill:
 
-* :class:`Cascade` follows a ``cost``: merge in the first layers, then prune once (FrameFusion,
+* :class:`Pyramid` follows a ``cost``: stages at given parts of the depth, few tokens left behind the last (the shape is
+  that of PyramidDrop, arXiv 2410.17247).
+* :class:`Cascade` follows a ``cost`` with merging: merge in the first layers, then prune once (FrameFusion,
   arXiv 2501.01986).
 * :class:`Staged` follows shares of the original tokens at given layers (HieraVid, arXiv 2604.01881).
 
-Pruning goes by attention, which exists only behind the first softmax-attention layer. ``first`` is the layer after
-that one: 1, but more in hybrid decoders, whose first layers attend linearly.
+Attention to go by exists only behind the first softmax-attention layer. ``first`` is the layer after that one: 1, but
+more in hybrid decoders, whose first layers attend linearly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from framefusion.budgets import total_kept
@@ -61,6 +63,42 @@ def check_cost(cost: float, layers: int, tokens: int | None = None, first: int =
             f"token, so the smallest cost for {what} is {math.ceil(smallest * 1e4) / 1e4:.4f}. Ask for at least "
             "that, or use keep, which may reduce before layer 0."
         )
+
+
+PYRAMID = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
+"""Stages of ``cost``: before which part of the layers, and what stays there relative to the first one. Chosen on
+VideoNeedle (``docs/leaderboard.md``): what a video shows in which order is worked out in the first third, answers are
+fetched in the second, and the last third hardly needs the video any more."""
+
+
+def pyramid(
+    cost: float, layers: int, first: int = 1, steps: Sequence[tuple[float, float]] = PYRAMID
+) -> dict[int, float]:
+    """Shares of the original tokens by layer whose mean over the layers is the cost.
+
+    Each is ``min(1, x * ratio)`` with the one ``x`` that spends the cost.
+
+    Args:
+        cost: mean share of the visual tokens over the decoder layers, in (0, 1].
+        layers: decoder layers of the model.
+        first: no stage but that before layer 0 comes before this layer.
+        steps: part of the layers and ratio of each stage, parts ascending from 0, ratios not.
+    """
+    ratios = {max(round(part * layers), first) if part else 0: ratio for part, ratio in steps}
+    ratios = {layer: ratio for layer, ratio in ratios.items() if layer < layers}
+    shrinking = list(zip(_spans(ratios, layers), ratios.values(), strict=True))
+    left, scale = cost * layers, 1.0
+    while shrinking:
+        scale = left / sum(span * ratio for span, ratio in shrinking)
+        if scale * shrinking[0][1] <= 1:
+            break
+        left -= shrinking.pop(0)[0]
+    return {layer: min(1.0, scale * ratio) for layer, ratio in ratios.items()}
+
+
+def _spans(stages: Mapping[int, float], layers: int) -> list[int]:
+    """How many layers come behind each stage, up to the next one."""
+    return [end - layer for layer, end in zip(stages, [*stages, layers][1:], strict=True)]
 
 
 class Step(NamedTuple):
@@ -113,7 +151,6 @@ class Cascade:
         tokens: visual tokens of the video.
         layers: decoder layers.
         cost: mean share of visual tokens over the layers, see :func:`check_cost`.
-        merge: whether merging happens at all.
         ratio_lower_bound: merging is finished once a layer merges a smaller share than this.
         first: the first layer before which attention exists; there is no pruning before an earlier one.
         adaptive: the cost is an upper bound, and the video may keep less than its step says: the cascade always
@@ -129,7 +166,6 @@ class Cascade:
         layers: int,
         cost: float,
         *,
-        merge: bool = True,
         ratio_lower_bound: float = 0.1,
         first: int = 1,
         adaptive: bool = False,
@@ -140,7 +176,7 @@ class Cascade:
         """Tokens that all layers together may still run on."""
         self.ratio_lower_bound = ratio_lower_bound
         self.finished = (cost >= 1 and not adaptive) or not tokens
-        self.merging = merge and cost < 1 and not self.finished
+        self.merging = cost < 1 and not self.finished
 
     def required_ratio(self, layer: int, present: int) -> float:
         """Share of the present tokens that must go before ``layer`` so that the cost is met when nothing is
@@ -225,3 +261,31 @@ class Staged:
         if keep is None or not present or (keep >= left and not self.adaptive):
             return Step(merge)
         return Step(merge, min(keep, left))
+
+
+class Pyramid(Staged):
+    """The stages of a ``cost`` for one video.
+
+    Totals are whole tokens, and the last one takes up what rounding left over before, so that the cost is met to half a
+    token in the layers behind it. At least one token stays, also where one over the tokens is more than the cost.
+
+    Args:
+        tokens: visual tokens of the video.
+        layers: decoder layers.
+        cost: mean share of visual tokens over the layers.
+        first: the first layer before which attention exists, for settings that go by it.
+        adaptive: the totals are upper bounds.
+    """
+
+    def __init__(self, tokens: int, layers: int, cost: float, *, first: int = 1, adaptive: bool = False) -> None:
+        shares = pyramid(cost, layers, first)
+        super().__init__(tokens, shares, adaptive=adaptive)
+        left, most = cost * layers * tokens, tokens
+        for (layer, share), span in zip(shares.items(), _spans(shares, layers), strict=True):
+            behind = layers - layer - span
+            affordable = math.floor((left - behind) / span + (1e-9 if behind else 0.5))
+            wanted = total_kept(share, tokens) if behind else affordable
+            most = max(1, min(wanted, most, affordable))
+            left -= span * most
+            if layer in self.totals:
+                self.totals[layer] = most

@@ -8,7 +8,7 @@ from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from framefusion.schedule import Cascade, Plan, Staged, check_cost, default_layer
+from framefusion.schedule import Cascade, Plan, Pyramid, Staged, check_cost, default_layer, pyramid
 from framefusion.selectors import NEED_RELEVANCE, SELECTORS
 
 Segmentation = Literal["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]
@@ -33,16 +33,17 @@ class FrameFusion:
     sequences, the values go along.
 
     Attributes:
-        cost: mean share of the visual tokens over all decoder layers, in (0, 1]. Merges in the first layers, then
-            prunes once (FrameFusion, arXiv 2501.01986). The smallest reachable cost is just above one over the
-            number of layers; less is refused before anything runs. In a hybrid decoder, whose first ``n`` layers
-            attend linearly, it is just above ``n + 1`` over the number of layers.
+        cost: mean share of the visual tokens over all decoder layers, in (0, 1]: stages before layer 0 and after one
+            and two thirds of the layers, see :data:`framefusion.schedule.PYRAMID`. Any cost can be reached; at least
+            one token stays.
         keep: share in (0, 1] that stays from the default layer on (``max(1, round(layers / 14))``: layer 2 of
             28; in a hybrid decoder no earlier than behind its first softmax attention), or a mapping
             ``{layer: share}``, non-increasing over depth: one stage before each of these layers. A stage before
-            layer 0 has no attention yet and goes by diversity alone, unless ``relevance="similarity"``.
-        merge: whether similar tokens of consecutive frames merge before the pruning. Default: on with ``cost``,
-            off with ``keep``.
+            layer 0 has no attention yet and goes by diversity alone where relevance is attention.
+        merge: whether similar tokens of consecutive frames merge before the first pruning. Default off. With ``cost``,
+            tokens then merge in the first layers and are pruned once (FrameFusion, arXiv 2501.01986). The smallest
+            reachable cost is then just above one over the number of layers, and just above ``n + 1`` over it in a
+            hybrid decoder whose first ``n`` layers attend linearly; less is refused before anything runs.
         similarity_lower_bound: cosine similarity from which two tokens count as similar. Default 0.6.
         ratio_lower_bound: merging ends once a layer merges a smaller share than this. Default 0.1.
         segmentation: ``"frame-similarity"`` (default; a new segment where fewer than ``segment_threshold`` of the
@@ -58,14 +59,16 @@ class FrameFusion:
         budget_rule: ``"uniform"`` (default; the same keep ratio in every segment), ``"marginal-value"`` (MMG-Vid,
             arXiv 2508.21044) or, with the selector ``"dpp"``, ``"joint"`` (wherever the gain in log-determinant is
             largest). Each hits the total exactly, with a token for every segment if the total allows.
-        relevance: whose attention counts, in the layer before the stage (in a hybrid decoder the latest one before
-            it with softmax attention): ``"last"`` (default; the last query token), ``"text"`` (the text tokens after
-            the last visual token), ``"all"`` (the mean over all tokens, which favours early ones, as more tokens see
-            them) or ``"all-viewers"`` (the mean over the tokens that can see each one). Or, without attention,
-            ``"similarity"`` (the largest cosine between the hidden states of a token and of the text tokens after the
-            last visual token) or ``"none"`` (diversity alone).
+        relevance: ``"similarity"`` (default; the largest cosine between the hidden states of a token and of the text
+            tokens after the last visual token) or ``"none"`` (diversity alone). Or whose attention counts, in the layer
+            before the stage (in a hybrid decoder the latest one before it with softmax attention): ``"last"`` (the last
+            query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over all tokens,
+            which favours early ones, as more tokens see them) or ``"all-viewers"`` (the mean over the tokens that can
+            see each one).
         relevance_sign: +1 (default) prefers the most relevant tokens, -1 the least relevant, as the published
             segment-wise code does.
+        relevance_exponent: in [0, 100], power of the relevance after it is scaled to (0, 1] in each sample: how much it
+            weighs against diversity. Default 0.25; CDPruner (arXiv 2506.10967) has 1, and 0 makes all tokens equal.
         selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (relevance only),
             ``"uniform"`` (evenly spaced), another one of :data:`framefusion.selectors.SELECTORS`, or a registered one.
         novelty_lower_bound: in (0, 1]; None (default) keeps the exact share. A segment takes no more tokens once the
@@ -75,9 +78,9 @@ class FrameFusion:
             layers. With the selector ``"dpp"`` only.
         keep_lower_bound: share of the original tokens, in [0, 1], that stays in each stage even if nothing new is
             left. Default 0.
-        dropped: what becomes of the tokens that a stage does not keep: ``"drop"`` (default) or ``"merge"`` (each is
-            averaged into the kept token of its segment with the largest cosine, if that reaches
-            ``similarity_lower_bound``). A selector that says itself where they go is left to it.
+        dropped: what becomes of the tokens that a stage does not keep: ``"merge"`` (default; each is averaged into the
+            kept token of its segment with the largest cosine, if that reaches ``similarity_lower_bound``) or
+            ``"drop"``. A selector that says itself where they go is left to it.
         seed: of selectors that draw at random. Default 0.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
@@ -88,7 +91,7 @@ class FrameFusion:
 
     cost: float | Sequence[float] | None = None
     keep: float | Mapping[int, float] | Sequence[float | Mapping[int, float]] | None = None
-    merge: bool | None = None
+    merge: bool = False
     similarity_lower_bound: float = 0.6
     ratio_lower_bound: float = 0.1
     segmentation: Segmentation = "frame-similarity"
@@ -96,12 +99,13 @@ class FrameFusion:
     segment_minimum: int = 8
     segment_window: int = 4
     budget_rule: BudgetRule = "uniform"
-    relevance: Relevance = "last"
+    relevance: Relevance = "similarity"
     relevance_sign: int = 1
+    relevance_exponent: float = 0.25
     selector: str = "dpp"
     novelty_lower_bound: float | None = None
     keep_lower_bound: float = 0.0
-    dropped: Dropped = "drop"
+    dropped: Dropped = "merge"
     seed: int = 0
     images: bool = True
 
@@ -121,10 +125,8 @@ class FrameFusion:
                 object.__setattr__(self, name, tuple(_share(f"{name}[{i}]", item) for i, item in enumerate(value)))
             elif value is not None:
                 object.__setattr__(self, name, _share(name, value))
-        if self.merge is None:
-            object.__setattr__(self, "merge", self.cost is not None)
-        elif not isinstance(self.merge, bool):
-            raise ValueError(f"merge must be True, False or None, got {self.merge!r}.")
+        if not isinstance(self.merge, bool):
+            raise ValueError(f"merge must be True or False, got {self.merge!r}.")
         if not isinstance(self.images, bool):
             raise ValueError(f"images must be True or False, got {self.images!r}.")
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
@@ -138,6 +140,7 @@ class FrameFusion:
             object.__setattr__(self, "segment_threshold", SEGMENT_THRESHOLDS.get(self.segmentation))
         else:
             _number("segment_threshold", self.segment_threshold, 0, 1)
+        _number("relevance_exponent", self.relevance_exponent, 0, 100)
         _whole("segment_minimum", self.segment_minimum, "segments", 1)
         _whole("segment_window", self.segment_window, "frames", 1)
         if not _is_int(self.seed):
@@ -237,10 +240,11 @@ class FrameFusion:
         """Whether a decoder of ``layers`` layers may see fewer tokens in its first layer already."""
         if self.keeps_all:
             return False
-        return bool(self.merge) or any(0 in s and self._reduces(s[0]) for s in (r.shares(layers) for r in self._rows))
+        return self.merge or any(0 in s and self._reduces(s[0]) for s in (r.shares(layers) for r in self._rows))
 
     def shares(self, layers: int, first: int = 1) -> dict[int, float]:
-        """The stages of ``keep`` as ``{layer: share}`` for a decoder of ``layers`` layers; empty with ``cost``.
+        """The stages as ``{layer: share}`` for a decoder of ``layers`` layers; empty with ``cost`` and ``merge``, which
+        decides on the way.
 
         Of settings with one value for all samples, as :meth:`of_samples` gives them.
 
@@ -251,9 +255,11 @@ class FrameFusion:
         Raises:
             ValueError: a stage lies behind the last layer.
         """
-        if self.keep is None:
-            return {}
+        assert not isinstance(self.cost, Sequence)
         assert not isinstance(self.keep, Sequence)
+        if self.keep is None:
+            assert self.cost is not None
+            return {} if self.merge else pyramid(self.cost, layers, self._first(first))
         if isinstance(self.keep, Mapping):
             shares = dict(self.keep)
         else:
@@ -273,7 +279,7 @@ class FrameFusion:
         if self.selector in NEED_RELEVANCE and self.relevance != "similarity" and shares.get(0, 1.0) < 1:
             raise ValueError(
                 f"selector={self.selector!r} ranks by attention, and no attention exists before layer 0: start keep at "
-                "layer 1 or later, or use relevance='similarity' or selector='dpp'."
+                "layer 1 or later (cost: with merge=True), or use relevance='similarity' or selector='dpp'."
             )
 
     def check(self, layers: int, first: int = 1) -> None:
@@ -288,7 +294,7 @@ class FrameFusion:
                 between layer 0 and the first attention.
         """
         for row in self._rows:
-            if row.cost is not None:
+            if row.cost is not None and row.merge:
                 assert not isinstance(row.cost, Sequence)
                 check_cost(row.cost, layers, first=row._first(first))
             shares = row.shares(layers, first)
@@ -314,15 +320,14 @@ class FrameFusion:
         Raises:
             ValueError: as :meth:`check`, with the exact smallest cost for this video.
         """
-        options: dict[str, Any] = {
-            "merge": bool(self.merge),
-            "ratio_lower_bound": self.ratio_lower_bound,
-            "adaptive": self.adaptive,
-        }
+        assert not isinstance(self.cost, Sequence)
+        first = self._first(first)
+        if self.cost is not None and not self.merge:
+            return Pyramid(tokens, layers, self.cost, first=first, adaptive=self.adaptive)
+        options: dict[str, Any] = {"ratio_lower_bound": self.ratio_lower_bound, "adaptive": self.adaptive}
         if self.cost is not None:
-            assert not isinstance(self.cost, Sequence)
-            return Cascade(tokens, layers, self.cost, first=self._first(first), **options)
-        return Staged(tokens, self.shares(layers, first), **options)
+            return Cascade(tokens, layers, self.cost, first=first, **options)
+        return Staged(tokens, self.shares(layers, first), merge=self.merge, **options)
 
 
 def _is_int(value: Any) -> bool:

@@ -54,8 +54,8 @@ class PlanRow:
             encoder cannot be counted.
         request_bytes: keys and values with the answer, and the states of linear attention.
         requests: how many of these fit in the memory; None without ``memory``.
-        exact: whether every video of this size has these numbers. With ``cost``, what merges depends on the video: the
-            layers are those of a video in which nothing does; the mean over the layers is the same. Adaptive settings
+        exact: whether every video of this size has these numbers. With ``merge``, what merges depends on the video:
+            the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same. Adaptive settings
             (``novelty_lower_bound``) give upper bounds.
     """
 
@@ -92,7 +92,7 @@ class Sizing:
     """The answer of :func:`plan`.
 
     Attributes:
-        model: what was planned for: the directory or hub id, ``"bundled"`` for the checkpoint of this package.
+        model: what was planned for: the directory, the hub id, or the name of a bundled checkpoint.
         dtype: of weights and cache, such as ``"bfloat16"``.
         size: width and height of the video, in pixels.
         layers: decoder layers.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from framefusion import needle
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
 from framefusion.evaluation import DataError, JsonLines, VideoNeedle, videoneedle
 from framefusion.evaluation.data import Question
@@ -105,8 +106,9 @@ class Generated:
 
 @pytest.fixture
 def generated(monkeypatch):
-    def load(frames, videos, seed=0, split="train"):
+    def load(frames, videos, seed=0, kinds=(), split="train"):
         assert split == "test"
+        assert kinds == needle.ASKED_KINDS or kinds == ("count",)
         if frames == 3:
             raise ImportError("digits need scikit-learn: pip install 'framefusion[eval]'")
         if frames < 4:
@@ -138,4 +140,7 @@ def test_needle_shows_fewer_frames_evenly(generated):
         data.questions(2)
     with pytest.raises(DataError, match="digits need scikit-learn"):
         data.questions(3)
+    counting = VideoNeedle(videos=2, seed=1, kinds=("count",))
+    assert counting.questions(8)
+    assert counting.name == "VideoNeedle (test split, seed 1, count)"
     assert VideoNeedle(videos=9, seed=1).name == data.name != VideoNeedle(videos=2, seed=2).name

@@ -59,7 +59,7 @@ def test_headline_says_how_answers_were_scored(summary):
 
 
 def test_the_leaderboard(summary):
-    text = page(summary, "make leaderboard", "images", "leaderboard-", linked=True)
+    text = page(summary, "make leaderboard", "Any title", images="images", prefix="leaderboard-", linked=True)
     assert "Written by `make leaderboard`; how to read it: [evaluation.md]" in text
     for word in (
         "framefusion eval --frames 16\nframefusion eval --frames 32",
@@ -96,7 +96,7 @@ def test_one_video_and_one_kind_have_no_brackets_and_no_split(summary):
     from framefusion.evaluation.summary import summarise
 
     one = [{**row, "video": "v", "kind": "question", "tags": []} for row in rows]
-    text = page({**summary, "frames": summarise(cells, one)}, "x", ".")
+    text = page({**summary, "frames": summarise(cells, one)}, "x", images=".")
     assert "### By" not in text
     assert "[" not in re.sub(r"!\[.*", "", text)
     assert "kinds-16" not in text
@@ -131,20 +131,19 @@ def test_the_script_writes_page_and_pictures(script, summary, tmp_path, monkeypa
     monkeypatch.setattr(script, "DOCS", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "images").mkdir()
-    (tmp_path / "data" / "leaderboard.json").write_text(json.dumps(summary), encoding="utf-8")
+    for name in script.PAGES:
+        (tmp_path / "data" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
     script.main()
-    text = (tmp_path / "leaderboard.md").read_text(encoding="utf-8")
-    assert text == script.text(summary)
-    links = re.findall(r"!\[.*\]\((.*)\)", text)
-    assert len(links) == 4
-    assert all((tmp_path / link).is_file() for link in links)
+    for name, title in script.PAGES.items():
+        text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        assert text == script.text(name)
+        assert text.startswith(f"# {title}\n")
+        links = re.findall(r"!\[.*\]\((.*)\)", text)
+        assert len(links) == 4
+        assert all((tmp_path / link).is_file() for link in links)
 
 
-def test_the_committed_leaderboard_is_up_to_date(script):
+def test_the_committed_leaderboards_are_up_to_date(script):
     """Else: ``make leaderboard``."""
-    data = script.DOCS / "data" / "leaderboard.json"
-    assert data.exists() == (script.DOCS / "leaderboard.md").exists()
-    if not data.exists():
-        return
-    summary = json.loads(data.read_text(encoding="utf-8"))
-    assert (script.DOCS / "leaderboard.md").read_text(encoding="utf-8") == script.text(summary)
+    for name in script.PAGES:
+        assert (script.DOCS / f"{name}.md").read_text(encoding="utf-8") == script.text(name)

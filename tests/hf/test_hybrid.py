@@ -23,19 +23,21 @@ from tests.hf import oracle
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.families import qwen3_5, qwen3_5_moe
 from tests.hf.prompts import PROMPTS
-from tests.hf.ways import EXCLUDED, TOLERANCE, WAYS, generate
+from tests.hf.ways import ATTENTION, EXCLUDED, TOLERANCE, WAYS, generate
 
 ORDER = [*[qwen3_5.LINEAR] * 3, qwen3_5.FULL] * 2
 FIRST = 4
 """The first layer before which attention exists."""
 
 PLANS = {
-    "merge, then prune": FrameFusion(cost=0.6, similarity_lower_bound=0.8),
+    "pyramid": FrameFusion(similarity_lower_bound=0.2),
+    "pyramid by attention": FrameFusion(relevance="last"),
+    "merge, then prune": FrameFusion(cost=0.6, merge=True, similarity_lower_bound=0.8, **ATTENTION),
     # The second stage goes by the attention that the first one went by, of the tokens that are left.
-    "two stages": FrameFusion(keep={4: 0.5, 6: 0.15}),
-    "before layer 0": FrameFusion(keep={0: 0.4, 5: 0.2}, relevance="text"),
-    "merge, then keep": FrameFusion(keep=0.3, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
-    "diversity-alone": FrameFusion(keep={1: 0.6, 2: 0.3}, relevance="none"),
+    "two stages": FrameFusion(keep={4: 0.5, 6: 0.15}, **ATTENTION),
+    "before layer 0": FrameFusion(keep={0: 0.4, 5: 0.2}, **{**ATTENTION, "relevance": "text"}),
+    "merge, then keep": FrameFusion(keep=0.3, merge=True, similarity_lower_bound=0.8, relevance_sign=-1, **ATTENTION),
+    "diversity-alone": FrameFusion(keep={1: 0.6, 2: 0.3}, relevance="none", dropped="drop"),
 }
 
 
@@ -83,7 +85,7 @@ def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.M
 
 
 def test_a_single_share_moves_behind_the_first_attention(case: Case) -> None:
-    with framefusion.attach(case.model, FrameFusion(keep=0.3)) as run:
+    with framefusion.attach(case.model, FrameFusion(keep=0.3, relevance="last")) as run:
         case.model(**case.inputs(PROMPTS["single"](case)))
     assert [stage.layer for stage in run.stages] == [FIRST]
     with framefusion.attach(case.model, FrameFusion(keep=0.3, relevance="none")) as run:
@@ -99,7 +101,7 @@ def test_stages_go_by_the_latest_attention(shares: dict[int, float], moe: bool) 
     inputs = case.inputs(PROMPTS["ragged"](case))
     with torch.no_grad():
         received = case.model(**inputs, output_attentions=True).attentions[0].mean(1)[:, -1]
-    settings = FrameFusion(keep=shares, selector="topk", segmentation="single")
+    settings = FrameFusion(keep=shares, selector="topk", segmentation="single", **ATTENTION)
     with framefusion.attach(case.model, settings) as run:
         case.model(**inputs)
     assert [stage.layer for stage in run.stages] == list(shares)
@@ -170,18 +172,19 @@ class TestRefusals:
     def test_a_stage_before_the_first_attention(self, case: Case) -> None:
         message = "before layer 2, but softmax attention, which it goes by, comes first in layer 3 .*; start at layer 4"
         with pytest.raises(ValueError, match=message):
-            framefusion.attach(case.model, FrameFusion(keep={0: 0.9, 2: 0.5}))
+            framefusion.attach(case.model, FrameFusion(keep={0: 0.9, 2: 0.5}, relevance="last"))
 
     def test_an_unreachable_cost(self, case: Case) -> None:
         with pytest.raises(ValueError, match=r"the first 4 layers, .*, so the smallest cost for any video is 0\.5000"):
-            framefusion.attach(case.model, FrameFusion(cost=0.4))
+            framefusion.attach(case.model, FrameFusion(cost=0.4, merge=True, relevance="last"))
         inputs = case.inputs(PROMPTS["single"](case))
         with (
-            framefusion.attach(case.model, FrameFusion(cost=0.505)),
+            framefusion.attach(case.model, FrameFusion(cost=0.505, merge=True, relevance="last")),
             pytest.raises(ValueError, match=r"a video of 54 visual tokens is 0\.5093"),
         ):
             case.model(**inputs)
-        with framefusion.attach(case.model, FrameFusion(cost=0.5093, merge=False)) as run:
+        settings = FrameFusion(cost=0.5093, merge=True, similarity_lower_bound=1.0, relevance="last")
+        with framefusion.attach(case.model, settings) as run:
             case.model(**inputs)
         assert run.tokens_per_layer == [54] * 4 + [1] * 4
 

@@ -32,7 +32,7 @@ from framefusion.interface import apply_framefusion
 from tests.hf import models, oracle
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
-from tests.hf.ways import EXCLUDED, PLANS, TOLERANCE, generate
+from tests.hf.ways import ATTENTION, EXCLUDED, PLANS, TOLERANCE, generate
 
 KEEP = PLANS["two stages"]
 
@@ -399,7 +399,8 @@ def test_text_only(case: Case) -> None:
 def test_apply_framefusion(case: Case) -> None:
     run = apply_framefusion(case.model, cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
     try:
-        assert run.settings == FrameFusion(cost=0.5, similarity_lower_bound=0.7, ratio_lower_bound=0.2)
+        cascade = FrameFusion(cost=0.5, merge=True, similarity_lower_bound=0.7, ratio_lower_bound=0.2, **ATTENTION)
+        assert run.settings == cascade
         logits(case, case.inputs(PROMPTS["single"](case)))
         assert run.summary().mean_share == pytest.approx(0.5, abs=1 / 54)
     finally:
@@ -441,13 +442,13 @@ class TestRefusals:
 
     def test_an_unreachable_cost(self, case: Case, inputs: dict[str, Tensor]) -> None:
         with pytest.raises(ValueError, match=r"cost=0\.2 cannot be reached on 4 decoder layers"):
-            framefusion.attach(case.model, FrameFusion(cost=0.2))
+            framefusion.attach(case.model, FrameFusion(cost=0.2, merge=True))
         with (
-            framefusion.attach(case.model, FrameFusion(cost=0.26)),
+            framefusion.attach(case.model, FrameFusion(cost=0.26, merge=True)),
             pytest.raises(ValueError, match=r"a video of 54 visual tokens is 0\.2639"),
         ):
             logits(case, inputs)
-        with framefusion.attach(case.model, FrameFusion(cost=0.2639)):
+        with framefusion.attach(case.model, FrameFusion(cost=0.2639, merge=True)):
             logits(case, inputs)
 
     def test_embeddings_without_ids(self, case: Case) -> None:
@@ -534,7 +535,7 @@ class TestRefusals:
         attention = case.model.get_decoder().layers[1].self_attn
         attention.forward = lambda hidden_states, **_: (hidden_states, None)
         with (
-            framefusion.attach(case.model, FrameFusion(keep={2: 0.5})),
+            framefusion.attach(case.model, FrameFusion(keep={2: 0.5}, relevance="last")),
             pytest.raises(RuntimeError, match="the attention of layer 1 could not be recorded"),
         ):
             case.model(**inputs, use_cache=False)

@@ -16,7 +16,7 @@ from framefusion.hf import masks
 from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, LAYERS, Case, Image
 from tests.hf.prompts import PROMPTS
-from tests.hf.ways import PLANS, TOLERANCE, generate
+from tests.hf.ways import ATTENTION, PLANS, TOLERANCE, generate
 
 WINDOW = 16
 STEPS = WINDOW + 6
@@ -178,7 +178,8 @@ def test_padding_before_a_later_turn() -> None:
     whole = {key: torch.cat([turn[key] for turn in turns], int(key != "pixel_values")) for key in turns[0]}
     first = turns[0]["input_ids"].shape[1]
     cache, stages = None, []
-    with framefusion.attach(case.model, FrameFusion(cost=0.4, similarity_lower_bound=0.8)) as run, torch.no_grad():
+    rule = FrameFusion(cost=0.4, merge=True, similarity_lower_bound=0.8, **ATTENTION)
+    with framefusion.attach(case.model, rule) as run, torch.no_grad():
         for turn, end in zip(turns, (first, None), strict=True):
             known = {key: whole[key][:, :end] for key in ("attention_mask", "token_type_ids")}
             out = case.model(**{**turn, **known}, past_key_values=cache, use_cache=True)

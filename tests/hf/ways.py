@@ -234,11 +234,14 @@ WAYS: dict[str, Way] = {
     "video in a later turn": Way(later_turn, ("single",)),
 }
 
+ATTENTION: dict[str, Any] = {"relevance": "last", "relevance_exponent": 1.0, "dropped": "drop"}
+"""What the last token attends to stays, the rest leaves no trace."""
+
 PLANS: dict[str, FrameFusion] = {
-    "merge, then prune": FrameFusion(cost=0.4, similarity_lower_bound=0.8),
-    "two stages": FrameFusion(keep={1: 0.5, 3: 0.15}),
-    "before layer 0": FrameFusion(keep={0: 0.4, 2: 0.2}, relevance="text"),
-    "merge, then keep": FrameFusion(keep={2: 0.3}, merge=True, similarity_lower_bound=0.8, relevance_sign=-1),
+    "pyramid": FrameFusion(similarity_lower_bound=0.2),
+    "merge, then prune": FrameFusion(cost=0.4, merge=True, similarity_lower_bound=0.8, **ATTENTION),
+    "two stages": FrameFusion(keep={1: 0.5, 3: 0.15}, **ATTENTION),
+    "before layer 0": FrameFusion(keep={0: 0.4, 2: 0.2}, **{**ATTENTION, "relevance": "text"}),
 }
 
 _STATES = "transformers refuses it for models with recurrent states, which no rejected draft can be taken out of"

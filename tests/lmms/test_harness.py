@@ -143,7 +143,7 @@ def test_a_settings_file_says_it_all(evaluate, directory):
         ("keeep=0.2", r"unknown model argument 'keeep'. Did you mean 'keep'\? There are pretrained, frames, .*seed"),
         ("max_num_frames=8", "unknown model argument 'max_num_frames'"),
         ("cost=0.2,keep=0.2", "cost=0.2 and keep=0.2 exclude each other"),
-        ("cost=0.001", "cost=0.001 cannot be reached on"),
+        ("cost=0.001,merge=true", "cost=0.001 cannot be reached on"),
         ("selector=best", "selector must be one of 'dpp'"),
         ("frames=8,fps=1", "frames=8 and fps=1 exclude each other"),
         ("frames=0", "frames must be a whole number, at least 1, got 0"),

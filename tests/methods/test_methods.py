@@ -10,7 +10,7 @@ from framefusion import FrameFusion
 from framefusion.layout import VisualItem, VisualLayout
 from framefusion.methods import METHODS, BudgetError, Method
 from framefusion.methods.ablations import variant
-from framefusion.methods.method import one_stage, two_stages
+from framefusion.methods.method import one_stage
 from framefusion.reducer import Reduction
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
@@ -54,7 +54,7 @@ def test_the_plan_spends_the_budget(method: Method, budget: float, layers: int) 
 
 
 def test_what_starts_too_deep_says_so() -> None:
-    shallow = {"segment-dpp-input", "segment-dpp-staged", "holitom", "random", "evs", "cdpruner-input"}
+    shallow = {"segment-dpp-input", "segment-dpp-pyramid", "holitom", "random", "evs", "cdpruner-input"}
     for method in SPENDING:
         if ":" not in method.name and method.name not in shallow:
             reaches = method.name in {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid"}
@@ -109,12 +109,9 @@ def test_fewer_frames() -> None:
         frames(0, 8)
 
 
-def test_shares_of_stages() -> None:
+def test_the_share_of_one_stage() -> None:
     assert one_stage(0.2, 28, 2) == {2: pytest.approx((0.2 * 28 - 2) / 26)}
     assert one_stage(1.0, 28, 2) == {2: 1.0}
-    assert two_stages(0.2, 12, 4, 1 / 3) == {0: pytest.approx(0.36), 4: pytest.approx(0.12)}
-    assert two_stages(0.9, 12, 4, 1 / 3) == {4: pytest.approx((0.9 * 12 - 4) / 8)}
-    assert two_stages(0.9, 1, 1, 1 / 3) == {0: 0.9}
 
 
 @pytest.mark.parametrize("layers", range(1, 7))

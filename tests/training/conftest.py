@@ -19,20 +19,33 @@ def clips():
     return [Clip("noise", frames, 8.0)]
 
 
+@pytest.fixture(scope="session", params=["llava", "qwen"])
+def family(request):
+    from families import FAMILIES
+
+    return FAMILIES[request.param]
+
+
 @pytest.fixture(scope="session")
-def bank(clips):
+def model(family, texts):
+    torch.manual_seed(0)
+    return family.build(texts.tokenizer).eval()
+
+
+@pytest.fixture(scope="session")
+def bank(clips, family):
     """A bank whose features only say which frame they belong to."""
     from bank import Bank
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.mean(dim=(1, 2, 3))[:, None, None].expand(-1, 64, 128)
+        slots = pixels.unflatten(0, (-1, family.frames_per_slot))
+        return slots.mean(dim=(1, 2, 3, 4))[:, None, None].expand(-1, 64, 128)
 
-    return Bank(encode, clips, size=60, seed=0)
+    return Bank(encode, clips, size=60, seed=0, multiple=family.frames_per_slot)
 
 
 @pytest.fixture(scope="session")
-def texts():
+def texts(family):
     from lessons import Texts
-    from model import build_tokenizer
 
-    return Texts(build_tokenizer())
+    return Texts(family.tokenizer())

@@ -6,13 +6,13 @@ from bank import LENGTHS, NOBODY, UNCLEAR, owners
 from framefusion.needle.scenes import render_scene, sample_video
 
 
-def test_a_bank_has_scenes_of_every_length(bank):
-    assert set(bank.by_length) == set(LENGTHS)
+def test_a_bank_has_scenes_of_every_length(bank, family):
+    assert {length // family.frames_per_slot for length in bank.by_length} == set(LENGTHS)
     for frames, scenes in bank.by_length.items():
         assert len(scenes) >= 40
         for item in scenes[:3]:
-            assert item.features.shape == (frames, 64, 128)
-            assert item.owner.shape == (frames, 64)
+            assert item.features.shape == (frames // family.frames_per_slot, 64, 128)
+            assert item.owner.shape == (frames // family.frames_per_slot, 64)
 
 
 def test_owners_are_the_things_that_cover_a_token(clips):
@@ -31,11 +31,12 @@ def test_owners_are_the_things_that_cover_a_token(clips):
         assert (pairs[slot][both.max(axis=0) >= 0.15] == both.argmax(axis=0)[both.max(axis=0) >= 0.15]).all()
 
 
-@pytest.mark.parametrize("frames", [8, 16, 32])
-def test_composed_videos_have_the_frames_that_were_asked_for(bank, frames):
+@pytest.mark.parametrize("slots", [8, 16, 32])
+def test_composed_videos_have_the_frames_that_were_asked_for(bank, family, slots):
     for seed in range(20):
-        video, scenes = bank.compose(np.random.default_rng(seed), frames)
-        assert video.num_frames == frames == sum(len(item.owner) for item in scenes)
+        video, scenes = bank.compose(np.random.default_rng(seed), slots * family.frames_per_slot)
+        assert video.num_frames == slots * family.frames_per_slot
+        assert sum(len(item.owner) for item in scenes) == slots
         assert [item.scene for item in scenes] == list(video.scenes)
 
 

@@ -8,16 +8,16 @@ from framefusion.needle.objects import COLOR_NAMES, KINDS
 from framefusion.needle.questions import COUNTS, SORTS, Question
 
 
-def test_a_step_s_batch_is_reproducible_from_the_same_bank(bank, texts):
-    spec = BatchPlan(3, 8, 100, 6)
+def test_a_step_s_batch_is_reproducible_from_the_same_bank(bank, texts, family):
+    spec = BatchPlan(3, 8 * family.frames_per_slot, 100, 6)
     first, again = (make_batch(5, spec, bank, texts, 1) for _ in range(2))
     for name in ("features", "places", "ids", "padding", "answers", "evidence", "parse"):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
     assert not torch.equal(first.ids, make_batch(6, spec, bank, texts, 1).ids)
 
 
-def test_shapes_and_ranges(bank, texts):
-    batch = make_batch(0, BatchPlan(2, 16, 256, 24), bank, texts, 0)
+def test_shapes_and_ranges(bank, texts, family):
+    batch = make_batch(0, BatchPlan(2, 16 * family.frames_per_slot, 256, 24), bank, texts, 0)
     assert batch.visual == 1024
     assert batch.places.shape == (2, 256)
     assert (batch.places.diff(dim=1) > 0).all()
@@ -34,15 +34,15 @@ def test_shapes_and_ranges(bank, texts):
         assert int(values.max()) < size
 
 
-def test_only_what_the_shown_tokens_tell_is_asked(bank, texts):
-    batch = make_batch(3, BatchPlan(4, 16, 40, 24), bank, texts, 0)
+def test_only_what_the_shown_tokens_tell_is_asked(bank, texts, family):
+    batch = make_batch(3, BatchPlan(4, 16 * family.frames_per_slot, 40, 24), bank, texts, 0)
     said = (batch.answers != IGNORE).any(-1)
     assert said.any()
     assert torch.equal(said, batch.evidence.any(-1))
 
 
-def test_what_is_counted_is_looked_at_once(bank, texts):
-    batch = make_batch(0, BatchPlan(3, 16, 256, 24), bank, texts, 0)
+def test_what_is_counted_is_looked_at_once(bank, texts, family):
+    batch = make_batch(0, BatchPlan(3, 16 * family.frames_per_slot, 256, 24), bank, texts, 0)
     counts = (batch.parse[..., 0] == SORTS.index("count")) & batch.evidence.any(-1)
     assert counts.any()
     for video, number in counts.nonzero().tolist():
@@ -51,8 +51,8 @@ def test_what_is_counted_is_looked_at_once(bank, texts):
         assert batch.dense["first"][video][batch.evidence[video, number]].eq(1).all()
 
 
-def test_a_prompt_ends_where_the_answer_begins(bank, texts):
-    batch = make_batch(1, BatchPlan(2, 8, 200, 12), bank, texts, 0)
+def test_a_prompt_ends_where_the_answer_begins(bank, texts, family):
+    batch = make_batch(1, BatchPlan(2, 8 * family.frames_per_slot, 200, 12), bank, texts, 0)
     assistant = texts.encode("assistant")[0]
     end = texts.tokenizer.eos_token_id
     for ids, padding, answer in zip(

@@ -4,11 +4,15 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 
-TINY_MODEL = _HERE / "tiny"
-"""Directory of the bundled checkpoint (see ``ATTRIBUTION.md`` beside it)."""
+BUNDLED = {"bundled": _HERE / "tiny", "bundled-qwen": _HERE / "tiny-qwen"}
+"""Directories of the bundled checkpoints by the name of ``--model``, the default one first: a LLaVA-OneVision and a
+Qwen2.5-VL (``training/README.md``; origins in ``ATTRIBUTION.md`` beside this file)."""
+
+DEFAULT_MODEL = next(iter(BUNDLED))
+"""What is loaded when no model is named."""
 
 DEMO_VIDEO = _HERE / "videos" / "scenes.mp4"
-"""Generated demo video: scenes with moving coloured objects."""
+"""Generated demo video: scenes with moving coloured things over real footage."""
 
 DEMO_QUESTIONS = _HERE / "videos" / "scenes.json"
 """What can be asked about it: a list of ``{"question", "answer", "kind"}``."""
@@ -16,8 +20,13 @@ DEMO_QUESTIONS = _HERE / "videos" / "scenes.json"
 REAL_VIDEO = _HERE / "videos" / "concert.mp4"
 """A real clip (licence and origin in ``ATTRIBUTION.md``)."""
 
-BUNDLED_FRAMES = 8
-"""Frames shown to the bundled checkpoint unless said otherwise: the length it was trained on."""
+BUNDLED_FRAMES = 16
+"""Frames shown to the default checkpoint unless said otherwise."""
 
 OTHER_FRAMES = 32
 """Frames shown to any other model unless said otherwise."""
+
+
+def usual_frames(model: str | None) -> int:
+    """How many frames a model, by its name or None for the default one, is shown unless said otherwise."""
+    return BUNDLED_FRAMES if model in (None, DEFAULT_MODEL) else OTHER_FRAMES

@@ -19,7 +19,7 @@ from framefusion.settings_file import Calibration, Measure, StoredSettings, Unit
 
 BUDGETS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05)
 """Layer-averaged shares of visual tokens that are tried unless said otherwise."""
-DEFAULT_METHOD = "segment-dpp-cascade"
+DEFAULT_METHOD = "segment-dpp-pyramid"
 """The method that ``FrameFusion(cost=budget)`` is."""
 
 WORTHWHILE = 0.5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framefusion._version import __version__
-from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import usual_frames
 from framefusion.cli.common import check_writable, fail, progress_display, silence_transformers
 from framefusion.cli.options import (
     DEFAULT_NEW_TOKENS,
@@ -222,7 +222,7 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calib
         progress(f"Decoding {request.video.name}")
         frames = request.frames
         if frames is None and request.fps is None:
-            usual = BUNDLED_FRAMES if request.model is None else OTHER_FRAMES
+            usual = usual_frames(request.model)
             frames = usual if calibration is None else calibration.frames
         video = read_video(request.video, frames=frames, fps=request.fps)
     except VideoError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import usual_frames
 from framefusion.cli.common import check_writable, fail, silence_transformers
 from framefusion.cli.options import (
     AttnOption,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from framefusion.settings_file import Calibration, StoredSettings, Trial
 
 BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
-METHOD = "segment-dpp-cascade"
+METHOD = "segment-dpp-pyramid"
 
 
 def calibrate(
@@ -101,7 +101,7 @@ def calibrate(
                 confidence=confidence,
                 method=method,
                 budgets=tried,
-                frames=frames if frames is not None else BUNDLED_FRAMES if model is None else OTHER_FRAMES,
+                frames=frames if frames is not None else usual_frames(model),
                 unit=unit,  # type: ignore[arg-type]
                 jobs=jobs,
                 generating=evaluation.Generating(batch, max_new_tokens),

@@ -50,6 +50,10 @@ def eval_(
         int | None, typer.Option("--videos", help=f"How many videos. Default: {NEEDLE_VIDEOS}, or all of a file.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the generated benchmark.")] = 0,
+    kinds: Annotated[
+        str | None,
+        typer.Option("--kinds", help="Generated questions to ask, separated by commas. Default: all but count."),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="How many seeds a random method gets.")] = 3,
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the results; what it holds already is not asked again.")
@@ -77,8 +81,6 @@ def eval_(
         fail(f"--videos must be at least 1, got {videos}")
     chosen, budget_list = names(methods, "--methods"), shares(budgets)
     check_directory(out)
-    if model is None and data == NEEDLE:
-        typer.echo("framefusion: the bundled checkpoint was not trained on VideoNeedle and can only guess", err=True)
     with bars() as progress, one_sentence(out):
         silence_transformers()
         from framefusion import evaluation
@@ -96,7 +98,7 @@ def eval_(
         if plots:
             _check_plots()
         summary = evaluation.evaluate(
-            dataset(data, videos, seed),
+            dataset(data, videos, seed, kinds),
             out,
             what,
             model={
@@ -115,7 +117,7 @@ def eval_(
 
             for part in summary["frames"]:
                 draw(part, out)
-        text = page(summary, "framefusion eval", "." if plots else None)
+        text = page(summary, "framefusion eval", images="." if plots else None)
         (out / "leaderboard.md").write_text(text, encoding="utf-8")
     if json_:
         typer.echo(json.dumps(summary, ensure_ascii=False))

@@ -7,20 +7,22 @@ from typing import Annotated
 
 import typer
 
-from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import BUNDLED, BUNDLED_FRAMES, DEFAULT_MODEL, OTHER_FRAMES
 
 DEFAULT_NEW_TOKENS = 64
 
 VideoArgument = Annotated[Path, typer.Argument(help="A video file, in any format that FFmpeg reads.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="A directory or a Hugging Face hub id. Default: the bundled checkpoint."),
+    typer.Option(
+        "--model", help=f"A directory, a Hugging Face hub id, or {' or '.join(BUNDLED)} (default: the first)."
+    ),
 ]
 FramesOption = Annotated[
     int | None,
     typer.Option(
         "--frames",
-        help=f"Frames to show, spread evenly. Default: {BUNDLED_FRAMES} with the bundled checkpoint, "
+        help=f"Frames to show, spread evenly. Default: {BUNDLED_FRAMES} with the model {DEFAULT_MODEL}, "
         f"else {OTHER_FRAMES}.",
     ),
 ]
@@ -29,7 +31,7 @@ CostOption = Annotated[
     float | None,
     typer.Option(
         "--cost",
-        help="Mean share of visual tokens over all decoder layers, in (0, 1]: merge early, then prune once. "
+        help="Mean share of visual tokens over all decoder layers, in (0, 1], in three stages. "
         "Default without --keep: 0.3.",
     ),
 ]

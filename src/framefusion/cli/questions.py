@@ -47,12 +47,18 @@ def check_directory(out: Path) -> None:
         fail(f"--out must be a directory, but {out} is a file")
 
 
-def dataset(data: str, videos: int | None, seed: int) -> Dataset:
-    """What ``--data`` names."""
+def dataset(data: str, videos: int | None, seed: int, kinds: str | None = None) -> Dataset:
+    """What ``--data`` names, with the questions of ``--kinds``."""
     from framefusion.evaluation import JsonLines, VideoNeedle
+    from framefusion.needle import QUESTION_KINDS
 
+    asked = None if kinds is None else tuple(dict.fromkeys(part.strip() for part in kinds.split(",")))
+    if asked is not None and data != NEEDLE:
+        fail(f"--kinds chooses from the generated questions; leave it out with --data {data}")
+    if unknown := [kind for kind in asked or () if kind not in QUESTION_KINDS]:
+        fail(f"--kinds must be some of {', '.join(QUESTION_KINDS)}, separated by commas, got {', '.join(unknown)!r}")
     if data == NEEDLE:
-        return VideoNeedle(NEEDLE_VIDEOS if videos is None else videos, seed)
+        return VideoNeedle(NEEDLE_VIDEOS if videos is None else videos, seed, asked)
     return JsonLines(Path(data), videos)
 
 

@@ -25,15 +25,23 @@ from framefusion.evaluation.table import (
 SPLIT_BUDGET = 0.1
 """The budget whose split by kind and tag is shown in numbers, or the nearest one."""
 
+TIMES = "times are medians, in turns with all tokens, the video encoded already"
+
 
 def page(
-    summary: Mapping[str, Any], made_by: str, images: str | None = None, prefix: str = "", linked: bool = False
+    summary: Mapping[str, Any],
+    made_by: str,
+    title: str = "Leaderboard",
+    images: str | None = None,
+    prefix: str = "",
+    linked: bool = False,
 ) -> str:
     """The leaderboard.
 
     Args:
         summary: content of ``summary.json``.
         made_by: the command that writes this page.
+        title: of the page.
         images: where the pictures of :func:`framefusion.evaluation.plots.draw` are, as the page links them; None
             leaves them out.
         prefix: of the pictures' names.
@@ -43,7 +51,7 @@ def page(
     commands = "\n".join(summary["commands"])
     beside = "how to read it: [evaluation.md](evaluation.md), the methods: [methods.md](methods.md)"
     blocks = [
-        "# Leaderboard",
+        f"# {title}",
         f"Written by `{made_by}`" + (f"; {beside}." if linked else "."),
         f"```\n{commands}\n```",
         f"Data: {summary['data']}. Model: {summary['model']}. {versions}. Intervals: {summary['resamples']} resamples "
@@ -82,8 +90,8 @@ def _section(part: Mapping[str, Any], images: str | None, prefix: str) -> list[s
             ]
     blocks += [
         f"### Cost, at {100 * budget:g} %",
-        "Visual tokens per layer and bytes of keys and values are means over the questions, relative to all tokens; "
-        "times are medians, in turns with all tokens, the video encoded already.",
+        "Visual tokens per layer and bytes of keys and values are means over the questions, relative to all tokens"
+        + (f"; {TIMES}." if _timed(part, budget) else "."),
         _cost(part, budget),
     ]
     return blocks
@@ -115,18 +123,19 @@ def _split(part: Mapping[str, Any], budget: float, name: str, groups: Mapping[st
     return markdown(["", *(f"{group} ({count})" for group, count in groups.items())], rows)
 
 
+def _timed(part: Mapping[str, Any], budget: float) -> bool:
+    return any("first_token_ratio" in entry for entry in _at(part, budget))
+
+
 def _cost(part: Mapping[str, Any], budget: float) -> str:
-    rows = []
+    head, rows = ["", "tokens", "KV cache"], []
+    if _timed(part, budget):
+        head += ["selection", "first token", "with all tokens = 1"]
     for entry in _at(part, budget):
-        timed = "first_token_ratio" in entry
-        rows.append(
-            [
-                entry["title"],
-                f"{percent(entry['share'])} %",
-                f"{percent(entry['kv_ratio'])} %",
-                f"{entry['selection_milliseconds']:.1f} ms" if timed else "",
-                f"{1000 * entry['first_token_seconds']:.0f} ms" if timed else "",
-                f"{entry['first_token_ratio']:.2f}" if timed else "",
-            ]
-        )
-    return markdown(["", "tokens", "KV cache", "selection", "first token", "with all tokens = 1"], rows)
+        row = [entry["title"], f"{percent(entry['share'])} %", f"{percent(entry['kv_ratio'])} %"]
+        if "first_token_ratio" in entry:
+            row.append(f"{entry['selection_milliseconds']:.1f} ms")
+            row.append(f"{1000 * entry['first_token_seconds']:.0f} ms")
+            row.append(f"{entry['first_token_ratio']:.2f}")
+        rows.append(row + [""] * (len(head) - len(row)))
+    return markdown(head, rows)

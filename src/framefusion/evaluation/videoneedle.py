@@ -12,8 +12,8 @@ import numpy as np
 from framefusion.evaluation.data import DataError, Question
 from framefusion.video import Video
 
-FPS = 1.0
-"""Frames per second that models with absolute time are told."""
+SECONDS = 8.0
+"""Length of every video, as models with absolute time are told: more frames show it more finely."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,17 @@ class VideoNeedle:
     Attributes:
         videos: how many.
         seed: of the generation.
+        kinds: of questions; None asks :data:`framefusion.needle.ASKED_KINDS`.
     """
 
     videos: int
     seed: int = 0
+    kinds: tuple[str, ...] | None = None
 
     @property
     def name(self) -> str:
-        return f"VideoNeedle (test split, seed {self.seed})"
+        kinds = "" if self.kinds is None else f", {', '.join(self.kinds)}"
+        return f"VideoNeedle (test split, seed {self.seed}{kinds})"
 
     def questions(self, frames: int) -> list[Question]:
         return [
@@ -43,12 +46,13 @@ class VideoNeedle:
         whole = _load(self, frames)[video].frames
         # the middle of equal intervals, as videos are decoded
         chosen = ((2 * np.arange(shown) + 1) * len(whole)) // (2 * shown)
+        fps = len(whole) / SECONDS
         return Video(
             frames=whole[chosen],
-            timestamps=chosen / FPS,
+            timestamps=chosen / fps,
             indices=chosen,
-            duration=len(whole) / FPS,
-            source_fps=FPS,
+            duration=SECONDS,
+            source_fps=fps,
             total_frames=len(whole),
             path=Path(video),
         )
@@ -59,6 +63,7 @@ def _load(data: VideoNeedle, frames: int) -> dict[str, Any]:
     from framefusion import needle
 
     try:
-        return {video.id: video for video in needle.load(frames, data.videos, seed=data.seed, split="test")}
+        kinds = needle.ASKED_KINDS if data.kinds is None else data.kinds
+        return {video.id: video for video in needle.load(frames, data.videos, data.seed, kinds=kinds, split="test")}
     except (ValueError, ImportError) as error:
         raise DataError(str(error)) from error

@@ -12,7 +12,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
-from framefusion.assets import BUNDLED_FRAMES, OTHER_FRAMES
+from framefusion.assets import usual_frames
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual
@@ -80,7 +80,7 @@ class FrameFusionModel(lmms):
         if not isinstance(trust_remote_code, bool):
             raise ValueError(f"trust_remote_code must be True or False, got {trust_remote_code!r}.")
         if frames is None and fps is None:
-            frames = BUNDLED_FRAMES if pretrained is None else OTHER_FRAMES
+            frames = usual_frames(pretrained)
         self.frames, self.fps = frames, fps
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:

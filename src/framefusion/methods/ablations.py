@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from framefusion.methods import fastv, fastvid
 from framefusion.methods.method import Method, behind_attention
-from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, STAGED
+from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
 from framefusion.settings import FrameFusion
 
 
@@ -33,14 +33,12 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
         return replace(base.build(budget, layers), **{**fresh, **changes})
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    return replace(
-        base,
-        name=f"{base.name}:{suffix}",
-        title=f"{base.title}: {suffix}",
-        kind="ablation",
-        description=f"{base.name} with {listed}.",
-        build=build,
-    )
+    return _ablation(base, suffix, f"{base.name} with {listed}.", build)
+
+
+def _ablation(base: Method, suffix: str, description: str, build: Callable[[float, int], FrameFusion]) -> Method:
+    name, title = f"{base.name}:{suffix}", f"{base.title}: {suffix}"
+    return replace(base, name=name, title=title, kind="ablation", description=description, build=build)
 
 
 def _fastvid_inside(budget: float, layers: int) -> FrameFusion:
@@ -48,40 +46,47 @@ def _fastvid_inside(budget: float, layers: int) -> FrameFusion:
     return replace(fastvid.METHOD.build(budget, layers), keep=keep, relevance="last")
 
 
+PLANS = {
+    "one-stage": ((0.0, 1.0),),
+    "two-stages": ((0.0, 1.0), (2 / 3, 0.1)),
+    "early": ((0.0, 1.0), (1 / 3, 0.05)),
+    "halves": ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.25)),
+    "four-stages": ((0.0, 1.0), (1 / 6, 0.7), (1 / 3, 0.5), (2 / 3, 0.05)),
+}
+"""Other stages for the pyramid."""
+
+
 def _all() -> Iterator[Method]:
-    for base in (INSIDE, INPUT):
+    for base in (INSIDE, INPUT, PYRAMID):
         for segmentation in ("windows", "single", "dyseg", "dp", "frames"):
             if (base, segmentation) != (INSIDE, "single"):  # that is CDPruner
                 yield variant(base, segmentation, segmentation=segmentation)
         for rule in ("marginal-value", "joint"):
             yield variant(base, rule, budget_rule=rule)
+    for base in (INSIDE, INPUT):
         yield variant(base, "merge-dropped", dropped="merge")
-    for base in (INSIDE, STAGED):
+    yield variant(PYRAMID, "drop", dropped="drop")
+    for base in (INSIDE, PYRAMID):
         yield variant(base, "no-relevance", relevance="none")
-        yield variant(base, "least-attended", relevance_sign=-1)
-    for base, sources in (
-        (INSIDE, ("text", "all-viewers", "similarity")),
-        (INPUT, ("similarity",)),
-        (STAGED, ("text", "all-viewers", "similarity")),
+    yield variant(PYRAMID, "exponent-1", relevance_exponent=1.0)
+    for base, least, sources in (
+        (INSIDE, "least-attended", ("text", "all-viewers", "similarity")),
+        (PYRAMID, "least-similar", ("last", "text", "all-viewers")),
     ):
+        yield variant(base, least, relevance_sign=-1)
         for relevance in sources:
             yield variant(base, relevance, relevance=relevance)
             yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)
-    yield variant(STAGED, "joint", budget_rule="joint")
-    yield variant(STAGED, "merge-dropped", dropped="merge")
-    yield variant(CASCADE, "no-merge", merge=False)
+    yield variant(INPUT, "similarity", relevance="similarity")
+    yield variant(INPUT, "least-similarity", relevance="similarity", relevance_sign=-1)
+    for name, steps in PLANS.items():
+        yield _ablation(PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps))
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
     for relevance in ("text", "all-viewers"):
         yield variant(fastv.METHOD, relevance, relevance=relevance)
-    yield replace(
-        fastvid.METHOD,
-        name="fastvid:attention",
-        title="FastVID: attention",
-        kind="ablation",
-        description="fastvid before layer 2 of 28, with the last token's attention for its salient tokens.",
-        build=_fastvid_inside,
-    )
+    told = "fastvid before layer 2 of 28, with the last token's attention for its salient tokens."
+    yield _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
 
 
 METHODS = tuple(_all())

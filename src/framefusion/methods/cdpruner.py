@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, behind_attention, one_stage
+from framefusion.methods.method import PLAIN, Method, behind_attention, one_stage
 from framefusion.settings import FrameFusion
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        keep=behind_attention(budget, layers),
-        merge=False,
-        segmentation="single",
-        budget_rule="uniform",
-        relevance="last",
-        relevance_sign=1,
-        selector="dpp",
-    )
+    return FrameFusion(keep=behind_attention(budget, layers), **{**PLAIN, "relevance": "last", "selector": "dpp"})
 
 
 def _input(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        keep=one_stage(budget, layers, 0),
-        merge=False,
-        segmentation="single",
-        budget_rule="uniform",
-        relevance="similarity",
-        relevance_sign=1,
-        selector="dpp",
-    )
+    return FrameFusion(keep=one_stage(budget, layers, 0), **{**PLAIN, "relevance": "similarity", "selector": "dpp"})
 
 
 METHODS = (

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, behind_attention
+from framefusion.methods.method import PLAIN, Method, behind_attention
 from framefusion.settings import FrameFusion
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        keep=behind_attention(budget, layers),
-        merge=False,
-        segmentation="single",
-        budget_rule="uniform",
-        relevance="last",
-        relevance_sign=1,
-        selector="topk",
-    )
+    return FrameFusion(keep=behind_attention(budget, layers), **{**PLAIN, "relevance": "last", "selector": "topk"})
 
 
 METHOD = Method(

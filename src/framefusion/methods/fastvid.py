@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, one_stage
+from framefusion.methods.method import PLAIN, Method, one_stage
 from framefusion.settings import FrameFusion
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        keep=one_stage(budget, layers, 0),
-        merge=False,
-        segmentation="dyseg",
-        budget_rule="uniform",
-        relevance="none",
-        selector="fastvid",
-    )
+    return FrameFusion(keep=one_stage(budget, layers, 0), **{**PLAIN, "segmentation": "dyseg", "selector": "fastvid"})
 
 
 METHOD = Method(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from framefusion.methods.method import BudgetError, Method, check_budget
+from framefusion.methods.method import PLAIN, BudgetError, Method, check_budget
 from framefusion.settings import FrameFusion
 
 
@@ -25,7 +25,7 @@ def frames(budget: float, frames: int) -> int:
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=1.0)
+    return FrameFusion(keep=1.0, **PLAIN)
 
 
 METHOD = Method(

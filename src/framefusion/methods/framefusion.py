@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, cascade_cost
+from framefusion.methods.method import PLAIN, Method, cascade_cost
 from framefusion.settings import FrameFusion
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        cost=cascade_cost(budget, layers),
-        merge=True,
-        similarity_lower_bound=0.6,
-        ratio_lower_bound=0.1,
-        segmentation="single",
-        budget_rule="uniform",
-        relevance="last",
-        relevance_sign=1,
-        selector="topk",
-    )
+    rule = {**PLAIN, "merge": True, "relevance": "last", "selector": "topk"}
+    return FrameFusion(cost=cascade_cost(budget, layers), **rule)
 
 
 METHOD = Method(

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, two_stages
+from framefusion.methods.method import PLAIN, Method
+from framefusion.schedule import pyramid
 from framefusion.settings import FrameFusion
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(
-        keep=two_stages(budget, layers, second=round(layers * 18 / 28), ratio=0.5),
-        merge=False,
-        # The rule cuts the video itself, together with its merging.
-        segmentation="single",
-        budget_rule="uniform",
-        relevance="last",
-        relevance_sign=1,
-        selector="holitom",
-    )
+    keep = pyramid(budget, layers, steps=((0.0, 1.0), (18 / 28, 0.5)))
+    # The rule cuts the video itself, together with its merging.
+    return FrameFusion(keep=keep, **{**PLAIN, "relevance": "last", "selector": "holitom"})
 
 
 METHOD = Method(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal
+from typing import Any, Literal
 
 from framefusion.schedule import default_layer, smallest_cost
 from framefusion.settings import FrameFusion
@@ -87,6 +87,20 @@ def check_budget(budget: float) -> None:
         raise ValueError(f"budget must be a share of the token-layers in (0, 1], got {budget!r}.")
 
 
+PLAIN: Mapping[str, Any] = {
+    "merge": False,
+    "similarity_lower_bound": 0.6,
+    "ratio_lower_bound": 0.1,
+    "segmentation": "single",
+    "budget_rule": "uniform",
+    "relevance": "none",
+    "relevance_sign": 1,
+    "relevance_exponent": 1.0,
+    "dropped": "drop",
+}
+"""Settings of a rule that says everything itself, spelt out so that it stays what it is when a default changes."""
+
+
 def one_stage(budget: float, layers: int, layer: int) -> dict[int, float]:
     """``keep`` with one stage that spends the budget: ``(b·L - l) / (L - l)`` from layer ``l`` on.
 
@@ -108,14 +122,7 @@ def at_input(selector: str) -> Callable[[float, int], FrameFusion]:
     """
 
     def build(budget: float, layers: int) -> FrameFusion:
-        return FrameFusion(
-            keep=one_stage(budget, layers, 0),
-            merge=False,
-            segmentation="single",
-            budget_rule="uniform",
-            relevance="none",
-            selector=selector,
-        )
+        return FrameFusion(keep=one_stage(budget, layers, 0), **{**PLAIN, "selector": selector})
 
     return build
 
@@ -130,18 +137,6 @@ def behind_attention(budget: float, layers: int) -> dict[int, float]:
     if not layer:
         raise BudgetError(budget, 1.0, "a single layer has no attention before it")
     return one_stage(budget, layers, layer)
-
-
-def two_stages(budget: float, layers: int, second: int, ratio: float) -> dict[int, float]:
-    """``keep`` with a stage before layer 0 and one before ``second`` that keeps ``ratio`` of it.
-
-    The shares are ``x = b·L / (s + r·(L - s))`` and ``r·x``. A budget for which ``x`` would be above 1 is spent by
-    the second stage alone; a model without such a layer has the first stage alone.
-    """
-    if not 0 < second < layers:
-        return {0: budget}
-    share = budget * layers / (second + ratio * (layers - second))
-    return {0: share, second: ratio * share} if share <= 1 else one_stage(budget, layers, second)
 
 
 def cascade_cost(budget: float, layers: int) -> float:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from framefusion.methods.method import Method, behind_attention, cascade_cost, one_stage, two_stages
+from framefusion.methods.method import PLAIN, Method, behind_attention, cascade_cost, one_stage
+from framefusion.schedule import PYRAMID as STEPS
+from framefusion.schedule import pyramid
 from framefusion.settings import FrameFusion
 
-RULE: dict[str, Any] = {
-    "segmentation": "frame-similarity",
-    "budget_rule": "uniform",
-    "relevance": "last",
-    "relevance_sign": 1,
-    "selector": "dpp",
-}
-"""Spelt out, so that the methods stay what they are when a default changes."""
+RULE: dict[str, Any] = {**PLAIN, "segmentation": "frame-similarity", "relevance": "last", "selector": "dpp"}
+PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "similarity", "relevance_exponent": 0.25, "dropped": "merge"}
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=behind_attention(budget, layers), merge=False, **RULE)
+    return FrameFusion(keep=behind_attention(budget, layers), **RULE)
 
 
 def _input(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=one_stage(budget, layers, 0), merge=False, **{**RULE, "relevance": "none"})
-
-
-def _staged(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=two_stages(budget, layers, second=round(layers / 3), ratio=1 / 3), merge=False, **RULE)
+    return FrameFusion(keep=one_stage(budget, layers, 0), **{**RULE, "relevance": "none"})
 
 
 def _cascade(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(cost=cascade_cost(budget, layers), merge=True, **RULE)
+    return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merge": True})
+
+
+def staged(steps: Sequence[tuple[float, float]] = STEPS) -> Callable[[float, int], FrameFusion]:
+    """``build`` with the rule of the pyramid and stages as in :func:`framefusion.schedule.pyramid`."""
+
+    def build(budget: float, layers: int) -> FrameFusion:
+        return FrameFusion(keep=pyramid(budget, layers, steps=steps), **PYRAMID_RULE)
+
+    return build
+
+
+def _pyramid(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(cost=budget, **PYRAMID_RULE)
 
 
 CITATION = "arXiv 2604.01881 (segments), 1709.05135 (greedy MAP)"
@@ -51,13 +57,14 @@ INPUT = Method(
     description="Segment-wise DPP of diversity alone, before layer 0.",
     build=_input,
 )
-STAGED = Method(
-    name="segment-dpp-staged",
-    title="Segment DPP, two stages",
+PYRAMID = Method(
+    name="segment-dpp-pyramid",
+    title="Segment DPP, pyramid",
     kind="ours",
-    citation=CITATION,
-    description="Diversity alone before layer 0, then attention and diversity for a third of that, a third of the way.",
-    build=_staged,
+    citation=CITATION + ", 2410.17247 (pyramid)",
+    description="Diversity and a little similarity to the question, before layer 0 and after one and two thirds of the "
+    "layers; the rest merges. The library's defaults.",
+    build=_pyramid,
 )
 CASCADE = Method(
     name="segment-dpp-cascade",
@@ -68,4 +75,4 @@ CASCADE = Method(
     build=_cascade,
 )
 
-METHODS = (INSIDE, INPUT, STAGED, CASCADE)
+METHODS = (INSIDE, INPUT, PYRAMID, CASCADE)

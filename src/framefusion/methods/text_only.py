@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method
+from framefusion.methods.method import PLAIN, Method
 from framefusion.settings import FrameFusion
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=1.0)
+    return FrameFusion(keep=1.0, **PLAIN)
 
 
 METHOD = Method(

@@ -10,14 +10,14 @@ small        the colour of a thing of about three tokens
 needle       the colour of a thing that is visible in one frame
 order        which large thing came before or after another one
 direction    which way a large thing moves
-count        how many things of a colour there are in the whole video
+count        how many things of a colour there are in the whole video (not asked unless named)
 scene        in which scene a thing of any size is
 ===========  =====================================================================
 
 The same seed gives the same set. Footage and handwriting of the test split are not used in training.
 """
 
-from framefusion.needle.dataset import NeedleQuestion, NeedleVideo, load
+from framefusion.needle.dataset import ASKED_KINDS, NeedleQuestion, NeedleVideo, load
 from framefusion.needle.questions import QUESTION_KINDS
 
-__all__ = ["QUESTION_KINDS", "NeedleQuestion", "NeedleVideo", "load"]
+__all__ = ["ASKED_KINDS", "QUESTION_KINDS", "NeedleQuestion", "NeedleVideo", "load"]
