@@ -55,8 +55,8 @@ class PlanRow:
         request_bytes: keys and values with the answer, and the states of linear attention.
         requests: how many of these fit in the memory; None without ``memory``.
         exact: whether every video of this size has these numbers. With ``merge``, what merges depends on the video:
-            the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same. Adaptive settings
-            (``novelty_lower_bound``) give upper bounds.
+            the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same. Adaptive
+            settings (``novelty_lower_bound``) give upper bounds.
     """
 
     frames: int
