@@ -54,8 +54,8 @@ class PlanRow:
             encoder cannot be counted.
         request_bytes: keys and values with the answer, and the states of linear attention.
         requests: how many of these fit in the memory; None without ``memory``.
-        exact: whether every video of this size has these numbers. With ``merge``, what merges depends on the video:
-            the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same. Adaptive
+        exact: whether every video of this size has these numbers. With ``merge``, what merges depends on the video: the
+            layers are those of a video in which nothing does; with ``cost`` the mean over them is the same. Adaptive
             settings (``novelty_lower_bound``) give upper bounds.
     """
 
