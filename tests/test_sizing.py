@@ -39,7 +39,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
     """Tiny checkpoints by name, with weights; ``"bundled"`` is that of the package."""
     directory = tmp_path_factory.mktemp("checkpoints")
     made = {name: save(directory / name) for name, save in tiny_checkpoints.SAVE.items()}
-    return {**made, "bundled": assets.TINY_MODEL}
+    return {**made, "bundled": assets.BUNDLED["bundled"]}
 
 
 NAMES = [*tiny_checkpoints.SAVE, "bundled"]
@@ -278,7 +278,7 @@ def test_quantized_weights_need_their_size(checkpoints, tmp_path):
         ({"frames": 2, "settings": ["x"]}, "settings must be"),
         ({"frames": 2, "settings": FrameFusion(keep=[0.1, 0.2])}, "one request"),
         ({"frames": 2, "settings": FrameFusion(cost=0.05, merge=True)}, "cost=0.05 with 2 frames: .* smallest cost"),
-        ({"frames": 2, "settings": FrameFusion(keep={9: 0.5})}, "4 decoder layers"),
+        ({"frames": 2, "settings": FrameFusion(keep={19: 0.5})}, "12 decoder layers"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(options, message):
@@ -331,7 +331,7 @@ def test_the_table(run):
     result = run("--frames", 8, "--keep", 0.2, "--cost", 0.5, "--memory", "1GiB", "--per-layer")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["8", "keep=0.2", "512", "102", "39.9", "%"] in [line[:6] for line in lines]
+    assert ["8", "keep=0.2", "512", "102", "26.6", "%"] in [line[:6] for line in lines]
     assert ["8", "cost=0.5", "512"] in [line[:3] for line in lines]
     assert ["3", "102"] in [line[:2] for line in lines]
     assert "2,284,544 parameters in float32" in result.stdout
