@@ -85,7 +85,7 @@ def test_parameters_and_bytes_are_those_of_the_loaded_model(checkpoints, name):
     found = plan(checkpoints[name], frames=2, size=(64, 64))
     assert found.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert found.weight_bytes == sum(parameter.nbytes for parameter in network.parameters())
-    assert (found.dtype, found.layers) == ("float32", 4)
+    assert (found.dtype, found.layers) == ("float32", network.config.get_text_config().num_hidden_layers)
     half = plan(checkpoints[name], frames=2, size=(64, 64), dtype="bf16")
     assert (half.dtype, half.weight_bytes) == ("bfloat16", found.weight_bytes // 2)
     assert half.rows[0].kv_bytes == found.rows[0].kv_bytes // 2
