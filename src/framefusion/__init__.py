@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from framefusion.selectors import Candidates, Selected, register_selector
     from framefusion.settings import FrameFusion
     from framefusion.settings_file import load_settings, save_settings
+    from framefusion.sizing import plan
 
 __all__ = [
     "Call",
@@ -31,6 +32,7 @@ __all__ = [
     "attach",
     "calibrate",
     "load_settings",
+    "plan",
     "register_family",
     "register_selector",
     "save_settings",
@@ -50,6 +52,7 @@ _HOME = {
     "attach": "framefusion.hf",
     "calibrate": "framefusion.calibration",
     "load_settings": "framefusion.settings_file",
+    "plan": "framefusion.sizing",
     "register_family": "framefusion.hf.families",
     "register_selector": "framefusion.selectors",
     "save_settings": "framefusion.settings_file",

@@ -253,13 +253,24 @@ def turn_inputs(
     Raises:
         AskError: the processor has no chat template.
     """
+    return prompt_inputs(content, videos, pictures, processor).to(model.device, dtype=model.dtype)
+
+
+def prompt_inputs(
+    content: Sequence[Mapping[str, str]],
+    videos: Sequence[Video],
+    pictures: Sequence[Any],
+    processor: Any,
+    more: Mapping[str, Any] | None = None,
+) -> Any:
+    """As :func:`turn_inputs`, as the processor makes them; ``more`` are further options for it."""
     try:
         text = processor.apply_chat_template(
             [{"role": "user", "content": list(content)}], add_generation_prompt=True, tokenize=False
         )
     except ValueError as error:
         raise AskError("the processor has no chat template; save one with the model") from error
-    options: dict[str, Any] = {}
+    options = dict(more or {})
     if videos:
         # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
         options["do_sample_frames"] = False
@@ -277,7 +288,7 @@ def turn_inputs(
         ]
     if pictures:
         options["images"] = [list(pictures)]
-    return processor(text=[text], return_tensors="pt", **options).to(model.device, dtype=model.dtype)
+    return processor(text=[text], return_tensors="pt", **options)
 
 
 def generate_timed(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:

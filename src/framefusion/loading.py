@@ -74,29 +74,58 @@ def load(
             weights in another format than safetensors, incomplete weights, no processor, unavailable device
             or attention implementation.
     """
-    name = DEFAULT_MODEL if model is None else str(model)
-    source = str(BUNDLED.get(name, name))
-    if dtype not in DTYPES:
-        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    name, source = _source(model, dtype)
     target = _device(device)
     if os.path.isdir(source):
-        _check_directory(Path(source))
-    elif _looks_like_path(source):
-        raise ModelError(f"there is no directory {source}")
-    config = _config(source, trust_remote_code)
-    if not trust_remote_code:
-        _check_family(name, config)
+        _check_weights(Path(source))
+    config = _config(name, source, trust_remote_code)
     network = _network(name, source, config, dtype, attn, trust_remote_code)
-    try:
-        processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(f"model {name!r} has no usable processor: {_sentence(error)}") from error
-    if not hasattr(processor, "apply_chat_template") or not hasattr(processor, "tokenizer"):
-        raise ModelError(f"model {name!r} comes with a tokenizer only; a processor for videos is needed")
+    processor = _processor(name, source, trust_remote_code)
     try:
         network = network.to(target).eval()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"model {name!r} does not fit on device {target}: {_sentence(error)}") from error
+    return _loaded(network, processor, name)
+
+
+def load_skeleton(
+    model: str | os.PathLike[str] | None = None, *, dtype: str = "auto", trust_remote_code: bool = False
+) -> LoadedModel:
+    """A supported video LLM without its weights: shapes on the meta device, and the processor.
+
+    Only configuration and tokenizer files are read or fetched. The attention is ``"eager"``: all its operations can be
+    counted.
+
+    Arguments and errors are those of :func:`load`.
+    """
+    name, source = _source(model, dtype)
+    config = _config(name, source, trust_remote_code)
+    chosen = {} if dtype == "auto" else {"dtype": DTYPES[dtype]}
+    try:
+        with torch.device("meta"):
+            network = transformers.AutoModelForImageTextToText.from_config(
+                config, trust_remote_code=trust_remote_code, attn_implementation="eager", **chosen
+            )
+    except (ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"model {name!r} cannot be built from its configuration: {_sentence(error)}") from error
+    return _loaded(network.eval(), _processor(name, source, trust_remote_code), name)
+
+
+def _source(model: str | os.PathLike[str] | None, dtype: str) -> tuple[str, str]:
+    """Name and place of a model, both checked as far as that goes without reading it."""
+    name = DEFAULT_MODEL if model is None else str(model)
+    source = str(BUNDLED.get(name, name))
+    if dtype not in DTYPES:
+        raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if os.path.isdir(source):
+        if not (Path(source) / "config.json").is_file():
+            raise ModelError(f"{source} is not a model: it has no config.json")
+    elif _looks_like_path(source):
+        raise ModelError(f"there is no directory {source}")
+    return name, source
+
+
+def _loaded(network: Any, processor: Any, name: str) -> LoadedModel:
     return LoadedModel(
         model=network,
         processor=processor,
@@ -123,16 +152,22 @@ def _looks_like_path(source: str) -> bool:
     return source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source or os.path.exists(source)
 
 
-def _check_directory(directory: Path) -> None:
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"{directory} is not a model: it has no config.json")
+def _check_weights(directory: Path) -> None:
     if not any(directory.glob("*.safetensors")):
         other = sorted(path.name for suffix in ("bin", "pt", "pth") for path in directory.glob(f"*.{suffix}"))
         found = f", only {other[0]}, which can run code when it is opened" if other else ""
         raise ModelError(f"{directory} has no weights in safetensors format{found}")
 
 
-def _config(source: str, trust_remote_code: bool) -> Any:
+def _config(name: str, source: str, trust_remote_code: bool) -> Any:
+    """The configuration; an unsupported family is refused before its weights are fetched."""
+    config = _read_config(source, trust_remote_code)
+    if not trust_remote_code:
+        _check_family(name, config)
+    return config
+
+
+def _read_config(source: str, trust_remote_code: bool) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except OSError as error:
@@ -146,13 +181,22 @@ def _config(source: str, trust_remote_code: bool) -> Any:
 
 
 def _check_family(name: str, config: Any) -> None:
-    """Refuse an unsupported family before its weights are fetched."""
     known = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
     if not any(known in family.model_classes for family in FAMILIES):
         supported = ", ".join(family.name for family in FAMILIES)
         raise ModelError(
             f"model {name!r} is of the family {config.model_type!r}, which is not supported; supported: {supported}"
         )
+
+
+def _processor(name: str, source: str, trust_remote_code: bool) -> Any:
+    try:
+        processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(f"model {name!r} has no usable processor: {_sentence(error)}") from error
+    if not hasattr(processor, "apply_chat_template") or not hasattr(processor, "tokenizer"):
+        raise ModelError(f"model {name!r} comes with a tokenizer only; a processor for videos is needed")
+    return processor
 
 
 def _network(name: str, source: str, config: Any, dtype: str, attn: str | None, trust_remote_code: bool) -> Any:

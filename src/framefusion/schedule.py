@@ -124,6 +124,22 @@ class Plan(Protocol):
         enough to merge."""
 
 
+def tokens_per_layer(plan: Plan, tokens: int, layers: int) -> list[int]:
+    """Tokens of one video in each decoder layer when no two of them are similar enough to merge.
+
+    Args:
+        plan: a new plan for the video; it is used up.
+        tokens: visual tokens of the video.
+        layers: decoder layers.
+    """
+    found, present = [], tokens
+    for layer in range(layers):
+        step = plan.step(layer, present)
+        present = present - step.merge if step.keep is None else step.keep
+        found.append(present)
+    return found
+
+
 class Cascade:
     """FrameFusion's cascade for one video: merge in the first layers, then prune once to meet the cost.
 

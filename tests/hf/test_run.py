@@ -193,7 +193,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     lengths = [text + visual for visual in summary.tokens_per_layer]
     products = sum(2 * w * n for w, n in zip(weights, lengths, strict=True))
     lengths = [lengths[index] for index in case.attending]
-    windows = [run_module._window(case.model.get_decoder().layers[index]) or 10**6 for index in case.attending]
+    windows = [run_module.window_of(case.model.get_decoder().layers[index]) or 10**6 for index in case.attending]
     seen = [min(n, window) for n, window in zip(lengths, windows, strict=True)]
     attention = sum(2 * 64 * s * (2 * n - s + 1) for s, n in zip(seen, lengths, strict=True))
     assert summary.flops_after == products + attention
@@ -261,7 +261,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
     settings = PLANS["before layer 0"]
     with framefusion.attach(case.model, settings) as run:
         case.model.get_decoder().set_attn_implementation("fa_stand_in")
-        if any(map(run_module._window, case.model.get_decoder().layers)):
+        if any(map(run_module.window_of, case.model.get_decoder().layers)):
             # It would cut the window by slots.
             with pytest.raises(ValueError, match="'fa_stand_in' cuts the windows of sliding-window layers"):
                 generate(case, inputs)

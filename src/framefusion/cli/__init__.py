@@ -19,6 +19,7 @@ MODULES = (
     "eval",
     "calibrate",
     "models",
+    "plan",
     "bench",
     "demo",
 )

@@ -21,7 +21,7 @@ from framefusion.hf import cache as caches
 from framefusion.hf import masks, recording
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find
-from framefusion.hf.summary import DecoderSize, Summary, summarize
+from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
 from framefusion.settings import FrameFusion
@@ -85,11 +85,10 @@ class Run:
             raise RuntimeError(
                 f"this {type(model).__name__} has a reduction attached already; call detach() on its handle first."
             )
-        self._attending = [index for index, layer in enumerate(self._layers) if _attends(layer)]
-        self._first = self._attending[0] + 1 if self._attending else len(self._layers)
+        self._attending = [index for index, layer in enumerate(self._layers) if attends(layer)]
+        self._first = first_after_attention(self._layers)
         settings.check(len(self._layers), self._first)
-        windows = [_window(layer) if _attends(layer) else 0 for layer in self._layers]
-        self._size = DecoderSize.of(self._layers, windows, self._decoder.config, self._decoder.dtype)
+        self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
         self._undo: list[Callable[[], None]] = []
         try:
@@ -188,7 +187,7 @@ class Run:
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
         for index, layer in enumerate(self._layers):
-            if _attends(layer):
+            if attends(layer):
                 self._undo.append(recording.install(layer.self_attn))
             keep(layer.register_forward_pre_hook(partial(self._before_layer, index), with_kwargs=True))
             if "deepstack_visual_embeds" in inspect.signature(type(self._decoder).forward).parameters:
@@ -291,7 +290,7 @@ class Run:
                 "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
             )
         implementation = self._decoder.config._attn_implementation
-        if implementation not in masks.DENSE and any(map(_window, self._layers)):
+        if implementation not in masks.DENSE and any(map(window_of, self._layers)):
             raise ValueError(
                 f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
                 "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
@@ -362,7 +361,7 @@ class Run:
             )
         hidden = reduction.before_layer(index, hidden, None if recorder is None else recorder.received)
         columns, batch = reduction.columns, len(reduction.columns)
-        if not _attends(layer):
+        if not attends(layer):
             return self._recurrent_layer(forward, reduction, hidden, kwargs) if reduction.reduced else None
         past = None
         if forward.filled and forward.valid_before is not None:
@@ -428,7 +427,8 @@ class Run:
     def _prefill_mask(
         self, index: int, forward: _Forward, hidden: Tensor, columns: Tensor, past: Tensor | None, kwargs: Any
     ) -> Any:
-        given, cache, window = kwargs.get("attention_mask"), kwargs.get("past_key_values"), _window(self._layers[index])
+        given, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        window = window_of(self._layers[index])
         slots = None
         if cache is not None and caches.is_static(cache):
             # What exceeds the buffers of a sliding-window layer it hands over once, with the prefill.
@@ -476,7 +476,7 @@ class Run:
     def _decoding_mask(self, index: int, hidden: Tensor, cache: Any, slots: caches.Slots, given: Any) -> Any:
         layout, queries = caches.layout_of(cache), hidden.shape[1]
         assert layout is not None
-        held, window = caches.held(cache, index), _window(self._layers[index])
+        held, window = caches.held(cache, index), window_of(self._layers[index])
         # A cache may have been cropped into the text at the end of its prompt.
         prefilled = slots.columns[:, :held].to(hidden.device)
         first = slots.length - (slots.columns.shape[1] - prefilled.shape[1])
@@ -545,16 +545,6 @@ def _leave(run: Run) -> None:
     if forward is not None and forward.run is run:
         _current.set(None)
         recording.active.set(None)
-
-
-def _attends(layer: Any) -> bool:
-    """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
-    return hasattr(layer, "self_attn")
-
-
-def _window(layer: Any) -> int | None:
-    """The window of a sliding-window layer, in tokens."""
-    return getattr(getattr(layer, "self_attn", None), "sliding_window", None)
 
 
 def _unwrap(model: Any) -> Any:

@@ -10,6 +10,21 @@ import torch
 from torch import nn
 
 
+def attends(layer: Any) -> bool:
+    """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
+    return hasattr(layer, "self_attn")
+
+
+def window_of(layer: Any) -> int | None:
+    """The window of a sliding-window layer, in tokens."""
+    return getattr(getattr(layer, "self_attn", None), "sliding_window", None)
+
+
+def first_after_attention(layers: Sequence[Any]) -> int:
+    """The first layer before which attention exists; as many as there are layers if none attends by softmax."""
+    return next((index + 1 for index, layer in enumerate(layers) if attends(layer)), len(layers))
+
+
 @dataclass(frozen=True)
 class DecoderSize:
     """The numbers of a decoder that the estimates need.
@@ -30,13 +45,11 @@ class DecoderSize:
     kv_bytes: int
 
     @classmethod
-    def of(
-        cls, layers: Sequence[nn.Module], windows: Sequence[int | None], config: Any, dtype: torch.dtype
-    ) -> DecoderSize:
+    def of(cls, layers: Sequence[nn.Module], config: Any, dtype: torch.dtype) -> DecoderSize:
         """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
-            windows=tuple(windows),
+            windows=tuple(window_of(layer) if attends(layer) else 0 for layer in layers),
             weights=tuple(_weights(layer, getattr(config, "num_experts_per_tok", None) or 1) for layer in layers),
             width=config.num_attention_heads * head_dim,
             kv_width=2 * config.num_key_value_heads * head_dim,

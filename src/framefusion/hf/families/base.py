@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -71,6 +72,8 @@ class Family(ABC):
     """Which placeholder marks a visual token, and how the tokens lie."""
     verified: str
     """How the family was checked."""
+    all_tokens: Mapping[str, Any] = MappingProxyType({})
+    """Options with which the family's processor leaves no token of a video out, whatever it shows."""
 
     @abstractmethod
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ class VideoLlama3(Family):
     model_classes = ("VideoLlama3ForConditionalGeneration", "VideoLlama3Model")
     placeholder = "video or image token; one run per frame without its still tokens, timestamps between"
     verified = "masked oracle on a random-weight model"
+    all_tokens = MappingProxyType({"use_token_compression": False})
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         config = model.config

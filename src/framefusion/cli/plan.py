@@ -1,0 +1,210 @@
+"""What a video costs a model, from its configuration alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framefusion.cli.common import fail, progress_display, silence_transformers
+from framefusion.cli.options import DtypeOption, JsonOption, TrustOption
+from framefusion.cli.questions import names
+
+if TYPE_CHECKING:
+    from framefusion.settings import FrameFusion
+    from framefusion.sizing import PlanRow, Sizing
+
+_UNITS = {"": 1, "B": 1}
+for _power, _letter in enumerate("KMGT", start=1):
+    _UNITS[f"{_letter}B"] = 1000**_power
+    _UNITS[f"{_letter}IB"] = 1024**_power
+
+
+def plan(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="A directory or a Hugging Face hub id, of which no weights are read. Default: the bundled checkpoint.",
+        ),
+    ] = None,
+    frames: Annotated[str, typer.Option("--frames", help="Frames shown to the model; several by commas.")] = "32",
+    size: Annotated[str, typer.Option("--size", help="Width and height of the video, in pixels.")] = "1280x720",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Share of visual tokens that stays, or LAYER:SHARE,…, as of ask; may be repeated."),
+    ] = None,
+    cost: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--cost",
+            help="Mean share of visual tokens over all decoder layers; may be repeated. Default without --keep and "
+            "--settings: 0.3.",
+        ),
+    ] = None,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="A reduction from a file, as calibrate writes it.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="For weights and caches, such as 24GiB: tells how many requests fit."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="Size of the weights, such as 5GiB. Default: parameters times dtype."),
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 64,
+    fps: Annotated[
+        float, typer.Option("--fps", help="Frames shown per second of video; for timestamps in the prompt only.")
+    ] = 1.0,
+    prompt: Annotated[str, typer.Option("--prompt", help="The question.")] = "Describe the video.",
+    per_layer: Annotated[bool, typer.Option("--per-layer", help="Show every decoder layer.")] = False,
+    json_: JsonOption = False,
+    dtype: DtypeOption = "auto",
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """Visual tokens, KV cache and prefill FLOPs of a video, with and without reduction; no weights needed."""
+    counts = [_frames(text) for text in names(frames, "--frames")]
+    shape = _size(size)
+    room = {name: None if text is None else _bytes(name, text) for name, text in _sizes(memory, weights).items()}
+    with progress_display() as progress:
+        reductions = _settings(keep or [], cost or [], settings)
+        silence_transformers()
+        from framefusion.hf import UnsupportedModelError
+        from framefusion.loading import ModelError
+        from framefusion.sizing import PlanError
+        from framefusion.sizing import plan as plan_video
+
+        try:
+            found = plan_video(
+                model,
+                frames=counts,
+                settings=reductions or None,
+                size=shape,
+                fps=fps,
+                prompt=prompt,
+                new_tokens=max_new_tokens,
+                memory=room["--memory"],
+                weights=room["--weights"],
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+        except (PlanError, ModelError, UnsupportedModelError) as error:
+            fail(error)
+    if json_:
+        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        _show(found, per_layer)
+
+
+COMMANDS = {"plan": plan}
+
+
+def _sizes(memory: str | None, weights: str | None) -> dict[str, str | None]:
+    return {"--memory": memory, "--weights": weights}
+
+
+def _frames(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        fail(f"--frames must be whole numbers of at least 1, such as 32,128, got {text!r}")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", text.strip().lower())
+    if found is None:
+        fail(f"--size must be width and height such as 1280x720, got {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _bytes(option: str, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    unit = None if found is None else _UNITS.get(found[2].upper())
+    if found is None or unit is None or int(float(found[1]) * unit) < 1:
+        fail(f"{option} must be a size such as 24GiB or 24GB, got {text!r}")
+    return int(float(found[1]) * unit)
+
+
+def _settings(keep: list[str], cost: list[float], path: Path | None) -> list[FrameFusion]:
+    from framefusion.settings import FrameFusion, parse_keep
+    from framefusion.settings_file import read
+
+    found = []
+    for text in keep:
+        try:
+            found.append(FrameFusion(keep=parse_keep(text)))
+        except ValueError as error:
+            fail(error if str(error).startswith("keep") else f"--keep {error}")
+    try:
+        found += [FrameFusion(cost=share) for share in cost]
+        if path is not None:
+            found.append(read(path).settings)
+    except ValueError as error:
+        fail(error)
+    return found
+
+
+def _show(found: Sizing, per_layer: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from framefusion.report import units
+
+    known = "" if found.weight_bytes is None else f", {units.size(found.weight_bytes)}"
+    width, height = found.size
+    typer.echo(
+        f"{found.model}: {found.parameters:,} parameters in {found.dtype}{known}; {found.layers} decoder layers. "
+        f"Video: {width}×{height}."
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    names = ["frames", "plan", "visual tokens", "last layer", "mean share", "KV cache", "decoder", "encoder"]
+    names += [] if found.memory is None else ["requests"]
+    for name in names:
+        table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
+    for row in found.rows:
+        cells = [
+            f"{row.frames:,}",
+            row.plan + ("" if row.exact else " *"),
+            f"{row.visual_tokens:,}",
+            f"{row.visual_tokens_per_layer[-1]:,}",
+            units.percent(row.mean_share),
+            units.size(row.kv_bytes),
+            units.flops(row.flops),
+            "–" if row.encoder_flops is None else units.flops(row.encoder_flops),
+        ]
+        table.add_row(*cells, *([] if row.requests is None else [f"{row.requests:,}"]))
+    # A table that nobody looks at on a terminal is not cut to a width.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table)
+    if per_layer:
+        for row in found.rows:
+            console.print(_layers(row))
+    if not all(row.exact for row in found.rows):
+        typer.echo("* What merges, or is new enough to stay, depends on the video: layers as if nothing merged.")
+    if found.memory is not None:
+        state = f", {units.size(found.state_bytes)} of states each" if found.state_bytes else ""
+        typer.echo(
+            f"Requests: in {units.size(found.memory)} beside the weights, with answers of {found.new_tokens} "
+            f"tokens{state}; activations need more."
+        )
+
+
+def _layers(row: PlanRow) -> object:
+    from rich import box
+    from rich.table import Table
+
+    from framefusion.report import units
+
+    table = Table(box=box.SIMPLE_HEAD, title=f"{row.frames} frames, {row.plan}", title_justify="left")
+    for name in ("layer", "visual tokens", "KV cache", "decoder"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer, tokens in enumerate(row.visual_tokens_per_layer):
+        kv, flops = row.kv_bytes_per_layer[layer], row.flops_per_layer[layer]
+        table.add_row(str(layer), f"{tokens:,}", units.size(kv), units.flops(flops))
+    return table

@@ -1,0 +1,90 @@
+"""Count what a model would compute from shapes alone: its weights are on the meta device, nothing is multiplied."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+
+from framefusion.hf.summary import attends
+
+_CPU, _META = torch.device("cpu"), torch.device("meta")
+
+
+class Shapes(TorchDispatchMode):
+    """Lets tensors with values and tensors on the meta device meet: the result is on the meta device.
+
+    Sizes, grids and masks keep their values, which the code of many encoders and processors asks for: such tensors are
+    not moved to the meta device when a model moves them to that of its weights.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        if any(tensor.is_meta for tensor in tensors):
+            args, kwargs = tree_map(_to_meta, (args, kwargs))
+        elif kwargs.get("device") == _META and not any(tensor.is_floating_point() for tensor in tensors):
+            kwargs = {**kwargs, "device": _CPU}
+        return func(*args, **kwargs)
+
+
+def _to_meta(value: Any) -> Any:
+    return value.to(_META) if isinstance(value, Tensor) else value
+
+
+def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> int:
+    """Floating-point operations of the vision encoder and projector over a prompt with one video.
+
+    Args:
+        multimodal: the model without its head, on the meta device, with ``"eager"`` attention.
+        inputs: as the processor makes them; pixels may be on the meta device.
+
+    Returns:
+        what :class:`torch.utils.flop_counter.FlopCounterMode` counts: two for each multiplication of matrix
+        products and convolutions. An encoder that is told the grid of a video sees each temporal patch by itself: one
+        of them is counted, times their number.
+    """
+    kind = "video" if inputs.get("pixel_values_videos") is not None else "image"
+    encode = getattr(multimodal, f"get_{kind}_features")
+    known = inspect.signature(encode).parameters
+    given = {name: value for name, value in inputs.items() if name in known}
+    grid, times = given.get(f"{kind}_grid_thw"), 1
+    if grid is not None and len(grid) == 1:
+        times = int(grid[0, 0])
+        given[f"{kind}_grid_thw"] = torch.cat([torch.ones_like(grid[:, :1]), grid[:, 1:]], dim=1)
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.is_floating_point():
+            rows = value.shape[0] // times
+            # Ones that take no memory: some encoders look for frames of zeros, which are padding.
+            given[name] = torch.ones((), dtype=value.dtype).expand(rows, *value.shape[1:])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, Shapes():
+        encode(**given)
+    return times * int(counter.get_total_flops())
+
+
+def state_bytes(decoder: Any) -> int:
+    """Bytes of what the linear-attention layers of a decoder keep of one sample, whatever its length; 0 without such.
+
+    Args:
+        decoder: on the meta device, with ``"eager"`` attention.
+    """
+    layers = list(decoder.layers)
+    if all(map(attends, layers)):
+        return 0
+    cache = DynamicCache(config=decoder.config)
+    hidden = torch.zeros(1, 2, decoder.config.hidden_size, dtype=decoder.dtype, device=_META)
+    with torch.no_grad(), Shapes():
+        decoder(inputs_embeds=hidden, past_key_values=cache, use_cache=True)
+    kept = [cache.layers[index] for index, layer in enumerate(layers) if not attends(layer)]
+    return sum(
+        value.nbytes for layer in kept for value in tree_leaves(list(vars(layer).values())) if isinstance(value, Tensor)
+    )
