@@ -83,7 +83,8 @@ def test_more_than_the_machine_has_is_refused(cluster, tmp_path):
 
 def test_the_command_answers_on_an_existing_cluster(cluster, tmp_path):
     """Two actors with the bundled model; what Ray has to tell is not on stdout."""
-    rows = [{"video": str(assets.DEMO_VIDEO), "question": "what large object came after the red circle?", "id": i} for i in range(6)]
+    asked = {"video": str(assets.DEMO_VIDEO), "question": "what large object came after the red circle?"}
+    rows = [{**asked, "id": number} for number in range(6)]
     write(tmp_path / "questions.jsonl", [*rows, {"video": "none.mp4", "question": "who?"}])
     words = ["questions.jsonl", "--cost", "0.2", "--json", "--engine", "ray", "--actors", "2"]
     words += ["--address", ray.get_runtime_context().gcs_address]
