@@ -11,7 +11,7 @@ from framefusion.schedule import pyramid
 from framefusion.settings import FrameFusion
 
 RULE: dict[str, Any] = {**PLAIN, "segmentation": "frame-similarity", "relevance": "last", "selector": "dpp"}
-PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "similarity", "relevance_exponent": 0.25, "dropped": "merge"}
+PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "none", "relevance_exponent": 0.25, "dropped": "merge"}
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:
@@ -62,8 +62,8 @@ PYRAMID = Method(
     title="Segment DPP, pyramid",
     kind="ours",
     citation=CITATION + ", 2410.17247 (pyramid)",
-    description="Diversity and a little similarity to the question, before layer 0 and after one and two thirds of the "
-    "layers; the rest merges. The library's defaults.",
+    description="Segment-wise DPP of diversity alone, before layer 0 and after one and two thirds of the layers; the "
+    "rest merges. The library's defaults.",
     build=_pyramid,
 )
 CASCADE = Method(
