@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from framefusion.methods.method import PLAIN, Method, behind_attention, cascade_cost, one_stage
-from framefusion.schedule import PYRAMID as STEPS
 from framefusion.schedule import pyramid
 from framefusion.settings import FrameFusion
 
@@ -26,7 +25,7 @@ def _cascade(budget: float, layers: int) -> FrameFusion:
     return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merge": True})
 
 
-def staged(steps: Sequence[tuple[float, float]] = STEPS) -> Callable[[float, int], FrameFusion]:
+def staged(steps: Sequence[tuple[float, float]]) -> Callable[[float, int], FrameFusion]:
     """``build`` with the rule of the pyramid and stages as in :func:`framefusion.schedule.pyramid`."""
 
     def build(budget: float, layers: int) -> FrameFusion:
