@@ -308,6 +308,16 @@ def test_relevance_and_its_sign_decide() -> None:
         assert kept & set(columns.tolist()) == set(columns[best].tolist())
 
 
+def test_the_exponent_weighs_relevance() -> None:
+    def kept(**rule: Any) -> list[list[int]]:
+        reduction, hidden = setup(FrameFusion(keep={0: 0.2}, segmentation="single", **rule))
+        reduction.before_layer(0, hidden)
+        return [row.tolist() for row in reduction.stages[0].kept]
+
+    assert kept(relevance="similarity", relevance_exponent=0) == kept(relevance="none")
+    assert kept(relevance="similarity", relevance_exponent=1) != kept(relevance="none")
+
+
 def test_attention_is_wanted_only_where_it_is_used() -> None:
     def wanted(settings: FrameFusion) -> list[int]:
         reduction, _ = setup(settings)
