@@ -161,7 +161,7 @@ def test_default_settings(models, video):
         ({"question": None}, "question must be a text that is not empty"),
         ({"max_new_tokens": 0}, "max_new_tokens must be a whole number, at least 1, got 0"),
         ({"max_new_tokens": 1.5}, "max_new_tokens must be a whole number"),
-        ({"settings": FrameFusion(cost=0.01)}, "cost=0.01 cannot be reached .* smallest cost"),
+        ({"settings": FrameFusion(cost=0.01, merge=True)}, "cost=0.01 cannot be reached .* smallest cost"),
         ({"settings": FrameFusion(keep={9: 0.5})}, "keep has a stage before layer 9"),
     ],
 )

@@ -138,7 +138,7 @@ def test_selectors_that_cannot_be_registered(selector: str) -> None:
     with pytest.raises(TypeError, match=r"select must be a function select\(candidates\), got int"):
         framefusion.register_selector("number", 3)  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match=r"selector must be one of 'dpp', 'topk', 'uniform', .*'first-tokens', got 'last'"
+        ValueError, match=r"selector must be one of 'dpp', 'dpp-once', 'topk', 'uniform', .*'first-tokens', got 'last'"
     ):
         FrameFusion(selector="last")
 
@@ -149,7 +149,7 @@ def test_a_selector_that_cannot_do_without_relevance() -> None:
         with pytest.raises(ValueError, match="selector='most-attended' ranks by attention; it needs another"):
             FrameFusion(selector="most-attended", relevance="none")
         with pytest.raises(ValueError, match="selector='most-attended' ranks by attention, and no attention exists"):
-            FrameFusion(selector="most-attended", keep={0: 0.5})
+            FrameFusion(selector="most-attended", relevance="last", keep={0: 0.5})
     finally:
         del SELECTORS["most-attended"]
         NEED_RELEVANCE.discard("most-attended")

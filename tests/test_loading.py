@@ -88,7 +88,7 @@ def test_pickled_weights_are_refused_where_no_directory_tells(copy, monkeypatch)
     """As from the hub, where the loader decides which file it fetches."""
     torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
-    monkeypatch.setattr(loading, "_check_directory", lambda directory: None)
+    monkeypatch.setattr(loading, "_check_weights", lambda directory: None)
     refuse(r"cannot be loaded: .*model\.safetensors", copy)
 
 

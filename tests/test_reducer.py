@@ -56,7 +56,12 @@ def run(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor]:
 )
 def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selector: str) -> None:
     settings = FrameFusion(
-        keep={1: 0.6, 2: 0.33}, segmentation=segmentation, budget_rule=budget_rule, selector=selector, segment_window=2
+        keep={1: 0.6, 2: 0.33},
+        segmentation=segmentation,
+        budget_rule=budget_rule,
+        selector=selector,
+        relevance="similarity",
+        segment_window=2,
     )
     reduction, _ = run(settings)
     assert [stage.layer for stage in reduction.stages] == [1, 2]
@@ -275,7 +280,7 @@ def test_what_a_selector_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.arange(candidates.total)
 
     monkeypatch.setitem(SELECTORS, "watched", select)
-    settings = FrameFusion(keep={1: 0.5, 2: 0.2}, selector="watched", segmentation="single", seed=7)
+    settings = FrameFusion(keep={1: 0.5, 2: 0.2}, selector="watched", relevance="last", segmentation="single", seed=7)
     run(settings)
     assert [c.grid for c in given] == 2 * [grid for grids in GRIDS for grid in grids]
     for candidates, total in zip(given, [18, 10, 15, 7, 4, 6], strict=True):
@@ -301,6 +306,16 @@ def test_relevance_and_its_sign_decide() -> None:
         best = (sign * received[2, columns]).topk(total_kept(0.4, len(columns))).indices
         kept = set(reduction.stages[0].kept[2].tolist())
         assert kept & set(columns.tolist()) == set(columns[best].tolist())
+
+
+def test_the_exponent_weighs_relevance() -> None:
+    def kept(**rule: Any) -> list[list[int]]:
+        reduction, hidden = setup(FrameFusion(keep={0: 0.2}, segmentation="single", **rule))
+        reduction.before_layer(0, hidden)
+        return [row.tolist() for row in reduction.stages[0].kept]
+
+    assert kept(relevance="similarity", relevance_exponent=0) == kept(relevance="none")
+    assert kept(relevance="similarity", relevance_exponent=1) != kept(relevance="none")
 
 
 def test_attention_is_wanted_only_where_it_is_used() -> None:

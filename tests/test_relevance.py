@@ -35,6 +35,7 @@ def test_min_max_follows_the_formula() -> None:
     s = torch.tensor([0.1, 0.4, 0.2])
     torch.testing.assert_close(relevance.min_max(s), (s - 0.1 + 1e-6) / (0.3 + 1e-8))
     torch.testing.assert_close(relevance.min_max(s, -1), (0.4 - s + 1e-6) / (0.3 + 1e-8))
+    torch.testing.assert_close(relevance.min_max(s, exponent=0.25), relevance.min_max(s) ** 0.25)
     flat = relevance.min_max(torch.full((3,), 0.2))
     assert torch.isfinite(flat).all()
     assert flat.unique().numel() == 1

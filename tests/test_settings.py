@@ -15,7 +15,7 @@ def test_defaults() -> None:
     assert (settings.similarity_lower_bound, settings.ratio_lower_bound) == (0.6, 0.1)
     assert (settings.segmentation, settings.segment_threshold) == ("frame-similarity", 0.4)
     assert (settings.budget_rule, settings.selector, settings.dropped) == ("uniform", "dpp", "merge")
-    assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("similarity", 1, 0.25)
+    assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("none", 1, 0.25)
 
 
 def test_it_is_frozen() -> None:
@@ -67,7 +67,7 @@ def test_keeps_all() -> None:
             "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'similarity', 'none', got 'some'",
         ),
         ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
-        ({"selector": "magic"}, "selector must be one of 'dpp', 'topk', 'uniform'"),
+        ({"selector": "magic"}, "selector must be one of 'dpp', 'dpp-once', 'topk', 'uniform'"),
         ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),
         ({"selector": "topk", "relevance": "last", "keep": {0: 0.5}}, "no attention exists before layer 0"),
         (
@@ -129,7 +129,7 @@ def test_adaptive_settings_may_always_reduce() -> None:
 
 
 def test_similarity_needs_no_attention() -> None:
-    settings = FrameFusion(keep={0: 0.5, 2: 0.2}, selector="topk")
+    settings = FrameFusion(keep={0: 0.5, 2: 0.2}, selector="topk", relevance="similarity")
     settings.check(32, 4)
     assert FrameFusion(keep=0.2).shares(28, 4) == {2: 0.2}
     FrameFusion(cost=0.04, merge=True).check(32, 4)

@@ -101,7 +101,7 @@ def question_similarity(features: Tensor, question: Tensor) -> Tensor:
 
 
 def min_max(received: Tensor, sign: int = 1, exponent: float = 1.0) -> Tensor:
-    """Relevance from attention received, or from similarity, scaled to (0, 1].
+    """Relevance from attention received, or from similarity, scaled to (0, 1] where not all are equal.
 
     ``((s - min s + 1e-6) / (max s - min s + 1e-8)) ** t`` with ``s = sign * received`` (CDPruner, arXiv 2506.10967,
     which takes ``sign = -1`` for CLIP scores, and ``t = 1``).
@@ -112,7 +112,7 @@ def min_max(received: Tensor, sign: int = 1, exponent: float = 1.0) -> Tensor:
         exponent: ``t``, at least 0: how much relevance weighs against diversity; 0 makes all tokens equal.
 
     Returns:
-        ``(N,)`` float32 in (0, 100]; all equal when every score is equal.
+        ``(N,)`` float32, positive; the largest is 1 but for rounding, or all are equal if every score is.
     """
     if sign not in (1, -1):
         raise ValueError(f"sign must be +1 or -1, got {sign}.")

@@ -267,7 +267,8 @@ class Pyramid(Staged):
     """The stages of a ``cost`` for one video.
 
     Totals are whole tokens, and the last one takes up what rounding left over before, so that the cost is met to half a
-    token in the layers behind it. At least one token stays, also where one over the tokens is more than the cost.
+    token in the layers behind it, as long as stages keep more than a few. At least one token stays, also where one over
+    the tokens is more than the cost.
 
     Args:
         tokens: visual tokens of the video.

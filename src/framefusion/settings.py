@@ -59,17 +59,18 @@ class FrameFusion:
         budget_rule: ``"uniform"`` (default; the same keep ratio in every segment), ``"marginal-value"`` (MMG-Vid,
             arXiv 2508.21044) or, with the selector ``"dpp"``, ``"joint"`` (wherever the gain in log-determinant is
             largest). Each hits the total exactly, with a token for every segment if the total allows.
-        relevance: ``"similarity"`` (default; the largest cosine between the hidden states of a token and of the text
-            tokens after the last visual token) or ``"none"`` (diversity alone). Or whose attention counts, in the layer
-            before the stage (in a hybrid decoder the latest one before it with softmax attention): ``"last"`` (the last
-            query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over all tokens,
-            which favours early ones, as more tokens see them) or ``"all-viewers"`` (the mean over the tokens that can
-            see each one).
+        relevance: ``"none"`` (default; diversity alone) or ``"similarity"`` (the largest cosine between the hidden
+            states of a token and of the text tokens after the last visual token). Or whose attention counts, in the
+            layer before the stage (in a hybrid decoder the latest one before it with softmax attention): ``"last"``
+            (the last query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over
+            all tokens, which favours early ones, as more tokens see them) or ``"all-viewers"`` (the mean over the
+            tokens that can see each one).
         relevance_sign: +1 (default) prefers the most relevant tokens, -1 the least relevant, as the published
             segment-wise code does.
         relevance_exponent: in [0, 100], power of the relevance after it is scaled to (0, 1] in each sample: how much it
             weighs against diversity. Default 0.25; CDPruner (arXiv 2506.10967) has 1, and 0 makes all tokens equal.
-        selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"topk"`` (relevance only),
+        selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"dpp-once"`` (which fills up by
+            relevance where the kept tokens span the rest), ``"topk"`` (relevance only),
             ``"uniform"`` (evenly spaced), another one of :data:`framefusion.selectors.SELECTORS`, or a registered one.
         novelty_lower_bound: in (0, 1]; None (default) keeps the exact share. A segment takes no more tokens once the
             *novelty* of all its remaining ones is below this: the share ``d² / r²`` of a token's direction that the
@@ -99,7 +100,7 @@ class FrameFusion:
     segment_minimum: int = 8
     segment_window: int = 4
     budget_rule: BudgetRule = "uniform"
-    relevance: Relevance = "similarity"
+    relevance: Relevance = "none"
     relevance_sign: int = 1
     relevance_exponent: float = 0.25
     selector: str = "dpp"

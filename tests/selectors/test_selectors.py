@@ -83,3 +83,41 @@ def test_topk_takes_the_most_relevant_with_ties_to_the_lower_index() -> None:
 def test_uniform_takes_the_middles_of_equal_intervals() -> None:
     segments = torch.tensor([0] * 10 + [1] * 3)
     assert uniform.select(candidates(torch.ones(13, 2), None, segments, {0: 2, 1: 1})).tolist() == [2, 7, 11]
+
+
+def in_rounds(features: torch.Tensor, relevance: torch.Tensor, budget: int) -> set[int]:
+    """One segment: the textbook greedy over what is left, until the budget is spent."""
+    left, kept = list(range(len(features))), []
+    while len(kept) < budget:
+        rows = torch.tensor(left)
+        asked = [budget - len(kept)]
+        options = {"backend": "reference"}
+        best = select_tokens(features[rows], relevance[rows], None, asked, exhausted="stop", **options)
+        best = best if len(best) else select_tokens(features[rows], relevance[rows], None, asked, **options)
+        kept += rows[best].tolist()
+        left = [row for row in left if row not in kept]
+    return set(kept)
+
+
+@given(data=st.data())
+def test_dpp_begins_again_when_the_kept_tokens_span_the_rest(data: st.DataObject) -> None:
+    count, width = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 4))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 50)))
+    features = torch.randn(count, width, generator=generator)
+    features[data.draw(st.lists(st.integers(0, count - 1), max_size=5))] = 0
+    relevance = torch.rand(count, generator=generator) + 0.5
+    segments = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
+    ids, lengths = segments.unique(return_counts=True)
+    budgets = {i: data.draw(st.integers(0, n)) for i, n in zip(ids.tolist(), lengths.tolist(), strict=True)}
+    found = select("dpp", candidates(features, relevance, segments, budgets)).indices
+    for segment, budget in budgets.items():
+        mine = (segments == segment).nonzero().squeeze(-1)
+        expected = {int(mine[row]) for row in in_rounds(features[mine], relevance[mine], budget)}
+        assert set(found.tolist()) & set(mine.tolist()) == expected
+
+
+def test_dpp_spreads_what_is_kept_beyond_the_rank() -> None:
+    """Six tokens of one direction, then six of another: one greedy takes the first of each, then the first ones."""
+    given = candidates(torch.eye(2).repeat_interleave(6, 0), None, torch.zeros(12, dtype=torch.long), {0: 6})
+    assert select("dpp", given).indices.tolist() == [0, 1, 2, 6, 7, 8]
+    assert select("dpp-once", given).indices.tolist() == [0, 1, 2, 3, 4, 6]

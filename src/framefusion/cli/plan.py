@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framefusion.cli.common import fail, progress_display, silence_transformers
-from framefusion.cli.options import DtypeOption, JsonOption, TrustOption
+from framefusion.cli.options import DtypeOption, JsonOption, ModelOption, TrustOption
 from framefusion.cli.questions import names
 
 if TYPE_CHECKING:
@@ -25,13 +25,7 @@ for _power, _letter in enumerate("KMGT", start=1):
 
 
 def plan(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="A directory or a Hugging Face hub id, of which no weights are read. Default: the bundled checkpoint.",
-        ),
-    ] = None,
+    model: ModelOption = None,
     frames: Annotated[str, typer.Option("--frames", help="Frames shown to the model; several by commas.")] = "32",
     size: Annotated[str, typer.Option("--size", help="Width and height of the video, in pixels.")] = "1280x720",
     keep: Annotated[
@@ -70,7 +64,7 @@ def plan(
     """Visual tokens, KV cache and prefill FLOPs of a video, with and without reduction; no weights needed."""
     counts = [_frames(text) for text in names(frames, "--frames")]
     shape = _size(size)
-    room = {name: None if text is None else _bytes(name, text) for name, text in _sizes(memory, weights).items()}
+    room, taken = _bytes("--memory", memory), _bytes("--weights", weights)
     with progress_display() as progress:
         reductions = _settings(keep or [], cost or [], settings)
         silence_transformers()
@@ -88,8 +82,8 @@ def plan(
                 fps=fps,
                 prompt=prompt,
                 new_tokens=max_new_tokens,
-                memory=room["--memory"],
-                weights=room["--weights"],
+                memory=room,
+                weights=taken,
                 dtype=dtype,
                 trust_remote_code=trust_remote_code,
                 progress=progress,
@@ -105,10 +99,6 @@ def plan(
 COMMANDS = {"plan": plan}
 
 
-def _sizes(memory: str | None, weights: str | None) -> dict[str, str | None]:
-    return {"--memory": memory, "--weights": weights}
-
-
 def _frames(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         fail(f"--frames must be whole numbers of at least 1, such as 32,128, got {text!r}")
@@ -122,7 +112,9 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _bytes(option: str, text: str) -> int:
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
     unit = None if found is None else _UNITS.get(found[2].upper())
     if found is None or unit is None or int(float(found[1]) * unit) < 1:

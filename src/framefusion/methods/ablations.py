@@ -66,14 +66,14 @@ def _all() -> Iterator[Method]:
     for base in (INSIDE, INPUT):
         yield variant(base, "merge-dropped", dropped="merge")
     yield variant(PYRAMID, "drop", dropped="drop")
-    for base in (INSIDE, PYRAMID):
-        yield variant(base, "no-relevance", relevance="none")
-    yield variant(PYRAMID, "exponent-1", relevance_exponent=1.0)
-    for base, least, sources in (
-        (INSIDE, "least-attended", ("text", "all-viewers", "similarity")),
-        (PYRAMID, "least-similar", ("last", "text", "all-viewers")),
+    yield variant(PYRAMID, "once", selector="dpp-once")
+    yield variant(INSIDE, "no-relevance", relevance="none")
+    yield variant(INSIDE, "least-attended", relevance_sign=-1)
+    yield variant(PYRAMID, "similarity-1", relevance="similarity", relevance_exponent=1.0)
+    for base, sources in (
+        (INSIDE, ("text", "all-viewers", "similarity")),
+        (PYRAMID, ("similarity", "last", "text", "all-viewers")),
     ):
-        yield variant(base, least, relevance_sign=-1)
         for relevance in sources:
             yield variant(base, relevance, relevance=relevance)
             yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)

@@ -7,11 +7,12 @@ from framefusion.settings import FrameFusion
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=behind_attention(budget, layers), **{**PLAIN, "relevance": "last", "selector": "dpp"})
+    return FrameFusion(keep=behind_attention(budget, layers), **{**PLAIN, "relevance": "last", "selector": "dpp-once"})
 
 
 def _input(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=one_stage(budget, layers, 0), **{**PLAIN, "relevance": "similarity", "selector": "dpp"})
+    rule = {**PLAIN, "relevance": "similarity", "selector": "dpp-once"}
+    return FrameFusion(keep=one_stage(budget, layers, 0), **rule)
 
 
 METHODS = (

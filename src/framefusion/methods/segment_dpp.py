@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from framefusion.methods.method import PLAIN, Method, behind_attention, cascade_cost, one_stage
-from framefusion.schedule import PYRAMID as STEPS
 from framefusion.schedule import pyramid
 from framefusion.settings import FrameFusion
 
 RULE: dict[str, Any] = {**PLAIN, "segmentation": "frame-similarity", "relevance": "last", "selector": "dpp"}
-PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "similarity", "relevance_exponent": 0.25, "dropped": "merge"}
+PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "none", "relevance_exponent": 0.25, "dropped": "merge"}
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:
@@ -26,7 +25,7 @@ def _cascade(budget: float, layers: int) -> FrameFusion:
     return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merge": True})
 
 
-def staged(steps: Sequence[tuple[float, float]] = STEPS) -> Callable[[float, int], FrameFusion]:
+def staged(steps: Sequence[tuple[float, float]]) -> Callable[[float, int], FrameFusion]:
     """``build`` with the rule of the pyramid and stages as in :func:`framefusion.schedule.pyramid`."""
 
     def build(budget: float, layers: int) -> FrameFusion:
@@ -62,8 +61,8 @@ PYRAMID = Method(
     title="Segment DPP, pyramid",
     kind="ours",
     citation=CITATION + ", 2410.17247 (pyramid)",
-    description="Diversity and a little similarity to the question, before layer 0 and after one and two thirds of the "
-    "layers; the rest merges. The library's defaults.",
+    description="Segment-wise DPP of diversity alone, before layer 0 and after one and two thirds of the layers; the "
+    "rest merges. The library's defaults.",
     build=_pyramid,
 )
 CASCADE = Method(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from framefusion.ask import Answer
 
 DROPPED, MERGED, KEPT = 0, 1, 2
-"""States of a visual token after the last stage: gone; averaged into an earlier token that stayed; stayed."""
+"""States of a visual token after the last stage: gone; averaged into one that stayed; stayed."""
 ABSENT = 255
 """State of a grid position that has no token."""
 

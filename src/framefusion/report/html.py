@@ -145,9 +145,7 @@ def _numbers(data: ReportData) -> str:
 def _strip(data: ReportData) -> str:
     if not data.frames:
         return ""
-    merged = (
-        '<li><i class="merged"></i>merged: averaged into an earlier token that stayed</li>' if data.has_merged else ""
-    )
+    merged = '<li><i class="merged"></i>merged: averaged into one that stayed</li>' if data.has_merged else ""
     rows = {row.first_frame: row for row in data.segments}
     frames = "\n".join(_frame(i, frame, rows.get(i), data.segmented) for i, frame in enumerate(data.frames))
     return "\n".join(

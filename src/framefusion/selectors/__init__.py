@@ -32,6 +32,7 @@ Selector = Callable[[Candidates], "Tensor | Selected"]
 
 SELECTORS: dict[str, Selector] = {
     "dpp": dpp.select,
+    "dpp-once": dpp.select_once,
     "topk": topk.select,
     "uniform": uniform.select,
     "random": random.select,

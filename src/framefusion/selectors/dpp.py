@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from framefusion.selection import select_tokens
@@ -11,7 +12,34 @@ from framefusion.selectors.candidates import Candidates
 
 
 def select(candidates: Candidates) -> Tensor:
-    """See :func:`framefusion.select_tokens`; Chen, Zhang & Zhou 2018, arXiv 1709.05135."""
+    """Greedy MAP (Chen, Zhang & Zhou 2018, arXiv 1709.05135), again and again until the budgets are spent.
+
+    A greedy is over once the kept tokens span their segment, after as many as the features have dimensions at the most:
+    all determinants are 0 from there on. What is left of the budget goes to a new greedy over the tokens that are left.
+    Filling up by relevance or by index instead would favour one place of the video.
+    """
+    left, asked, kept = torch.arange(len(candidates.segments)), dict(candidates.budgets), []
+    while any(asked.values()):
+        on_device = left.to(candidates.features.device)
+        rest = candidates._replace(
+            features=candidates.features[on_device],
+            relevance=None if candidates.relevance is None else candidates.relevance[on_device],
+            segments=candidates.segments[left],
+        )
+        chosen = select_within(rest, asked, exhausted="stop")
+        if not len(chosen):
+            # Only zero vectors are left.
+            chosen = select_within(rest, asked)
+        chosen = chosen.cpu()
+        kept.append(left[chosen])
+        for segment, count in zip(*rest.segments[chosen].unique(return_counts=True), strict=True):
+            asked[int(segment)] -= int(count)
+        left = left[~torch.isin(torch.arange(len(left)), chosen)]
+    return torch.cat([*kept, left[:0]]).to(candidates.features.device)
+
+
+def select_once(candidates: Candidates) -> Tensor:
+    """One greedy; what it leaves of a budget goes to the most relevant tokens (:func:`framefusion.select_tokens`)."""
     return select_within(candidates, candidates.budgets)
 
 
@@ -20,14 +48,16 @@ def select_within(
     budgets: Mapping[int, int] | int,
     novelty_lower_bound: float | None = None,
     at_least: int = 0,
+    exhausted: str = "fill",
 ) -> Tensor:
-    """The same within other bounds than the candidates' budgets.
+    """One greedy within other bounds than the candidates' budgets.
 
     Args:
         candidates: their budgets are not read.
         budgets: tokens to keep by segment; or in total, wherever the gains are largest.
         novelty_lower_bound: stop where nothing newer than this is left; None keeps what the budgets say.
         at_least: tokens that stay all the same.
+        exhausted: see :func:`framefusion.select_tokens`.
 
     Returns:
         ``(K,)`` int64 on the features' device.
@@ -40,6 +70,7 @@ def select_within(
         joint=isinstance(budgets, int),
         novelty_lower_bound=novelty_lower_bound or 0.0,
         at_least=at_least,
+        exhausted=exhausted,
     )
     assert isinstance(chosen, Tensor)
     return chosen
