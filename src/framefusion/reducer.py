@@ -301,13 +301,17 @@ class Reduction:
         which, sign = self.settings.relevance, self.settings.relevance_sign
         if which == "none":
             return None
-        visual, _ = self._visual_slots(b)
+        visual, tokens = self._visual_slots(b)
         visual = visual.to(hidden.device)
         if which == "similarity":
             columns = self.columns[b : b + 1].clamp_min(0)
             asking = (self.columns[b : b + 1] >= 0) & self._prompt[columns]
             rows = relevance.query_rows(self._visual[b : b + 1].gather(1, columns), asking, "text")[0]
             scores = relevance.question_similarity(hidden[b, visual], hidden[b, rows[rows >= 0].to(hidden.device)])
+        elif which == "dissimilarity":
+            layout = self.layouts[b]
+            places = layout.patch + layout.item * (int(layout.patch.max()) + 1 if len(layout) else 1)
+            scores = relevance.dissimilarity(hidden[b, visual], layout.frame[tokens], places[tokens])
         else:
             received = self._attention(b)
             if received is None:

@@ -1,10 +1,12 @@
-"""Relevance of visual tokens: the attention they receive, or how similar the question is. Pure tensors, no model."""
+"""Relevance of visual tokens: the attention they receive, how similar the question is, what changed. Pure tensors."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from framefusion.merging import previous_at_same_patch, previous_similarity
 
 SCORE_ENTRIES = 1 << 24
 """Attention scores that are held at once; more query rows are taken in turns."""
@@ -98,6 +100,23 @@ def question_similarity(features: Tensor, question: Tensor) -> Tensor:
     chunk = max(1, SCORE_ENTRIES // (len(asked) + features.shape[1]))
     parts = [(F.normalize(part.float(), dim=-1) @ asked.T).amax(1) for part in features.split(chunk)]
     return torch.cat(parts) if parts else features.new_zeros(0, dtype=torch.float32)
+
+
+def dissimilarity(features: Tensor, frames: Tensor, patches: Tensor) -> Tensor:
+    """How much each visual token differs from the one before it at the same place (EVS, arXiv 2510.14624).
+
+    Needs neither attention nor a question, so it is available before layer 0, and in engines that know no question.
+
+    Args:
+        features: ``(N, D)``, any float dtype; computed in float32.
+        frames: ``(N,)`` int64, the frame of each token.
+        patches: ``(N,)`` int64, its place inside the frame, another range for each video.
+
+    Returns:
+        ``(N,)`` float32 in [0, 2]: 1 less the cosine with the token before; 1 where there is none.
+    """
+    previous = previous_at_same_patch(frames, patches).to(features.device)
+    return 1 - previous_similarity(features, previous).masked_fill(previous < 0, 0.0)
 
 
 def min_max(received: Tensor, sign: int = 1, exponent: float = 1.0) -> Tensor:

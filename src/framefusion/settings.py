@@ -13,10 +13,10 @@ from framefusion.selectors import NEED_RELEVANCE, SELECTORS
 
 Segmentation = Literal["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]
 BudgetRule = Literal["uniform", "marginal-value", "joint"]
-Relevance = Literal["last", "text", "all", "all-viewers", "similarity", "none"]
+Relevance = Literal["last", "text", "all", "all-viewers", "similarity", "dissimilarity", "none"]
 Dropped = Literal["drop", "merge"]
 
-WITHOUT_ATTENTION = ("similarity", "none")
+WITHOUT_ATTENTION = ("similarity", "dissimilarity", "none")
 """The kinds of relevance that need no attention, so that a stage before layer 0 may go by them."""
 
 SEGMENT_THRESHOLDS = {"frame-similarity": 0.4, "dyseg": 0.9, "dp": 0.8}
@@ -59,8 +59,9 @@ class FrameFusion:
         budget_rule: ``"uniform"`` (default; the same keep ratio in every segment), ``"marginal-value"`` (MMG-Vid,
             arXiv 2508.21044) or, with the selector ``"dpp"``, ``"joint"`` (wherever the gain in log-determinant is
             largest). Each hits the total exactly, with a token for every segment if the total allows.
-        relevance: ``"none"`` (default; diversity alone) or ``"similarity"`` (the largest cosine between the hidden
-            states of a token and of the text tokens after the last visual token). Or whose attention counts, in the
+        relevance: ``"none"`` (default; diversity alone), ``"similarity"`` (the largest cosine between the hidden
+            states of a token and of the text tokens after the last visual token) or ``"dissimilarity"`` (1 less the
+            cosine with the token before it at the same place; EVS, arXiv 2510.14624). Or whose attention counts, in the
             layer before the stage (in a hybrid decoder the latest one before it with softmax attention): ``"last"``
             (the last query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over
             all tokens, which favours early ones, as more tokens see them) or ``"all-viewers"`` (the mean over the

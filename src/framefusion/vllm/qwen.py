@@ -1,0 +1,227 @@
+"""What replaces methods of vLLM's Qwen2.5-VL and Qwen3-VL while an engine selects by framefusion.
+
+Each function here takes the method it replaces, which stays in charge of engines that do not. The engine's own way of
+positions is replaced too: it writes them into features, where bfloat16 rounds those above 256; and it lays out prompts
+as if nothing were pruned, so that text behind a video gets wrong positions where its features are not computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefusion.vllm import positions
+from framefusion.vllm.positions import CHANNELS, Item, Places
+from framefusion.vllm.rate import Rate
+from framefusion.vllm.selection import retained_count, retention_mask
+
+Method = Callable[..., Any]
+
+
+def _only_with_a_rate(replacement: Callable[..., Any]) -> Callable[[Method], Method]:
+    """Make ``replacement(model, stock, …)`` a wrapper of the stock method, which stays for engines without a
+    :class:`Rate`."""
+
+    def around(stock: Method) -> Method:
+        @wraps(stock)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(self.video_pruning_rate, Rate):
+                return replacement(self, stock, *args, **kwargs)
+            return stock(self, *args, **kwargs)
+
+        return method
+
+    return around
+
+
+def retained_tokens(stock: Method) -> Method:
+    """Around ``compute_retained_tokens_count`` of a module."""
+
+    @wraps(stock)
+    def count(tokens_per_frame: int, num_frames: int, q: float) -> int:
+        if isinstance(q, Rate):
+            return retained_count(tokens_per_frame, num_frames, q, q.settings)
+        return stock(tokens_per_frame=tokens_per_frame, num_frames=num_frames, q=q)
+
+    return count
+
+
+@_only_with_a_rate
+def images(model: Any, stock: Method, image_embeds_split: Sequence[Tensor], image_input: Any) -> tuple[Tensor, ...]:
+    """Features of images with their places; images are never pruned."""
+    with _syncing():
+        return tuple(
+            _with_places(features, _grid_places(grid, features.device, 1.0))
+            for features, grid in zip(image_embeds_split, _grids(model, image_input["image_grid_thw"]), strict=True)
+        )
+
+
+@_only_with_a_rate
+def videos_2_5(model: Any, stock: Method, video_embeds_split: Sequence[Tensor], video_input: Any) -> tuple[Tensor, ...]:
+    """Features of the tokens of Qwen2.5-VL's videos that stay, with their places."""
+    rate: Rate = model.video_pruning_rate
+    seconds = video_input.get("second_per_grid_ts")
+    grids = _grids(model, video_input["video_grid_thw"])
+    # Without them the engine's own layout counts a second for each grid.
+    intervals = [1.0] * len(grids) if seconds is None else seconds.flatten().tolist()
+    result = []
+    with _syncing():
+        for features, grid, interval in zip(video_embeds_split, grids, intervals, strict=True):
+            kept = retention_mask(features, grid, rate, rate.settings)
+            factor = interval * getattr(model.config.vision_config, "tokens_per_second", 1.0)
+            everything = _grid_places(grid, features.device, factor).positions
+            index = torch.arange(int(kept.sum()), device=features.device)
+            result.append(_with_places(features[kept], Places(index, everything[:, kept], 0)))
+    return tuple(result)
+
+
+@_only_with_a_rate
+def videos_3(model: Any, stock: Method, video_embeds_split: Sequence[Tensor], video_input: Any) -> tuple[Tensor, ...]:
+    """Features of the tokens of Qwen3-VL's videos that stay, between the embeddings of their time stamps."""
+    rate: Rate = model.video_pruning_rate
+    rows = zip(video_embeds_split, video_input["video_grid_thw"].tolist(), video_input.timestamps, strict=True)
+    result = []
+    with _syncing():
+        for features, grid, timestamps in rows:
+            merge = model.visual.spatial_merge_size
+            in_tokens = grid[0], grid[1] // merge, grid[2] // merge
+            # The features of deeper layers follow those of the last.
+            kept = retention_mask(features[:, : model.visual_dim], in_tokens, rate, rate.settings)
+            result.append(
+                model._create_final_video_embeddings(
+                    video_embeddings=features[kept],
+                    num_tokens_per_frame=kept.reshape(grid[0], -1).sum(1).tolist(),
+                    timestamps=timestamps,
+                    video_grid_thw=grid,
+                    retention_mask=kept,
+                )
+            )
+    return tuple(result)
+
+
+@_only_with_a_rate
+def channels_3(model: Any, stock: Method, *args: Any, **kwargs: Any) -> Tensor:
+    """The places of one of Qwen3-VL's videos and of its time stamps, as channels."""
+    expanded = stock(model, *args, **kwargs)
+    is_visual = expanded[:, 4] != 0
+    # The prompt has all tokens of a video in its first frame, behind its first start mark.
+    lead = int((expanded[:, 3] != 0).nonzero()[0]) + 1
+    index = torch.arange(len(is_visual), device=expanded.device)
+    return positions.encode(Places(index, expanded[:, :3].T, lead), torch.float32).to(expanded.dtype)
+
+
+@_only_with_a_rate
+def prompt_positions_2_5(
+    model: Any, stock: Method, input_tokens: list[int], mm_features: Sequence[Any]
+) -> tuple[Tensor, int]:
+    """Positions of a prompt of Qwen2.5-VL before its features are known."""
+    ordered = sorted(mm_features, key=lambda feature: feature.mm_position.offset)
+    items = []
+    for feature, (offset, frames, height, width, factor) in zip(ordered, model.iter_mm_grid_thw(ordered), strict=True):
+        span = max(int((frames - 1) * factor), height - 1, width - 1) + 1
+        items.append(Item(offset, feature.mm_position.length, span))
+    return _laid_out(input_tokens, items)
+
+
+@_only_with_a_rate
+def prompt_positions_3(
+    model: Any, stock: Method, input_tokens: list[int], mm_features: Sequence[Any]
+) -> tuple[Tensor, int]:
+    """Positions of a prompt of Qwen3-VL before its features are known."""
+    merge, video_token = model.config.vision_config.spatial_merge_size, model.config.video_token_id
+    items, pruned = [], False
+    for feature in sorted(mm_features, key=lambda feature: feature.mm_position.offset):
+        offset, length = feature.mm_position.offset, feature.mm_position.length
+        frames, height, width = feature.data[f"{feature.modality}_grid_thw"].data.tolist()
+        span = max(height, width) // merge
+        if feature.modality == "video":
+            visual = input_tokens[offset : offset + length].count(video_token)
+            pruned |= visual != frames * (height // merge) * (width // merge)
+            span = length - visual + frames * span
+        items.append(Item(offset, length, span))
+    # The engine asks for the positions of a whole video as well, token by token.
+    return _laid_out(input_tokens, items) if pruned else stock(model, input_tokens, mm_features)
+
+
+@_only_with_a_rate
+def recompute(
+    model: Any,
+    stock: Method,
+    input_ids: list[int] | Tensor,
+    multimodal_embeddings: Sequence[Tensor],
+    mrope_positions: Tensor,
+    num_computed_tokens: int,
+) -> tuple[list[Tensor], Tensor, int]:
+    """Features without their channels, and the positions that these say."""
+    with _syncing():
+        ids = torch.as_tensor(input_ids, device=mrope_positions.device)
+        visual = (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
+        chunks = [positions.decode(features[:, -CHANNELS:]) for features in multimodal_embeddings]
+        placed = positions.place(visual, chunks, mrope_positions, num_computed_tokens)
+        delta = int(placed.max()) + 1 - len(ids)
+    return [features[:, :-CHANNELS] for features in multimodal_embeddings], placed, delta
+
+
+def _laid_out(input_tokens: list[int], items: Sequence[Item]) -> tuple[Tensor, int]:
+    laid_out = positions.before_features(len(input_tokens), items)
+    return laid_out, int(laid_out.max()) + 1 - len(input_tokens)
+
+
+def _grids(model: Any, grid_thw: Tensor) -> list[tuple[int, int, int]]:
+    """``(T, H, W)`` of each item in tokens."""
+    merge = model.visual.spatial_merge_size
+    return [(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()]
+
+
+def _grid_places(grid: tuple[int, int, int], device: torch.device, factor: float) -> Places:
+    """The places of all tokens of a grid whose frames are ``factor`` positions apart."""
+    steps = [torch.arange(n, device=device) for n in grid]
+    steps[0] = torch.tensor([int(step * factor) for step in range(grid[0])], device=device)
+    laid_out = torch.stack(torch.meshgrid(*steps, indexing="ij")).flatten(1)
+    return Places(torch.arange(laid_out.shape[1], device=device), laid_out, 0)
+
+
+def _with_places(features: Tensor, places: Places) -> Tensor:
+    return torch.cat([features, positions.encode(places, features.dtype)], 1)
+
+
+def _syncing() -> Any:
+    """A context in which the host may wait for the device: sizes must be known."""
+    from vllm.utils.gpu_sync_debug import gpu_sync_allowed
+
+    return gpu_sync_allowed()
+
+
+def replacements() -> Iterator[tuple[str, str, tuple[str, ...], Callable[[Method], Method]]]:
+    """Where, which name, with which parameters, and what goes around it."""
+    grid = ("self", "video_embeds_split", "video_input")
+    image = ("self", "image_embeds_split", "image_input")
+    prompt = ("self", "input_tokens", "mm_features")
+    again = ("self", "input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens")
+    count = ("tokens_per_frame", "num_frames", "q")
+    for module, model, of_videos, of_prompts in (
+        ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", videos_2_5, prompt_positions_2_5),
+        ("qwen3_vl", "Qwen3VLForConditionalGeneration", videos_3, prompt_positions_3),
+    ):
+        path = f"vllm.model_executor.models.{module}"
+        yield path, "compute_retained_tokens_count", count, retained_tokens
+        yield f"{path}.{model}", "_postprocess_image_embeds_evs", image, images
+        yield f"{path}.{model}", "_postprocess_video_embeds_evs", grid, of_videos
+        yield f"{path}.{model}", "get_mrope_input_positions", prompt, of_prompts
+        yield f"{path}.{model}", "recompute_mrope_positions", again, recompute
+    expanded = (
+        "self",
+        "device",
+        "seq_len",
+        "video_grid_thw",
+        "num_tokens_per_frame",
+        "timestamps",
+        "is_video_embed",
+        "is_vision_start",
+        "retention_mask",
+    )
+    yield f"{path}.{model}", "_get_expanded_positions", expanded, channels_3

@@ -1,0 +1,35 @@
+"""A pruning rate that knows how to select: how the settings of one engine reach its processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from framefusion.vllm.settings import ServingSettings
+
+
+class Rate(float):
+    """``video_pruning_rate`` of an engine that selects by framefusion, in its own configuration.
+
+    The engine hands its rate to every place that prunes. A number that carries the settings needs no state of the
+    process, so several engines may differ. A process that receives it gets the hooks, plugin or not.
+
+    Attributes:
+        settings: how to select.
+    """
+
+    settings: ServingSettings
+
+    def __new__(cls, rate: float, settings: ServingSettings) -> Rate:
+        made = super().__new__(cls, rate)
+        made.settings = settings
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (float(self), self.settings)
+
+
+def _received(rate: float, settings: ServingSettings) -> Rate:
+    from framefusion.vllm.hooks import install
+
+    install()
+    return Rate(rate, settings)

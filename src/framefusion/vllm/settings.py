@@ -1,0 +1,105 @@
+"""The settings of an engine: which rule selects, as ``--additional-config '{"framefusion": {…}}'`` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from framefusion.selectors import NEED_RELEVANCE
+from framefusion.settings import BudgetRule, FrameFusion, Segmentation
+
+RELEVANCE = ("none", "dissimilarity")
+"""What an engine can go by: it selects before the decoder and does not know the question."""
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """How an engine selects the tokens of a video, behind its encoder; how many stay is ``--video-pruning-rate``.
+
+    What :class:`framefusion.FrameFusion` has as well means the same here and has the same default.
+
+    Attributes:
+        segmentation, segment_threshold, segment_minimum, segment_window: how the video is cut.
+        budget_rule: how the budget is shared by the segments.
+        relevance: ``"none"`` (default; diversity alone) or ``"dissimilarity"``. Attention and the question are not
+            known where an engine selects.
+        relevance_exponent: weight of relevance.
+        selector: which rule picks the tokens of a segment.
+        seed: of random selectors.
+        minimum_per_frame: tokens that every frame keeps at least (a temporal patch of the encoder counts as one
+            frame), if it has so many. Default 1, so that no frame and no segment is ever lost.
+        keep_first_frame: whether the first frame keeps all its tokens, as EVS does. Default False.
+
+    Raises:
+        ValueError: names the setting, what was wrong and what to do.
+    """
+
+    segmentation: Segmentation = "frame-similarity"
+    segment_threshold: float | None = None
+    segment_minimum: int = 8
+    segment_window: int = 4
+    budget_rule: BudgetRule = "uniform"
+    relevance: str = "none"
+    relevance_exponent: float = 0.25
+    selector: str = "dpp"
+    seed: int = 0
+    minimum_per_frame: int = 1
+    keep_first_frame: bool = False
+
+    def __post_init__(self) -> None:
+        if self.relevance not in RELEVANCE:
+            raise ValueError(
+                f"relevance must be one of {', '.join(map(repr, RELEVANCE))}, got {self.relevance!r}: an engine "
+                "selects before the decoder, where attention and the question are not known."
+            )
+        if self.selector in NEED_RELEVANCE and self.relevance == "none":
+            raise ValueError(f"selector={self.selector!r} ranks by relevance; say relevance='dissimilarity' with it.")
+        if not isinstance(self.minimum_per_frame, int) or isinstance(self.minimum_per_frame, bool):
+            raise ValueError(f"minimum_per_frame must be a whole number of tokens, got {self.minimum_per_frame!r}.")
+        if self.minimum_per_frame < 0:
+            raise ValueError(f"minimum_per_frame must be at least 0 tokens, got {self.minimum_per_frame}.")
+        if not isinstance(self.keep_first_frame, bool):
+            raise ValueError(f"keep_first_frame must be true or false, got {self.keep_first_frame!r}.")
+        self.reduction(0.5)
+
+    @classmethod
+    def parse(cls, value: object) -> ServingSettings:
+        """From what stands behind ``"framefusion"`` in ``--additional-config``.
+
+        Args:
+            value: a mapping of the attributes; ``True`` for the defaults.
+
+        Raises:
+            ValueError: names the setting, what was wrong and what to do.
+        """
+        if value is True:
+            return cls()
+        if not isinstance(value, Mapping):
+            raise ValueError(
+                f"must be an object of settings or true, got {value!r}; {{}} selects with the defaults, and without "
+                "the key the engine's own rule stays."
+            )
+        known = [field.name for field in fields(cls)]
+        for name in value:
+            if name not in known:
+                raise ValueError(f"{name!r} is no setting; there are {', '.join(known)}.")
+        return cls(**value)
+
+    def reduction(self, keep: float) -> FrameFusion:
+        """The same as one stage before the decoder that keeps a share of the tokens."""
+        return FrameFusion(
+            keep={0: keep},
+            segmentation=self.segmentation,
+            segment_threshold=self.segment_threshold,
+            segment_minimum=self.segment_minimum,
+            segment_window=self.segment_window,
+            budget_rule=self.budget_rule,
+            relevance=self.relevance,  # type: ignore[arg-type]
+            relevance_exponent=self.relevance_exponent,
+            selector=self.selector,
+            seed=self.seed,
+            dropped="drop",
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))

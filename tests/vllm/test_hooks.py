@@ -1,0 +1,140 @@
+"""What an engine says when it starts, and what it refuses."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from typing import Any
+
+import pytest
+import vllm
+from vllm import EngineArgs
+
+import framefusion.vllm.hooks as hooks
+from framefusion.assets import BUNDLED
+from framefusion.vllm import register
+from framefusion.vllm.rate import Rate
+from framefusion.vllm.selection import retained_count
+from framefusion.vllm.settings import ServingSettings
+from tests.tiny_checkpoints import save_qwen2_vl
+
+QWEN = BUNDLED["bundled-qwen"]
+
+
+def configuration(settings: Any = None, rate: float | None = 0.8, model: Any = QWEN, **options: Any) -> Any:
+    extra = {} if settings is None else {"additional_config": {"framefusion": settings}}
+    return EngineArgs(
+        str(model), video_pruning_rate=rate, enforce_eager=True, **extra, **options
+    ).create_engine_config()
+
+
+@pytest.fixture(autouse=True)
+def heard(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def test_nothing_changes_until_it_is_asked_for(heard) -> None:
+    from vllm.model_executor.models import qwen2_5_vl
+    from vllm.multimodal.video_prune import evs
+
+    config = configuration(None)
+    assert type(config.model_config.multimodal_config.video_pruning_rate) is float
+    assert "framefusion" not in heard.text
+    # The stock count goes on for every engine with a plain rate, hooked or not.
+    hooks.install()
+    assert qwen2_5_vl.compute_retained_tokens_count(64, 8, 0.8) == evs.compute_retained_tokens_count(64, 8, 0.8) == 102
+
+
+def test_the_configuration_carries_the_rule(heard) -> None:
+    from vllm.model_executor.models import qwen2_5_vl
+
+    config = configuration({"segmentation": "dp"})
+    multimodal = config.model_config.multimodal_config
+    assert "framefusion selects video tokens: rate 0.8, segmentation='dp'" in heard.text
+    for one in (multimodal, pickle.loads(pickle.dumps(config)).model_config.multimodal_config):
+        rate = one.video_pruning_rate
+        assert isinstance(rate, Rate)
+        assert rate == 0.8
+        assert rate.settings == ServingSettings(segmentation="dp")
+        assert one.get_video_pruning_spec()[1] is rate
+        assert qwen2_5_vl.compute_retained_tokens_count(64, 16, rate) == retained_count(64, 16, 0.8, rate.settings)
+
+
+def test_registering_again_and_a_rate_of_zero(heard) -> None:
+    register()
+    register()
+    configuration({}, 0.0)
+    assert heard.text.count("framefusion selects video tokens: rate 0.0") == 1
+    assert "(rate 0: nothing is pruned)" in heard.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"settings": {"segmentations": "dp"}}, r"additional_config\['framefusion'\]: 'segmentations' is no setting"),
+        ({"settings": 3}, "must be an object of settings or true, got 3"),
+        ({"settings": {}, "rate": None}, "says how to prune, but not how much: add --video-pruning-rate, such as 0.8"),
+        ({"settings": {}, "rate": 1.0}, "video_pruning_rate"),
+        ({"settings": {}, "rate": -0.1}, "video_pruning_rate"),
+    ],
+)
+def test_what_makes_no_sense_does_not_start(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        configuration(**arguments)
+
+
+def test_a_model_without_a_rule_of_ours_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"framefusion prunes in vLLM for Qwen2_5_VL.*; this model is Qwen2VL"):
+        configuration({}, model=save_qwen2_vl(tmp_path))
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A process in which no hook is in yet; they come back afterwards."""
+    from pkgutil import resolve_name
+
+    for where, name, *_ in hooks.hooks():
+        owner = resolve_name(where)
+        monkeypatch.setattr(owner, name, getattr(vars(owner)[name], "__wrapped__", vars(owner)[name]))
+    return monkeypatch
+
+
+@pytest.mark.parametrize("version", ["0.31.2", "0.33.0", "1.0.0+cpu"])
+def test_another_version_does_not_start(bare, version: str) -> None:
+    bare.setattr(vllm, "__version__", version)
+    with pytest.raises(hooks.HookError, match=rf"tested with vLLM >= 0.32, < 0.33; this is {version[:3]}"):
+        configuration({})
+    configuration(None)
+
+
+def test_a_missing_hook_does_not_start_and_leaves_nothing_behind(bare) -> None:
+    from vllm.model_executor.models import qwen2_5_vl, qwen3_vl
+
+    stock = qwen2_5_vl.compute_retained_tokens_count
+    bare.delattr(qwen3_vl.Qwen3VLForConditionalGeneration, "_get_expanded_positions")
+    with pytest.raises(hooks.HookError, match=r"has no vllm.*Qwen3VLForConditionalGeneration._get_expanded_positions"):
+        configuration({})
+    assert qwen2_5_vl.compute_retained_tokens_count is stock
+
+
+def test_a_changed_hook_does_not_start(bare) -> None:
+    from vllm.model_executor.models import qwen2_5_vl
+
+    bare.setattr(qwen2_5_vl, "compute_retained_tokens_count", lambda tokens_per_frame, num_frames: 1)
+    with pytest.raises(hooks.HookError, match=r"takes \(tokens_per_frame, num_frames\); framefusion knows it with"):
+        configuration({})
+
+
+def test_a_model_that_lost_the_rate_does_not_serve() -> None:
+    class Runner:
+        vllm_config = configuration({})
+
+        def load_model(self) -> None: ...
+
+        def get_model(self) -> Any:
+            return type("Model", (), {"video_pruning_rate": 0.8})()
+
+    with pytest.raises(hooks.HookError, match=r"did not get framefusion's rate \(0.8 instead\)"):
+        hooks._checked_load(Runner.load_model)(Runner())
