@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test test-all test-package test-lmms lint format bench leaderboard train clean
+.PHONY: help install demo test test-all test-package test-lmms test-vllm lint format bench leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 15 minutes)"
 	@echo "make test-package  build the wheel and run the main job from it in a new environment"
 	@echo "make test-lmms     the tests that need lmms-eval, in a new environment of their own"
+	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         the selection benchmark (docs/data, docs/images)"
@@ -41,6 +42,9 @@ test-package: install
 
 test-lmms: install
 	scripts/test_lmms.sh $(BIN)/python
+
+test-vllm: install
+	scripts/test_vllm.sh $(PYTHON)
 
 lint: install
 	$(BIN)/ruff check .

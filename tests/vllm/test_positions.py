@@ -18,7 +18,7 @@ def test_channels_are_exact_in_every_dtype(dtype: torch.dtype) -> None:
     assert channels.shape == (8, CHANNELS)
     assert channels.dtype == dtype
     again = decode(channels)
-    assert torch.equal(again.index, places.index)
+    assert torch.equal(again.offsets, places.offsets)
     assert torch.equal(again.positions, places.positions)
     assert again.lead == 17
     assert len(decode(channels[:0]).index) == 0
@@ -53,10 +53,10 @@ def test_windows_of_any_size_place_everything(
     for text, places, span in laid_out:
         expected += [[at + i] * 3 for i in range(text)]
         kinds += [0] * text
-        items.append(Item(len(kinds), len(places.index), span))
+        items.append(Item(len(kinds), len(places.offsets), span))
         at += text
         expected += (places.positions.T + at).tolist()
-        kinds += [0] * places.lead + [VISUAL] * (len(places.index) - places.lead)
+        kinds += [0] * places.lead + [VISUAL] * (len(places.offsets) - places.lead)
         at += span
     expected += [[at + i] * 3 for i in range(end)]
     kinds += [0] * end

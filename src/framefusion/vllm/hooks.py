@@ -181,5 +181,5 @@ def _replace(owner: Any, name: str, around: Callable[..., Any]) -> None:
     stock = vars(owner)[name]
     if not hasattr(stock, "_framefusion"):
         replaced = around(stock)
-        replaced._framefusion = True  # type: ignore[attr-defined]
+        replaced._framefusion = True
         setattr(owner, name, replaced)

@@ -16,14 +16,14 @@ from torch import Tensor
 BASE = 256
 """Whole numbers up to this are exact in bfloat16, float16 and float32."""
 CHANNELS = 9
-"""Index, and position on each of three axes, two digits each; and the number of tokens of the item before its first
+"""Offset, and position on each of three axes, two digits each; and the number of tokens of the item before its first
 visual one."""
 
 
 class Places(NamedTuple):
     """Where the tokens of one item are, counted from the item's own first token."""
 
-    index: Tensor
+    offsets: Tensor
     """``(n,)`` int64: the token's place in the item's run of the prompt, consecutive."""
     positions: Tensor
     """``(3, n)`` int64: positions, from that of the item's first token."""
@@ -44,9 +44,9 @@ class Item(NamedTuple):
 
 def encode(places: Places, dtype: torch.dtype) -> Tensor:
     """``(n, CHANNELS)`` to append to the features."""
-    numbers = torch.stack([places.index, *places.positions])
+    numbers = torch.stack([places.offsets, *places.positions])
     digits = torch.stack([numbers // BASE, numbers % BASE], 1).flatten(0, 1)
-    lead = torch.full_like(places.index, places.lead)[None]
+    lead = torch.full_like(places.offsets, places.lead)[None]
     if int(numbers.min() if numbers.numel() else 0) < 0 or int(numbers.max() if numbers.numel() else 0) >= BASE**2:
         raise ValueError(f"a position outside 0 … {BASE**2 - 1} cannot be carried.")
     return torch.cat([digits, lead]).T.to(dtype)
@@ -92,10 +92,10 @@ def place(visual: Tensor, chunks: Sequence[Places], positions: Tensor, computed:
     """
     positions, column = positions.clone(), computed
     for chunk in chunks:
-        count = len(chunk.index)
+        count = len(chunk.offsets)
         if not count:
             continue
-        index = int(chunk.index[0])
+        index = int(chunk.offsets[0])
         if not index:
             column = int(visual[column:].nonzero()[0]) + column - chunk.lead
         first = column - index
