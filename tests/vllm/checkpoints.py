@@ -96,7 +96,7 @@ def save_qwen3_vl(directory: Path, experts: bool = False) -> Path:
 
 
 def _as_released(weights: Path) -> None:
-    """Experts as released checkpoints have them and vLLM reads them; transformers reads these too, but writes others."""
+    """Experts as released checkpoints have them and vLLM reads them; transformers reads both, but writes another."""
     state = load_file(weights)
     for name, value in state.items():
         if ".experts." in name:
