@@ -152,7 +152,7 @@ def test_settings_reach_the_selection(frames, settings) -> None:
         served.answer([asked(prompt_of(VIDEO), videos, [])], 1)
         (mask,) = served.masks
     by_frame = mask.reshape(8, 64).sum(1)
-    parsed = ServingSettings.parse(settings)
+    parsed = ServingSettings.parse(settings)[0]
     assert int(mask.sum()) == retained_count(64, 8, 0.9, parsed)
     assert by_frame.min() >= parsed.minimum_per_frame
     assert (by_frame[0] == 64) == parsed.keep_first_frame

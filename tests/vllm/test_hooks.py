@@ -12,6 +12,8 @@ from vllm import EngineArgs
 
 import framefusion.vllm.hooks as hooks
 from framefusion.assets import BUNDLED
+from framefusion.settings import FrameFusion
+from framefusion.settings_file import save_settings
 from framefusion.vllm import register
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.selection import retained_count
@@ -68,6 +70,16 @@ def test_registering_again_and_a_rate_of_zero(heard) -> None:
     configuration({}, 0.0)
     assert heard.text.count("framefusion selects video tokens: rate 0.0") == 1
     assert "(rate 0: nothing is pruned)" in heard.text
+
+
+def test_a_settings_file_brings_its_rate(heard, tmp_path) -> None:
+    path = str(tmp_path / "settings.json")
+    save_settings(path, FrameFusion(keep={0: 0.25}, dropped="drop"))
+    for rate in (None, 0.75):
+        config = configuration({"settings_file": path}, rate)
+        assert config.model_config.multimodal_config.video_pruning_rate == 0.75
+    with pytest.raises(ValueError, match=r"keeps 0.25, --video-pruning-rate 0.8 keeps 0.2: leave --video-pruning-rate"):
+        configuration({"settings_file": path}, 0.8)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import av
 import pytest
 
+from benchmarks.vllm_server import running
 from framefusion.assets import BUNDLED, DEMO_QUESTIONS, DEMO_VIDEO, REAL_VIDEO
-from tests.vllm.server import running
 
 QWEN = BUNDLED["bundled-qwen"]
 OPTIONS = [

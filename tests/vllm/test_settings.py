@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
 from framefusion.settings import FrameFusion
+from framefusion.settings_file import save_settings
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.settings import ServingSettings
 
 
 def test_the_defaults_are_the_library_s() -> None:
-    made, ours = ServingSettings.parse({}).reduction(0.25), FrameFusion(keep={0: 0.25}, dropped="drop")
+    made, ours = ServingSettings.parse({})[0].reduction(0.25), FrameFusion(keep={0: 0.25}, dropped="drop")
     assert made == ours
-    assert ServingSettings.parse(True) == ServingSettings.parse({})
+    assert ServingSettings.parse(True)[0] == ServingSettings.parse({})[0]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_the_defaults_are_the_library_s() -> None:
         ({"minimum_per_frame": -1}, "minimum_per_frame must be at least 0 tokens, got -1"),
         ({"minimum_per_frame": 1.5}, "minimum_per_frame must be a whole number of tokens, got 1.5"),
         ({"keep_first_frame": 1}, "keep_first_frame must be true or false, got 1"),
-        ({"segment_window": 0}, "segment_window must be at least 1"),
+        ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1"),
     ],
 )
 def test_wrong_settings_are_named(given: object, message: str) -> None:
@@ -45,3 +47,35 @@ def test_a_rate_is_a_number_with_settings(monkeypatch: pytest.MonkeyPatch) -> No
     assert again == 0.8
     assert again.settings == rate.settings
     assert isinstance(again, Rate)
+
+
+def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
+    path = str(tmp_path / "settings.json")
+    save_settings(path, FrameFusion(keep={0: 0.25}, segmentation="dp", dropped="drop"))
+    parsed, share = ServingSettings.parse({"settings_file": path, "minimum_per_frame": 2})
+    assert parsed == ServingSettings(segmentation="dp", segment_threshold=0.8, minimum_per_frame=2)
+    assert share == 0.25
+    with pytest.raises(ValueError, match="segmentation is given beside settings_file"):
+        ServingSettings.parse({"settings_file": path, "segmentation": "frames"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (FrameFusion(cost=0.3), "prunes once, before the decoder.*Calibrate with --method segment-dpp-input"),
+        (FrameFusion(keep={0: 0.5, 2: 0.2}, dropped="drop"), "prunes once, before the decoder"),
+        (FrameFusion(keep={0: 0.5}), "cannot merge them; dropped must be 'drop'"),
+        (FrameFusion(keep={0: 0.5}, dropped="drop", relevance="similarity"), "relevance must be one of 'none'"),
+    ],
+)
+def test_a_settings_file_that_an_engine_cannot_follow_is_refused(
+    tmp_path: Path, settings: FrameFusion, message: str
+) -> None:
+    path = str(tmp_path / "settings.json")
+    save_settings(path, settings)
+    with pytest.raises(ValueError, match=message):
+        ServingSettings.parse({"settings_file": path})
+    with pytest.raises(ValueError, match=r"settings_file must be the name of a file, got 3"):
+        ServingSettings.parse({"settings_file": 3})
+    with pytest.raises(ValueError, match=r"missing\.json"):
+        ServingSettings.parse({"settings_file": str(tmp_path / "missing.json")})

@@ -62,7 +62,7 @@ def _enable(config: Any) -> None:
     if not isinstance(given, dict) or KEY not in given:
         return
     try:
-        settings = ServingSettings.parse(given[KEY])
+        settings, share = ServingSettings.parse(given[KEY])
     except ValueError as error:
         raise ValueError(f"additional_config[{KEY!r}]: {error}") from error
     model = config.model_config
@@ -73,9 +73,18 @@ def _enable(config: Any) -> None:
             f"{architecture}. Leave the key out."
         )
     multimodal = model.multimodal_config
-    if multimodal is None or multimodal.video_pruning_rate is None:
+    rate = None if multimodal is None else multimodal.video_pruning_rate
+    if rate is None:
+        if share is None:
+            raise ValueError(
+                f"additional_config[{KEY!r}] says how to prune, but not how much: add --video-pruning-rate, such as "
+                "0.8."
+            )
+        rate = 1 - share
+    elif share is not None and abs(1 - share - rate) > 1e-6:
         raise ValueError(
-            f"additional_config[{KEY!r}] says how to prune, but not how much: add --video-pruning-rate, such as 0.8."
+            f"additional_config[{KEY!r}]: the settings file keeps {share:.4g}, --video-pruning-rate {rate:.4g} keeps "
+            f"{1 - rate:.4g}: leave --video-pruning-rate out."
         )
     if multimodal.video_pruning_method != "evs":
         raise ValueError(
@@ -83,12 +92,12 @@ def _enable(config: Any) -> None:
             "leave one of them out."
         )
     install()
-    multimodal.video_pruning_rate = Rate(multimodal.video_pruning_rate, settings)
+    multimodal.video_pruning_rate = Rate(rate, settings)
     logger.info(
         "framefusion selects video tokens: rate %s, %s%s",
-        float(multimodal.video_pruning_rate),
+        float(rate),
         settings,
-        "" if multimodal.video_pruning_rate else " (rate 0: nothing is pruned)",
+        "" if rate else " (rate 0: nothing is pruned)",
     )
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from framefusion.selectors import NEED_RELEVANCE
 from framefusion.settings import BudgetRule, FrameFusion, Segmentation
+from framefusion.settings_file import load_settings
+
+FILE = "settings_file"
+"""Names a settings file instead of the settings."""
 
 RELEVANCE = ("none", "dissimilarity")
 """What an engine can go by: it selects before the decoder and does not know the question."""
@@ -63,27 +68,38 @@ class ServingSettings:
         self.reduction(0.5)
 
     @classmethod
-    def parse(cls, value: object) -> ServingSettings:
+    def parse(cls, value: object) -> tuple[ServingSettings, float | None]:
         """From what stands behind ``"framefusion"`` in ``--additional-config``.
 
         Args:
-            value: a mapping of the attributes; ``True`` for the defaults.
+            value: a mapping of the attributes; ``True`` for the defaults. Instead of what a settings file says, as
+                ``framefusion calibrate`` writes it, the file may be named: ``settings_file``.
+
+        Returns:
+            The settings, and the share of the tokens that the file keeps; None without a file.
 
         Raises:
             ValueError: names the setting, what was wrong and what to do.
         """
         if value is True:
-            return cls()
+            return cls(), None
         if not isinstance(value, Mapping):
             raise ValueError(
                 f"must be an object of settings or true, got {value!r}; {{}} selects with the defaults, and without "
                 "the key the engine's own rule stays."
             )
+        given = dict(value)
+        path, share = given.pop(FILE, None), None
         known = [field.name for field in fields(cls)]
-        for name in value:
+        for name in given:
             if name not in known:
-                raise ValueError(f"{name!r} is no setting; there are {', '.join(known)}.")
-        return cls(**value)
+                raise ValueError(f"{name!r} is no setting; there are {', '.join([*known, FILE])}.")
+        if path is not None:
+            filed, share = _of_file(path)
+            for name in given.keys() & filed.keys():
+                raise ValueError(f"{name} is given beside {FILE}, which says it too; leave one of them out.")
+            given |= filed
+        return cls(**given), share
 
     def reduction(self, keep: float) -> FrameFusion:
         """The same as one stage before the decoder that keeps a share of the tokens."""
@@ -103,3 +119,19 @@ class ServingSettings:
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+
+
+def _of_file(path: object) -> tuple[dict[str, Any], float]:
+    """What a settings file says about the selection, and the share it keeps."""
+    if not isinstance(path, str):
+        raise ValueError(f"{FILE} must be the name of a file, got {path!r}.")
+    filed = load_settings(path)
+    if filed.merge or filed.adaptive or not isinstance(filed.keep, Mapping) or list(filed.keep) != [0]:
+        raise ValueError(
+            f"{FILE} {path}: an engine prunes once, before the decoder, to an exact share; these settings do more. "
+            "Calibrate with --method segment-dpp-input."
+        )
+    if filed.dropped != "drop":
+        raise ValueError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
+    names = [field.name for field in fields(ServingSettings) if hasattr(filed, field.name)]
+    return {name: getattr(filed, name) for name in names}, float(filed.keep[0])
