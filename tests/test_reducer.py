@@ -272,6 +272,33 @@ def test_similarity_with_the_question_decides(layer: int) -> None:
         assert out.shape[1] < hidden.shape[1]
 
 
+@pytest.mark.parametrize("stages", [{0: 0.4}, {0: 0.8, 2: 0.4}])
+def test_what_changed_in_the_same_video_decides(stages: dict[int, float]) -> None:
+    """A video is never compared with the one before it, and a token with the one before it that is still there."""
+    settings = FrameFusion(
+        keep=stages, selector="topk", segmentation="single", relevance="dissimilarity", dropped="drop"
+    )
+    reduction, hidden = setup(settings)
+    assert not any(map(reduction.wants_attention, range(LAYERS)))
+    out = hidden
+    for layer in range(max(stages) + 1):
+        out = reduction.before_layer(layer, out)
+    layout = reduction.layouts[0]
+    for item, (_, height, width) in enumerate(layout.grids):
+        mine = (layout.item == item).nonzero().squeeze(-1).tolist()
+        left = mine
+        for share in stages.values():
+            change = {}
+            for token in left:
+                before = [other for other in left if other < token and (token - other) % (height * width) == 0]
+                same = [hidden[0, layout.columns[t]] for t in (token, *before[-1:])]
+                change[token] = 1 - float(torch.cosine_similarity(*same, dim=0)) if before else 1.0
+            # Of equal values the first stays.
+            left = sorted(sorted(left, key=lambda t: (-change[t], t))[: total_kept(share, len(mine))])
+        kept = set(reduction.stages[-1].kept[0].tolist())
+        assert kept & set(layout.columns[mine].tolist()) == set(layout.columns[left].tolist())
+
+
 def test_what_a_selector_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Candidates] = []
 

@@ -125,3 +125,16 @@ def test_no_square_matrix_is_made() -> None:
             query, key, torch.tensor([[length - 2, length - 1]]), torch.ones(1, length, dtype=torch.bool), 1.0
         )
     assert seen.numel <= query.numel()
+
+
+def test_dissimilarity_is_the_change_at_the_same_place() -> None:
+    # Two frames of two places, shuffled; the second place stands still.
+    features = torch.tensor([[0.0, 2.0], [1.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    frames, patches = torch.tensor([1, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    torch.testing.assert_close(relevance.dissimilarity(features, frames, patches), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert relevance.dissimilarity(-features, frames, patches)[3] == 0
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.bfloat16)
+    got = relevance.dissimilarity(opposite, torch.tensor([0, 1]), torch.tensor([5, 5]))
+    assert got.tolist() == [1.0, 2.0]
+    assert got.dtype == torch.float32
+    assert len(relevance.dissimilarity(features[:0], frames[:0], patches[:0])) == 0

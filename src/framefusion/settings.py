@@ -278,10 +278,11 @@ class FrameFusion:
         return 1 if self.relevance in WITHOUT_ATTENTION else first
 
     def _check_relevance(self, shares: Mapping[int, float]) -> None:
-        if self.selector in NEED_RELEVANCE and self.relevance != "similarity" and shares.get(0, 1.0) < 1:
+        if self.selector in NEED_RELEVANCE and self.relevance not in WITHOUT_ATTENTION and shares.get(0, 1.0) < 1:
             raise ValueError(
                 f"selector={self.selector!r} ranks by attention, and no attention exists before layer 0: start keep at "
-                "layer 1 or later (cost: with merge=True), or use relevance='similarity' or selector='dpp'."
+                "layer 1 or later (cost: with merge=True), or use relevance='similarity' or 'dissimilarity', or "
+                "selector='dpp'."
             )
 
     def check(self, layers: int, first: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 Each function here takes the method it replaces, which stays in charge of engines that do not. The engine's own way of
 positions is replaced too: it writes them into features, where bfloat16 rounds those above 256; and it lays out prompts
-as if nothing were pruned, so that text behind a video gets wrong positions where its features are not computed again.
+as if nothing were pruned, so that a second video or image fails.
 """
 
 from __future__ import annotations
