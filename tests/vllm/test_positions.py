@@ -21,7 +21,7 @@ def test_channels_are_exact_in_every_dtype(dtype: torch.dtype) -> None:
     assert torch.equal(again.offsets, places.offsets)
     assert torch.equal(again.positions, places.positions)
     assert again.lead == 17
-    assert len(decode(channels[:0]).index) == 0
+    assert len(decode(channels[:0]).offsets) == 0
 
 
 def test_what_cannot_be_carried_is_refused() -> None:
