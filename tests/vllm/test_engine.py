@@ -141,7 +141,7 @@ def test_the_bundled_checkpoint_answers_with_all_tokens_and_with_a_fifth() -> No
     "settings",
     [
         {"segmentation": "dp", "budget_rule": "joint"},
-        {"segmentation": "frames", "relevance": "dissimilarity", "relevance_exponent": 1.0},
+        {"segmentation": "frames", "relevance": "dissimilarity", "relevance_exponent": 1.0, "selector": "topk"},
         {"selector": "divprune", "segmentation": "single", "minimum_per_frame": 3},
         {"keep_first_frame": True},
     ],
@@ -177,6 +177,17 @@ def qwen3(request, tmp_path_factory):
 
 def small(frames: np.ndarray, count: int) -> tuple[np.ndarray, dict[str, Any]]:
     return with_metadata(frames[:count, ::4, ::4][:, :42, :56])
+
+
+def test_a_rate_of_zero_changes_nothing(qwen3, frames) -> None:
+    for model, videos in ((QWEN, [with_metadata(frames[:16])]), (qwen3, [small(frames, 8)])):
+        prompt = asked(prompt_of(VIDEO + IMAGE), videos, [Image.fromarray(frames[3, :56, :56])])
+        with serving(model) as served:
+            expected = served.prompt_positions(prompt), served.tokens([prompt])
+        with serving(model, 0.0, {}) as served:
+            assert torch.equal(served.prompt_positions(prompt), expected[0])
+            assert served.tokens([prompt]) == expected[1]
+            assert not served.masks
 
 
 def test_qwen3_vl_keeps_the_positions_of_the_whole_prompt(qwen3, frames) -> None:

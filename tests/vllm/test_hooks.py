@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
+import torch
 import vllm
 from vllm import EngineArgs
 
@@ -64,6 +65,36 @@ def test_the_configuration_carries_the_rule(heard) -> None:
         assert qwen2_5_vl.compute_retained_tokens_count(64, 16, rate) == retained_count(64, 16, 0.8, rate.settings)
 
 
+def test_the_rate_may_stand_beside_the_rule() -> None:
+    """Then nothing is pruned where the plugin is missing."""
+    multimodal = configuration({"rate": 0.8, "segmentation": "dp"}, None).model_config.multimodal_config
+    assert multimodal.video_pruning_rate == 0.8
+    assert multimodal.is_multimodal_pruning_enabled()
+    assert multimodal.video_pruning_rate.settings == ServingSettings(segmentation="dp")
+
+
+def test_the_configuration_of_a_drafter_is_left_alone(tmp_path) -> None:
+    from types import SimpleNamespace
+
+    config = configuration({})
+    drafter = SimpleNamespace(architecture="Qwen2ForCausalLM")
+    made = SimpleNamespace(
+        additional_config=config.additional_config,
+        model_config=drafter,
+        speculative_config=SimpleNamespace(draft_model_config=drafter),
+    )
+    hooks._enable(made)
+
+
+def test_a_model_without_a_rate_keeps_its_methods() -> None:
+    """Classes outside this package inherit the methods."""
+    from framefusion.vllm.qwen import recompute
+
+    assert recompute(lambda self, *args: "stock")(object()) == "stock"
+    pruned = type("Model", (), {"video_pruning_rate": Rate(0.0, ServingSettings())})()
+    assert recompute(lambda self, *args: "stock")(pruned) == "stock"
+
+
 def test_registering_again_and_a_rate_of_zero(heard) -> None:
     register()
     register()
@@ -78,7 +109,9 @@ def test_a_settings_file_brings_its_rate(heard, tmp_path) -> None:
     for rate in (None, 0.75):
         config = configuration({"settings_file": path}, rate)
         assert config.model_config.multimodal_config.video_pruning_rate == 0.75
-    with pytest.raises(ValueError, match=r"keeps 0.25, --video-pruning-rate 0.8 keeps 0.2: leave --video-pruning-rate"):
+    with pytest.raises(
+        ValueError, match=r"the settings say rate 0.75, --video-pruning-rate 0.8; leave one of them out"
+    ):
         configuration({"settings_file": path}, 0.8)
 
 
@@ -87,7 +120,12 @@ def test_a_settings_file_brings_its_rate(heard, tmp_path) -> None:
     [
         ({"settings": {"segmentations": "dp"}}, r"additional_config\['framefusion'\]: 'segmentations' is no setting"),
         ({"settings": 3}, "must be an object of settings or true, got 3"),
-        ({"settings": {}, "rate": None}, "says how to prune, but not how much: add --video-pruning-rate, such as 0.8"),
+        (
+            {"settings": {}, "rate": None},
+            'says how to prune, but not how much: add "rate": 0.8, or --video-pruning-rate 0.8',
+        ),
+        ({"settings": {}, "pipeline_parallel_size": 2}, "with pipeline parallelism only the first rank learns"),
+        ({"settings": {"rate": 0.5}}, "the settings say rate 0.5, --video-pruning-rate 0.8; leave one of them out"),
         ({"settings": {}, "rate": 1.0}, "video_pruning_rate"),
         ({"settings": {}, "rate": -0.1}, "video_pruning_rate"),
     ],
@@ -142,6 +180,8 @@ def test_a_changed_hook_does_not_start(bare) -> None:
 def test_a_model_that_lost_the_rate_does_not_serve() -> None:
     class Runner:
         vllm_config = configuration({})
+
+        device = torch.device("cpu")
 
         def load_model(self) -> None: ...
 

@@ -5,18 +5,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framefusion.budgets import total_kept
 from framefusion.layout import VisualItem, VisualLayout
 from framefusion.reducer import Reduction
 from framefusion.vllm.selection import retained_count, retention_mask
 from framefusion.vllm.settings import ServingSettings
 
-SETTINGS = st.builds(
-    ServingSettings,
-    segmentation=st.sampled_from(["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]),
-    budget_rule=st.sampled_from(["uniform", "marginal-value", "joint"]),
-    relevance=st.sampled_from(["none", "dissimilarity"]),
-    minimum_per_frame=st.integers(0, 3),
-    keep_first_frame=st.booleans(),
+SETTINGS = st.one_of(
+    st.builds(ServingSettings, relevance=st.just("dissimilarity"), minimum_per_frame=st.integers(0, 3)),
+    st.builds(
+        ServingSettings,
+        segmentation=st.sampled_from(["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]),
+        budget_rule=st.sampled_from(["uniform", "marginal-value", "joint"]),
+        minimum_per_frame=st.integers(0, 3),
+        keep_first_frame=st.booleans(),
+    ),
 )
 
 
@@ -59,6 +62,21 @@ def test_the_count_is_the_share_that_stays(rate: float) -> None:
     assert retained_count(64, 16, 0.999, ServingSettings(keep_first_frame=True)) == 64 + 15
     assert retained_count(64, 16, 0.999, ServingSettings(minimum_per_frame=100)) == 1024
     assert retained_count(64, 0, rate, free) == 0
+
+
+def test_shares_that_end_in_a_half_are_rounded_as_elsewhere() -> None:
+    settings = ServingSettings(minimum_per_frame=0)
+    for tokens in range(1, 400):
+        for keep in (0.1, 0.15, 0.2, 0.25, 0.3, 0.5):
+            assert retained_count(tokens, 1, 1 - keep, settings) == total_kept(keep, tokens)
+
+
+def test_a_token_that_overflowed_spoils_itself_only() -> None:
+    features = features_of((4, 3, 3), 0)
+    features[5], features[20, 2] = float("nan"), float("inf")
+    kept = retention_mask(features, (4, 3, 3), 0.5, ServingSettings())
+    assert int(kept.sum()) == 18
+    assert not kept[[5, 20]].any()
 
 
 def test_the_mask_is_the_stage_before_the_decoder() -> None:

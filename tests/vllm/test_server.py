@@ -23,7 +23,7 @@ OPTIONS = [
     *("--limit-mm-per-prompt", '{"video": 2, "image": 2}'),
     *("--media-io-kwargs", '{"video": {"num_frames": 32}}'),
 ]
-PRUNED = ["--video-pruning-rate", "0.8", "--additional-config", '{"framefusion": {}}']
+PRUNED = ["--additional-config", '{"framefusion": {"rate": 0.8}}']
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_mixed_traffic_loses_nothing(server, video) -> None:
     ("options", "said"),
     [
         (["--video-pruning-rate", "1.0", "--additional-config", '{"framefusion": {}}'], "video_pruning_rate"),
-        (["--additional-config", '{"framefusion": {}}'], "add --video-pruning-rate, such as 0.8"),
+        (["--additional-config", '{"framefusion": {}}'], "but not how much: add"),
         (
             ["--video-pruning-rate", "0.8", "--additional-config", '{"framefusion": {"segmentation": "scenes"}}'],
             "segmentation must be one of",

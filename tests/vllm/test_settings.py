@@ -32,6 +32,12 @@ def test_the_defaults_are_the_library_s() -> None:
         ({"minimum_per_frame": -1}, "minimum_per_frame must be at least 0 tokens, got -1"),
         ({"minimum_per_frame": 1.5}, "minimum_per_frame must be a whole number of tokens, got 1.5"),
         ({"keep_first_frame": 1}, "keep_first_frame must be true or false, got 1"),
+        (
+            {"keep_first_frame": True, "relevance": "dissimilarity"},
+            "keep_first_frame and relevance='dissimilarity' excl",
+        ),
+        ({"rate": 1}, r"rate must be a number in \[0, 1\), the share of the tokens to drop, got 1"),
+        ({"rate": "0.8"}, r"rate must be a number in \[0, 1\), the share of the tokens to drop, got '0.8'"),
         ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1"),
     ],
 )
@@ -52,9 +58,11 @@ def test_a_rate_is_a_number_with_settings(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
     path = str(tmp_path / "settings.json")
     save_settings(path, FrameFusion(keep={0: 0.25}, segmentation="dp", dropped="drop"))
-    parsed, share = ServingSettings.parse({"settings_file": path, "minimum_per_frame": 2})
+    parsed, rate = ServingSettings.parse({"settings_file": path, "minimum_per_frame": 2})
     assert parsed == ServingSettings(segmentation="dp", segment_threshold=0.8, minimum_per_frame=2)
-    assert share == 0.25
+    assert rate == 0.75
+    with pytest.raises(ValueError, match="rate is given beside settings_file"):
+        ServingSettings.parse({"settings_file": path, "rate": 0.8})
     with pytest.raises(ValueError, match="segmentation is given beside settings_file"):
         ServingSettings.parse({"settings_file": path, "segmentation": "frames"})
 

@@ -61,44 +61,71 @@ def _enable(config: Any) -> None:
     given = config.additional_config
     if not isinstance(given, dict) or KEY not in given:
         return
+    speculative = config.speculative_config
+    if speculative is not None and config.model_config is speculative.draft_model_config:
+        # The configuration of a drafter, made from that of its target.
+        return
     try:
-        settings, share = ServingSettings.parse(given[KEY])
+        settings, rate = ServingSettings.parse(given[KEY])
+        rate = _rate(config, rate)
     except ValueError as error:
         raise ValueError(f"additional_config[{KEY!r}]: {error}") from error
-    model = config.model_config
-    architecture = None if model is None else model.architecture
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"additional_config[{KEY!r}]: framefusion prunes in vLLM for {', '.join(ARCHITECTURES)}; this model is "
-            f"{architecture}. Leave the key out."
-        )
-    multimodal = model.multimodal_config
-    rate = None if multimodal is None else multimodal.video_pruning_rate
-    if rate is None:
-        if share is None:
-            raise ValueError(
-                f"additional_config[{KEY!r}] says how to prune, but not how much: add --video-pruning-rate, such as "
-                "0.8."
-            )
-        rate = 1 - share
-    elif share is not None and abs(1 - share - rate) > 1e-6:
-        raise ValueError(
-            f"additional_config[{KEY!r}]: the settings file keeps {share:.4g}, --video-pruning-rate {rate:.4g} keeps "
-            f"{1 - rate:.4g}: leave --video-pruning-rate out."
-        )
-    if multimodal.video_pruning_method != "evs":
-        raise ValueError(
-            f"additional_config[{KEY!r}] and --video-pruning-method {multimodal.video_pruning_method} are two rules: "
-            "leave one of them out."
-        )
     install()
-    multimodal.video_pruning_rate = Rate(rate, settings)
+    config.model_config.multimodal_config.video_pruning_rate = Rate(rate, settings)
     logger.info(
         "framefusion selects video tokens: rate %s, %s%s",
-        float(rate),
+        rate,
         settings,
         "" if rate else " (rate 0: nothing is pruned)",
     )
+
+
+def _rate(config: Any, rate: float | None) -> float:
+    """The rate of an engine that we can prune in; ``rate`` is what our own settings say.
+
+    Raises:
+        ValueError: we cannot, or no rate or two different ones are given.
+    """
+    architecture = None if config.model_config is None else config.model_config.architecture
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"framefusion prunes in vLLM for {', '.join(ARCHITECTURES)}; this model is {architecture}. Leave the key "
+            "out."
+        )
+    if config.parallel_config.pipeline_parallel_size > 1:
+        raise ValueError(
+            "with pipeline parallelism only the first rank learns the positions of the tokens that stay; use tensor "
+            "parallelism instead."
+        )
+    if config.lora_config is not None and getattr(config.lora_config, "enable_tower_connector_lora", False):
+        raise ValueError(
+            "vLLM sizes LoRA of the vision tower by the tokens that stay, not by those that are encoded; leave "
+            "--enable-tower-connector-lora out."
+        )
+    if getattr(envs(), "VLLM_USE_RUST_FRONTEND", False):
+        raise ValueError(
+            "the Rust frontend lays out prompts where no plugin reaches; leave VLLM_USE_RUST_FRONTEND out."
+        )
+    multimodal = config.model_config.multimodal_config
+    if multimodal is None:
+        raise ValueError("this configuration serves text only, and nothing can be pruned; leave the key out.")
+    if multimodal.video_pruning_method != "evs":
+        raise ValueError(
+            f"--video-pruning-method {multimodal.video_pruning_method} is another rule; leave one of the two out."
+        )
+    asked = multimodal.video_pruning_rate
+    if asked is None and rate is None:
+        raise ValueError('this says how to prune, but not how much: add "rate": 0.8, or --video-pruning-rate 0.8.')
+    if asked is not None and rate is not None and abs(asked - rate) > 1e-6:
+        raise ValueError(f"the settings say rate {rate:g}, --video-pruning-rate {asked:g}; leave one of them out.")
+    return float(asked if rate is None else rate)
+
+
+def envs() -> Any:
+    """The engine's environment variables."""
+    import vllm.envs
+
+    return vllm.envs
 
 
 def install() -> None:
@@ -160,8 +187,9 @@ def _checked_load(stock: Callable[..., None]) -> Callable[..., None]:
             )
         # vLLM's CPU runner never sets this, and would then fail on the channels of positions.
         self.is_multimodal_pruning_enabled = rate > 0
-        # What is compiled at the first selection is compiled before the first request.
-        warm_up()
+        if self.device.type == "cpu":
+            # What is compiled at the first selection is compiled before the first request.
+            warm_up()
         logger.info("framefusion prunes %s in this worker", type(self.get_model()).__name__)
 
     return load_model

@@ -15,13 +15,14 @@ from torch import Tensor
 
 BASE = 256
 """Whole numbers up to this are exact in bfloat16, float16 and float32."""
-CHANNELS = 9
-"""Offset, and position on each of three axes, two digits each; and the number of tokens of the item before its first
-visual one."""
+DIGITS = 3
+NUMBERS = 7
+"""Offset, position on each of three axes, and lead, visual tokens and span of the item."""
+CHANNELS = DIGITS * NUMBERS
 
 
 class Places(NamedTuple):
-    """Where the tokens of one item are, counted from the item's own first token."""
+    """Where some tokens of one item are, counted from the item's own first token."""
 
     offsets: Tensor
     """``(n,)`` int64: the token's place in the item's run of the prompt, consecutive."""
@@ -29,6 +30,10 @@ class Places(NamedTuple):
     """``(3, n)`` int64: positions, from that of the item's first token."""
     lead: int
     """Tokens of the run before its first visual one: the time stamp and the start mark of Qwen3-VL."""
+    visual: int
+    """Visual tokens of the whole item that stay; they follow each other in the prompt."""
+    span: int
+    """How many positions the item takes up, see :class:`Item`."""
 
 
 class Item(NamedTuple):
@@ -43,20 +48,25 @@ class Item(NamedTuple):
 
 
 def encode(places: Places, dtype: torch.dtype) -> Tensor:
-    """``(n, CHANNELS)`` to append to the features."""
-    numbers = torch.stack([places.offsets, *places.positions])
-    digits = torch.stack([numbers // BASE, numbers % BASE], 1).flatten(0, 1)
-    lead = torch.full_like(places.offsets, places.lead)[None]
-    if int(numbers.min() if numbers.numel() else 0) < 0 or int(numbers.max() if numbers.numel() else 0) >= BASE**2:
-        raise ValueError(f"a position outside 0 … {BASE**2 - 1} cannot be carried.")
-    return torch.cat([digits, lead]).T.to(dtype)
+    """``(n, CHANNELS)`` to append to the features.
+
+    Raises:
+        ValueError: a number has more than :data:`DIGITS` digits.
+    """
+    of_item = places.offsets.new_tensor([places.lead, places.visual, places.span])
+    numbers = torch.cat([places.offsets[None], places.positions, of_item[:, None].expand(-1, len(places.offsets))])
+    if numbers.numel() and (int(numbers.min()) < 0 or int(numbers.max()) >= BASE**DIGITS):
+        raise ValueError(f"a number outside 0 … {BASE**DIGITS - 1} cannot be carried.")
+    digits = [numbers // BASE**power % BASE for power in range(DIGITS)]
+    return torch.cat(digits).T.to(dtype)
 
 
 def decode(channels: Tensor) -> Places:
     """What :func:`encode` wrote."""
-    digits = channels.T.long()
-    numbers = digits[0 : CHANNELS - 1 : 2] * BASE + digits[1 : CHANNELS - 1 : 2]
-    return Places(numbers[0], numbers[1:], int(digits[-1, 0]) if digits.shape[1] else 0)
+    digits = channels.T.long().reshape(DIGITS, NUMBERS, -1)
+    numbers = sum((digits[power] * BASE**power for power in range(DIGITS)), torch.zeros_like(digits[0]))
+    lead, visual, span = (int(number[0]) if number.numel() else 0 for number in numbers[4:])
+    return Places(numbers[0], numbers[1:4], lead, visual, span)
 
 
 def before_features(length: int, items: Sequence[Item]) -> Tensor:
@@ -77,29 +87,42 @@ def before_features(length: int, items: Sequence[Item]) -> Tensor:
     return torch.cat(parts).expand(3, -1).clone()
 
 
-def place(visual: Tensor, chunks: Sequence[Places], positions: Tensor, computed: int) -> Tensor:
+def place(visual: Tensor, chunks: Sequence[Places], positions: Tensor, computed: int) -> tuple[Tensor, int]:
     """The positions of a prompt once the places of some of its visual tokens are known.
 
     Args:
         visual: ``(N,)`` bool, the columns of the prompt with placeholders.
         chunks: for each item in the window that is being computed its tokens there; only the first may lack the
-            item's beginning. Between items there is text, such as the end mark of the first.
+            item's beginning.
         positions: ``(3, N)`` int64 as they are by now; those of text are final.
         computed: columns before the window.
 
     Returns:
-        ``(3, N)`` int64, a new tensor.
+        ``(3, N)`` int64, a new tensor; and the position that the next token would have.
     """
-    positions, column = positions.clone(), computed
+    positions, column, after = positions.clone(), computed, 0
+    end = -1
+    """The column behind the item before; where two follow each other, the tokens of the first say too little."""
     for chunk in chunks:
         count = len(chunk.offsets)
         if not count:
             continue
-        index = int(chunk.offsets[0])
-        if not index:
-            column = int(visual[column:].nonzero()[0]) + column - chunk.lead
-        first = column - index
-        start = int(positions[0, first - 1]) + 1 if first else 0
+        offset = int(chunk.offsets[0])
+        if not offset:
+            column = _run_of(visual, chunk.visual, column) - chunk.lead
+        first = column - offset
+        start = after if first == end else int(positions[0, first - 1]) + 1 if first else 0
         positions[:, column : column + count] = chunk.positions.to(positions) + start
         column += count
-    return positions
+        after, end = start + chunk.span, column
+    return positions, max(after, int(positions.max()) + 1 if positions.numel() else 0)
+
+
+def _run_of(visual: Tensor, count: int, first: int) -> int:
+    """The first column from ``first`` on from which ``count`` placeholders follow each other; text may hold others."""
+    columns = visual[first:].nonzero().squeeze(-1)
+    if len(columns) >= count:
+        complete = columns[count - 1 :] - columns[: len(columns) - count + 1] == count - 1
+        if complete.any():
+            return first + int(columns[complete.nonzero()[0]])
+    raise ValueError(f"the prompt has no {count} placeholders in a row from column {first} on.")

@@ -29,7 +29,9 @@ def _only_with_a_rate(replacement: Callable[..., Any]) -> Callable[[Method], Met
     def around(stock: Method) -> Method:
         @wraps(stock)
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(self.video_pruning_rate, Rate):
+            # Classes that inherit the methods may have no rate; with 0 the engine expects nothing from them.
+            rate = getattr(self, "video_pruning_rate", None)
+            if isinstance(rate, Rate) and rate > 0:
                 return replacement(self, stock, *args, **kwargs)
             return stock(self, *args, **kwargs)
 
@@ -74,8 +76,10 @@ def videos_2_5(model: Any, stock: Method, video_embeds_split: Sequence[Tensor], 
             kept = retention_mask(features, grid, rate, rate.settings)
             factor = interval * getattr(model.config.vision_config, "tokens_per_second", 1.0)
             everything = _grid_places(grid, features.device, factor).positions
-            index = torch.arange(int(kept.sum()), device=features.device)
-            result.append(_with_places(features[kept], Places(index, everything[:, kept], 0)))
+            count = int(kept.sum())
+            offsets = torch.arange(count, device=features.device)
+            span = int(everything.max()) + 1
+            result.append(_with_places(features[kept], Places(offsets, everything[:, kept], 0, count, span)))
     return tuple(result)
 
 
@@ -107,11 +111,12 @@ def videos_3(model: Any, stock: Method, video_embeds_split: Sequence[Tensor], vi
 def channels_3(model: Any, stock: Method, *args: Any, **kwargs: Any) -> Tensor:
     """The places of one of Qwen3-VL's videos and of its time stamps, as channels."""
     expanded = stock(model, *args, **kwargs)
-    is_visual = expanded[:, 4] != 0
     # The prompt has all tokens of a video in its first frame, behind its first start mark.
     lead = int((expanded[:, 3] != 0).nonzero()[0]) + 1
-    index = torch.arange(len(is_visual), device=expanded.device)
-    return positions.encode(Places(index, expanded[:, :3].T, lead), torch.float32).to(expanded.dtype)
+    offsets = torch.arange(len(expanded), device=expanded.device)
+    # A video ends with the end mark of its last frame, which has its largest position.
+    places = Places(offsets, expanded[:, :3].T, lead, int((expanded[:, 4] != 0).sum()), int(expanded[:, :3].max()) + 1)
+    return positions.encode(places, expanded.dtype)
 
 
 @_only_with_a_rate
@@ -161,9 +166,8 @@ def recompute(
         ids = torch.as_tensor(input_ids, device=mrope_positions.device)
         visual = (ids == model.config.image_token_id) | (ids == model.config.video_token_id)
         chunks = [positions.decode(features[:, -CHANNELS:]) for features in multimodal_embeddings]
-        placed = positions.place(visual, chunks, mrope_positions, num_computed_tokens)
-        delta = int(placed.max()) + 1 - len(ids)
-    return [features[:, :-CHANNELS] for features in multimodal_embeddings], placed, delta
+        placed, after = positions.place(visual, chunks, mrope_positions, num_computed_tokens)
+    return [features[:, :-CHANNELS] for features in multimodal_embeddings], placed, after - len(ids)
 
 
 def _laid_out(input_tokens: list[int], items: Sequence[Item]) -> tuple[Tensor, int]:
@@ -182,7 +186,8 @@ def _grid_places(grid: tuple[int, int, int], device: torch.device, factor: float
     steps = [torch.arange(n, device=device) for n in grid]
     steps[0] = torch.tensor([int(step * factor) for step in range(grid[0])], device=device)
     laid_out = torch.stack(torch.meshgrid(*steps, indexing="ij")).flatten(1)
-    return Places(torch.arange(laid_out.shape[1], device=device), laid_out, 0)
+    count = laid_out.shape[1]
+    return Places(torch.arange(count, device=device), laid_out, 0, count, int(laid_out.max()) + 1)
 
 
 def _with_places(features: Tensor, places: Places) -> Tensor:

@@ -26,7 +26,8 @@ def retained_count(tokens_per_frame: int, frames: int, rate: float, settings: Se
         return 0
     minimum = min(settings.minimum_per_frame, tokens_per_frame)
     promised = minimum * frames + (tokens_per_frame - minimum if settings.keep_first_frame else 0)
-    return max(total_kept(1 - rate, total), promised)
+    # 1 - 0.9 is a little less than 0.1, which matters where the share of the tokens ends in a half.
+    return max(total_kept(round(1 - rate, 12), total), promised)
 
 
 def retention_mask(features: Tensor, grid: tuple[int, int, int], rate: float, settings: ServingSettings) -> Tensor:
@@ -51,6 +52,8 @@ def retention_mask(features: Tensor, grid: tuple[int, int, int], rate: float, se
             f"features has {len(features)} rows, but the grid {frames}×{height}×{width} has {frames * area}."
         )
     wanted = retained_count(area, frames, rate, settings)
+    # One token that overflowed in the encoder must spoil one answer, not end the server.
+    features = features.masked_fill(~features.isfinite().all(1, keepdim=True), 0)
     kept = torch.zeros(frames, area, dtype=torch.bool)
     if settings.keep_first_frame and wanted:
         kept[0] = True

@@ -10,6 +10,9 @@ from framefusion.selectors import NEED_RELEVANCE
 from framefusion.settings import BudgetRule, FrameFusion, Segmentation
 from framefusion.settings_file import load_settings
 
+RATE = "rate"
+"""Names the share to drop."""
+
 FILE = "settings_file"
 """Names a settings file instead of the settings."""
 
@@ -65,6 +68,11 @@ class ServingSettings:
             raise ValueError(f"minimum_per_frame must be at least 0 tokens, got {self.minimum_per_frame}.")
         if not isinstance(self.keep_first_frame, bool):
             raise ValueError(f"keep_first_frame must be true or false, got {self.keep_first_frame!r}.")
+        if self.keep_first_frame and self.relevance == "dissimilarity":
+            raise ValueError(
+                "keep_first_frame and relevance='dissimilarity' exclude each other: the first frame is left out of the "
+                "selection, so that every token of the second would count as new. Leave one of them out."
+            )
         self.reduction(0.5)
 
     @classmethod
@@ -72,11 +80,12 @@ class ServingSettings:
         """From what stands behind ``"framefusion"`` in ``--additional-config``.
 
         Args:
-            value: a mapping of the attributes; ``True`` for the defaults. Instead of what a settings file says, as
-                ``framefusion calibrate`` writes it, the file may be named: ``settings_file``.
+            value: a mapping of the attributes; ``True`` for the defaults. It may have a ``rate``, the share of the
+                tokens to drop, in [0, 1). Instead of the rate and what else a settings file says, as ``framefusion
+                calibrate`` writes it, the file may be named: ``settings_file``.
 
         Returns:
-            The settings, and the share of the tokens that the file keeps; None without a file.
+            The settings, and the rate; None if nothing says it.
 
         Raises:
             ValueError: names the setting, what was wrong and what to do.
@@ -89,17 +98,20 @@ class ServingSettings:
                 "the key the engine's own rule stays."
             )
         given = dict(value)
-        path, share = given.pop(FILE, None), None
+        path, rate = given.pop(FILE, None), given.pop(RATE, None)
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                raise ValueError(f"{name!r} is no setting; there are {', '.join([*known, FILE])}.")
+                raise ValueError(f"{name!r} is no setting; there are {', '.join([*known, RATE, FILE])}.")
+        if rate is not None and not (isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate < 1):
+            raise ValueError(f"{RATE} must be a number in [0, 1), the share of the tokens to drop, got {rate!r}.")
         if path is not None:
             filed, share = _of_file(path)
-            for name in given.keys() & filed.keys():
-                raise ValueError(f"{name} is given beside {FILE}, which says it too; leave one of them out.")
-            given |= filed
-        return cls(**given), share
+            twice = [name for name in given if name in filed] + [RATE] * (rate is not None)
+            if twice:
+                raise ValueError(f"{twice[0]} is given beside {FILE}, which says it too; leave one of them out.")
+            given, rate = given | filed, round(1 - share, 12)
+        return cls(**given), rate
 
     def reduction(self, keep: float) -> FrameFusion:
         """The same as one stage before the decoder that keeps a share of the tokens."""
