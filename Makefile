@@ -30,7 +30,7 @@ demo: install
 	$(BIN)/framefusion demo --out out
 
 test: install
-	$(BIN)/python -m pytest --ignore=tests/hf
+	$(BIN)/python -m pytest --ignore=tests/hf $(WORKERS) --dist loadfile
 	$(BIN)/python -m pytest tests/hf $(WORKERS)
 
 test-all: install

@@ -204,22 +204,24 @@ def soak(directory: Path, requests: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--soak", type=int, default=500, help="requests of the soak; 0 for none")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=3, help="of the traffic; 0 for none")
+    parser.add_argument("--soak", type=int, default=1500, help="requests of the soak; 0 for none")
+    parser.add_argument("--json", type=Path, help="what is not measured keeps what this file says")
     arguments = parser.parse_args()
+    result: dict[str, Any] = {}
+    if arguments.json and arguments.json.exists():
+        result = json.loads(arguments.json.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as directory:
-        result = {
-            "versions": {
-                "framefusion": framefusion.__version__,
-                "vllm": vllm.__version__,
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
-            "options": PRUNED,
-            **traffic(Path(directory), arguments.rounds),
+        result["versions"] = {
+            "framefusion": framefusion.__version__,
+            "vllm": vllm.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "python": platform.python_version(),
         }
+        result["options"] = PRUNED
+        if arguments.rounds:
+            result |= traffic(Path(directory), arguments.rounds)
         if arguments.soak:
             result["soak"] = soak(Path(directory), arguments.soak)
     text = json.dumps(result, indent=1)

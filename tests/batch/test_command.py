@@ -16,6 +16,7 @@ from framefusion import FrameFusion, assets, cli
 from framefusion.ask import ask
 from framefusion.cli.batch import EVERY_SECONDS, Lines
 from framefusion.loading import load
+from framefusion.video import read_video
 from tests.batch.fake import results, write
 
 QUESTION = "what large object came after the red circle?"
@@ -61,9 +62,8 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
         assert "answer" not in row
     assert broken[-1]["error"] == "line 9 has no question"
     model = load()
-    expected = ask(
-        assets.DEMO_VIDEO, QUESTION, model=model.model, processor=model.processor, settings=FrameFusion(cost=0.2)
-    )
+    video = read_video(assets.DEMO_VIDEO, frames=assets.BUNDLED_FRAMES)
+    expected = ask(video, QUESTION, model=model.model, processor=model.processor, settings=FrameFusion(cost=0.2))
     for row in (first, last):
         assert row["answer"] == expected.text == "red diamond"
         assert row["tokens_before"] == expected.summary.visual_tokens_before
@@ -102,7 +102,7 @@ def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--cost", "0.2", "--cost", "0.3"], "--keep and --cost exclude each other; give one of them"),
+        (["--keep", "0.2", "--cost", "0.3"], "--keep and --cost exclude each other; give one of them"),
         (["--keep", "x"], "--keep must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1"),
         (["--frames", "8", "--fps", "1"], "--frames and --fps exclude each other; give one of them"),
         (["--frames", "0"], "frames must be at least 1, got 0"),
@@ -114,7 +114,7 @@ def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
         (["--address", "auto"], "--address needs --engine ray"),
         (["--engine", "ray", "--actors", "0"], "--actors must be a whole number, at least 1, got 0"),
         (["--model", "./none"], "there is no directory ./none"),
-        (["--keep", "9:0.5,2:0.7"], "keep"),
+        (["--keep", "2:0.7,12:0.5"], "keep"),
         (["--out", "questions.jsonl"], "questions.jsonl is there already and has no questions.jsonl.run.json"),
     ],
 )

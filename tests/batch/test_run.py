@@ -57,7 +57,7 @@ def test_answers_and_errors(files):
     manifest = json.loads(out.with_name("out.jsonl.run.json").read_text())
     assert manifest["model"] == MODEL
     assert manifest["settings"]["cost"] == 0.3
-    assert {"frames": 8, "fps": None, "max_new_tokens": 64, "command": "the command"}.items() <= manifest.items()
+    assert {"frames": 16, "fps": None, "max_new_tokens": 64, "command": "the command"}.items() <= manifest.items()
 
 
 def test_what_is_there_is_not_asked_again(files, tmp_path):
@@ -116,9 +116,9 @@ def test_other_questions_are_refused(texts, words, files):
     [
         (
             Plan(FrameFusion(keep=0.2)),
-            r"differ in settings \(cost 0.3, now None, keep None, now 0.2, merge True, now False\)",
+            r"differ in settings \(cost 0.3, now None, keep None, now 0.2\)",
         ),
-        (Plan(frames=4), r"differ in frames \(8, now 4\)"),
+        (Plan(frames=4), r"differ in frames \(16, now 4\)"),
         (Plan(max_new_tokens=3), r"differ in max_new_tokens \(64, now 3\)"),
     ],
 )

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from framefusion import log
 from framefusion.ask import ask
 from framefusion.evaluation import (
     DataError,
@@ -17,7 +18,6 @@ from framefusion.evaluation import (
     MethodError,
     Plan,
     evaluate,
-    log,
     workers,
 )
 from framefusion.evaluation.answering import CHUNK_BATCHES, Chunk, chunks

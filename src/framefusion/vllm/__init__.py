@@ -3,7 +3,7 @@
 vLLM finds :func:`register` through the entry-point group ``vllm.general_plugins``. Nothing changes until an engine asks
 for it in its own configuration::
 
-    --video-pruning-rate 0.8 --additional-config '{"framefusion": {}}'
+    --additional-config '{"framefusion": {"rate": 0.8}}'
 
 Only :mod:`framefusion.vllm.hooks` and :mod:`framefusion.vllm.qwen` touch vLLM; the rest are pure tensors and numbers.
 See ``docs/serving.md``.

@@ -22,7 +22,7 @@ RELEVANCE = ("none", "dissimilarity")
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """How an engine selects the tokens of a video, behind its encoder; how many stay is ``--video-pruning-rate``.
+    """How an engine selects the tokens of a video, behind its encoder; how many go is its rate.
 
     What :class:`framefusion.FrameFusion` has as well means the same here and has the same default.
 
