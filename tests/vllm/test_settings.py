@@ -22,7 +22,7 @@ def test_the_defaults_are_the_library_s() -> None:
     [
         ([], r"must be an object of settings or true, got \[\]; \{\} selects with the defaults"),
         (False, "must be an object of settings or true, got False"),
-        ({"segmentations": "dp"}, "'segmentations' is no setting; there are segmentation, segment_threshold"),
+        ({"segmentations": "dp"}, "'segmentations' is no setting; there are segmentation, similarity_lower_bound"),
         ({"segmentation": "scenes"}, "segmentation must be one of"),
         (
             {"relevance": "last"},
@@ -58,6 +58,19 @@ def test_a_rate_is_a_number_with_settings(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
     path = str(tmp_path / "settings.json")
     save_settings(path, FrameFusion(keep={0: 0.25}, segmentation="dp", dropped="drop"))
+    everything = FrameFusion(
+        keep={0: 0.25},
+        dropped="drop",
+        similarity_lower_bound=0.7,
+        segment_threshold=0.3,
+        budget_rule="marginal-value",
+        relevance="dissimilarity",
+        relevance_sign=-1,
+        relevance_exponent=0.5,
+        seed=3,
+    )
+    save_settings(tmp_path / "all.json", everything)
+    assert ServingSettings.parse({"settings_file": str(tmp_path / "all.json")})[0].reduction(0.25) == everything
     parsed, rate = ServingSettings.parse({"settings_file": path, "minimum_per_frame": 2})
     assert parsed == ServingSettings(segmentation="dp", segment_threshold=0.8, minimum_per_frame=2)
     assert rate == 0.75

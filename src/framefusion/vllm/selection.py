@@ -78,17 +78,18 @@ def _selected(features: Tensor, grid: tuple[int, int, int], wanted: int, setting
     for frame in (kept.sum(1) < minimum).nonzero().squeeze(-1).tolist():
         newest = change[frame].masked_fill(kept[frame], -1.0).argsort(descending=True, stable=True)
         kept[frame, newest[: minimum - int(kept[frame].sum())]] = True
-    flat, order = kept.flatten(), change.flatten().argsort(stable=True)
-    for token in order.tolist():
-        if int(flat.sum()) <= wanted:
-            break
-        if flat[token] and int(kept[token // area].sum()) > minimum:
-            flat[token] = False
-    for token in order.flip(0).tolist():
-        if int(flat.sum()) >= wanted:
-            break
-        flat[token] = True
-    return flat.reshape(frames, area)
+    order, surplus = change.flatten().argsort(stable=True).tolist(), int(kept.sum()) - wanted
+    for token in order:
+        frame, patch = divmod(token, area)
+        if surplus > 0 and kept[frame, patch] and int(kept[frame].sum()) > minimum:
+            kept[frame, patch] = False
+            surplus -= 1
+    for token in reversed(order):
+        frame, patch = divmod(token, area)
+        if surplus < 0 and not kept[frame, patch]:
+            kept[frame, patch] = True
+            surplus += 1
+    return kept
 
 
 def _by_rule(features: Tensor, grid: tuple[int, int, int], wanted: int, settings: ServingSettings) -> Tensor:

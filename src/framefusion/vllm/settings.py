@@ -27,11 +27,11 @@ class ServingSettings:
     What :class:`framefusion.FrameFusion` has as well means the same here and has the same default.
 
     Attributes:
-        segmentation, segment_threshold, segment_minimum, segment_window: how the video is cut.
+        segmentation, similarity_lower_bound, segment_threshold, segment_minimum, segment_window: how the video is cut.
         budget_rule: how the budget is shared by the segments.
         relevance: ``"none"`` (default; diversity alone) or ``"dissimilarity"``. Attention and the question are not
             known where an engine selects.
-        relevance_exponent: weight of relevance.
+        relevance_sign, relevance_exponent: direction and weight of relevance.
         selector: which rule picks the tokens of a segment.
         seed: of random selectors.
         minimum_per_frame: tokens that every frame keeps at least (a temporal patch of the encoder counts as one
@@ -43,11 +43,13 @@ class ServingSettings:
     """
 
     segmentation: Segmentation = "frame-similarity"
+    similarity_lower_bound: float = 0.6
     segment_threshold: float | None = None
     segment_minimum: int = 8
     segment_window: int = 4
     budget_rule: BudgetRule = "uniform"
     relevance: str = "none"
+    relevance_sign: int = 1
     relevance_exponent: float = 0.25
     selector: str = "dpp"
     seed: int = 0
@@ -115,19 +117,7 @@ class ServingSettings:
 
     def reduction(self, keep: float) -> FrameFusion:
         """The same as one stage before the decoder that keeps a share of the tokens."""
-        return FrameFusion(
-            keep={0: keep},
-            segmentation=self.segmentation,
-            segment_threshold=self.segment_threshold,
-            segment_minimum=self.segment_minimum,
-            segment_window=self.segment_window,
-            budget_rule=self.budget_rule,
-            relevance=self.relevance,  # type: ignore[arg-type]
-            relevance_exponent=self.relevance_exponent,
-            selector=self.selector,
-            seed=self.seed,
-            dropped="drop",
-        )
+        return FrameFusion(keep={0: keep}, dropped="drop", **{name: getattr(self, name) for name in _shared()})
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
@@ -145,5 +135,10 @@ def _of_file(path: object) -> tuple[dict[str, Any], float]:
         )
     if filed.dropped != "drop":
         raise ValueError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
-    names = [field.name for field in fields(ServingSettings) if hasattr(filed, field.name)]
-    return {name: getattr(filed, name) for name in names}, float(filed.keep[0])
+    return {name: getattr(filed, name) for name in _shared()}, float(filed.keep[0])
+
+
+def _shared() -> list[str]:
+    """The settings that :class:`FrameFusion` has as well."""
+    of_library = {field.name for field in fields(FrameFusion)}
+    return [field.name for field in fields(ServingSettings) if field.name in of_library]
