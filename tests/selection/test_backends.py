@@ -136,7 +136,7 @@ def test_automatic_backend_is_numba_on_the_cpu(monkeypatch: pytest.MonkeyPatch) 
     from framefusion.selection import numba_backend
 
     calls = []
-    real = numba_backend.select_bucket
-    monkeypatch.setattr(numba_backend, "select_bucket", lambda *a: calls.append(1) or real(*a))
+    real = numba_backend.select
+    monkeypatch.setattr(numba_backend, "select", lambda *a: calls.append(1) or real(*a))
     select_tokens(noise(5, 3), None, None, 2)
     assert calls

@@ -12,12 +12,7 @@ from torch import Tensor
 from framefusion.selection import gram_schmidt, reference, torch_backend
 from framefusion.selection import joint as joint_selection
 from framefusion.selection import validation as check
-from framefusion.selection.gram import (
-    BUCKET_BYTES_ACCELERATOR,
-    BUCKET_BYTES_CPU,
-    NonFiniteFeaturesError,
-    make_buckets,
-)
+from framefusion.selection.gram import NonFiniteFeaturesError
 from framefusion.selection.novelty import until_nothing_new
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
 from framefusion.selection.plan import Budgets, Picks, Segment, plan_segments
@@ -239,24 +234,26 @@ def _select_exactly(
     if backend == "reference":
         _check_finite(features, segments)
         return reference.select(features, relevance, segments, early_stop)
-    select_bucket = _bucket_function(backend, features.device)
-    on_cpu = features.device.type == "cpu"
+    _check_device(backend, features.device)
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
     picks = [nothing for _ in segments]
+    short: list[tuple[int, Segment]] = []
     for place, segment in enumerate(segments):
-        if len(segment) > LONG_SEGMENT and segment.count > 0:
+        if len(segment) <= LONG_SEGMENT:
+            short.append((place, segment))
+        elif segment.count > 0:
             picks[place] = gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite, traced)
-    buckets = make_buckets(
-        [(place, segment) for place, segment in enumerate(segments) if len(segment) <= LONG_SEGMENT],
-        features.shape[1],
-        accumulation_dtype(features.dtype).itemsize,
-        BUCKET_BYTES_CPU if on_cpu else BUCKET_BYTES_ACCELERATOR,
-    )
-    for bucket in buckets:
-        results = select_bucket(features, relevance, bucket, early_stop, check_finite, traced)
-        for place, result in zip(bucket.places, results, strict=True):
-            picks[place] = result
+    if backend == "torch" or features.device.type != "cpu":
+        select_segments = torch_backend.select
+    else:
+        # Numba takes half a second to import; only those who select on the CPU pay for it.
+        from framefusion.selection import numba_backend
+
+        select_segments = numba_backend.select
+    results = select_segments(features, relevance, [s for _, s in short], early_stop, check_finite, traced)
+    for (place, _), result in zip(short, results, strict=True):
+        picks[place] = result
     return picks
 
 
@@ -266,15 +263,9 @@ def _check_finite(features: Tensor, segments: Sequence[Segment]) -> None:
             raise NonFiniteFeaturesError
 
 
-def _bucket_function(backend: str, device: torch.device) -> Any:
+def _check_device(backend: str, device: torch.device) -> None:
     if backend == "numba" and device.type != "cpu":
         raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
-    if backend == "torch" or device.type != "cpu":
-        return torch_backend.select_bucket
-    # Numba takes half a second to import; only those who select on the CPU pay for it.
-    from framefusion.selection import numba_backend
-
-    return numba_backend.select_bucket
 
 
 def _raise_non_finite(features: Tensor, segments: Sequence[Segment], prefix: tuple[int, ...]) -> NoReturn:
@@ -288,7 +279,7 @@ def warm_up(dtype: torch.dtype = torch.float32) -> None:
     """Compile the Numba backend for features of ``dtype`` ahead of its first use; half precision uses float32."""
     from framefusion.selection import numba_backend
 
-    numba_backend.warm_up(accumulation_dtype(dtype))
+    numba_backend.warm_up(dtype)
 
 
 @torch.no_grad()
@@ -344,9 +335,9 @@ def _greedy_on_kernel(kernel: Tensor, diagonal: Tensor, length: Tensor, count: T
         threshold = reference.EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
         chosen, _ = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
         return torch.tensor(chosen + [-1] * (int(count) - len(chosen)), device=kernel.device)
-    if _bucket_function(backend, kernel.device) is torch_backend.select_bucket:
+    _check_device(backend, kernel.device)
+    if backend == "torch" or kernel.device.type != "cpu":
         return torch_backend.greedy_map(kernel[None], diagonal[None].contiguous(), int(count))[0]
     from framefusion.selection import numba_backend
 
-    diagonal = diagonal[None].contiguous()
-    return numba_backend.greedy_map(kernel[None].contiguous(), torch.ones_like(diagonal), diagonal, length, count)[0]
+    return numba_backend.greedy_map(kernel, diagonal, int(count))

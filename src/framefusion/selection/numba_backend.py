@@ -1,162 +1,198 @@
-"""Greedy MAP on the CPU: the Gram matrices by torch, then one compiled loop, parallel over segments.
+"""Greedy MAP on the CPU by compiled code, parallel over segments, or over the blocks of a long one.
 
-The loop runs in plain threads on a function that releases the GIL, not in Numba's ``prange``: Numba's OpenMP
-layer does not survive ``fork`` and its workqueue layer must not be entered from two threads, while threads
-that live for one call have neither problem. At most ``torch.get_num_threads()`` threads run.
+The code runs in plain threads on functions that release the GIL, not in Numba's ``prange``: Numba's OpenMP layer does
+not survive ``fork`` and its workqueue layer must not be entered from two threads, while threads that live for one call
+have neither problem. At most ``torch.get_num_threads()`` threads run; they take segments off one counter, the longest
+first, so ragged segments neither pad each other nor keep a thread waiting. The features are read where they are:
+contiguous or not, half precision or not, there is no copy of more than a panel of :mod:`cpu_kernels`.
 
-The function is compiled at the first call for a dtype (seconds) and kept in Numba's on-disk cache, which is
-keyed by this file, the CPU and Numba's version; :func:`warm_up` does it ahead of time.
+The functions are compiled at the first call for a dtype (seconds) and kept in Numba's on-disk cache, which is keyed by
+their file, the CPU and Numba's version; :func:`warm_up` does it ahead of time.
 """
 
 from __future__ import annotations
 
-import logging
+import ctypes
+import functools
+import platform
 import threading
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from framefusion.selection.gram import Bucket, segment_kernels
-from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted, unscale_trace
-from framefusion.selection.plan import Picks
-
-# Compiling logs thousands of DEBUG records, which would drown ours where the root logger is at DEBUG.
-if logging.getLogger("numba").level == logging.NOTSET:
-    logging.getLogger("numba").setLevel(logging.WARNING)
+from framefusion.selection import cpu_kernels as kernels
+from framefusion.selection.gram import NonFiniteFeaturesError
+from framefusion.selection.numerics import EXHAUSTION_FACTOR, accumulation_dtype, safe_square_range
+from framefusion.selection.plan import Picks, Segment
 
 WORK_PER_THREAD = 1 << 24
 """Multiply–adds below which another thread costs more than it saves."""
 
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_HALVES = {torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
 
-def select_bucket(
-    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool, traced: bool
+_spare: list[np.ndarray] = []
+"""Scratch memory that no thread uses just now; never more than were in use at once."""
+
+
+def select(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    early_stop: bool,
+    check_finite: bool,
+    traced: bool,
 ) -> list[Picks]:
-    """What each segment of the bucket keeps; arguments as in :func:`gram.segment_kernels`."""
-    k = segment_kernels(features, relevance, bucket, check_finite)
-    trace = k.diagonal.new_zeros(len(k.diagonal), int(k.counts.max()), 2) if traced else None
-    picks = greedy_map(k.gram, k.scale, k.diagonal, k.lengths, k.counts, trace)
-    greedy = (picks >= 0).sum(dim=1)
-    if early_stop:
-        kept = greedy.tolist()
-        picks = picks.clamp(min=0)
-    else:
-        kept = k.counts.tolist()
-        if bool((greedy < k.counts).any()):
-            picks = fill_exhausted(picks, k.fill_relevance, k.lengths, k.counts)
-        else:
-            picks = picks.clamp(min=0)
-    rows = k.rows.gather(1, picks)
-    table = None if trace is None else unscale_trace(trace, k.fill_relevance)
-    return [Picks(rows[s, :n], None if table is None else table[s, :n]) for s, n in enumerate(kept)]
-
-
-def greedy_map(
-    gram: Tensor, scale: Tensor, diagonal: Tensor, lengths: Tensor, counts: Tensor, trace: Tensor | None = None
-) -> Tensor:
-    """Greedy MAP of S determinantal point processes, ``L[i, j] = gram[i, j] · scale[i] · scale[j]``.
+    """What each segment of a sample keeps.
 
     Args:
-        gram: (S, w, w) float32 or float64 on the CPU.
-        scale: (S, w), same dtype.
-        diagonal: (S, w) exact L[i, i], same dtype; 0 excludes a candidate.
-        lengths: (S,) int64, valid candidates of each.
-        counts: (S,) int64, picks wanted of each, at most its length.
-        trace: (S, max count, 2) zeros, same dtype, to be filled with each pick's gain and the novelty before it, see
-            :class:`~framefusion.selection.plan.Picks`; None does not ask for them.
+        features: (N, D) on the CPU, any float dtype.
+        relevance: (N,) float64 on the CPU, or None for uniform relevance.
+        segments: their Gram matrices are held one at a time for each thread, so none should be too long for that.
+        early_stop: return fewer tokens where all candidates are exhausted, instead of filling up.
+        check_finite: look at the norms: raise for NaN and Inf, and rescale rows whose squares leave the range of the
+            accumulation dtype. Without it such rows count as zero vectors.
+        traced: return gains and novelty too.
+
+    Raises:
+        NonFiniteFeaturesError: NaN or Inf in a row of a segment (only with ``check_finite``).
+    """
+    wanted = [s for s in segments if s.count > 0]
+    if not wanted:
+        return [_nothing(traced) for _ in segments]
+    read = _features(features)
+    weights = np.empty(0) if relevance is None else relevance.contiguous().numpy()
+    plan = _segments(wanted)
+    total = int(plan.counts.sum())
+    picks, trace = torch.empty(total, dtype=torch.int64), torch.zeros(total if traced else 0, 2, dtype=torch.float64)
+    result = kernels.Result(picks.numpy(), np.empty(len(wanted), np.int64), trace.numpy())
+    dtype = accumulation_dtype(features.dtype)
+    low, high = safe_square_range(dtype) if check_finite else (1.0, 0.0)
+    limits = (low, high, EXHAUSTION_FACTOR * torch.finfo(dtype).eps)
+    lengths = np.diff(plan.starts)
+    for s in np.flatnonzero(lengths > kernels.BLOCK):
+        _select_long(read, weights, plan, int(s), early_stop, limits, result)
+    short = np.flatnonzero(lengths <= kernels.BLOCK)
+    if len(short):
+        order = short[np.argsort(-lengths[short], kind="stable")]
+        counter = np.zeros(1, np.int64)
+        work = int((lengths[short] ** 2).sum()) * features.shape[1] // 2
+        _in_threads(
+            min(len(short), work // WORK_PER_THREAD),
+            lambda scratch: kernels.select_short(
+                read, weights, plan, order, early_stop, limits, result, scratch, counter
+            ),
+        )
+    if bool((result.found < 0).any()):
+        raise NonFiniteFeaturesError
+    found = iter(zip(plan.firsts.tolist(), result.found.tolist(), strict=True))
+    parts = [next(found) if s.count > 0 else (0, 0) for s in segments]
+    return [Picks(picks[at : at + n], trace[at : at + n] if traced else None) for at, n in parts]
+
+
+def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
+    """Greedy MAP of one determinantal point process.
+
+    Args:
+        kernel: (n, n) float32 or float64 on the CPU, symmetric; its lower triangle is read.
+        diagonal: (n,) exact diagonal, same dtype; 0 excludes a candidate.
+        count: picks wanted, at most n.
 
     Returns:
-        (S, max count) int64 in greedy order, −1 after the last pick of each.
+        (count,) int64 in greedy order, −1 after the last pick.
     """
-    size, _ = diagonal.shape
-    picks = torch.full((size, int(counts.max())), -1, device="cpu")
-    threshold = exhaustion_threshold(diagonal)
-    noted = diagonal.new_empty(0, 0, 2) if trace is None else trace
-    arrays = [t.detach().numpy() for t in (gram, scale, diagonal, threshold, lengths, counts, picks, noted)]
-    work = int((counts * counts * lengths).sum())
-    threads = max(1, min(torch.get_num_threads(), size, work // WORK_PER_THREAD))
-    bounds = [size * i // threads for i in range(threads + 1)]
-    helpers = [threading.Thread(target=_compiled, args=(*arrays, start, stop)) for start, stop in pairwise(bounds[1:])]
-    for helper in helpers:
-        helper.start()
-    _compiled(*arrays, bounds[0], bounds[1])
-    for helper in helpers:
-        helper.join()
+    picks = torch.full((count,), -1)
+    factor = EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
+    scale, nothing = np.ones(len(diagonal), _NUMPY[kernel.dtype]), np.empty((0, 2))
+    kernels.greedy(kernel.contiguous().numpy(), scale, diagonal.contiguous().numpy(), factor, picks.numpy(), nothing)
     return picks
 
 
 def warm_up(dtype: torch.dtype) -> None:
-    """Compile the loop for an accumulation dtype."""
-    one = torch.ones(1, 1, dtype=dtype, device="cpu")
-    count = torch.ones(1, dtype=torch.int64, device="cpu")
-    greedy_map(one[None], one, one, count, count)
+    """Compile everything for features of ``dtype``."""
+    one = torch.ones(kernels.BLOCK + 1, 1, dtype=dtype)
+    rows = torch.arange(len(one))
+    for n in (1, len(one)):
+        select(one, None, [Segment(0, rows[:n], 1, 0)], False, True, False)
 
 
-def _greedy_segments(
-    gram: np.ndarray,
-    scale: np.ndarray,
-    diagonal: np.ndarray,
-    threshold: np.ndarray,
-    lengths: np.ndarray,
-    counts: np.ndarray,
-    picks: np.ndarray,
-    trace: np.ndarray,
-    start: int,
-    stop: int,
+def _nothing(traced: bool) -> Picks:
+    return Picks(torch.empty(0, dtype=torch.int64), torch.empty(0, 2, dtype=torch.float64) if traced else None)
+
+
+def _features(features: Tensor) -> kernels.Features:
+    if features.stride(1) != 1 and features.shape[1] > 1:
+        features = features.contiguous()
+    stride, dim = features.stride(0), features.shape[1]
+    flat = features.as_strided(((features.shape[0] - 1) * stride + dim,), (1,))
+    dtype = _NUMPY[accumulation_dtype(features.dtype)]
+    if features.dtype in _NUMPY:
+        return kernels.Features(flat.numpy(), np.empty(0, np.uint16), kernels.PLAIN, stride, dim)
+    how = _HALVES[features.dtype]
+    if how == kernels.BFLOAT16 and _amx_allowed():
+        how = kernels.BFLOAT16_AMX
+    return kernels.Features(np.empty(0, dtype), flat.view(torch.uint16).numpy(), how, stride, dim)
+
+
+def _segments(segments: Sequence[Segment]) -> kernels.Segments:
+    counts = np.array([s.count for s in segments])
+    ends = np.cumsum([len(s) for s in segments])
+    rows = segments[0].rows if len(segments) == 1 else torch.cat([s.rows for s in segments])
+    return kernels.Segments(rows.contiguous().numpy(), np.append(0, ends), counts, np.cumsum(counts) - counts)
+
+
+def _select_long(
+    read: kernels.Features,
+    weights: np.ndarray,
+    plan: kernels.Segments,
+    s: int,
+    early_stop: bool,
+    limits: tuple[float, float, float],
+    result: kernels.Result,
 ) -> None:
-    """Fill ``picks[start:stop]``, and ``trace[start:stop]`` if it is not empty; Chen, Zhang & Zhou, Algorithm 1."""
-    most, width = 0, 0
-    for s in range(start, stop):
-        most = max(most, counts[s])
-        width = max(width, lengths[s])
-    cholesky = np.empty((most, width), gram.dtype)
-    gain = np.empty(width, gram.dtype)
-    for s in range(start, stop):
-        n = lengths[s]
-        for i in range(n):
-            gain[i] = diagonal[s, i]
-        for t in range(counts[s]):
-            j = -1
-            best = gain.dtype.type(0)
-            for i in range(n):
-                if gain[i] > best and gain[i] > threshold[s, i]:
-                    best = gain[i]
-                    j = i
-            if j < 0:
-                break
-            picks[s, t] = j
-            if trace.shape[0] > 0:
-                novelty = gain.dtype.type(0)
-                for i in range(n):
-                    if diagonal[s, i] > 0 and gain[i] > novelty * diagonal[s, i]:
-                        novelty = gain[i] / diagonal[s, i]
-                trace[s, t, 0] = best
-                trace[s, t, 1] = novelty
-            if t + 1 == counts[s]:
-                break
-            update = cholesky[t]
-            for i in range(n):
-                update[i] = gram[s, j, i] * scale[s, j] * scale[s, i]
-            for p in range(t):
-                chosen = cholesky[p, j]
-                for i in range(n):
-                    update[i] -= chosen * cholesky[p, i]
-            inverse = 1 / np.sqrt(best)
-            for i in range(n):
-                update[i] *= inverse
-                gain[i] -= update[i] * update[i]
-            gain[j] = 0
+    """One segment of more than a block: all threads on its Gram matrix, then one on the greedy loop."""
+    rows = plan.rows[plan.starts[s] : plan.starts[s + 1]]
+    size = -(-len(rows) // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE
+    gram = np.empty((size, size), read.numbers.dtype)
+    counter = np.zeros(1, np.int64)
+    blocks = -(-len(rows) // kernels.BLOCK)
+    _in_threads(
+        min(blocks * (blocks + 1) // 2, len(rows) ** 2 * read.dim // 2 // WORK_PER_THREAD),
+        lambda scratch: kernels.gram_blocks(read, rows, gram, scratch, counter),
+    )
+    _in_threads(
+        1,
+        lambda scratch: kernels.select_long(read, weights, plan, s, early_stop, limits, gram, result, scratch),
+    )
 
 
-def _compile(function: Any) -> Any:
+def _in_threads(useful: int, work: Callable[[np.ndarray], Any]) -> None:
+    """Run ``work`` in this thread and as many more as are useful and allowed, each with scratch memory of its own."""
+    threads = max(1, min(torch.get_num_threads(), useful))
+    scratches = [_take_scratch() for _ in range(threads)]
+    helpers = [threading.Thread(target=work, args=(scratch,)) for scratch in scratches[1:]]
+    for helper in helpers:
+        helper.start()
+    work(scratches[0])
+    for helper in helpers:
+        helper.join()
+    _spare.extend(scratches)
+
+
+def _take_scratch() -> np.ndarray:
     try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        # Neither the package's nor the user's cache directory can be written: compile in each process.
-        return numba.njit(nogil=True)(function)
+        return _spare.pop()
+    except IndexError:
+        return kernels.make_scratch()
 
 
-_compiled: Any = _compile(_greedy_segments)
+@functools.cache
+def _amx_allowed() -> bool:
+    """Whether this process may use AMX's tiles, which Linux grants on request, to all its threads."""
+    if not kernels.AMX or platform.system() != "Linux":
+        return False
+    system_call, request_permission, tile_data = 158, 0x1023, 18
+    return ctypes.CDLL(None).syscall(system_call, request_permission, tile_data) == 0

@@ -6,12 +6,41 @@ host before the last step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from framefusion.selection.gram import Bucket, segment_kernels
-from framefusion.selection.numerics import exhaustion_threshold, fill_exhausted, unscale_trace
-from framefusion.selection.plan import Picks
+from framefusion.selection.gram import (
+    BUCKET_BYTES_ACCELERATOR,
+    BUCKET_BYTES_CPU,
+    Bucket,
+    make_buckets,
+    segment_kernels,
+)
+from framefusion.selection.numerics import accumulation_dtype, exhaustion_threshold, fill_exhausted, unscale_trace
+from framefusion.selection.plan import Picks, Segment
+
+
+def select(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    early_stop: bool,
+    check_finite: bool,
+    traced: bool,
+) -> list[Picks]:
+    """What each segment of a sample keeps; arguments as in :func:`gram.segment_kernels`, but for all segments."""
+    rows = torch.empty(0, dtype=torch.int64, device=features.device)
+    nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
+    picks = [nothing for _ in segments]
+    limit = BUCKET_BYTES_CPU if features.device.type == "cpu" else BUCKET_BYTES_ACCELERATOR
+    itemsize = accumulation_dtype(features.dtype).itemsize
+    for bucket in make_buckets(list(enumerate(segments)), features.shape[1], itemsize, limit):
+        results = select_bucket(features, relevance, bucket, early_stop, check_finite, traced)
+        for place, result in zip(bucket.places, results, strict=True):
+            picks[place] = result
+    return picks
 
 
 def select_bucket(

@@ -1,0 +1,734 @@
+"""Machine code of the Numba backend: Gram matrices from registers and cache, and the greedy loop on them.
+
+The Gram matrix of a segment is the cost of selecting on a CPU. Only the blocks of its lower triangle are computed,
+``CHUNK_BYTES`` of each row at a time: the rows are copied once into a panel that stays in the second-level cache
+(converted, gathered, and padded with zeros on the way, so nothing else knows about dtypes, row indices or odd widths),
+and small tiles of dot products run over the panel with all their accumulators in vector registers. bfloat16 features on
+processors with AMX go through its matrix unit instead: the products of bfloat16 numbers, accumulated in float32.
+Numba cannot express vectors or AMX tiles, so the innermost loops are written in LLVM's intermediate representation.
+
+Everything compiled lives in this one file, because Numba's on-disk cache notices changes of the file it compiles only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+# Compiling logs thousands of DEBUG records, which would drown ours where the root logger is at DEBUG.
+if logging.getLogger("numba").level == logging.NOTSET:
+    logging.getLogger("numba").setLevel(logging.WARNING)
+
+_TARGET: str = cpu_target.target_context.codegen().magic_tuple()[2]
+"""What Numba compiles for: this processor, unless the user told Numba otherwise."""
+
+AMX = "+amx-tile" in _TARGET and "+amx-bf16" in _TARGET
+"""Whether Numba's target has AMX; the operating system must allow it too."""
+
+REGISTER_BYTES = 64 if "+avx512f" in _TARGET else 32
+TILE_ROWS = 6 if REGISTER_BYTES == 64 else 2
+TILE_COLUMNS = 4
+"""The accumulators of a tile, its columns and one row fit the vector registers: 29 of AVX-512's 32, 13 of 16."""
+
+CHUNK_BYTES = 4096
+"""Bytes of a row in a panel; a chunk of all rows of a block fits the second-level cache."""
+
+ROW_MULTIPLE = 96
+"""Gram matrices are padded to a multiple of all tiles' rows and columns: 2, 4, 6, and 32 for AMX."""
+
+BLOCK = 3 * ROW_MULTIPLE
+"""Rows of a block of the Gram matrix. Segments up to this long are one block."""
+
+PITCH_BYTES = CHUNK_BYTES + 64
+"""Distance of the rows of a panel, not a power of two: rows then fall into different sets of the cache."""
+
+_PANEL_BYTES = BLOCK * PITCH_BYTES
+
+SCRATCH_BYTES = 64 + 2 * _PANEL_BYTES + BLOCK * CHUNK_BYTES // 2
+"""What a thread works in, aligned to 64 bytes: AMX's configuration, panels of rows and of columns, transposed tiles."""
+
+PLAIN, BFLOAT16, FLOAT16, BFLOAT16_AMX = range(4)
+"""How features are read: float32 or float64 as they are; 16 bits converted to float32; bfloat16 by AMX."""
+
+_AMX_TILE = 1024
+_AMX_CHUNK = CHUNK_BYTES // 4
+_AMX_ROWS = 16
+_LANE_BYTES = REGISTER_BYTES
+_TILE_MULTIPLE = math.lcm(TILE_ROWS, TILE_COLUMNS)
+
+
+class Features(NamedTuple):
+    """The features of a sample as compiled code reads them.
+
+    Attributes:
+        numbers: float32 or float64, flat; its dtype is that of all arithmetic. Empty if they are in ``halves``.
+        halves: uint16, flat, the bits of bfloat16 or float16 features.
+        how: PLAIN, BFLOAT16, FLOAT16 or BFLOAT16_AMX.
+        stride: distance of two tokens in the flat array.
+        dim: D.
+    """
+
+    numbers: np.ndarray
+    halves: np.ndarray
+    how: int
+    stride: int
+    dim: int
+
+
+class Segments(NamedTuple):
+    """Segments of a sample.
+
+    Attributes:
+        rows: (R,) int64, their tokens' positions, one segment after the other.
+        starts: (S + 1,) int64, where each segment begins in ``rows``.
+        counts: (S,) int64, tokens to keep, at most the segment's length.
+        firsts: (S,) int64, where the picks of each begin in the result.
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    counts: np.ndarray
+    firsts: np.ndarray
+
+
+class Result(NamedTuple):
+    """What is selected.
+
+    Attributes:
+        picks: (K,) int64, positions of the tokens that are kept.
+        found: (S,) int64, how many each segment keeps; −1 if NaN or Inf was found in it.
+        trace: (K, 2) float64 zeros, to be filled as in :class:`~framefusion.selection.plan.Picks`; (0, 2) to leave out.
+    """
+
+    picks: np.ndarray
+    found: np.ndarray
+    trace: np.ndarray
+
+
+def _compile(function: Any) -> Any:
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        # Neither the package's nor the user's cache directory can be written: compile in each process.
+        return numba.njit(**options)(function)
+
+
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+
+
+def _pointer(builder: Any, address: Any, kind: Any, offset: int = 0) -> Any:
+    if offset:
+        address = builder.add(address, ir.Constant(_I64, offset))
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _call(builder: Any, name: str, result: Any, arguments: Sequence[Any]) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _shuffle(builder: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+
+def _loop(builder: Any, last: Any, step: int, carried: Sequence[Any], body: Any) -> list[Any]:
+    """``for offset in range(0, last, step): carried = body(offset, carried)``, at least once."""
+    before = builder.block
+    inside, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    offset = builder.phi(_I64)
+    offset.add_incoming(ir.Constant(_I64, 0), before)
+    states = [builder.phi(c.type) for c in carried]
+    for state, start in zip(states, carried, strict=True):
+        state.add_incoming(start, before)
+    updated = body(offset, states)
+    following = builder.add(offset, ir.Constant(_I64, step))
+    offset.add_incoming(following, inside)
+    for state, value in zip(states, updated, strict=True):
+        state.add_incoming(value, inside)
+    builder.cbranch(builder.icmp_signed("<", following, last), inside, after)
+    builder.position_at_end(after)
+    return list(updated)
+
+
+def _sums(builder: Any, vectors: Sequence[Any], lanes: int) -> Any:
+    """The sum of each of m ≤ ``lanes`` vectors (m a power of two) as one vector of m, by adding halves to halves."""
+    count, width = len(vectors), lanes
+    groups = [[i] for i in range(count)]
+    while len(vectors) > 1:
+        half, pairs = width // 2, len(vectors) // 2
+        low = [group * width + k for group in range(lanes // width) for k in range(half)]
+        low += [lanes + lane for lane in low]
+        high = [lane + half for lane in low]
+        vectors = [
+            builder.fadd(_shuffle(builder, x, y, low), _shuffle(builder, x, y, high))
+            for x, y in zip(vectors[:pairs], vectors[pairs:], strict=True)
+        ]
+        groups = [a + b for a, b in zip(groups[:pairs], groups[pairs:], strict=True)]
+        width = half
+    total = vectors[0]
+    while width > 1:
+        half = width // 2
+        low = [group * width + k for group in range(count) for k in range(half)]
+        high = [lane + half for lane in low]
+        total = builder.fadd(_shuffle(builder, total, total, low), _shuffle(builder, total, total, high))
+        width = half
+    return _shuffle(builder, total, total, [groups[0].index(i) for i in range(count)])
+
+
+def _tile_of_dots(element: Any, size: int) -> Any:
+    """An intrinsic that adds ``A Bᵀ`` of TILE_ROWS and TILE_COLUMNS rows to a tile of the result."""
+    lanes = REGISTER_BYTES // size
+    vector, piece = ir.VectorType(element, lanes), ir.VectorType(element, TILE_COLUMNS)
+    multiply_add = f"llvm.fma.v{lanes}f{8 * size}"
+
+    @intrinsic
+    def add_tile(typing_context: Any, a: Any, b: Any, pitch: Any, length: Any, out: Any, out_pitch: Any) -> Any:
+        """Addresses of the first row of A, of B and of the result; distances of their rows and length of A's and
+        B's, in bytes, the length a positive multiple of a register."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            a, b, pitch, length, out, out_pitch = arguments
+            starts_a = [builder.add(a, builder.mul(pitch, ir.Constant(_I64, i))) for i in range(TILE_ROWS)]
+            starts_b = [builder.add(b, builder.mul(pitch, ir.Constant(_I64, j))) for j in range(TILE_COLUMNS)]
+
+            def load(start: Any, offset: Any) -> Any:
+                return builder.load(_pointer(builder, builder.add(start, offset), vector), align=size)
+
+            def step(offset: Any, sums: Any) -> list[Any]:
+                columns = [load(start, offset) for start in starts_b]
+                updated = []
+                for i, start in enumerate(starts_a):
+                    row = load(start, offset)
+                    for j, column in enumerate(columns):
+                        updated.append(_call(builder, multiply_add, vector, [row, column, sums[i * TILE_COLUMNS + j]]))
+                return updated
+
+            zero = ir.Constant(vector, [0.0] * lanes)
+            sums = _loop(builder, length, REGISTER_BYTES, [zero] * (TILE_ROWS * TILE_COLUMNS), step)
+            row = 0
+            while row < TILE_ROWS:
+                rows = 1 << (min(max(1, lanes // TILE_COLUMNS), TILE_ROWS - row).bit_length() - 1)
+                totals = _sums(builder, sums[row * TILE_COLUMNS : (row + rows) * TILE_COLUMNS], lanes)
+                for i in range(rows):
+                    own = _shuffle(builder, totals, totals, range(i * TILE_COLUMNS, (i + 1) * TILE_COLUMNS))
+                    place = builder.add(out, builder.mul(out_pitch, ir.Constant(_I64, row + i)))
+                    target = _pointer(builder, place, piece)
+                    builder.store(builder.fadd(builder.load(target, align=size), own), target, align=size)
+                row += rows
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 6), generate
+
+    return add_tile
+
+
+_add_tile_float32 = _tile_of_dots(ir.FloatType(), 4)
+_add_tile_float64 = _tile_of_dots(ir.DoubleType(), 8)
+
+
+@intrinsic
+def _amx_begin(typing_context: Any, configuration: Any) -> Any:
+    """Configure the tiles of this thread from 64 bytes at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.ldtilecfg", ir.VoidType(), [_pointer(builder, arguments[0], _I8)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
+def _amx_end(typing_context: Any) -> Any:
+    """Give the tiles back: a thread that holds them pays for them at every context switch."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _call(builder, "llvm.x86.tilerelease", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def _amx_add_tiles(
+    typing_context: Any, a: Any, a_pitch: Any, b: Any, b_pitch: Any, steps: Any, out: Any, out_pitch: Any
+) -> Any:
+    """Add to 16 × 32 float32 at ``out``: 16 rows of ``steps`` × 32 bfloat16 at ``a``, times two panels of transposed
+    tiles at ``b``, ``b_pitch`` bytes apart.
+
+    Five of the eight tile registers: with all of them in use the unit stalls on renaming when a neighbour shares the
+    core, and is four times slower.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, a_pitch, b, b_pitch, steps, out, out_pitch = arguments
+        first, second, row, column = (ir.Constant(_I8, i) for i in range(4))
+
+        def load(tile: Any, address: Any, pitch: Any) -> None:
+            _call(builder, "llvm.x86.tileloadd64", ir.VoidType(), [tile, _pointer(builder, address, _I8), pitch])
+
+        def step(offset: Any, nothing: Any) -> list[Any]:
+            load(row, builder.add(a, builder.udiv(offset, ir.Constant(_I64, _AMX_TILE // 64))), a_pitch)
+            tile = builder.add(b, offset)
+            for sums in (first, second):
+                load(column, tile, ir.Constant(_I64, 64))
+                _call(builder, "llvm.x86.tdpbf16ps", ir.VoidType(), [sums, row, column])
+                tile = builder.add(tile, b_pitch)
+            return []
+
+        right = builder.add(out, ir.Constant(_I64, 64))
+        load(first, out, out_pitch)
+        load(second, right, out_pitch)
+        _loop(builder, builder.mul(steps, ir.Constant(_I64, _AMX_TILE)), _AMX_TILE, [], step)
+        for tile, place in ((first, out), (second, right)):
+            target = _pointer(builder, place, _I8)
+            _call(builder, "llvm.x86.tilestored64", ir.VoidType(), [tile, target, out_pitch])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 7), generate
+
+
+@intrinsic
+def _transpose(typing_context: Any, source: Any, pitch: Any, target: Any) -> Any:
+    """16 rows of 16 times 4 bytes, ``pitch`` bytes apart, transposed into 1,024 consecutive bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, pitch, target = arguments
+        vector = ir.VectorType(_I32, 16)
+        rows = []
+        for i in range(16):
+            place = builder.add(source, builder.mul(pitch, ir.Constant(_I64, i)))
+            rows.append(builder.load(_pointer(builder, place, vector), align=4))
+        for half in (8, 4, 2, 1):
+            low = [16 + k - half if k & half else k for k in range(16)]
+            high = [16 + k if k & half else k + half for k in range(16)]
+            for i in range(16):
+                if not i & half:
+                    x, y = rows[i], rows[i + half]
+                    rows[i], rows[i + half] = _shuffle(builder, x, y, low), _shuffle(builder, x, y, high)
+        for i, row in enumerate(rows):
+            builder.store(row, _pointer(builder, target, vector, 64 * i), align=64)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3), generate
+
+
+@intrinsic
+def _take_next(typing_context: Any, counter: Any) -> Any:
+    """The int64 at an address, which becomes one more; atomic."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("add", _pointer(builder, arguments[0], _I64), ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
+@_compile
+def _read_row(features, row, first, line):  # type: ignore[no-untyped-def]
+    """Fill ``line`` with a token's features from column ``first`` on, as float32 or float64.
+
+    Slices, not sums of indices: Numba would guard those against negative values, and not vectorise the loops.
+    """
+    start = row * features.stride + first
+    if features.how == PLAIN:
+        numbers = features.numbers[start : start + len(line)]
+        for k in range(len(line)):
+            line[k] = numbers[k]
+        return
+    source = features.halves[start : start + len(line)]
+    bits = line.view(np.uint32)
+    if features.how == FLOAT16:
+        for k in range(len(line)):
+            half = np.uint32(source[k])
+            bits[k] = ((half & np.uint32(0x8000)) << np.uint32(16)) | ((half & np.uint32(0x7FFF)) << np.uint32(13))
+        # The exponent's bias differs by 112. What then exceeds float16 was Inf or NaN.
+        for k in range(len(line)):
+            value = line[k] * np.float32(2.0**112)
+            line[k] = value if abs(value) < np.float32(65536.0) else np.float32(np.inf)
+    else:
+        for k in range(len(line)):
+            bits[k] = np.uint32(source[k]) << np.uint32(16)
+
+
+@_compile
+def _fill_panel(features, rows, tall, first, width, wide, exponents, panel, pitch):  # type: ignore[no-untyped-def]
+    """Columns ``first … first + width`` of the rows, and zeros up to ``tall`` rows of ``wide`` numbers."""
+    for r in range(tall):
+        line = panel[r * pitch : r * pitch + wide]
+        if r >= len(rows):
+            line[:] = 0
+            continue
+        line[width:] = 0
+        line = line[:width]
+        _read_row(features, rows[r], first, line)
+        if len(exponents) > 0:
+            # One factor could overflow for subnormal rows (2^149 in float32); two factors cannot.
+            half = exponents[r] // 2
+            one, other = 2.0 ** float(half), 2.0 ** float(exponents[r] - half)
+            for k in range(width):
+                line[k] = (line[k] * one) * other
+
+
+@_compile
+def _fill_panel_bfloat16(features, rows, tall, first, width, wide, panel, pitch):  # type: ignore[no-untyped-def]
+    """The same, bit by bit."""
+    for r in range(tall):
+        line = panel[r * pitch : r * pitch + wide]
+        if r >= len(rows):
+            line[:] = 0
+            continue
+        start = rows[r] * features.stride + first
+        source = features.halves[start : start + width]
+        for k in range(width):
+            line[k] = source[k]
+        line[width:] = 0
+
+
+@_compile
+def _padded(count, multiple):  # type: ignore[no-untyped-def]
+    return (count + multiple - 1) // multiple * multiple
+
+
+@_compile
+def _add_block(features, left, top, exponents_left, exponents_top, out, pitch, scratch, kind):  # type: ignore[no-untyped-def]
+    """Add the dot products of the rows ``left`` and ``top`` to the matrix at address ``out``, rows ``pitch`` bytes
+    apart; only the lower triangle if ``left`` and ``top`` are the same (``top`` is empty). ``kind`` is any array of
+    the result's dtype."""
+    size = kind.itemsize
+    lanes, chunk = REGISTER_BYTES // size, CHUNK_BYTES // size
+    panel_pitch = PITCH_BYTES // size
+    triangle = len(top) == 0
+    tall = _padded(len(left), _TILE_MULTIPLE)
+    broad = tall if triangle else _padded(len(top), _TILE_MULTIPLE)
+    left_panel = scratch[64 : 64 + _PANEL_BYTES].view(kind.dtype)
+    top_panel = scratch[64 + _PANEL_BYTES : 64 + 2 * _PANEL_BYTES].view(kind.dtype)
+    for first in range(0, features.dim, chunk):
+        width = min(chunk, features.dim - first)
+        wide = _padded(width, lanes)
+        _fill_panel(features, left, tall, first, width, wide, exponents_left, left_panel, panel_pitch)
+        a = left_panel.ctypes.data
+        b = a
+        if not triangle:
+            _fill_panel(features, top, broad, first, width, wide, exponents_top, top_panel, panel_pitch)
+            b = top_panel.ctypes.data
+        for i in range(0, tall, TILE_ROWS):
+            for j in range(0, i + TILE_ROWS if triangle else broad, TILE_COLUMNS):
+                row, column = a + i * PITCH_BYTES, b + j * PITCH_BYTES
+                target = out + i * pitch + j * size
+                if size == 4:
+                    _add_tile_float32(row, column, PITCH_BYTES, wide * size, target, pitch)
+                else:
+                    _add_tile_float64(row, column, PITCH_BYTES, wide * size, target, pitch)
+
+
+@_compile
+def _add_block_amx(features, left, top, out, pitch, scratch):  # type: ignore[no-untyped-def]
+    """:func:`_add_block` for bfloat16 by AMX, into float32."""
+    panel_pitch = _AMX_CHUNK + 32
+    b_pitch = _AMX_CHUNK // 32 * _AMX_TILE
+    triangle = len(top) == 0
+    tall = _padded(len(left), 2 * _AMX_ROWS)
+    broad = tall if triangle else _padded(len(top), 2 * _AMX_ROWS)
+    left_panel = scratch[64 : 64 + _PANEL_BYTES].view(np.uint16)
+    top_panel = scratch[64 + _PANEL_BYTES : 64 + 2 * _PANEL_BYTES].view(np.uint16)
+    b = scratch[64 + 2 * _PANEL_BYTES :].ctypes.data
+    _amx_begin(scratch.ctypes.data)
+    for first in range(0, features.dim, _AMX_CHUNK):
+        width = min(_AMX_CHUNK, features.dim - first)
+        steps = (width + 31) // 32
+        _fill_panel_bfloat16(features, left, tall, first, width, steps * 32, left_panel, panel_pitch)
+        a = left_panel.ctypes.data
+        columns = a
+        if not triangle:
+            _fill_panel_bfloat16(features, top, broad, first, width, steps * 32, top_panel, panel_pitch)
+            columns = top_panel.ctypes.data
+        for j in range(broad // _AMX_ROWS):
+            source = columns + j * _AMX_ROWS * panel_pitch * 2
+            for step in range(steps):
+                _transpose(source + 64 * step, panel_pitch * 2, b + j * b_pitch + step * _AMX_TILE)
+        for i in range(0, tall, _AMX_ROWS):
+            for j in range(0, i + 1 if triangle else broad, 2 * _AMX_ROWS):
+                _amx_add_tiles(
+                    a + i * panel_pitch * 2,
+                    panel_pitch * 2,
+                    b + j // _AMX_ROWS * b_pitch,
+                    b_pitch,
+                    steps,
+                    out + i * pitch + j * 4,
+                    pitch,
+                )
+    _amx_end()
+
+
+@_compile
+def _gram_block(features, rows, i, j, exponents, gram, scratch):  # type: ignore[no-untyped-def]
+    """Fill block (i, j ≤ i) of the lower triangle of ``X Xᵀ``.
+
+    Args:
+        features: :class:`Features`.
+        rows: (n,) positions of the segment's tokens.
+        exponents: (n,) int64, each row is multiplied by two to this power; empty for no scaling.
+        gram: (m, m) float32 or float64 with m a multiple of ROW_MULTIPLE, at least n.
+        scratch: SCRATCH_BYTES uint8, see :func:`make_scratch`.
+    """
+    left, top = rows[i * BLOCK : (i + 1) * BLOCK], rows[j * BLOCK : (j + 1) * BLOCK]
+    block = gram[i * BLOCK : (i + 1) * BLOCK, j * BLOCK : (j + 1) * BLOCK]
+    block[:] = 0
+    if i == j:
+        top = rows[:0]
+    out = gram.ctypes.data + (i * BLOCK * gram.shape[1] + j * BLOCK) * gram.itemsize
+    pitch = gram.shape[1] * gram.itemsize
+    if features.how == BFLOAT16_AMX and len(exponents) == 0:
+        _add_block_amx(features, left, top, out, pitch, scratch)
+    else:
+        scale_left, scale_top = exponents[i * BLOCK : (i + 1) * BLOCK], exponents[j * BLOCK : (j + 1) * BLOCK]
+        _add_block(features, left, top, scale_left, scale_top, out, pitch, scratch, gram)
+
+
+@_compile
+def _gram(features, rows, exponents, gram, scratch):  # type: ignore[no-untyped-def]
+    """All blocks of a segment's Gram matrix."""
+    for i in range((len(rows) + BLOCK - 1) // BLOCK):
+        for j in range(i + 1):
+            _gram_block(features, rows, i, j, exponents, gram, scratch)
+
+
+@_compile
+def _mend_range(features, rows, low, high, gram, scratch):  # type: ignore[no-untyped-def]
+    """Recompute the Gram matrix from exactly rescaled rows if squares under- or overflow; False if NaN or Inf is why.
+
+    Scaling a row by a power of two changes neither its direction nor, therefore, any cosine.
+    """
+    good = True
+    for i in range(len(rows)):
+        good = good and gram[i, i] > low and gram[i, i] < high
+    if good:
+        return True
+    line = scratch[64 : 64 + CHUNK_BYTES].view(gram.dtype)
+    exponents = np.zeros(len(rows), np.int64)
+    needed = False
+    for i in range(len(rows)):
+        peak = 0.0
+        for first in range(0, features.dim, len(line)):
+            part = line[: min(len(line), features.dim - first)]
+            _read_row(features, rows[i], first, part)
+            for k in range(len(part)):
+                size = abs(part[k])
+                if not size < np.inf:
+                    return False
+                peak = max(peak, size)
+        needed = needed or (peak > 0 and not (gram[i, i] > low and gram[i, i] < high))
+        exponents[i] = -math.frexp(peak)[1]
+    if needed:
+        _gram(features, rows, exponents, gram, scratch)
+    return True
+
+
+@_compile
+def _scale(relevance, rows, gram, scale, diagonal):  # type: ignore[no-untyped-def]
+    """Write ``r / ‖X‖`` and ``r²``, 0 for zero vectors, with relevance brought into [0.5, 1) by a power of two; return
+    its exponent. Greedy MAP does not change with it, and ``r²`` cannot overflow."""
+    top = 1.0
+    if len(relevance) > 0:
+        top = 0.0
+        for row in rows:
+            top = max(top, relevance[row])
+    exponent = math.frexp(top)[1]
+    for i in range(len(rows)):
+        weight = 1.0
+        if len(relevance) > 0:
+            weight = relevance[rows[i]]
+        square = gram[i, i]
+        scale[i] = math.ldexp(weight, -exponent)
+        if not (square > 0 and square < np.inf):
+            scale[i] = 0
+        diagonal[i] = scale[i] * scale[i]
+        if scale[i] > 0:
+            scale[i] /= np.sqrt(square)
+    return exponent
+
+
+@_compile
+def _project_out(cholesky, steps, j, update):  # type: ignore[no-untyped-def]
+    """``update −= Σ_t c[t, j] · c[t]`` over the first ``steps`` rows, four at a time."""
+    p = 0
+    while p + 4 <= steps:
+        a, b, c, d = cholesky[p], cholesky[p + 1], cholesky[p + 2], cholesky[p + 3]
+        w, x, y, z = a[j], b[j], c[j], d[j]
+        for i in range(len(update)):
+            update[i] -= w * a[i] + x * b[i] + y * c[i] + z * d[i]
+        p += 4
+    while p < steps:
+        a = cholesky[p]
+        w = a[j]
+        for i in range(len(update)):
+            update[i] -= w * a[i]
+        p += 1
+
+
+@_compile
+def greedy(gram, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
+    """Greedy MAP of ``L[i, j] = gram[i, j] · scale[i] · scale[j]``; Chen, Zhang & Zhou 2018, Algorithm 1.
+
+    Args:
+        gram: (m, m) float32 or float64, of which the lower triangle of the first n is read.
+        scale: (n,), same dtype.
+        diagonal: (n,) exact L[i, i], same dtype; 0 excludes a candidate.
+        factor: a candidate is exhausted once its gain is at most this times its diagonal.
+        picks: (k,) int64, filled in greedy order.
+        trace: (k, 2) float64, filled with each pick's gain and the novelty before it; (0, 2) to leave out.
+
+    Returns:
+        How many picks were made before all candidates were exhausted.
+    """
+    n, count = len(diagonal), len(picks)
+    zero = scale.dtype.type(0)
+    cholesky = np.empty((max(count - 1, 0), n), gram.dtype)
+    gain, threshold = diagonal.copy(), diagonal * scale.dtype.type(factor)
+    for t in range(count):
+        j = -1
+        best = zero
+        for i in range(n):
+            if gain[i] > best and gain[i] > threshold[i]:
+                best = gain[i]
+                j = i
+        if j < 0:
+            return t
+        picks[t] = j
+        if len(trace) > 0:
+            novelty = zero
+            for i in range(n):
+                if diagonal[i] > 0 and gain[i] > novelty * diagonal[i]:
+                    novelty = gain[i] / diagonal[i]
+            trace[t, 0] = best
+            trace[t, 1] = novelty
+        if t + 1 == count:
+            break
+        update = cholesky[t]
+        row = gram[j]
+        for i in range(j + 1):
+            update[i] = row[i] * scale[j] * scale[i]
+        for i in range(j + 1, n):
+            update[i] = gram[i, j] * scale[j] * scale[i]
+        _project_out(cholesky, t, j, update)
+        inverse = 1 / np.sqrt(best)
+        for i in range(n):
+            update[i] *= inverse
+            gain[i] -= update[i] * update[i]
+        gain[j] = 0
+    return count
+
+
+@_compile
+def _fill(relevance, rows, picks, found):  # type: ignore[no-untyped-def]
+    """Complete the first ``found`` picks with the remaining tokens, by descending relevance, then by index."""
+    free = np.ones(len(rows), np.bool_)
+    for t in range(found):
+        free[picks[t]] = False
+    for t in range(found, len(picks)):
+        j = -1
+        for i in range(len(rows)):
+            if free[i] and (j < 0 or (len(relevance) > 0 and relevance[rows[i]] > relevance[rows[j]])):
+                j = i
+                if len(relevance) == 0:
+                    break
+        picks[t] = j
+        free[j] = False
+
+
+@_compile
+def _select(features, relevance, segments, s, early_stop, limits, gram, scratch, result):  # type: ignore[no-untyped-def]
+    """Select from segment ``s``, whose Gram matrix is there."""
+    rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
+    first, count = segments.firsts[s], segments.counts[s]
+    low, high, factor = limits
+    if low < high and not _mend_range(features, rows, low, high, gram, scratch):
+        result.found[s] = -1
+        return
+    scale, diagonal = np.empty(len(rows), gram.dtype), np.empty(len(rows), gram.dtype)
+    exponent = _scale(relevance, rows, gram, scale, diagonal)
+    picks, trace = result.picks[first : first + count], result.trace[first : first + count]
+    found = greedy(gram, scale, diagonal, factor, picks, trace)
+    for t in range(min(found, len(trace))):
+        # The square of the scale could overflow where the gain does not; its factors cannot.
+        trace[t, 0] = math.ldexp(math.ldexp(trace[t, 0], exponent), exponent)
+    if found < count and not early_stop:
+        _fill(relevance, rows, picks, found)
+        found = count
+    for t in range(found):
+        picks[t] = rows[picks[t]]
+    result.found[s] = found
+
+
+@_compile
+def select_short(features, relevance, segments, order, early_stop, limits, result, scratch, counter):  # type: ignore[no-untyped-def]
+    """Select from segments of at most BLOCK tokens, one after the other as they come off the counter.
+
+    Args:
+        features: :class:`Features`.
+        relevance: (N,) float64, or (0,) for uniform relevance.
+        segments: :class:`Segments`.
+        order: (n,) int64, the segments to do.
+        early_stop: return fewer tokens where all candidates are exhausted.
+        limits: squared norms between the first and the second carry full precision (no check if the first is not
+            less); the factor of exhaustion.
+        result: :class:`Result`, to be filled.
+        scratch: see :func:`make_scratch`; one for each thread.
+        counter: (1,) int64, shared by all threads that work on this.
+    """
+    memory = np.empty((BLOCK, BLOCK), features.numbers.dtype)
+    exponents = np.empty(0, np.int64)
+    while True:
+        place = _take_next(counter.ctypes.data)
+        if place >= len(order):
+            return
+        s = order[place]
+        rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
+        size = _padded(len(rows), ROW_MULTIPLE)
+        gram = memory.reshape(-1)[: size * size].reshape(size, size)
+        _gram(features, rows, exponents, gram, scratch)
+        _select(features, relevance, segments, s, early_stop, limits, gram, scratch, result)
+
+
+@_compile
+def gram_blocks(features, rows, gram, scratch, counter):  # type: ignore[no-untyped-def]
+    """Blocks of one long segment's Gram matrix, one after the other as they come off the counter."""
+    exponents = np.empty(0, np.int64)
+    blocks = (len(rows) + BLOCK - 1) // BLOCK
+    while True:
+        place = _take_next(counter.ctypes.data)
+        if place >= blocks * (blocks + 1) // 2:
+            return
+        i = 0
+        while (i + 1) * (i + 2) // 2 <= place:
+            i += 1
+        _gram_block(features, rows, i, place - i * (i + 1) // 2, exponents, gram, scratch)
+
+
+@_compile
+def select_long(features, relevance, segments, s, early_stop, limits, gram, result, scratch):  # type: ignore[no-untyped-def]
+    """Select from one long segment whose Gram matrix is there."""
+    _select(features, relevance, segments, s, early_stop, limits, gram, scratch, result)
+
+
+def make_scratch() -> np.ndarray:
+    """SCRATCH_BYTES aligned to 64, with AMX's configuration in front: eight tiles of 16 rows of 64 bytes."""
+    memory = np.zeros(SCRATCH_BYTES + 64, np.uint8)
+    begin = -memory.ctypes.data % 64
+    scratch = memory[begin : begin + SCRATCH_BYTES]
+    scratch[0] = 1
+    scratch[16:32:2] = 64
+    scratch[48:56] = _AMX_ROWS
+    return scratch
