@@ -23,7 +23,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
 # Compiling logs thousands of DEBUG records, which would drown ours where the root logger is at DEBUG.
 if logging.getLogger("numba").level == logging.NOTSET:
@@ -115,6 +115,9 @@ class Result(NamedTuple):
     trace: np.ndarray
 
 
+_intrinsic: Any = numba_intrinsic
+
+
 def _compile(function: Any) -> Any:
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
     try:
@@ -194,7 +197,7 @@ def _tile_of_dots(element: Any, size: int) -> Any:
     vector, piece = ir.VectorType(element, lanes), ir.VectorType(element, TILE_COLUMNS)
     multiply_add = f"llvm.fma.v{lanes}f{8 * size}"
 
-    @intrinsic
+    @_intrinsic
     def add_tile(typing_context: Any, a: Any, b: Any, pitch: Any, length: Any, out: Any, out_pitch: Any) -> Any:
         """Addresses of the first row of A, of B and of the result; distances of their rows and length of A's and
         B's, in bytes, the length a positive multiple of a register."""
@@ -239,7 +242,7 @@ _add_tile_float32 = _tile_of_dots(ir.FloatType(), 4)
 _add_tile_float64 = _tile_of_dots(ir.DoubleType(), 8)
 
 
-@intrinsic
+@_intrinsic
 def _amx_begin(typing_context: Any, configuration: Any) -> Any:
     """Configure the tiles of this thread from 64 bytes at an address."""
 
@@ -250,7 +253,7 @@ def _amx_begin(typing_context: Any, configuration: Any) -> Any:
     return types.void(types.int64), generate
 
 
-@intrinsic
+@_intrinsic
 def _amx_end(typing_context: Any) -> Any:
     """Give the tiles back: a thread that holds them pays for them at every context switch."""
 
@@ -261,7 +264,7 @@ def _amx_end(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-@intrinsic
+@_intrinsic
 def _amx_add_tiles(
     typing_context: Any, a: Any, a_pitch: Any, b: Any, b_pitch: Any, steps: Any, out: Any, out_pitch: Any
 ) -> Any:
@@ -300,7 +303,7 @@ def _amx_add_tiles(
     return types.void(*[types.int64] * 7), generate
 
 
-@intrinsic
+@_intrinsic
 def _transpose(typing_context: Any, source: Any, pitch: Any, target: Any) -> Any:
     """16 rows of 16 times 4 bytes, ``pitch`` bytes apart, transposed into 1,024 consecutive bytes."""
 
@@ -325,7 +328,7 @@ def _transpose(typing_context: Any, source: Any, pitch: Any, target: Any) -> Any
     return types.void(*[types.int64] * 3), generate
 
 
-@intrinsic
+@_intrinsic
 def _take_next(typing_context: Any, counter: Any) -> Any:
     """The int64 at an address, which becomes one more; atomic."""
 

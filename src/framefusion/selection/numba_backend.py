@@ -62,13 +62,16 @@ def select(
     """
     wanted = [s for s in segments if s.count > 0]
     if not wanted:
-        return [_nothing(traced) for _ in segments]
+        nothing = Picks(
+            torch.empty(0, dtype=torch.int64, device="cpu"), torch.zeros(0, 2, dtype=torch.float64, device="cpu")
+        )
+        return [nothing if traced else nothing._replace(trace=None) for _ in segments]
     read = _features(features)
     weights = np.empty(0) if relevance is None else relevance.contiguous().numpy()
     plan = _segments(wanted)
     total = int(plan.counts.sum())
-    picks, trace = torch.empty(total, dtype=torch.int64), torch.zeros(total if traced else 0, 2, dtype=torch.float64)
-    result = kernels.Result(picks.numpy(), np.empty(len(wanted), np.int64), trace.numpy())
+    chosen, trace = np.empty(total, np.int64), np.zeros((total if traced else 0, 2))
+    result = kernels.Result(chosen, np.empty(len(wanted), np.int64), trace)
     dtype = accumulation_dtype(features.dtype)
     low, high = safe_square_range(dtype) if check_finite else (1.0, 0.0)
     limits = (low, high, EXHAUSTION_FACTOR * torch.finfo(dtype).eps)
@@ -90,7 +93,8 @@ def select(
         raise NonFiniteFeaturesError
     found = iter(zip(plan.firsts.tolist(), result.found.tolist(), strict=True))
     parts = [next(found) if s.count > 0 else (0, 0) for s in segments]
-    return [Picks(picks[at : at + n], trace[at : at + n] if traced else None) for at, n in parts]
+    picks, gains = torch.from_numpy(chosen), torch.from_numpy(trace)
+    return [Picks(picks[at : at + n], gains[at : at + n] if traced else None) for at, n in parts]
 
 
 def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
@@ -104,23 +108,19 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
     Returns:
         (count,) int64 in greedy order, −1 after the last pick.
     """
-    picks = torch.full((count,), -1)
+    picks = np.full(count, -1)
     factor = EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
     scale, nothing = np.ones(len(diagonal), _NUMPY[kernel.dtype]), np.empty((0, 2))
-    kernels.greedy(kernel.contiguous().numpy(), scale, diagonal.contiguous().numpy(), factor, picks.numpy(), nothing)
-    return picks
+    kernels.greedy(kernel.contiguous().numpy(), scale, diagonal.contiguous().numpy(), factor, picks, nothing)
+    return torch.from_numpy(picks)
 
 
 def warm_up(dtype: torch.dtype) -> None:
     """Compile everything for features of ``dtype``."""
-    one = torch.ones(kernels.BLOCK + 1, 1, dtype=dtype)
-    rows = torch.arange(len(one))
+    one = torch.ones(kernels.BLOCK + 1, 1, dtype=dtype, device="cpu")
+    rows = torch.arange(len(one), device="cpu")
     for n in (1, len(one)):
         select(one, None, [Segment(0, rows[:n], 1, 0)], False, True, False)
-
-
-def _nothing(traced: bool) -> Picks:
-    return Picks(torch.empty(0, dtype=torch.int64), torch.empty(0, 2, dtype=torch.float64) if traced else None)
 
 
 def _features(features: Tensor) -> kernels.Features:
