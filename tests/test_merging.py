@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from framefusion import merging
+from framefusion.selection import nearest
 
 
 def reference_merge(
@@ -85,11 +86,11 @@ def test_the_most_similar_kept_token_of_the_segment(data: st.DataObject) -> None
     ids = torch.randint(segments, (count,), generator=generator)
     kept = torch.rand(count, generator=generator) < 0.4
     bound = data.draw(st.sampled_from([-1.0, 0.0, 0.6, 1.1]))
-    merging.SIMILARITY_ENTRIES, entries = data.draw(st.sampled_from([1, 20, 1 << 22])), merging.SIMILARITY_ENTRIES
+    nearest.SIMILARITY_ENTRIES, entries = data.draw(st.sampled_from([1, 20, 1 << 22])), nearest.SIMILARITY_ENTRIES
     try:
         target = merging.most_similar_kept(features, ids, kept, bound)
     finally:
-        merging.SIMILARITY_ENTRIES = entries
+        nearest.SIMILARITY_ENTRIES = entries
     for i in range(count):
         if kept[i]:
             assert target[i] == i
@@ -125,11 +126,11 @@ def test_no_matrix_of_all_pairs_is_made() -> None:
     count = 3000
     features, kept = torch.randn(count, 8), torch.arange(count) % 2 == 0
     with Largest() as seen:
-        merging.SIMILARITY_ENTRIES, entries = 1 << 16, merging.SIMILARITY_ENTRIES
+        nearest.SIMILARITY_ENTRIES, entries = 1 << 16, nearest.SIMILARITY_ENTRIES
         try:
             merging.most_similar_kept(features, torch.zeros(count, dtype=torch.long), kept, 0.0)
         finally:
-            merging.SIMILARITY_ENTRIES = entries
+            nearest.SIMILARITY_ENTRIES = entries
     assert seen.numel <= 1 << 16
 
 

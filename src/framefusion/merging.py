@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SIMILARITY_ENTRIES = 1 << 22
-"""Similarities between dropped and kept tokens that are held at once."""
+from framefusion.selection import nearest as nearest_kept
 
 
 class Merged(NamedTuple):
@@ -119,8 +118,6 @@ def merge_runs(features: Tensor, previous: Tensor, merges: Tensor) -> Merged:
 def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor, lower_bound: float) -> Tensor:
     """For each dropped token the most similar one that its segment keeps.
 
-    :data:`SIMILARITY_ENTRIES` similarities at a time, never all pairs of tokens.
-
     Args:
         features: ``(N, D)``, any float dtype; cosines are computed in float32.
         segments: ``(N,)`` int64 segment ids, on the CPU.
@@ -131,18 +128,8 @@ def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor, lower_bo
         ``(N,)`` int64 on the CPU, for :func:`merge_into`: itself for a kept token, the kept token with the largest
         cosine (ties: the lowest index) for a dropped one, -1 where that is below the bound or the segment keeps none.
     """
-    target = torch.where(kept, torch.arange(len(kept)), -1)
-    for segment in segments[~kept].unique().tolist():
-        mine = segments == segment
-        staying, leaving = (mine & kept).nonzero().squeeze(-1), (mine & ~kept).nonzero().squeeze(-1)
-        if not len(staying):
-            continue
-        unit = F.normalize(features[staying.to(features.device)].float(), dim=-1)
-        for part in leaving.split(max(1, SIMILARITY_ENTRIES // max(len(staying), features.shape[1]))):
-            cosine = F.normalize(features[part.to(features.device)].float(), dim=-1) @ unit.T
-            best = cosine.max(dim=1)
-            target[part] = torch.where(best.values >= lower_bound, staying.to(features.device)[best.indices], -1).cpu()
-    return target
+    nearest, similarity = nearest_kept.most_similar_kept(features, segments, kept)
+    return torch.where(kept | (similarity >= lower_bound), nearest, -1)
 
 
 def merge_into(features: Tensor, target: Tensor) -> Merged:

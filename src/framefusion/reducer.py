@@ -337,6 +337,7 @@ class Reduction:
             layout.grids[item],
             {},
             settings.seed,
+            settings.similarity_lower_bound if settings.dropped == "merge" else None,
         )
         asked = None if settings.budget_rule == "joint" else self._budgets(candidates, total)
         if asked is None or settings.novelty_lower_bound is not None:

@@ -1,13 +1,15 @@
 """Which visual tokens to keep: greedy MAP of a determinantal point process, segment by segment.
 
 Pure tensors: nothing here knows a model or the rest of the package. :func:`select_tokens` is the public
-entry; :func:`select_in_segments` is the same for one sample whose segments are planned already, and
-:func:`greedy_map` takes a ready kernel matrix.
+entry; :func:`select_and_assign` also says which kept token each dropped one is most similar to,
+:func:`select_in_segments` takes one sample whose segments are planned already, and :func:`greedy_map` a ready kernel
+matrix.
 """
 
 from framefusion.selection.api import (
     BACKENDS,
     greedy_map,
+    select_and_assign,
     select_in_segments,
     select_tokens,
     warm_up,
@@ -20,6 +22,7 @@ __all__ = [
     "Segment",
     "greedy_map",
     "make_segment",
+    "select_and_assign",
     "select_in_segments",
     "select_tokens",
     "split_total",

@@ -9,10 +9,11 @@ from typing import Any, Literal, NoReturn, overload
 import torch
 from torch import Tensor
 
-from framefusion.selection import gram_schmidt, reference, torch_backend
+from framefusion.selection import gram_schmidt, reference, restart, torch_backend
 from framefusion.selection import joint as joint_selection
 from framefusion.selection import validation as check
 from framefusion.selection.gram import NonFiniteFeaturesError
+from framefusion.selection.nearest import most_similar_kept
 from framefusion.selection.novelty import until_nothing_new
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
 from framefusion.selection.plan import Budgets, Picks, Segment, plan_segments
@@ -99,7 +100,9 @@ def select_tokens(
         exhausted: a candidate is exhausted when its gain falls to ``64 · eps · r[i]²`` (``eps`` of the
             accumulation dtype): a duplicate, a zero vector, or a token in the span of the chosen ones. When
             all candidates of a segment are, "fill" gives the rest of the budget to the remaining tokens by
-            relevance, then by index, and "stop" returns fewer tokens.
+            relevance, then by index, "stop" returns fewer tokens, and "restart" begins a new greedy over the
+            remaining tokens (and fills up when only zero vectors are left); not with ``joint`` or
+            ``novelty_lower_bound``, which compare gains.
         check_finite: check for NaN and Inf, and rescale rows whose squares leave the accumulation dtype. None
             checks on the CPU only, because elsewhere it forces a synchronisation. Unchecked bad rows count as
             zero vectors.
@@ -138,6 +141,8 @@ def select_tokens(
     check.check_share(novelty_lower_bound, "novelty_lower_bound")
     at_least = check.check_count(at_least, "at_least")
     wanted = check.check_budgets(budgets, ids, batched)
+    if exhausted == "restart" and (joint or novelty_lower_bound > 0):
+        raise ValueError("exhausted must be 'fill' or 'stop' with joint or novelty_lower_bound, got 'restart'")
     total = check.check_total(wanted) if joint else None
     plans = [plan_segments(row, *b, joint) for row, b in zip(ids, wanted, strict=True)]
     traced = return_gains or novelty_lower_bound > 0
@@ -161,6 +166,50 @@ def select_tokens(
 
 def _joined(parts: Sequence[Tensor], features: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
     return torch.cat(list(parts)) if parts else torch.empty(0, dtype=dtype, device=features.device)
+
+
+@torch.no_grad()
+def select_and_assign(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Tensor,
+    budgets: Budgets,
+    *,
+    exhausted: str = "fill",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`select_tokens` for one sample, and for each token the most similar one that its segment keeps.
+
+    On the CPU both come from the same Gram matrices.
+
+    Args:
+        features, relevance, segments, budgets, exhausted: as in :func:`select_tokens`; (N, D).
+
+    Returns:
+        (K,) int64 on the features' device, tokens to keep. (N,) int64 on the CPU, the kept token of its segment with
+        the largest cosine (itself for a kept one, ties to the lowest index), −1 where that keeps none or for tokens
+        outside every segment. (N,) float32 on the CPU, that cosine, −Inf where there is none.
+    """
+    features = check.check_features(features)
+    if features.dim() != 2:
+        raise ValueError(f"features must have shape (N, D), got {tuple(features.shape)}; select_tokens takes batches")
+    check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
+    shape = features.shape[:1]
+    ids = check.check_segments(segments, shape)
+    plan = plan_segments(ids[0], *check.check_budgets(budgets, ids, False)[0])
+    if not _is_compiled("auto", features.device) or any(len(s) > LONG_SEGMENT for s in plan):
+        chosen = select_tokens(features, relevance, segments, budgets, exhausted=exhausted)
+        assert isinstance(chosen, Tensor)
+        kept = torch.zeros(shape, dtype=torch.bool, device="cpu")
+        kept[chosen.cpu()] = True
+        return chosen, *most_similar_kept(features, torch.tensor(ids[0], device="cpu"), kept)
+    from framefusion.selection import numba_backend
+
+    relevance = check.check_relevance(relevance, shape, True)
+    weights = None if relevance is None else relevance.detach().double()
+    try:
+        return numba_backend.select_and_assign(features.detach(), weights, plan, exhausted, True)
+    except NonFiniteFeaturesError:
+        _raise_non_finite(features, plan, ())
 
 
 @torch.no_grad()
@@ -207,19 +256,19 @@ def _select(
     """What each segment keeps; with a ``total``, what it keeps of that."""
     if relevance is not None:
         relevance = relevance.detach().to(features.device, torch.float64)
-    features, early_stop = features.detach(), exhausted == "stop"
+    features = features.detach()
 
     def sequences(weights: Tensor | None, wanted: Sequence[Segment]) -> list[Picks]:
-        return _select_exactly(features, weights, wanted, backend, True, check_finite, True)
+        return _select_exactly(features, weights, wanted, backend, "stop", check_finite, True)
 
     # Autocast would take the products in half precision, and so select other tokens.
     with torch.autocast(features.device.type, enabled=False):
         if total is None:
-            return _select_exactly(features, relevance, segments, backend, early_stop, check_finite, traced)
+            return _select_exactly(features, relevance, segments, backend, exhausted, check_finite, traced)
         if backend == "reference":
             _check_finite(features, segments)
-            return reference.select_jointly(features, relevance, segments, total, early_stop)
-        return joint_selection.select(sequences, relevance, segments, total, early_stop)
+            return reference.select_jointly(features, relevance, segments, total, exhausted == "stop")
+        return joint_selection.select(sequences, relevance, segments, total, exhausted == "stop")
 
 
 def _select_exactly(
@@ -227,14 +276,21 @@ def _select_exactly(
     relevance: Tensor | None,
     segments: Sequence[Segment],
     backend: str,
-    early_stop: bool,
+    exhausted: str,
     check_finite: bool,
     traced: bool,
 ) -> list[Picks]:
+    compiled = _is_compiled(backend, features.device)
+    early_stop = exhausted == "stop"
+    if exhausted == "restart" and not (compiled and all(len(s) <= LONG_SEGMENT for s in segments)):
+
+        def run(wanted: Sequence[Segment], until: str) -> list[Picks]:
+            return _select_exactly(features, relevance, wanted, backend, until, check_finite, traced)
+
+        return restart.select(run, segments)
     if backend == "reference":
         _check_finite(features, segments)
         return reference.select(features, relevance, segments, early_stop)
-    _check_device(backend, features.device)
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
     picks = [nothing for _ in segments]
@@ -244,28 +300,30 @@ def _select_exactly(
             short.append((place, segment))
         elif segment.count > 0:
             picks[place] = gram_schmidt.select_segment(features, relevance, segment, early_stop, check_finite, traced)
-    if backend == "torch" or features.device.type != "cpu":
-        select_segments = torch_backend.select
-    else:
+    own = [segment for _, segment in short]
+    if compiled:
         # Numba takes half a second to import; only those who select on the CPU pay for it.
         from framefusion.selection import numba_backend
 
-        select_segments = numba_backend.select
-    results = select_segments(features, relevance, [s for _, s in short], early_stop, check_finite, traced)
+        results = numba_backend.select(features, relevance, own, exhausted, check_finite, traced)
+    else:
+        results = torch_backend.select(features, relevance, own, early_stop, check_finite, traced)
     for (place, _), result in zip(short, results, strict=True):
         picks[place] = result
     return picks
+
+
+def _is_compiled(backend: str, device: torch.device) -> bool:
+    """Whether the Numba backend is the one."""
+    if backend == "numba" and device.type != "cpu":
+        raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
+    return backend in ("auto", "numba") and device.type == "cpu"
 
 
 def _check_finite(features: Tensor, segments: Sequence[Segment]) -> None:
     for segment in segments:
         if not bool(torch.isfinite(features[segment.rows.to(features.device)]).all()):
             raise NonFiniteFeaturesError
-
-
-def _check_device(backend: str, device: torch.device) -> None:
-    if backend == "numba" and device.type != "cpu":
-        raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
 
 
 def _raise_non_finite(features: Tensor, segments: Sequence[Segment], prefix: tuple[int, ...]) -> NoReturn:
@@ -308,7 +366,7 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
     if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
         raise ValueError(f"kernel must be a square matrix (n, n), got shape {tuple(kernel.shape)}")
     check.check_choice(backend, "backend", BACKENDS)
-    check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
+    check.check_choice(exhausted, "exhausted", ("fill", "stop"))
     n = kernel.shape[0]
     k = min(check.check_count(k, "k"), n)
     check.check_finite(kernel, "kernel")
@@ -335,8 +393,7 @@ def _greedy_on_kernel(kernel: Tensor, diagonal: Tensor, length: Tensor, count: T
         threshold = reference.EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
         chosen, _ = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
         return torch.tensor(chosen + [-1] * (int(count) - len(chosen)), device=kernel.device)
-    _check_device(backend, kernel.device)
-    if backend == "torch" or kernel.device.type != "cpu":
+    if not _is_compiled(backend, kernel.device):
         return torch_backend.greedy_map(kernel[None], diagonal[None].contiguous(), int(count))[0]
     from framefusion.selection import numba_backend
 

@@ -43,6 +43,9 @@ TILE_COLUMNS = 4
 CHUNK_BYTES = 4096
 """Bytes of a row in a panel; a chunk of all rows of a block fits the second-level cache."""
 
+WIDTH_BYTES = 8 * REGISTER_BYTES if REGISTER_BYTES == 64 else 4 * REGISTER_BYTES
+"""Candidates of a block of the greedy loop, in bytes: two steps of theirs fit the vector registers."""
+
 ROW_MULTIPLE = 96
 """Gram matrices are padded to a multiple of all tiles' rows and columns: 2, 4, 6, and 32 for AMX."""
 
@@ -56,6 +59,9 @@ _PANEL_BYTES = BLOCK * PITCH_BYTES
 
 SCRATCH_BYTES = 64 + 2 * _PANEL_BYTES + BLOCK * CHUNK_BYTES // 2
 """What a thread works in, aligned to 64 bytes: AMX's configuration, panels of rows and of columns, transposed tiles."""
+
+FILL, STOP, RESTART = range(3)
+"""What to do when all candidates are exhausted: fill up by relevance, stop, or begin a new greedy over what is left."""
 
 PLAIN, BFLOAT16, FLOAT16, BFLOAT16_AMX = range(4)
 """How features are read: float32 or float64 as they are; 16 bits converted to float32; bfloat16 by AMX."""
@@ -108,11 +114,16 @@ class Result(NamedTuple):
         picks: (K,) int64, positions of the tokens that are kept.
         found: (S,) int64, how many each segment keeps; −1 if NaN or Inf was found in it.
         trace: (K, 2) float64 zeros, to be filled as in :class:`~framefusion.selection.plan.Picks`; (0, 2) to leave out.
+        nearest: (R,) int64, the position of the most similar token that the segment keeps, for each of the segments'
+            ``rows`` (itself for a kept one), −1 where it keeps none; ties go to the earliest. (0,) to leave out.
+        similarity: (R,) float32, the cosine of the two; (0,) to leave out.
     """
 
     picks: np.ndarray
     found: np.ndarray
     trace: np.ndarray
+    nearest: np.ndarray
+    similarity: np.ndarray
 
 
 _intrinsic: Any = numba_intrinsic
@@ -238,6 +249,55 @@ def _tile_of_dots(element: Any, size: int) -> Any:
     return add_tile
 
 
+def _projection(element: Any, size: int, steps: int) -> Any:
+    """An intrinsic that takes earlier steps out of one or two rows of ``WIDTH_BYTES``."""
+    lanes = REGISTER_BYTES // size
+    vector = ir.VectorType(element, lanes)
+    multiply_add = f"llvm.fma.v{lanes}f{8 * size}"
+    vectors = WIDTH_BYTES // REGISTER_BYTES
+
+    @_intrinsic
+    def project(typing_context: Any, rows: Any, factors: Any, pitch: Any, earlier: Any, count: Any) -> Any:
+        """``rows[s] −= Σ_p factors[s, p] · earlier[p]`` for ``count`` ≥ 1 rows ``earlier`` and ``steps`` rows
+        ``rows`` that follow each other; all are addresses, ``pitch`` the distance of the rows of factors in bytes."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            rows, factors, pitch, earlier, count = arguments
+            places = [
+                _pointer(builder, rows, vector, s * WIDTH_BYTES + v * REGISTER_BYTES)
+                for s in range(steps)
+                for v in range(vectors)
+            ]
+            starts = [builder.add(factors, builder.mul(pitch, ir.Constant(_I64, s))) for s in range(steps)]
+
+            def step(p: Any, sums: Any) -> list[Any]:
+                row = builder.add(earlier, builder.mul(p, ir.Constant(_I64, WIDTH_BYTES)))
+                weights = []
+                for start in starts:
+                    place = builder.add(start, builder.mul(p, ir.Constant(_I64, size)))
+                    weight = builder.fneg(builder.load(_pointer(builder, place, element), align=size))
+                    first = builder.insert_element(ir.Constant(vector, ir.Undefined), weight, ir.Constant(_I32, 0))
+                    weights.append(_shuffle(builder, first, first, [0] * lanes))
+                updated = list(sums)
+                for v in range(vectors):
+                    term = builder.load(_pointer(builder, row, vector, v * REGISTER_BYTES), align=size)
+                    for s, weight in enumerate(weights):
+                        place = s * vectors + v
+                        updated[place] = _call(builder, multiply_add, vector, [weight, term, sums[place]])
+                return updated
+
+            sums = _loop(builder, count, 1, [builder.load(place, align=size) for place in places], step)
+            for value, place in zip(sums, places, strict=True):
+                builder.store(value, place, align=size)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), generate
+
+    return project
+
+
+_project_float32, _project_float64 = _projection(ir.FloatType(), 4, 1), _projection(ir.DoubleType(), 8, 1)
+_project_two_float32, _project_two_float64 = _projection(ir.FloatType(), 4, 2), _projection(ir.DoubleType(), 8, 2)
 _add_tile_float32 = _tile_of_dots(ir.FloatType(), 4)
 _add_tile_float64 = _tile_of_dots(ir.DoubleType(), 8)
 
@@ -564,73 +624,145 @@ def _scale(relevance, rows, gram, scale, diagonal):  # type: ignore[no-untyped-d
 
 
 @_compile
-def _project_out(cholesky, steps, j, update):  # type: ignore[no-untyped-def]
-    """``update −= Σ_t c[t, j] · c[t]`` over the first ``steps`` rows, four at a time."""
-    p = 0
-    while p + 4 <= steps:
-        a, b, c, d = cholesky[p], cholesky[p + 1], cholesky[p + 2], cholesky[p + 3]
-        w, x, y, z = a[j], b[j], c[j], d[j]
-        for i in range(len(update)):
-            update[i] -= w * a[i] + x * b[i] + y * c[i] + z * d[i]
-        p += 4
-    while p < steps:
-        a = cholesky[p]
-        w = a[j]
-        for i in range(len(update)):
-            update[i] -= w * a[i]
-        p += 1
+def _mirror(gram):  # type: ignore[no-untyped-def]
+    """Copy the lower triangle to the upper one, a cache-sized square at a time."""
+    side = 32
+    for left in range(0, len(gram), side):
+        for top in range(left, len(gram), side):
+            for j in range(left, min(left + side, len(gram))):
+                first, end = max(top, j + 1), min(top + side, len(gram))
+                target, column = gram[j, first:end], gram[first:end, j]
+                for i in range(len(target)):
+                    target[i] = column[i]
+
+
+@_compile
+def _project(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
+    """Take the first ``count`` steps out of ``steps`` (1 or 2) rows of a block from row ``s`` on."""
+    if count == 0:
+        return
+    pitch = factors.shape[1] * factors.itemsize
+    earlier = block.ctypes.data
+    rows, own = earlier + s * WIDTH_BYTES, factors.ctypes.data + s * pitch
+    if block.itemsize == 4:
+        if steps == 2:
+            _project_two_float32(rows, own, pitch, earlier, count)
+        else:
+            _project_float32(rows, own, pitch, earlier, count)
+    elif steps == 2:
+        _project_two_float64(rows, own, pitch, earlier, count)
+    else:
+        _project_float64(rows, own, pitch, earlier, count)
+
+
+@_compile
+def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gain):  # type: ignore[no-untyped-def]
+    """Bring a block of candidates from step ``begin`` to step ``end``.
+
+    Args:
+        gram, scale: see :func:`greedy`.
+        picks: (k,) int64, at least ``end`` of them made.
+        factors: (k, k); row s holds ``c[p, picks[s]]`` of the steps p before s.
+        inverse: (k,), ``1 / d`` of each pick when it was made.
+        left: the block's first candidate.
+        block: (k, w); the candidates' ``c[p]``, row by row, extended by the steps' rows; w numbers are WIDTH_BYTES.
+        gain: (w,) their ``d²``, updated.
+    """
+    wide = min(block.shape[1], len(scale) - left)
+    scales = scale[left : left + wide]
+    s = begin
+    while s < end:
+        steps = min(2, end - s)
+        for q in range(s, s + steps):
+            j = picks[q]
+            update, products, weight = block[q], gram[j, left : left + wide], scale[j]
+            for i in range(wide):
+                update[i] = products[i] * weight * scales[i]
+            update[wide:] = 0
+        _project(block, factors, s, steps, s)
+        for q in range(s, s + steps):
+            update, norm = block[q], inverse[q]
+            if q > s:
+                before, weight = block[s], factors[q, s]
+                for i in range(len(update)):
+                    update[i] -= weight * before[i]
+            for i in range(len(update)):
+                update[i] *= norm
+                gain[i] -= update[i] * update[i]
+        s += steps
 
 
 @_compile
 def greedy(gram, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
     """Greedy MAP of ``L[i, j] = gram[i, j] · scale[i] · scale[j]``; Chen, Zhang & Zhou 2018, Algorithm 1.
 
+    Gains never increase, so an old gain is a bound for the present one: the candidates stand in blocks, and a block
+    catches up with the steps it missed only when the largest of its old gains is the largest of all. That is exact,
+    and makes the loop several steps on a block that stays in the cache rather than one step on all candidates.
+
     Args:
-        gram: (m, m) float32 or float64, of which the lower triangle of the first n is read.
+        gram: (m, m) float32 or float64, symmetric, of which the first n are read.
         scale: (n,), same dtype.
         diagonal: (n,) exact L[i, i], same dtype; 0 excludes a candidate.
         factor: a candidate is exhausted once its gain is at most this times its diagonal.
         picks: (k,) int64, filled in greedy order.
-        trace: (k, 2) float64, filled with each pick's gain and the novelty before it; (0, 2) to leave out.
+        trace: (k, 2) float64, filled with each pick's gain and the novelty before it; (0, 2) to leave out. Needs all
+            gains at every step.
 
     Returns:
         How many picks were made before all candidates were exhausted.
     """
     n, count = len(diagonal), len(picks)
     zero = scale.dtype.type(0)
-    cholesky = np.empty((max(count - 1, 0), n), gram.dtype)
-    gain, threshold = diagonal.copy(), diagonal * scale.dtype.type(factor)
+    width = WIDTH_BYTES // gram.itemsize
+    blocks = (n + width - 1) // width
+    cholesky = np.empty((blocks, max(count - 1, 0), width), gram.dtype)
+    factors, inverse = np.empty((count, count), gram.dtype), np.empty(count, gram.dtype)
+    gain, threshold = np.zeros(blocks * width, gram.dtype), diagonal * scale.dtype.type(factor)
+    gain[:n] = diagonal
+    level, stale = np.zeros(blocks, np.int64), np.ones(blocks, np.bool_)
+    top, place = np.full(blocks, np.inf, gram.dtype), np.zeros(blocks, np.int64)
     for t in range(count):
-        j = -1
-        best = zero
-        for i in range(n):
-            if gain[i] > best and gain[i] > threshold[i]:
-                best = gain[i]
-                j = i
-        if j < 0:
+        b = 0
+        everyone = len(trace) > 0
+        while True:
+            if everyone:
+                everyone = b + 1 < blocks
+            else:
+                b = 0
+                for other in range(1, blocks):
+                    if top[other] > top[b]:
+                        b = other
+                if not stale[b]:
+                    break
+            left, right = b * width, min((b + 1) * width, n)
+            own = gain[left : left + width]
+            _catch_up(gram, scale, picks, factors, inverse, level[b], t, left, cholesky[b], own)
+            level[b], stale[b] = t, False
+            best, j = zero, left
+            for i in range(left, right):
+                if gain[i] > best and gain[i] > threshold[i]:
+                    best = gain[i]
+                    j = i
+            top[b], place[b] = best, j
+            if everyone:
+                b += 1
+        best, j = top[b], place[b]
+        if not best > 0:
             return t
         picks[t] = j
         if len(trace) > 0:
             novelty = zero
             for i in range(n):
-                if diagonal[i] > 0 and gain[i] > novelty * diagonal[i]:
+                if threshold[i] < np.inf and diagonal[i] > 0 and gain[i] > novelty * diagonal[i]:
                     novelty = gain[i] / diagonal[i]
             trace[t, 0] = best
             trace[t, 1] = novelty
-        if t + 1 == count:
-            break
-        update = cholesky[t]
-        row = gram[j]
-        for i in range(j + 1):
-            update[i] = row[i] * scale[j] * scale[i]
-        for i in range(j + 1, n):
-            update[i] = gram[i, j] * scale[j] * scale[i]
-        _project_out(cholesky, t, j, update)
-        inverse = 1 / np.sqrt(best)
-        for i in range(n):
-            update[i] *= inverse
-            gain[i] -= update[i] * update[i]
-        gain[j] = 0
+        inverse[t] = 1 / np.sqrt(best)
+        for p in range(t):
+            factors[t, p] = cholesky[b, p, j - b * width]
+        threshold[j] = np.inf
+        stale[:] = True
     return count
 
 
@@ -652,31 +784,81 @@ def _fill(relevance, rows, picks, found):  # type: ignore[no-untyped-def]
 
 
 @_compile
-def _select(features, relevance, segments, s, early_stop, limits, gram, scratch, result):  # type: ignore[no-untyped-def]
+def _greedy_again(gram, scale, diagonal, factor, exhausted, picks, trace):  # type: ignore[no-untyped-def]
+    """:func:`greedy`; with RESTART again over the tokens that are left, as often as all of them are exhausted."""
+    found = greedy(gram, scale, diagonal, factor, picks, trace)
+    fresh = found
+    while exhausted == RESTART and fresh > 0 and found < len(picks):
+        for t in range(found - fresh, found):
+            diagonal[picks[t]] = 0
+        fresh = greedy(gram, scale, diagonal, factor, picks[found:], trace[found:])
+        found += fresh
+    return found
+
+
+@_compile
+def _find_nearest(gram, rows, picks, nearest, similarity):  # type: ignore[no-untyped-def]
+    """Write each token's most similar pick and their cosine, from the lower triangle, row by row."""
+    n = len(rows)
+    inverse, kept = np.empty(n, gram.dtype), np.zeros(n, np.bool_)
+    for i in range(n):
+        square = gram[i, i]
+        inverse[i] = 1 / np.sqrt(square) if square > 0 and square < np.inf else 0
+    for j in picks:
+        kept[j] = True
+    best, place = np.full(n, -np.inf, gram.dtype), np.full(n, -1, np.int64)
+    for i in range(n):
+        row = gram[i, :i]
+        if kept[i]:
+            for j in range(i):
+                cosine = row[j] * inverse[j] * inverse[i]
+                if cosine > best[j]:
+                    best[j] = cosine
+                    place[j] = i
+        else:
+            for j in range(i):
+                cosine = row[j] * inverse[j] * inverse[i]
+                if kept[j] and cosine > best[i]:
+                    best[i] = cosine
+                    place[i] = j
+    for i in range(n):
+        if kept[i]:
+            place[i] = i
+            best[i] = 1
+        nearest[i] = rows[place[i]] if place[i] >= 0 else -1
+        similarity[i] = best[i]
+
+
+@_compile
+def _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result):  # type: ignore[no-untyped-def]
     """Select from segment ``s``, whose Gram matrix is there."""
-    rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
+    begin, end = segments.starts[s], segments.starts[s + 1]
+    rows = segments.rows[begin:end]
     first, count = segments.firsts[s], segments.counts[s]
     low, high, factor = limits
     if low < high and not _mend_range(features, rows, low, high, gram, scratch):
         result.found[s] = -1
         return
+    _mirror(gram[: len(rows), : len(rows)])
     scale, diagonal = np.empty(len(rows), gram.dtype), np.empty(len(rows), gram.dtype)
     exponent = _scale(relevance, rows, gram, scale, diagonal)
     picks, trace = result.picks[first : first + count], result.trace[first : first + count]
-    found = greedy(gram, scale, diagonal, factor, picks, trace)
+    found = _greedy_again(gram, scale, diagonal, factor, exhausted, picks, trace)
     for t in range(min(found, len(trace))):
         # The square of the scale could overflow where the gain does not; its factors cannot.
         trace[t, 0] = math.ldexp(math.ldexp(trace[t, 0], exponent), exponent)
-    if found < count and not early_stop:
+    if found < count and exhausted != STOP:
         _fill(relevance, rows, picks, found)
         found = count
+    if len(result.nearest) > 0:
+        _find_nearest(gram, rows, picks[:found], result.nearest[begin:end], result.similarity[begin:end])
     for t in range(found):
         picks[t] = rows[picks[t]]
     result.found[s] = found
 
 
 @_compile
-def select_short(features, relevance, segments, order, early_stop, limits, result, scratch, counter):  # type: ignore[no-untyped-def]
+def select_short(features, relevance, segments, order, exhausted, limits, result, scratch, counter):  # type: ignore[no-untyped-def]
     """Select from segments of at most BLOCK tokens, one after the other as they come off the counter.
 
     Args:
@@ -684,14 +866,14 @@ def select_short(features, relevance, segments, order, early_stop, limits, resul
         relevance: (N,) float64, or (0,) for uniform relevance.
         segments: :class:`Segments`.
         order: (n,) int64, the segments to do.
-        early_stop: return fewer tokens where all candidates are exhausted.
+        exhausted: FILL, STOP or RESTART.
         limits: squared norms between the first and the second carry full precision (no check if the first is not
             less); the factor of exhaustion.
         result: :class:`Result`, to be filled.
         scratch: see :func:`make_scratch`; one for each thread.
         counter: (1,) int64, shared by all threads that work on this.
     """
-    memory = np.empty((BLOCK, BLOCK), features.numbers.dtype)
+    memory = np.empty(BLOCK * BLOCK, features.numbers.dtype)
     exponents = np.empty(0, np.int64)
     while True:
         place = _take_next(counter.ctypes.data)
@@ -699,31 +881,51 @@ def select_short(features, relevance, segments, order, early_stop, limits, resul
             return
         s = order[place]
         rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
-        size = _padded(len(rows), ROW_MULTIPLE)
-        gram = memory.reshape(-1)[: size * size].reshape(size, size)
+        gram = _square(memory, len(rows))
         _gram(features, rows, exponents, gram, scratch)
-        _select(features, relevance, segments, s, early_stop, limits, gram, scratch, result)
+        _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
 
 
 @_compile
-def gram_blocks(features, rows, gram, scratch, counter):  # type: ignore[no-untyped-def]
-    """Blocks of one long segment's Gram matrix, one after the other as they come off the counter."""
+def _square(memory, n):  # type: ignore[no-untyped-def]
+    """The beginning of flat memory as the Gram matrix of n tokens."""
+    size = _padded(n, ROW_MULTIPLE)
+    return memory[: size * size].reshape(size, size)
+
+
+@_compile
+def gram_blocks(features, segments, tasks, offsets, memory, scratch, counter):  # type: ignore[no-untyped-def]
+    """Blocks of Gram matrices, one after the other as they come off the counter.
+
+    Args:
+        tasks: (n, 3) int64: the segment and the block, see :func:`_gram_block`.
+        offsets: (S,) int64, where each segment's matrix begins in ``memory``.
+        memory: flat, in the dtype of the arithmetic.
+        features, segments, scratch, counter: see :func:`select_short`.
+    """
     exponents = np.empty(0, np.int64)
-    blocks = (len(rows) + BLOCK - 1) // BLOCK
     while True:
         place = _take_next(counter.ctypes.data)
-        if place >= blocks * (blocks + 1) // 2:
+        if place >= len(tasks):
             return
-        i = 0
-        while (i + 1) * (i + 2) // 2 <= place:
-            i += 1
-        _gram_block(features, rows, i, place - i * (i + 1) // 2, exponents, gram, scratch)
+        s, i, j = tasks[place]
+        rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
+        gram = _square(memory[offsets[s] :], len(rows))
+        _gram_block(features, rows, i, j, exponents, gram, scratch)
 
 
 @_compile
-def select_long(features, relevance, segments, s, early_stop, limits, gram, result, scratch):  # type: ignore[no-untyped-def]
-    """Select from one long segment whose Gram matrix is there."""
-    _select(features, relevance, segments, s, early_stop, limits, gram, scratch, result)
+def select_long(  # type: ignore[no-untyped-def]
+    features, relevance, segments, order, offsets, memory, exhausted, limits, result, scratch, counter
+):
+    """:func:`select_short` for segments whose Gram matrices :func:`gram_blocks` has left in ``memory``."""
+    while True:
+        place = _take_next(counter.ctypes.data)
+        if place >= len(order):
+            return
+        s = order[place]
+        gram = _square(memory[offsets[s] :], segments.starts[s + 1] - segments.starts[s])
+        _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
 
 
 def make_scratch() -> np.ndarray:

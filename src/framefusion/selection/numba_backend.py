@@ -17,6 +17,7 @@ import functools
 import platform
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,15 +35,32 @@ WORK_PER_THREAD = 1 << 24
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 _HALVES = {torch.bfloat16: kernels.BFLOAT16, torch.float16: kernels.FLOAT16}
 
+GRAM_BYTES = 64 << 20
+"""Gram matrices of long segments of at most this many bytes are held at once; a single longer one may exceed it."""
+
+_EXHAUSTED = {"fill": kernels.FILL, "stop": kernels.STOP, "restart": kernels.RESTART}
+
 _spare: list[np.ndarray] = []
 """Scratch memory that no thread uses just now; never more than were in use at once."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all threads share."""
+
+    features: kernels.Features
+    relevance: np.ndarray
+    segments: kernels.Segments
+    exhausted: int
+    limits: tuple[float, float, float]
+    result: kernels.Result
 
 
 def select(
     features: Tensor,
     relevance: Tensor | None,
     segments: Sequence[Segment],
-    early_stop: bool,
+    exhausted: str,
     check_finite: bool,
     traced: bool,
 ) -> list[Picks]:
@@ -51,8 +69,8 @@ def select(
     Args:
         features: (N, D) on the CPU, any float dtype.
         relevance: (N,) float64 on the CPU, or None for uniform relevance.
-        segments: their Gram matrices are held one at a time for each thread, so none should be too long for that.
-        early_stop: return fewer tokens where all candidates are exhausted, instead of filling up.
+        segments: the Gram matrix of the longest must fit the memory.
+        exhausted: "fill", "stop" or "restart", see :func:`~framefusion.selection.api.select_tokens`.
         check_finite: look at the norms: raise for NaN and Inf, and rescale rows whose squares leave the range of the
             accumulation dtype. Without it such rows count as zero vectors.
         traced: return gains and novelty too.
@@ -61,47 +79,136 @@ def select(
         NonFiniteFeaturesError: NaN or Inf in a row of a segment (only with ``check_finite``).
     """
     wanted = [s for s in segments if s.count > 0]
-    if not wanted:
-        nothing = Picks(
-            torch.empty(0, dtype=torch.int64, device="cpu"), torch.zeros(0, 2, dtype=torch.float64, device="cpu")
-        )
-        return [nothing if traced else nothing._replace(trace=None) for _ in segments]
-    read = _features(features)
-    weights = np.empty(0) if relevance is None else relevance.contiguous().numpy()
-    plan = _segments(wanted)
-    total = int(plan.counts.sum())
-    chosen, trace = np.empty(total, np.int64), np.zeros((total if traced else 0, 2))
-    result = kernels.Result(chosen, np.empty(len(wanted), np.int64), trace)
-    dtype = accumulation_dtype(features.dtype)
+    job = _run(features, relevance, wanted, exhausted, check_finite, traced, False)
+    found = iter(zip(job.segments.firsts.tolist(), job.result.found.tolist(), strict=True))
+    parts = [next(found) if s.count > 0 else (0, 0) for s in segments]
+    picks, trace = torch.from_numpy(job.result.picks), torch.from_numpy(job.result.trace)
+    return [Picks(picks[at : at + n], trace[at : at + n] if traced else None) for at, n in parts]
+
+
+def select_and_assign(
+    features: Tensor, relevance: Tensor | None, segments: Sequence[Segment], exhausted: str, check_finite: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Select, and find the kept token that each of the others is most similar to, from the same Gram matrices.
+
+    Args:
+        As for :func:`select`.
+
+    Returns:
+        (K,) int64 kept tokens; (N,) int64 the most similar token that its segment keeps (itself for a kept one, ties to
+        the earliest), −1 where it keeps none; (N,) float32 their cosine, −Inf where there is none.
+    """
+    wanted = [s for s in segments if s.count > 0]
+    job = _run(features, relevance, wanted, exhausted, check_finite, False, True)
+    picks = torch.from_numpy(job.result.picks)
+    parts = [picks[at : at + n] for at, n in zip(job.segments.firsts.tolist(), job.result.found.tolist(), strict=True)]
+    nearest = torch.full((len(features),), -1, dtype=torch.int64, device="cpu")
+    similarity = torch.full((len(features),), -torch.inf, dtype=torch.float32, device="cpu")
+    rows = torch.from_numpy(job.segments.rows)
+    nearest[rows], similarity[rows] = torch.from_numpy(job.result.nearest), torch.from_numpy(job.result.similarity)
+    return torch.cat([picks[:0], *parts]), nearest, similarity
+
+
+def _run(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    exhausted: str,
+    check_finite: bool,
+    traced: bool,
+    assigned: bool,
+) -> _Job:
+    plan = _segments(segments)
+    kept, dtype = int(plan.counts.sum()), accumulation_dtype(features.dtype)
+    present = len(plan.rows) if assigned else 0
+    result = kernels.Result(
+        np.empty(kept, np.int64),
+        np.empty(len(segments), np.int64),
+        np.zeros((kept if traced else 0, 2)),
+        np.empty(present, np.int64),
+        np.empty(present, np.float32),
+    )
     low, high = safe_square_range(dtype) if check_finite else (1.0, 0.0)
-    limits = (low, high, EXHAUSTION_FACTOR * torch.finfo(dtype).eps)
+    job = _Job(
+        _features(features),
+        np.empty(0) if relevance is None else relevance.contiguous().numpy(),
+        plan,
+        _EXHAUSTED[exhausted],
+        (low, high, EXHAUSTION_FACTOR * torch.finfo(dtype).eps),
+        result,
+    )
     lengths = np.diff(plan.starts)
-    for s in np.flatnonzero(lengths > kernels.BLOCK):
-        _select_long(read, weights, plan, int(s), early_stop, limits, result)
-    short = np.flatnonzero(lengths <= kernels.BLOCK)
-    if len(short):
-        order = short[np.argsort(-lengths[short], kind="stable")]
-        counter = np.zeros(1, np.int64)
-        work = int((lengths[short] ** 2).sum()) * features.shape[1] // 2
-        _in_threads(
-            min(len(short), work // WORK_PER_THREAD),
-            lambda scratch: kernels.select_short(
-                read, weights, plan, order, early_stop, limits, result, scratch, counter
-            ),
-        )
+    by_length = np.argsort(-lengths, kind="stable")
+    _select_short(job, by_length[lengths[by_length] <= kernels.BLOCK])
+    _select_long(job, by_length[lengths[by_length] > kernels.BLOCK].tolist())
     if bool((result.found < 0).any()):
         raise NonFiniteFeaturesError
-    found = iter(zip(plan.firsts.tolist(), result.found.tolist(), strict=True))
-    parts = [next(found) if s.count > 0 else (0, 0) for s in segments]
-    picks, gains = torch.from_numpy(chosen), torch.from_numpy(trace)
-    return [Picks(picks[at : at + n], gains[at : at + n] if traced else None) for at, n in parts]
+    return job
+
+
+def _select_short(job: _Job, order: np.ndarray) -> None:
+    """Segments of a block at most: each is one thread's, from its Gram matrix to its picks."""
+    if not len(order):
+        return
+    counter = np.zeros(1, np.int64)
+    work = int((np.diff(job.segments.starts)[order] ** 2).sum()) * job.features.dim // 2
+    _in_threads(
+        min(len(order), work // WORK_PER_THREAD),
+        lambda scratch: kernels.select_short(
+            job.features, job.relevance, job.segments, order, job.exhausted, job.limits, job.result, scratch, counter
+        ),
+    )
+
+
+def _select_long(job: _Job, order: Sequence[int]) -> None:
+    """Longer segments, as many at a time as fit GRAM_BYTES: the blocks of their Gram matrices shared among all
+    threads, then each segment one thread's."""
+    itemsize = job.features.numbers.itemsize
+    lengths = np.diff(job.segments.starts)
+    sizes = (-(-lengths // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE) ** 2
+    groups: list[list[int]] = []
+    for s in order:
+        if groups and int(sizes[[*groups[-1], s]].sum()) * itemsize <= GRAM_BYTES:
+            groups[-1].append(s)
+        else:
+            groups.append([s])
+    memory = np.empty(max((int(sizes[group].sum()) for group in groups), default=0), job.features.numbers.dtype)
+    for group in groups:
+        offsets = np.zeros(len(lengths), np.int64)
+        offsets[group] = np.cumsum(sizes[group]) - sizes[group]
+        blocks = [(s, -(-int(lengths[s]) // kernels.BLOCK)) for s in group]
+        tasks = np.array([(s, i, j) for s, count in blocks for i in range(count) for j in range(i + 1)])
+        _in_threads(len(tasks), _blocks_of(job, tasks, offsets, memory))
+        _in_threads(len(group), _picks_of(job, np.array(group), offsets, memory))
+
+
+def _blocks_of(job: _Job, tasks: np.ndarray, offsets: np.ndarray, memory: np.ndarray) -> Callable[[np.ndarray], Any]:
+    counter = np.zeros(1, np.int64)
+    return lambda scratch: kernels.gram_blocks(job.features, job.segments, tasks, offsets, memory, scratch, counter)
+
+
+def _picks_of(job: _Job, order: np.ndarray, offsets: np.ndarray, memory: np.ndarray) -> Callable[[np.ndarray], Any]:
+    counter = np.zeros(1, np.int64)
+    return lambda scratch: kernels.select_long(
+        job.features,
+        job.relevance,
+        job.segments,
+        order,
+        offsets,
+        memory,
+        job.exhausted,
+        job.limits,
+        job.result,
+        scratch,
+        counter,
+    )
 
 
 def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
     """Greedy MAP of one determinantal point process.
 
     Args:
-        kernel: (n, n) float32 or float64 on the CPU, symmetric; its lower triangle is read.
+        kernel: (n, n) float32 or float64 on the CPU, symmetric.
         diagonal: (n,) exact diagonal, same dtype; 0 excludes a candidate.
         count: picks wanted, at most n.
 
@@ -120,7 +227,7 @@ def warm_up(dtype: torch.dtype) -> None:
     one = torch.ones(kernels.BLOCK + 1, 1, dtype=dtype, device="cpu")
     rows = torch.arange(len(one), device="cpu")
     for n in (1, len(one)):
-        select(one, None, [Segment(0, rows[:n], 1, 0)], False, True, False)
+        select(one, None, [Segment(0, rows[:n], 1, 0)], "fill", True, False)
 
 
 def _features(features: Tensor) -> kernels.Features:
@@ -138,35 +245,10 @@ def _features(features: Tensor) -> kernels.Features:
 
 
 def _segments(segments: Sequence[Segment]) -> kernels.Segments:
-    counts = np.array([s.count for s in segments])
-    ends = np.cumsum([len(s) for s in segments])
-    rows = segments[0].rows if len(segments) == 1 else torch.cat([s.rows for s in segments])
+    counts = np.array([s.count for s in segments], np.int64)
+    ends = np.cumsum([len(s) for s in segments], dtype=np.int64)
+    rows = torch.cat([torch.empty(0, dtype=torch.int64, device="cpu"), *[s.rows for s in segments]])
     return kernels.Segments(rows.contiguous().numpy(), np.append(0, ends), counts, np.cumsum(counts) - counts)
-
-
-def _select_long(
-    read: kernels.Features,
-    weights: np.ndarray,
-    plan: kernels.Segments,
-    s: int,
-    early_stop: bool,
-    limits: tuple[float, float, float],
-    result: kernels.Result,
-) -> None:
-    """One segment of more than a block: all threads on its Gram matrix, then one on the greedy loop."""
-    rows = plan.rows[plan.starts[s] : plan.starts[s + 1]]
-    size = -(-len(rows) // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE
-    gram = np.empty((size, size), read.numbers.dtype)
-    counter = np.zeros(1, np.int64)
-    blocks = -(-len(rows) // kernels.BLOCK)
-    _in_threads(
-        min(blocks * (blocks + 1) // 2, len(rows) ** 2 * read.dim // 2 // WORK_PER_THREAD),
-        lambda scratch: kernels.gram_blocks(read, rows, gram, scratch, counter),
-    )
-    _in_threads(
-        1,
-        lambda scratch: kernels.select_long(read, weights, plan, s, early_stop, limits, gram, result, scratch),
-    )
 
 
 def _in_threads(useful: int, work: Callable[[np.ndarray], Any]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from framefusion.selection.plan import Budgets, present_ids
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-EXHAUSTED = ("fill", "stop")
+EXHAUSTED = ("fill", "stop", "restart")
 
 
 def check_features(features: Any) -> Tensor:

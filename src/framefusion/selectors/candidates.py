@@ -30,6 +30,9 @@ class Candidates(NamedTuple):
     """``{segment: tokens to keep}``, none above the length of its segment."""
     seed: int = 0
     """For rules that draw at random."""
+    merge_above: float | None = None
+    """Dropped tokens go into the most similar kept one of their segment, where the cosine is at least this; None: they
+    are dropped. Whoever asks sees to it; a selector that has the similarities at hand may return the ``target``."""
 
     @property
     def total(self) -> int:

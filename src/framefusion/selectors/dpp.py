@@ -7,35 +7,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from framefusion.selection import select_tokens
-from framefusion.selectors.candidates import Candidates
+from framefusion.selection import select_and_assign, select_tokens
+from framefusion.selectors.candidates import Candidates, Selected
 
 
-def select(candidates: Candidates) -> Tensor:
+def select(candidates: Candidates) -> Tensor | Selected:
     """Greedy MAP (Chen, Zhang & Zhou 2018, arXiv 1709.05135), again and again until the budgets are spent.
 
     A greedy is over once the kept tokens span their segment, after as many as the features have dimensions at the most:
     all determinants are 0 from there on. What is left of the budget goes to a new greedy over the tokens that are left.
     Filling up by relevance or by index instead would favour one place of the video.
     """
-    left, asked, kept = torch.arange(len(candidates.segments)), dict(candidates.budgets), []
-    while any(asked.values()):
-        on_device = left.to(candidates.features.device)
-        rest = candidates._replace(
-            features=candidates.features[on_device],
-            relevance=None if candidates.relevance is None else candidates.relevance[on_device],
-            segments=candidates.segments[left],
-        )
-        chosen = select_within(rest, asked, exhausted="stop")
-        if not len(chosen):
-            # Only zero vectors are left.
-            chosen = select_within(rest, asked)
-        chosen = chosen.cpu()
-        kept.append(left[chosen])
-        for segment, count in zip(*rest.segments[chosen].unique(return_counts=True), strict=True):
-            asked[int(segment)] -= int(count)
-        left = left[~torch.isin(torch.arange(len(left)), chosen)]
-    return torch.cat([*kept, left[:0]]).to(candidates.features.device)
+    bound = candidates.merge_above
+    if bound is None:
+        return select_within(candidates, candidates.budgets, exhausted="restart")
+    chosen, nearest, similarity = select_and_assign(
+        candidates.features, candidates.relevance, candidates.segments, candidates.budgets, exhausted="restart"
+    )
+    target = torch.where(similarity >= bound, nearest, -1)
+    target[chosen.cpu()] = chosen.cpu()
+    return Selected(chosen, target)
 
 
 def select_once(candidates: Candidates) -> Tensor:
