@@ -55,6 +55,12 @@ BLOCK = 3 * ROW_MULTIPLE
 PITCH_BYTES = CHUNK_BYTES + 64
 """Distance of the rows of a panel, not a power of two: rows then fall into different sets of the cache."""
 
+LAZY_ROWS = 96
+"""Rows of a block of pivoted Gram–Schmidt."""
+
+LAZY_STEPS = 32
+"""Steps such a block catches up with in one reading."""
+
 _PANEL_BYTES = BLOCK * PITCH_BYTES
 
 SCRATCH_BYTES = 64 + 2 * _PANEL_BYTES + BLOCK * CHUNK_BYTES // 2
@@ -209,14 +215,16 @@ def _tile_of_dots(element: Any, size: int) -> Any:
     multiply_add = f"llvm.fma.v{lanes}f{8 * size}"
 
     @_intrinsic
-    def add_tile(typing_context: Any, a: Any, b: Any, pitch: Any, length: Any, out: Any, out_pitch: Any) -> Any:
-        """Addresses of the first row of A, of B and of the result; distances of their rows and length of A's and
-        B's, in bytes, the length a positive multiple of a register."""
+    def add_tile(
+        typing_context: Any, a: Any, a_pitch: Any, b: Any, b_pitch: Any, length: Any, out: Any, out_pitch: Any
+    ) -> Any:
+        """Addresses of the first row of A, of B and of the result, each with the distance of its rows; length of A's
+        and B's rows, a positive multiple of a register. All in bytes."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, b, pitch, length, out, out_pitch = arguments
-            starts_a = [builder.add(a, builder.mul(pitch, ir.Constant(_I64, i))) for i in range(TILE_ROWS)]
-            starts_b = [builder.add(b, builder.mul(pitch, ir.Constant(_I64, j))) for j in range(TILE_COLUMNS)]
+            a, a_pitch, b, b_pitch, length, out, out_pitch = arguments
+            starts_a = [builder.add(a, builder.mul(a_pitch, ir.Constant(_I64, i))) for i in range(TILE_ROWS)]
+            starts_b = [builder.add(b, builder.mul(b_pitch, ir.Constant(_I64, j))) for j in range(TILE_COLUMNS)]
 
             def load(start: Any, offset: Any) -> Any:
                 return builder.load(_pointer(builder, builder.add(start, offset), vector), align=size)
@@ -244,7 +252,7 @@ def _tile_of_dots(element: Any, size: int) -> Any:
                 row += rows
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 6), generate
+        return types.void(*[types.int64] * 7), generate
 
     return add_tile
 
@@ -465,6 +473,15 @@ def _padded(count, multiple):  # type: ignore[no-untyped-def]
 
 
 @_compile
+def _add_tile(a, a_pitch, b, b_pitch, length, out, out_pitch, size):  # type: ignore[no-untyped-def]
+    """A tile of dot products of float32 (``size`` 4) or float64 (8)."""
+    if size == 4:
+        _add_tile_float32(a, a_pitch, b, b_pitch, length, out, out_pitch)
+    else:
+        _add_tile_float64(a, a_pitch, b, b_pitch, length, out, out_pitch)
+
+
+@_compile
 def _add_block(features, left, top, exponents_left, exponents_top, out, pitch, scratch, kind):  # type: ignore[no-untyped-def]
     """Add the dot products of the rows ``left`` and ``top`` to the matrix at address ``out``, rows ``pitch`` bytes
     apart; only the lower triangle if ``left`` and ``top`` are the same (``top`` is empty). ``kind`` is any array of
@@ -488,12 +505,8 @@ def _add_block(features, left, top, exponents_left, exponents_top, out, pitch, s
             b = top_panel.ctypes.data
         for i in range(0, tall, TILE_ROWS):
             for j in range(0, i + TILE_ROWS if triangle else broad, TILE_COLUMNS):
-                row, column = a + i * PITCH_BYTES, b + j * PITCH_BYTES
-                target = out + i * pitch + j * size
-                if size == 4:
-                    _add_tile_float32(row, column, PITCH_BYTES, wide * size, target, pitch)
-                else:
-                    _add_tile_float64(row, column, PITCH_BYTES, wide * size, target, pitch)
+                row, column, target = a + i * PITCH_BYTES, b + j * PITCH_BYTES, out + i * pitch + j * size
+                _add_tile(row, PITCH_BYTES, column, PITCH_BYTES, wide * size, target, pitch, size)
 
 
 @_compile
@@ -926,6 +939,98 @@ def select_long(  # type: ignore[no-untyped-def]
         s = order[place]
         gram = _square(memory[offsets[s] :], segments.starts[s + 1] - segments.starts[s])
         _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
+
+
+class LazyGains(NamedTuple):
+    """The state of pivoted Gram–Schmidt on blocks of LAZY_ROWS rows, each as of the step it last caught up with.
+
+    Attributes:
+        gain: (n,) ``d²``.
+        diagonal: (n,) ``r²``.
+        threshold: (n,) gains at or below it are exhausted; Inf for what is picked.
+        scale: (n,) ``r / ‖X‖``.
+        exponents: (n,) int64, each row is multiplied by two to this power; empty for no scaling.
+        directions: (k + TILE_COLUMNS, m) orthonormal rows, zeros from the present step on; m a multiple of all
+            registers, at least D.
+        step: (b,) int64, the step each block is at; −1 before the first.
+        best, place, novelty: (b,) the largest gain that is not exhausted, its row, and the largest ``d²/r²``.
+    """
+
+    gain: np.ndarray
+    diagonal: np.ndarray
+    threshold: np.ndarray
+    scale: np.ndarray
+    exponents: np.ndarray
+    directions: np.ndarray
+    step: np.ndarray
+    best: np.ndarray
+    place: np.ndarray
+    novelty: np.ndarray
+
+
+@_compile
+def _catch_up_rows(features, rows, state, b, t, scratch):  # type: ignore[no-untyped-def]
+    """Bring block b to step t. Each step is rounded alike, whether it comes alone or with others."""
+    left, right = b * LAZY_ROWS, min((b + 1) * LAZY_ROWS, len(rows))
+    gain, size = state.gain[left:right], state.gain.itemsize
+    tall, chunk = _padded(right - left, TILE_ROWS), CHUNK_BYTES // size
+    panel = scratch[64 : 64 + _PANEL_BYTES].view(state.gain.dtype)
+    products = scratch[64 + _PANEL_BYTES : 64 + 2 * _PANEL_BYTES].view(state.gain.dtype)
+    exponents = state.exponents[left:right]
+    for first_step in range(max(state.step[b], 0), t, LAZY_STEPS):
+        steps = min(LAZY_STEPS, t - first_step)
+        products[: tall * LAZY_STEPS] = 0
+        for first in range(0, features.dim, chunk):
+            width = min(chunk, features.dim - first)
+            wide = _padded(width, REGISTER_BYTES // size)
+            _fill_panel(features, rows[left:right], tall, first, width, wide, exponents, panel, PITCH_BYTES // size)
+            b_pitch = state.directions.shape[1] * size
+            directions = state.directions.ctypes.data + first_step * b_pitch + first * size
+            for j in range(0, steps, TILE_COLUMNS):
+                for i in range(0, tall, TILE_ROWS):
+                    _add_tile(
+                        panel.ctypes.data + i * PITCH_BYTES,
+                        PITCH_BYTES,
+                        directions + j * b_pitch,
+                        b_pitch,
+                        wide * size,
+                        products.ctypes.data + (i * LAZY_STEPS + j) * size,
+                        LAZY_STEPS * size,
+                        size,
+                    )
+        for i in range(right - left):
+            for j in range(steps):
+                product = products[i * LAZY_STEPS + j] * state.scale[left + i]
+                gain[i] -= product * product
+    best, place = gain.dtype.type(0), left
+    novelty = gain.dtype.type(0)
+    for i in range(left, right):
+        value = state.gain[i]
+        if value > best and value > state.threshold[i]:
+            best = value
+            place = i
+        if state.threshold[i] < np.inf and value > novelty * state.diagonal[i] and state.diagonal[i] > 0:
+            novelty = value / state.diagonal[i]
+    state.step[b], state.best[b], state.place[b], state.novelty[b] = t, best, place, novelty
+
+
+@_compile
+def next_pick(features, rows, state, t, with_novelty, scratch):  # type: ignore[no-untyped-def]
+    """The row with the largest gain at step t (ties to the lowest), that gain (0 if all are exhausted), and the novelty
+    (0 unless asked for). Only blocks whose old gains could still be the largest catch up."""
+    while True:
+        b = np.argmax(state.best)
+        if state.step[b] == t:
+            break
+        _catch_up_rows(features, rows, state, b, t, scratch)
+    novelty = state.gain.dtype.type(0)
+    while with_novelty:
+        newest = np.argmax(state.novelty)
+        if state.step[newest] == t:
+            novelty = state.novelty[newest]
+            break
+        _catch_up_rows(features, rows, state, newest, t, scratch)
+    return state.place[b], state.best[b], novelty
 
 
 def make_scratch() -> np.ndarray:

@@ -8,7 +8,7 @@ time O(k·N·D + k²·D).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ CHUNK_BYTES = 16 << 20
 """Rows are converted, gathered or rescaled in chunks of at most this many bytes."""
 
 
-class _Rows:
+class Rows:
     """The rows of one segment in the accumulation dtype, a chunk at a time; views where nothing has to
     change."""
 
@@ -59,6 +59,15 @@ class _Rows:
         x = self.features.index_select(0, self.rows.index_select(0, index.view(1))).to(self.dtype)
         return (scale_by_peak(x, x.abs().amax(dim=1, keepdim=True)) if self.rescale else x)[0]
 
+    def exponents(self) -> Tensor:
+        """(n,) int64: the power of two that each row is multiplied by; (0,) where nothing is rescaled."""
+        if not self.rescale:
+            return torch.empty(0, dtype=torch.int64, device="cpu")
+        self.rescale = False
+        peaks = torch.cat([part.abs().amax(dim=1) for _, part in self])
+        self.rescale = True
+        return -torch.frexp(peaks).exponent.long()
+
     def norms_squared(self) -> Tensor:
         result = torch.empty(len(self.segment), dtype=self.dtype, device=self.features.device)
         for part, x in self:
@@ -66,11 +75,23 @@ class _Rows:
         return result
 
 
+Greedy = Callable[["Rows", Tensor, Tensor, int, "Tensor | None"], Tensor]
+
+
 def select_segment(
-    features: Tensor, relevance: Tensor | None, segment: Segment, early_stop: bool, check_finite: bool, traced: bool
+    features: Tensor,
+    relevance: Tensor | None,
+    segment: Segment,
+    early_stop: bool,
+    check_finite: bool,
+    traced: bool,
+    greedy: Greedy | None = None,
 ) -> Picks:
-    """What one segment keeps; see :func:`gram.segment_kernels` for the arguments."""
-    x = _Rows(features, segment)
+    """What one segment keeps; see :func:`gram.segment_kernels` for the arguments.
+
+    ``greedy`` takes the place of :func:`greedy_everywhere`.
+    """
+    x = Rows(features, segment)
     norms_squared = x.norms_squared()
     if check_finite:
         low, high = safe_square_range(x.dtype)
@@ -84,7 +105,7 @@ def select_segment(
     usable = (norms_squared > 0) & (norms_squared < torch.inf)
     scale = torch.where(usable, r * norms_squared.rsqrt(), 0.0)
     trace = r.new_zeros(segment.count, 2) if traced else None
-    picks = _greedy(x, scale, torch.where(usable, r * r, 0.0), segment.count, trace)
+    picks = (greedy or greedy_everywhere)(x, scale, torch.where(usable, r * r, 0.0), segment.count, trace)
     if early_stop:
         picks = picks[picks >= 0]
     else:
@@ -94,7 +115,19 @@ def select_segment(
     return Picks(x.rows[picks], table)
 
 
-def _greedy(x: _Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor | None) -> Tensor:
+def greedy_everywhere(x: Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor | None) -> Tensor:
+    """The picks of one segment, all gains updated at every step; nothing returns to the host.
+
+    Args:
+        x: the segment's rows.
+        scale: (n,) ``r / ‖X‖`` in the accumulation dtype.
+        diagonal: (n,) exact ``r²``, same dtype; 0 excludes a candidate.
+        count: picks wanted.
+        trace: (count, 2) zeros, same dtype, to be filled as in :class:`~framefusion.selection.plan.Picks`, or None.
+
+    Returns:
+        (count,) int64 in greedy order, −1 after the last pick.
+    """
     gain = diagonal.clone()
     threshold = exhaustion_threshold(diagonal)
     steps = min(count, x.features.shape[1])
@@ -108,13 +141,17 @@ def _greedy(x: _Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor
         if trace is not None:
             novelty = torch.where(diagonal > 0, gain / diagonal, 0.0).max()
             trace[t] = torch.where(alive, torch.stack([best, novelty]), 0.0)
-        q = x.row(j) * scale[j]
-        for _ in range(2):  # once is not enough to stay orthogonal in float32
-            q = q - directions[:t].T @ (directions[:t] @ q)
-        q = torch.where(alive, q / q.norm().clamp_min(torch.finfo(q.dtype).tiny), 0.0)
+        q = torch.where(alive, direction(x.row(j) * scale[j], directions[:t]), 0.0)
         directions[t] = q
         for part, rows in x:
             torch.mv(rows, q, out=projection[part])
         gain -= (projection * scale) ** 2
         gain.index_fill_(0, j.view(1), -1.0)
     return picks
+
+
+def direction(v: Tensor, known: Tensor) -> Tensor:
+    """The unit vector of what orthonormal rows ``known`` (t, D) do not span of ``v`` (D,)."""
+    for _ in range(2):  # once is not enough to stay orthogonal in float32
+        v = v - known.T @ (known @ v)
+    return v / v.norm().clamp_min(torch.finfo(v.dtype).tiny)

@@ -26,7 +26,13 @@ from torch import Tensor
 
 from framefusion.selection import cpu_kernels as kernels
 from framefusion.selection.gram import NonFiniteFeaturesError
-from framefusion.selection.numerics import EXHAUSTION_FACTOR, accumulation_dtype, safe_square_range
+from framefusion.selection.gram_schmidt import Rows, direction
+from framefusion.selection.numerics import (
+    EXHAUSTION_FACTOR,
+    accumulation_dtype,
+    exhaustion_threshold,
+    safe_square_range,
+)
 from framefusion.selection.plan import Picks, Segment
 
 WORK_PER_THREAD = 1 << 24
@@ -220,6 +226,45 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
     scale, nothing = np.ones(len(diagonal), _NUMPY[kernel.dtype]), np.empty((0, 2))
     kernels.greedy(kernel.contiguous().numpy(), scale, diagonal.contiguous().numpy(), factor, picks, nothing)
     return torch.from_numpy(picks)
+
+
+def gram_schmidt_greedy(x: Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor | None) -> Tensor:
+    """Pivoted Gram–Schmidt on rows that are not all read at every step, see :func:`gram_schmidt.greedy`.
+
+    Reading all features at every step would be bound by the memory. Gains never increase, so an old gain is a bound for
+    the present one: the rows stand in blocks, and a block catches up with the steps it missed, all in one reading, only
+    when the largest of its old gains is the largest of all. That is exact.
+    """
+    read, rows, n = _features(x.features), x.rows.numpy(), len(diagonal)
+    steps, zeros = min(count, read.dim), np.zeros
+    number, blocks = read.numbers.dtype, -(-n // kernels.LAZY_ROWS)
+    directions = zeros((steps + kernels.TILE_COLUMNS, -(-read.dim // 64) * 64), number)
+    state = kernels.LazyGains(
+        diagonal.numpy().copy(),
+        diagonal.numpy(),
+        exhaustion_threshold(diagonal).numpy(),
+        scale.numpy(),
+        x.exponents().numpy(),
+        directions,
+        np.full(blocks, -1),
+        np.full(blocks, np.inf, number),
+        zeros(blocks, np.int64),
+        np.full(blocks, np.inf, number),
+    )
+    known = torch.from_numpy(directions)[:steps, : read.dim]
+    picks = torch.full((count,), -1, dtype=torch.int64, device="cpu")
+    scratch = _take_scratch()
+    for t in range(steps):
+        j, best, novelty = kernels.next_pick(read, rows, state, t, trace is not None, scratch)
+        if not best > 0:
+            break
+        if trace is not None:
+            trace[t, 0], trace[t, 1] = float(best), float(novelty)
+        picks[t] = j
+        state.threshold[j] = np.inf
+        known[t] = direction(x.row(picks[t]) * scale[j], known[:t])
+    _spare.append(scratch)
+    return picks
 
 
 def warm_up(dtype: torch.dtype) -> None:
