@@ -98,7 +98,7 @@ class BenchReport:
         blocks = [facts] if facts else []
         blocks += [self._block(config) for config in self.configs()]
         for name, rows in self.sweeps.items():
-            blocks.append(f"{SWEEPS[name].axis}: median ms (peak extra MiB)\n" + self._sweep_table(name, rows))
+            blocks.append(f"{axis_label(name, self)}: median ms (peak extra MiB)\n" + self._sweep_table(name, rows))
         if self.absent:
             blocks.append("\n".join(f"{label(name)}: not installed, {why}" for name, why in self.absent.items()))
         return "\n\n".join(blocks)
@@ -168,8 +168,8 @@ class BenchReport:
         figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
         _draw(time_axis, "frames", rows, lambda m: m.median_ms)
         _draw(memory_axis, "frames", rows, lambda m: (m.peak_extra_bytes or 0) / MIB)
-        time_axis.set(title="median time, ms")
-        memory_axis.set(title="peak extra memory, MiB")
+        time_axis.set(title="median time, ms", xlabel=axis_label("frames", self))
+        memory_axis.set(title="peak extra memory, MiB", xlabel=axis_label("frames", self))
         time_axis.legend(fontsize=8)
         figure.savefig(path, dpi=130)
         plt.close(figure)
@@ -183,7 +183,7 @@ class BenchReport:
         figure, axes = plt.subplots(height, 2, figsize=(12, 4 * height), layout="constrained", squeeze=False)
         for axis, (name, rows) in zip(axes.flat, self.sweeps.items(), strict=False):
             _draw(axis, name, rows, lambda m: m.median_ms)
-            axis.set(ylabel="median time, ms")
+            axis.set(ylabel="median time, ms", xlabel=axis_label(name, self))
         for axis in axes.flat[len(self.sweeps) :]:
             axis.set_axis_off()
         handles: dict[str, Any] = {}
@@ -205,9 +205,9 @@ def _draw(axis: Any, sweep: str, rows: Sequence[Measurement], value: Any) -> Non
             sizes, [value(m) for m in points], color=colour, marker=marker, ms=4, lw=bold, label=label(name), alpha=0.9
         )
     ticks = [SWEEPS[sweep].size(config) for config in _configs(rows)]
-    axis.set(xlabel=SWEEPS[sweep].axis, xscale="log", yscale="log")
+    axis.set(xscale="log", yscale="log")
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.tick_params(axis="x", which="minor", bottom=False)
+    axis.set_xticks([], minor=True)
     axis.grid(alpha=0.3)
 
 
@@ -225,6 +225,12 @@ def require_matplotlib() -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def axis_label(sweep: str, report: BenchReport) -> str:
+    """What grows in a sweep and what stays, in words."""
+    widths = {m.config.dim for m in report.sweeps[sweep]}
+    return SWEEPS[sweep].axis + (f", D {widths.pop()}" if len(widths) == 1 else "")
 
 
 def times(value: float | None) -> str:

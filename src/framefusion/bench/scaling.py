@@ -17,7 +17,7 @@ class Sweep:
     """Workloads that differ in one size.
 
     Attributes:
-        axis: the size that grows, in words.
+        axis: the size that grows, in words; all but the width of the features is said there.
         attribute: of :class:`Config`, which holds it.
         configs: the workloads, in ascending order.
         contenders: who takes part.
@@ -41,7 +41,7 @@ class Sweep:
         """Contenders that take part at a workload."""
         return [name for name in self.contenders if self.size(config) <= self.up_to.get(name, self.size(config))]
 
-    def smaller(self, points: int = 3, dim: int = 64) -> Sweep:
+    def smaller(self, points: int = 3, dim: int = 512) -> Sweep:
         """Its first workloads with narrow features: for trying things out."""
         if self.attribute == "dim":
             return replace(self, configs=self.configs[:points])
@@ -52,22 +52,22 @@ _ALL = ("original", "loop", "numpy", "openvino", "torch", "numba", "gram")
 
 SWEEPS: dict[str, Sweep] = {
     "frames": Sweep(
-        "frames (segments) of 196 tokens, 98 kept, D 4096",
+        "frames (segments) of 196 tokens, 98 kept",
         "segments",
         tuple(Config(frames, 196, 98, 4096) for frames in (4, 8, 16, 32, 64, 128, 256)),
         _ALL,
-        up_to={"original": 64},
+        up_to={"original": 64, "numpy": 64, "loop": 128},
         memory=True,
     ),
     "tokens": Sweep(
-        "tokens per segment, 8 segments, 32 kept, D 1024",
+        "tokens per segment, 8 segments, 32 kept",
         "tokens",
         tuple(Config(8, tokens, 32, 1024) for tokens in (64, 128, 256, 512, 1024, 2048)),
         _ALL,
         up_to={"original": 1024},
     ),
     "keep": Sweep(
-        "tokens kept per segment, 8 segments of 1024, D 1024",
+        "tokens kept per segment, 8 segments of 1024",
         "keep",
         tuple(Config(8, 1024, keep, 1024) for keep in (16, 32, 64, 128, 256, 512)),
         _ALL,
@@ -80,13 +80,13 @@ SWEEPS: dict[str, Sweep] = {
         _ALL,
     ),
     "batch": Sweep(
-        "samples of 8 segments of 196 tokens, 49 kept, D 1024",
+        "samples of 8 segments of 196 tokens, 49 kept",
         "batch",
         tuple(Config(8, 196, 49, 1024, batch) for batch in (1, 2, 4, 8, 16)),
         _ALL,
     ),
     "segments": Sweep(
-        "segments of 4096 tokens in all, 512 kept in all, D 1024",
+        "segments of 4096 tokens in all, 512 kept in all",
         "segments",
         tuple(Config(segments, 4096 // segments, 512 // segments, 1024) for segments in (1, 2, 4, 8, 16, 32, 64)),
         _ALL,
