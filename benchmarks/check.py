@@ -2,8 +2,9 @@
 
     python -m benchmarks.check                     # against docs/data/bench-selection.json, less than two minutes
 
-Only ratios of contenders of the same round are compared, never times. Exit status 1 and a table where a ratio is above
-the committed one beyond noise in two measurements in a row, else 0; 2 where there is nothing to compare with.
+Only ratios of contenders of the same round are compared, never times. Exit status 1 and a table where most ratios of
+one of our backends are above the committed ones beyond noise in two measurements in a row, else 0; 2 where there is
+nothing to compare with.
 """
 
 from __future__ import annotations
@@ -107,6 +108,20 @@ def compare(committed: BenchReport, present: BenchReport) -> list[Comparison]:
     return found
 
 
+def slow_downs(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are beyond noise, of contenders for which most of a workload's bases say so.
+
+    What makes a contender slower raises its ratio to every base; what made one base faster raises one.
+    """
+    found = []
+    for key in dict.fromkeys((c.config, c.contender) for c in comparisons):
+        own = [c for c in comparisons if (c.config, c.contender) == key]
+        slower = [c for c in own if c.slower]
+        if 2 * len(slower) > len(own):
+            found += slower
+    return found
+
+
 def check(
     committed: BenchReport, measured: Callable[[Sequence[Config]], BenchReport]
 ) -> tuple[list[Comparison], list[Comparison]]:
@@ -117,17 +132,17 @@ def check(
         measured: measures the given workloads.
 
     Returns:
-        All comparisons, of the second measurement where there was one, and those among them that were slower both
-        times.
+        All comparisons, of the second measurement where there was one, and the slow-downs among them of contenders
+        that were slower both times.
     """
     first = compare(committed, measured(list(QUICK)))
-    suspects = {(c.config, c.contender, c.base) for c in first if c.slower}
+    suspects = {(c.config, c.contender) for c in slow_downs(first)}
     if not suspects:
         return first, []
     again = compare(committed, measured([config for config in QUICK if config in {key[0] for key in suspects}]))
     second = {(c.config, c.contender, c.base): c for c in again}
     latest = [second.get((c.config, c.contender, c.base), c) for c in first]
-    return latest, [c for c in latest if c.slower and (c.config, c.contender, c.base) in suspects]
+    return latest, [c for c in slow_downs(latest) if (c.config, c.contender) in suspects]
 
 
 def differences(committed: dict[str, Any], present: dict[str, Any]) -> list[str]:

@@ -283,10 +283,11 @@ _HOW = """## Run it
     python -m benchmarks.selection --from-json    # this page and its pictures from the data
     framefusion bench --peers --dtype bfloat16    # the standard workloads, printed
 
-`make bench-check` compares only ratios, never milliseconds. It reports a slow-down where a ratio is above the one here
-by more than 25 % or three standard deviations of the rounds here (1.4826 times their median absolute deviation each),
-whichever is more, in two measurements in a row. It says when the CPU, the threads or the versions are others, because
-ratios may differ then."""
+`make bench-check` compares only ratios, never milliseconds. A ratio is beyond noise where it is above the one here by
+more than 25 % or three standard deviations of the rounds here (1.4826 times their median absolute deviation each),
+whichever is more. A backend has become slower on a workload where that holds for most of its ratios, in two
+measurements in a row. The command says when the CPU, the threads or the versions are others, because ratios may differ
+then."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

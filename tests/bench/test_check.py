@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import check as module
-from benchmarks.check import LEAST_TOLERANCE, QUICK, check, compare, differences, tolerance
+from benchmarks.check import LEAST_TOLERANCE, QUICK, check, compare, differences, slow_downs, tolerance
 from framefusion.bench import BenchReport, Config, Measurement
 
 CONFIG = next(iter(QUICK))
@@ -49,6 +49,15 @@ def test_noise_of_the_committed_rounds_is_tolerated() -> None:
 
 def test_one_disturbed_round_does_not_widen_the_tolerance() -> None:
     assert tolerance([1.0, 1.0, 1.01, 1.02, 9.0]) == LEAST_TOLERANCE
+
+
+def test_one_base_alone_that_became_faster_is_no_slow_down() -> None:
+    present = report(1.0)
+    rows = [replace(m, times_ms=(5.0,) * 3) if m.contender == "loop" else m for m in present.rows]
+    found = compare(report(1.0), replace(present, rows=rows))
+    assert [(c.base, c.slower) for c in found] == [("gram", False), ("loop", True)]
+    assert slow_downs(found) == []
+    assert [c.base for c in slow_downs(compare(report(1.0), report(1.3)))] == ["gram", "loop"]
 
 
 def test_only_what_both_hold_is_compared() -> None:

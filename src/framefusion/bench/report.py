@@ -197,7 +197,8 @@ class BenchReport:
 def _draw(axis: Any, sweep: str, rows: Sequence[Measurement], value: Any) -> None:
     """One line per contender on logarithmic axes; values of 0 (not measured) are left out."""
     names = list(dict.fromkeys(m.contender for m in rows))
-    for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
+    for name in names:
+        colour, marker = _STYLES.get(name, (None, "."))
         points = [m for m in rows if m.contender == name and value(m) > 0]
         sizes = [SWEEPS[sweep].size(m.config) for m in points]
         bold = 2.4 if name in ("numba", "torch") else 1.2
@@ -211,8 +212,16 @@ def _draw(axis: Any, sweep: str, rows: Sequence[Measurement], value: Any) -> Non
     axis.grid(alpha=0.3)
 
 
-_COLOURS = ("#7f7f7f", "#8c564b", "#bcbd22", "#9467bd", "#ff7f0e", "#d62728", "#1f77b4", "#17becf")
-_MARKERS = ("s", "D", "^", "v", "o", "o", "x", "+")
+_STYLES = {
+    "original": ("#7f7f7f", "s"),
+    "loop": ("#8c564b", "D"),
+    "numpy": ("#bcbd22", "^"),
+    "openvino": ("#9467bd", "v"),
+    "torch": ("#ff7f0e", "o"),
+    "numba": ("#d62728", "o"),
+    "gram": ("#1f77b4", "x"),
+}
+"""Colour and marker by contender."""
 
 
 def require_matplotlib() -> Any:
