@@ -3,8 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-package test-lmms test-vllm lint format bench leaderboard train clean
+.PHONY: help install demo test test-all test-package test-lmms test-vllm lint format bench bench-check leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -15,7 +16,8 @@ help:
 	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
-	@echo "make bench         the selection benchmark (docs/data, docs/images)"
+	@echo "make bench         measure the selection beside its peers, write docs/benchmarks.md (about 13 minutes)"
+	@echo "make bench-check   has the selection become slower than the committed ratios (less than 2 minutes)"
 	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
 	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
@@ -55,8 +57,15 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install
-	$(BIN)/framefusion bench --threads 2 --json docs/data/bench-selection.json --plot docs/images/bench-selection.png
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,bench]'
+	touch $@
+
+bench: install $(PEERS)
+	$(BIN)/python -m benchmarks.selection
+
+bench-check: install
+	$(BIN)/python -m benchmarks.check
 
 leaderboard: install
 	$(BIN)/python scripts/leaderboard.py

@@ -213,6 +213,7 @@ def test_bench_passes_its_options_on(run, monkeypatch):
     assert options["sweep"] is False
     assert (options["iterations"], options["threads"], options["device"]) == (2, 1, "cpu")
     assert (str(options["json_path"]), str(options["plot_path"])) == ("b.json", "b.png")
+    assert (options["dtype"], options["peers"]) == ("float32", False)
 
 
 def refuse(result, message):

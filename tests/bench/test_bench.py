@@ -12,8 +12,11 @@ import torch
 from framefusion import bench
 from framefusion.bench import memory
 from framefusion.bench.baselines import original_global_matrix, per_segment_loop
-from framefusion.bench.contenders import CONTENDERS, Config, make_case
-from framefusion.bench.harness import equal_share, measure, pinned_threads
+from framefusion.bench.contenders import CONTENDERS, Contender
+from framefusion.bench.harness import Measurement, equal_share, measure, pinned_threads
+from framefusion.bench.report import BenchReport
+from framefusion.bench.scaling import SWEEPS, Sweep, fit_exponent
+from framefusion.bench.workloads import Config, make_case
 
 SMALL = Config(3, 20, 8, 48, batch=2, outside=5)
 
@@ -22,8 +25,8 @@ SMALL = Config(3, 20, 8, 48, batch=2, outside=5)
 @pytest.mark.parametrize("seed", range(4))
 def test_contenders_select_what_the_original_selects(contender: str, seed: int) -> None:
     case = make_case(Config(4, 50, 25, 96, batch=2, outside=7), seed=seed)
-    expected = CONTENDERS["original"](case)
-    selected = CONTENDERS[contender](case)
+    expected = CONTENDERS["original"].run(case)
+    selected = CONTENDERS[contender].run(case)
     assert len(selected) == 2
     for mine, original in zip(selected, expected, strict=True):
         assert torch.equal(mine, original)
@@ -39,19 +42,94 @@ def test_baselines_follow_the_formulas() -> None:
         assert baseline(features, attention, parts, 1).tolist() == [[3, 0]]
 
 
+def recording(calls: list[tuple[str, int]], *names: str) -> dict[str, Contender]:
+    """Contenders that only note that they were called, and with how many threads."""
+
+    def make(name: str) -> Contender:
+        return Contender(name, "", lambda case: calls.append((name, torch.get_num_threads())) or [])
+
+    return {name: make(name) for name in names}
+
+
 def test_measure_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def contender(name: str) -> object:
-        return lambda case: calls.append((name, torch.get_num_threads())) or []
-
-    monkeypatch.setattr("framefusion.bench.harness.CONTENDERS", {n: contender(n) for n in ("a", "b")})
+    calls: list[tuple[str, int]] = []
+    monkeypatch.setattr("framefusion.bench.harness.CONTENDERS", recording(calls, "a", "b"))
+    monkeypatch.setattr("framefusion.bench.harness.TURN_MS", 0.0)
     before = torch.get_num_threads()
     rows = measure(SMALL, ["a", "b"], iterations=3, threads=1, memory=False)
-    assert calls == [("a", 1), ("b", 1)] * 4  # the first pair warms up
+    assert calls[:4] == [("a", 1)] * 2 + [("b", 1)] * 2  # warm-up
+    rounds = [calls[i : i + 2] for i in range(4, len(calls), 2)]
+    assert [sorted(turns) for turns in rounds] == [[("a", 1), ("b", 1)]] * 3
     assert torch.get_num_threads() == before
     assert [(m.contender, m.runs, m.peak_extra_bytes) for m in rows] == [("a", 3, None), ("b", 3, None)]
     assert all(m.fastest_ms <= m.median_ms <= m.slowest_ms for m in rows)
+
+
+def test_the_order_of_turns_changes_and_is_the_same_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = []
+    for _ in range(2):
+        calls: list[tuple[str, int]] = []
+        monkeypatch.setattr("framefusion.bench.harness.CONTENDERS", recording(calls, *"abc"))
+        monkeypatch.setattr("framefusion.bench.harness.TURN_MS", 0.0)
+        measure(SMALL, list("abc"), iterations=4, threads=1, memory=False)
+        names = [name for name, _ in calls[6:]]
+        orders.append([tuple(names[i : i + 3]) for i in range(0, 12, 3)])
+    assert orders[0] == orders[1]
+    assert len(set(orders[0])) > 1
+
+
+def test_short_contenders_are_repeated_within_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, int]] = []
+    monkeypatch.setattr("framefusion.bench.harness.CONTENDERS", recording(calls, "a"))
+    monkeypatch.setattr("framefusion.bench.harness.MOST_CALLS", 7)
+    measure(SMALL, ["a"], iterations=2, threads=1, memory=False)
+    assert len(calls) == 2 + 2 * 7
+
+
+def test_a_bound_stands_for_more_than_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    contender = Contender("a", "", lambda case: [], times=lambda config: float("inf"))
+    monkeypatch.setattr("framefusion.bench.harness.CONTENDERS", {"a": contender})
+    (row,) = measure(SMALL, ["a"], iterations=1, threads=1, memory=False)
+    assert row.times_ms == (float("inf"),)
+
+
+def test_ratios_compare_peers_of_one_round() -> None:
+    """A round that is slow for all leaves the ratio alone, though the medians' quotient would move."""
+    mine = Measurement(SMALL, "numba", (1.0, 1.0, 4.0, 4.0, 8.0))
+    base = Measurement(SMALL, "gram", (2.0, 2.0, 8.0, 2.0, 16.0))
+    assert mine.ratios(base) == [0.5, 0.5, 0.5, 2.0, 0.5]
+    assert mine.ratio(base) == 0.5
+
+
+def test_agreement_in_half_precision_is_with_float32_arithmetic_on_the_same_values() -> None:
+    config = Config(2, 60, 30, 64, dtype="bfloat16")
+    rows = {m.contender: m for m in measure(config, ["loop", "torch", "gram-bf16"], iterations=1, memory=False)}
+    assert rows["torch"].equal_share == 1.0
+    assert rows["loop"].equal_share is not None
+    assert rows["gram-bf16"].equal_share is None
+
+
+def test_exponents() -> None:
+    sizes = [1, 2, 4, 8, 16, 32]
+    fit = fit_exponent(sizes, [100.0, 100.0, 100.0, 5 * 8**1.5, 5 * 16**1.5, 5 * 32**1.5])
+    assert fit is not None
+    assert fit.exponent == pytest.approx(1.5)
+    assert (fit.first, fit.last, fit.points) == (8, 32, 3)
+    assert fit_exponent([1, 2], [1.0, 2.0]) is None
+    with pytest.raises(ValueError, match="equally many, got 3 and 2"):
+        fit_exponent([1, 2, 3], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweeps_vary_one_size_and_ascend(name: str) -> None:
+    sweep = SWEEPS[name]
+    sizes = [sweep.size(config) for config in sweep.configs]
+    assert sizes == sorted(set(sizes))
+    assert set(sweep.contenders) <= set(CONTENDERS)
+    assert set(sweep.up_to) <= set(sweep.contenders)
+    assert {"numba", "gram"} <= set(sweep.present(sweep.configs[-1]))
+    assert all(config.keep <= config.tokens for config in sweep.configs)
+    assert len(sweep.smaller().configs) == 3
 
 
 def test_threads_are_restored_after_an_error() -> None:
@@ -87,8 +165,10 @@ def test_memory_child_failure_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_run_writes_table_json_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(bench, "SWEEP_FRAMES", (1, 2))
-    monkeypatch.setattr(bench, "ORIGINAL_UP_TO", 1)
+    configs = tuple(Config(frames, 12, 6, 32) for frames in (1, 2, 3))
+    names = ("original", "loop", "torch", "numba", "gram")
+    sweep = Sweep("frames of 12 tokens", "segments", configs, names, up_to={"original": 1}, memory=True)
+    monkeypatch.setitem(bench.SWEEPS, "frames", sweep)
     monkeypatch.setattr(
         "framefusion.bench.harness.peak_extra_bytes", lambda c, names, *_: dict.fromkeys(names, 1 << 20)
     )
@@ -105,16 +185,30 @@ def test_run_writes_table_json_and_plot(tmp_path: Path, monkeypatch: pytest.Monk
     assert "2 × 3×20→8, D 48" in table
     assert table.count("100.00 %") == 4
     assert "threads 1" in table
-    sweep = table.split("Frames of 196 tokens")[1].splitlines()
-    assert "–" in sweep[3]
-    assert "–" not in sweep[2]
+    lines = table.split("frames of 12 tokens")[1].splitlines()
+    assert "–" not in lines[2]
+    assert "–" in lines[3]
+    assert lines[5].startswith("exponent")
     data = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert data == json.loads(report.to_json())
-    assert [row["contender"] for row in data["rows"]] == ["original", "loop", "torch", "numba", "gram"]
+    assert [row["contender"] for row in data["rows"]] == [*names, "gram-bf16"]
     assert data["rows"][0]["peak_extra_bytes"] == 1 << 20
-    assert len(data["sweep"]) == 9
+    assert len(data["sweeps"]["frames"]) == 13
+    again = BenchReport.from_dict(data)
+    assert again.configs() == [SMALL]
+    assert again.to_dict()["rows"][0]["times_ms"] == data["rows"][0]["times_ms"]
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert any("peak memory" in sentence for sentence in said)
+
+
+def test_contenders_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = Contender("submodlib LogDeterminant", "", lambda case: [], missing=lambda: "needs submodlib")
+    monkeypatch.setitem(CONTENDERS, "submodlib", absent)
+    monkeypatch.setattr("framefusion.bench.PEERS", ("submodlib",))
+    report = bench.run([Config(1, 12, 4, 16)], sweep=False, iterations=1, threads=1, peers=True)
+    assert report.absent == {"submodlib": "needs submodlib"}
+    assert "submodlib LogDeterminant: not installed, needs submodlib" in report.table()
+    assert "submodlib" not in report.of(Config(1, 12, 4, 16))
 
 
 def test_missing_matplotlib_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +224,7 @@ def test_missing_matplotlib_is_said_before_anything_runs(monkeypatch: pytest.Mon
         ({"json_path": "no/such/dir/x.json"}, "its directory does not exist"),
         ({"configs": [SMALL], "iterations": 0}, "iterations must be at least 1, got 0"),
         ({"configs": [SMALL], "threads": 0}, "threads must be at least 1, got 0"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:
@@ -140,3 +235,8 @@ def test_bad_options(options: dict, message: str) -> None:
 def test_bad_config() -> None:
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         Config(1, 2, 0, 4)
+
+
+def test_unknown_contender() -> None:
+    with pytest.raises(ValueError, match="got nobody"):
+        measure(SMALL, ["nobody"])

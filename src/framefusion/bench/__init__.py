@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from framefusion.bench.contenders import Config, contenders_on
+from framefusion.bench.contenders import BASICS, PEERS, contenders_on, split_installed
 from framefusion.bench.harness import Measurement, measure
 from framefusion.bench.report import BenchReport, environment, require_matplotlib
+from framefusion.bench.scaling import SWEEPS, Sweep
+from framefusion.bench.workloads import Config
 
-__all__ = ["CONFIGS", "SWEEP_FRAMES", "BenchReport", "Config", "Measurement", "measure", "run"]
+__all__ = ["CONFIGS", "SWEEPS", "BenchReport", "Config", "Measurement", "Sweep", "measure", "measure_sweep", "run"]
 
 CONFIGS = (Config(8, 128, 64, 4096), Config(32, 196, 50, 3584), Config(64, 196, 98, 4096))
 """The standard workloads."""
 
-SWEEP_FRAMES = (4, 8, 16, 32, 64, 128, 256)
-"""Numbers of frames of 196 tokens (98 kept, D 4096) in the sweep."""
-
-ORIGINAL_UP_TO = 64
-"""Frames up to which the sweep runs the original: its matrices over all tokens grow with the square."""
+SWEEP_ITERATIONS = 3
+"""Timed rounds of a sweep at most."""
 
 
 def run(
@@ -32,18 +32,22 @@ def run(
     plot_path: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
     device: str = "cpu",
+    dtype: str = "float32",
+    peers: bool = False,
 ) -> BenchReport:
     """Measure every contender on every workload, in turns.
 
     Args:
-        configs: workloads; None is :data:`CONFIGS`.
-        sweep: also measure growing numbers of frames (:data:`SWEEP_FRAMES`), with at most 3 timed runs each.
-        iterations: timed runs of each contender on each workload.
+        configs: workloads; None is :data:`CONFIGS` with features of ``dtype``.
+        sweep: also measure growing numbers of frames (``SWEEPS["frames"]``), with at most 3 timed rounds each.
+        iterations: timed rounds on each workload.
         threads: torch threads; None keeps the present number.
         json_path: where to write the measurements.
         plot_path: where to write a plot of the sweep; needs ``sweep`` and the extra ``plot``.
         progress: called with a sentence before each slow step.
         device: "cpu" or "cuda".
+        dtype: of the features of the standard workloads, "float32" or "bfloat16".
+        peers: also measure the packages of the extra ``bench``; those that are not installed are named in the report.
 
     Returns:
         The report; ``report.table()`` is its plain-text form.
@@ -60,24 +64,40 @@ def run(
         if path is not None and not Path(path).resolve().parent.is_dir():
             raise ValueError(f"cannot write {path}: its directory does not exist")
     threads = torch.get_num_threads() if threads is None else threads
-    names = contenders_on(device)
+    names, absent = split_installed(contenders_on(device, (*BASICS, *PEERS) if peers else BASICS))
     rows: list[Measurement] = []
-    for config in CONFIGS if configs is None else configs:
+    for config in [replace(config, dtype=dtype) for config in CONFIGS] if configs is None else configs:
         rows += measure(config, names, iterations=iterations, threads=threads, device=device, progress=progress)
-    grown: list[Measurement] = []
-    for frames in SWEEP_FRAMES if sweep else ():
-        present = [name for name in names if name != "original" or frames <= ORIGINAL_UP_TO]
-        grown += measure(
-            Config(frames, 196, 98, 4096),
-            present,
-            iterations=min(iterations, 3),
-            threads=threads,
-            device=device,
-            progress=progress,
-        )
-    report = BenchReport(rows, grown, environment(threads, device), device)
+    sweeps = {}
+    if sweep:
+        rounds = min(iterations, SWEEP_ITERATIONS)
+        sweeps["frames"] = measure_sweep(SWEEPS["frames"], names, rounds, threads, device, progress)
+    report = BenchReport(rows, sweeps, environment(threads, device), device, absent)
     if json_path is not None:
         Path(json_path).write_text(report.to_json(), encoding="utf-8")
     if plot_path is not None:
         report.plot(plot_path)
     return report
+
+
+def measure_sweep(
+    sweep: Sweep,
+    contenders: Sequence[str],
+    iterations: int,
+    threads: int,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> list[Measurement]:
+    """Measure those of the contenders that take part in a sweep, on each of its workloads; see :func:`measure`."""
+    rows: list[Measurement] = []
+    for config in sweep.configs:
+        rows += measure(
+            config,
+            [name for name in sweep.present(config) if name in contenders],
+            iterations=iterations,
+            threads=threads,
+            device=device,
+            memory=sweep.memory,
+            progress=progress,
+        )
+    return rows

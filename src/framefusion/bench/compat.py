@@ -10,9 +10,10 @@ import time
 import torch
 from torch import Tensor
 
-from framefusion.bench.contenders import CONTENDERS, Config, contenders_on, make_case, ours_on
+from framefusion.bench.contenders import CONTENDERS, contenders_on, ours_on
 from framefusion.bench.harness import measure
 from framefusion.bench.report import BenchReport, environment
+from framefusion.bench.workloads import Config, make_case
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def benchmark_dpp_pruning(
     sys.stdout.write(report.table() + "\n")
 
     case = make_case(config, device)
-    ours = CONTENDERS[ours_on(device)]
+    ours = CONTENDERS[ours_on(device)].run
     times = []
     for _ in range(num_iterations):
         start = time.perf_counter()

@@ -1,85 +1,43 @@
-"""The workloads of the bench and the ways to select tokens that take turns on them."""
+"""The ways to select tokens that take turns on a workload."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from framefusion.bench import openvino_dpp, peers
 from framefusion.bench.baselines import original_global_matrix, per_segment_loop
+from framefusion.bench.workloads import Case, Config
 from framefusion.relevance import min_max
 from framefusion.selection import select_tokens
 
-
-@dataclass(frozen=True)
-class Config:
-    """One workload: segments of equal length, float32 features.
-
-    Attributes:
-        segments: number of temporal segments.
-        tokens: visual tokens of each segment.
-        keep: tokens to keep of each segment.
-        dim: width D of the features.
-        batch: samples.
-        outside: further tokens that belong to no segment.
-    """
-
-    segments: int
-    tokens: int
-    keep: int
-    dim: int
-    batch: int = 1
-    outside: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("segments", "tokens", "keep", "dim", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.outside < 0:
-            raise ValueError(f"outside must be >= 0, got {self.outside}")
-
-    @property
-    def name(self) -> str:
-        batch = f"{self.batch} × " if self.batch > 1 else ""
-        return f"{batch}{self.segments}×{self.tokens}→{self.keep}, D {self.dim}"
+STREAMED = 8
+"""Products of the features with a vector that are timed for the bound ``stream``."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """The tensors of one workload.
+class Contender:
+    """One way to select, or a bound that selects nothing.
 
     Attributes:
-        config: what it was made from.
-        features: (B, N, D) float32.
-        attention: (B, N) float32, positive.
-        ids: (N,) int64 segment ids on the CPU, −1 outside every segment.
+        label: its name in tables.
+        note: in a sentence, what it computes and how its objective differs from ours.
+        run: takes a case and returns one (K,) int64 tensor per sample; an empty list for a bound. What it converts
+            or copies from the case's features is part of its time, unless it says otherwise.
+        on_cuda: whether it runs on CUDA.
+        missing: None where it can run, else a sentence on what to install.
+        times: how many of its runs the workload stands for; the measured time is multiplied by it.
     """
 
-    config: Config
-    features: Tensor
-    attention: Tensor
-    ids: Tensor
-
-    def rows(self) -> list[Tensor]:
-        """Positions of each segment's tokens, on the features' device."""
-        n = self.config.tokens
-        device = self.features.device
-        return [torch.arange(s * n, (s + 1) * n, device=device) for s in range(self.config.segments)]
-
-
-def make_case(config: Config, device: str = "cpu", seed: int = 0) -> Case:
-    """Random tokens, redundant as those of a video: those of a segment share a direction."""
-    generator = torch.Generator().manual_seed(seed)
-    inside = config.segments * config.tokens
-    ids = torch.full((inside + config.outside,), -1)
-    ids[:inside] = torch.arange(config.segments).repeat_interleave(config.tokens)
-    features = torch.randn(config.batch, len(ids), config.dim, generator=generator)
-    common = torch.randn(config.segments, config.dim, generator=generator)
-    features[:, :inside] += common.repeat_interleave(config.tokens, dim=0)
-    attention = torch.rand(config.batch, len(ids), generator=generator)
-    return Case(config, features.to(device), attention.to(device), ids)
+    label: str
+    note: str
+    run: Callable[[Case], list[Tensor]]
+    on_cuda: bool = True
+    missing: Callable[[], str | None] = lambda: None
+    times: Callable[[Config], float] = lambda config: 1.0
 
 
 def _select(case: Case, backend: str) -> list[Tensor]:
@@ -89,34 +47,122 @@ def _select(case: Case, backend: str) -> list[Tensor]:
     return list(kept)
 
 
-def _bare_gram(case: Case) -> list[Tensor]:
-    inside = case.config.segments * case.config.tokens
-    x = case.features[:, :inside].reshape(-1, case.config.tokens, case.config.dim)
+def _bare_gram(case: Case, dtype: torch.dtype) -> list[Tensor]:
+    x = peers.by_segment(case, case.features_as(dtype))
     torch.bmm(x, x.mT)
     return []
 
 
-CONTENDERS: dict[str, Callable[[Case], list[Tensor]]] = {
-    "original": lambda case: list(original_global_matrix(case.features, case.attention, case.rows(), case.config.keep)),
-    "loop": lambda case: list(per_segment_loop(case.features, case.attention, case.rows(), case.config.keep)),
-    "torch": lambda case: _select(case, "torch"),
-    "numba": lambda case: _select(case, "numba"),
-    "gram": _bare_gram,
+def _stream(case: Case) -> list[Tensor]:
+    x = case.features.flatten(0, 1)
+    vector = x[0].clone()
+    for _ in range(STREAMED):
+        torch.mv(x, vector)
+    return []
+
+
+CONTENDERS: dict[str, Contender] = {
+    "original": Contender(
+        "original (global matrix)",
+        "The published system, written from its formulas: one similarity matrix over all tokens, sub-kernels cut out "
+        "of it, one torch operation after another.",
+        lambda case: list(original_global_matrix(case.features, case.attention, case.rows(), case.config.keep)),
+    ),
+    "loop": Contender(
+        "per-segment loop",
+        "The same with the similarity computed per segment.",
+        lambda case: list(per_segment_loop(case.features, case.attention, case.rows(), case.config.keep)),
+    ),
+    "torch": Contender(
+        "select_tokens, torch", "This library, plain torch operations.", lambda case: _select(case, "torch")
+    ),
+    "numba": Contender(
+        "select_tokens, numba",
+        "This library on a CPU, the default there.",
+        lambda case: _select(case, "numba"),
+        on_cuda=False,
+    ),
+    "gram": Contender(
+        "Gram matrix alone (fp32)",
+        "`torch.bmm` of every segment's float32 features with themselves: both halves of the symmetric matrix, and "
+        "nothing else. Features of another dtype are converted beforehand.",
+        lambda case: _bare_gram(case, torch.float32),
+    ),
+    "gram-bf16": Contender(
+        "Gram matrix alone (bf16)",
+        "The same product of bfloat16 features, rounded to bfloat16: too coarse to select by.",
+        lambda case: _bare_gram(case, torch.bfloat16),
+    ),
+    "numpy": Contender(
+        "NumPy textbook loop",
+        "Algorithm 1 of Chen, Zhang & Zhou 2018 in NumPy, one segment after another.",
+        peers.numpy_textbook,
+        on_cuda=False,
+        missing=peers.needs("threadpoolctl"),
+    ),
+    "lapack": Contender(
+        "LAPACK pstrf (SciPy)",
+        "Cholesky factorisation with complete pivoting: its pivots are the same greedy sequence, but the routine "
+        "cannot end after k of them and factorises the whole kernel.",
+        peers.lapack_pivoted_cholesky,
+        on_cuda=False,
+        missing=peers.needs("scipy", "threadpoolctl"),
+    ),
+    "linear-operator": Contender(
+        "linear_operator pivoted_cholesky",
+        "GPyTorch's partial pivoted Cholesky, batched over segments in torch: the same greedy sequence.",
+        peers.linear_operator_pivots,
+        missing=peers.needs("linear_operator"),
+    ),
+    "submodlib": Contender(
+        "submodlib LogDeterminant",
+        "Lazy greedy in C++ on log det(L + λI) with λ = 0, which is the same objective; the package takes the kernel "
+        "as nested Python lists, and that conversion is part of its time.",
+        peers.submodlib_log_determinant,
+        on_cuda=False,
+        missing=peers.needs("submodlib"),
+    ),
+    "openvino": Contender(
+        "OpenVINO GenAI FastGreedyDPP",
+        "The C++ greedy of OpenVINO GenAI's CDPruner, called in its released shared library; the same objective but "
+        "for 1e-6 added to each chosen gain under the root, and no floor for exhausted candidates. One thread.",
+        openvino_dpp.select,
+        on_cuda=False,
+        missing=openvino_dpp.missing,
+    ),
+    "stream": Contender(
+        "features read k times",
+        f"The bound of a selection that reads the features once per step: k times one `torch.mv` over them "
+        f"({STREAMED} are timed).",
+        _stream,
+        times=lambda config: config.keep / STREAMED,
+    ),
 }
-"""Each takes a case and returns one (K,) tensor per sample; the bare Gram matrix selects nothing."""
+"""Everything that can be measured, by name."""
 
-LABELS = {
-    "original": "original (global matrix)",
-    "loop": "per-segment loop",
-    "torch": "select_tokens, torch",
-    "numba": "select_tokens, numba",
-    "gram": "Gram matrix alone",
-}
+BASICS = ("original", "loop", "torch", "numba", "gram", "gram-bf16")
+"""Contenders that need nothing but this package."""
+
+PEERS = ("numpy", "lapack", "linear-operator", "submodlib", "openvino")
+"""Other ways to the same selection; they need the extra ``bench``."""
 
 
-def contenders_on(device: str) -> list[str]:
-    """Names of the contenders that run on a device."""
-    return [name for name in CONTENDERS if name != "numba" or torch.device(device).type == "cpu"]
+def label(name: str) -> str:
+    """A contender's name in tables; the name itself where it is unknown (results of another version)."""
+    return CONTENDERS[name].label if name in CONTENDERS else name
+
+
+def contenders_on(device: str, names: Sequence[str] = BASICS) -> list[str]:
+    """Those of the named contenders that run on a device."""
+    on_cpu = torch.device(device).type == "cpu"
+    return [name for name in names if on_cpu or CONTENDERS[name].on_cuda]
+
+
+def split_installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The contenders that can run here, and for each other one the sentence on what to install."""
+    reasons = {name: CONTENDERS[name].missing() for name in names}
+    absent = {name: reason for name, reason in reasons.items() if reason is not None}
+    return [name for name in names if name not in absent], absent
 
 
 def ours_on(device: str) -> str:

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import torch
 
-from framefusion.bench.contenders import CONTENDERS, Case, Config, make_case
+from framefusion.bench.contenders import CONTENDERS
+from framefusion.bench.workloads import Case, Config, make_case
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +61,11 @@ def peak_extra_bytes(config: Config, contenders: Sequence[str], threads: int, de
 def _on_cuda(case: Case, contenders: Sequence[str]) -> dict[str, int | None]:
     measured: dict[str, int | None] = {}
     for name in contenders:
-        CONTENDERS[name](case)
+        CONTENDERS[name].run(case)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        CONTENDERS[name](case)
+        CONTENDERS[name].run(case)
         torch.cuda.synchronize()
         measured[name] = torch.cuda.max_memory_allocated() - before
     return measured
@@ -100,7 +101,7 @@ def _child() -> None:
     case = make_case(Config(**job["config"]))
     measured = {}
     for name in job["contenders"]:
-        measured[name] = extra_bytes(partial(CONTENDERS[name], case))
+        measured[name] = extra_bytes(partial(CONTENDERS[name].run, case))
     json.dump(measured, sys.stdout)
 
 

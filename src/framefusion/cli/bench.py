@@ -17,6 +17,8 @@ def bench(
     sweep: Annotated[bool, typer.Option("--sweep/--no-sweep", help="Also vary the number of frames.")] = True,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: torch's.")] = None,
     device: Annotated[str, typer.Option("--device", help="A torch device.")] = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="Of the features: float32 or bfloat16.")] = "float32",
+    peers: Annotated[bool, typer.Option("--peers", help="Also time other packages (extra bench).")] = False,
 ) -> None:
     """Time the selection beside the published system's ways, on random features."""
     for path in (json_, plot):
@@ -34,6 +36,8 @@ def bench(
                 plot_path=plot,
                 progress=progress,
                 device=device,
+                dtype=dtype,
+                peers=peers,
             )
         except (ValueError, OSError, ImportError) as error:
             fail(error)
