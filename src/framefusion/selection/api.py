@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn, overload
 import torch
 from torch import Tensor
 
-from framefusion.selection import gram_schmidt, reference, restart, torch_backend
+from framefusion.selection import gram_schmidt, ops, reference, restart, torch_backend
 from framefusion.selection import joint as joint_selection
 from framefusion.selection import validation as check
 from framefusion.selection.gram import NonFiniteFeaturesError
@@ -129,6 +129,21 @@ def select_tokens(
         ValueError: an argument has the wrong shape, range or choice, or holds NaN or Inf (named with its
             position).
     """
+    if torch.compiler.is_compiling():
+        traced_result: Any = ops.traced_select_tokens(
+            features,
+            relevance,
+            segments,
+            budgets,
+            return_gains,
+            backend=backend,
+            exhausted=exhausted,
+            check_finite=check_finite,
+            joint=joint,
+            novelty_lower_bound=novelty_lower_bound,
+            at_least=at_least,
+        )
+        return traced_result
     features = check.check_features(features)
     check.check_choice(backend, "backend", BACKENDS)
     check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
@@ -234,6 +249,10 @@ def select_in_segments(
     Returns:
         (K,) int64 on the features' device.
     """
+    if torch.compiler.is_compiling():
+        return ops.traced_select_in_segments(
+            features, relevance, segments, backend=backend, exhausted=exhausted, check_finite=check_finite
+        )
     if check_finite is None:
         check_finite = features.device.type == "cpu"
     try:
@@ -364,6 +383,8 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
         TypeError, ValueError: an argument is of the wrong type, shape or range, or the kernel holds NaN or
             Inf.
     """
+    if torch.compiler.is_compiling():
+        return ops.greedy_map(kernel, k, exhausted, backend)
     if not isinstance(kernel, Tensor):
         raise TypeError(f"kernel must be a torch.Tensor, got {type(kernel).__name__}")
     if kernel.dtype not in check.FEATURE_DTYPES:

@@ -1,0 +1,198 @@
+"""The compiled Gram matrices and threads, beyond what the contract's sizes reach."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from framefusion.selection import api, numba_backend, select_tokens
+from framefusion.selection import cpu_kernels as kernels
+from framefusion.selection.plan import make_segment
+from tests.selection.oracle import kernel, log_determinant, noise, weights
+
+
+def lower_triangle(features: Tensor, rows: Tensor) -> np.ndarray:
+    """``X Xᵀ`` as the backend computes it."""
+    read = numba_backend._features(features)
+    size = -(-len(rows) // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE
+    gram = np.full((size, size), np.nan, read.numbers.dtype)
+    kernels._gram(read, rows.numpy(), np.empty(0, np.int64), gram, kernels.make_scratch())
+    return np.tril(gram[: len(rows), : len(rows)])
+
+
+@pytest.fixture(params=[True, False], ids=["amx", "without amx"])
+def amx(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 with and without the matrix unit."""
+    if request.param and not numba_backend._amx_allowed():
+        pytest.skip("this processor has no AMX")
+    if not request.param:
+        monkeypatch.setattr(numba_backend, "_amx_allowed", lambda: False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("tokens", "dim"),
+    [(1, 1), (5, 7), (196, 1100), (kernels.BLOCK, 33), (kernels.BLOCK + 1, 64), (700, 1025), (97, 2049)],
+)
+@pytest.mark.usefixtures("amx")
+def test_gram_matrices(tokens: int, dim: int, dtype: torch.dtype) -> None:
+    features = noise(tokens + 9, dim).to(dtype)
+    rows = torch.randperm(tokens + 9, generator=torch.Generator().manual_seed(0))[:tokens]
+    x = features[rows].double().numpy()
+    exact = np.tril(x @ x.T)
+    tolerance = 1e-14 if dtype == torch.float64 else 1e-6
+    assert np.abs(lower_triangle(features, rows) - exact).max() <= tolerance * np.abs(exact).max()
+
+
+@settings(max_examples=25)
+@given(tokens=st.integers(1, 330), dim=st.integers(1, 90), seed=st.integers(0, 99))
+def test_gram_matrices_of_any_shape(tokens: int, dim: int, seed: int) -> None:
+    features = noise(tokens, dim, seed=seed).bfloat16()
+    x = features.double().numpy()
+    exact = np.tril(x @ x.T)
+    assert np.abs(lower_triangle(features, torch.arange(tokens)) - exact).max() <= 1e-6 * np.abs(exact).max()
+
+
+def test_float16_is_read_exactly() -> None:
+    bits = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16)
+    every = bits.view(torch.float16)
+    finite = every[torch.isfinite(every)]
+    line = np.empty(len(finite), np.float32)
+    kernels._read_row(numba_backend._features(finite[None]), 0, 0, line)
+    assert np.array_equal(line, finite.float().numpy())
+    wrong = every[~torch.isfinite(every)]
+    line = np.empty(len(wrong), np.float32)
+    kernels._read_row(numba_backend._features(wrong[None]), 0, 0, line)
+    assert not np.isfinite(line).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_names_what_is_not_finite(dtype: torch.dtype) -> None:
+    for value in (torch.nan, torch.inf):
+        features = noise(20, 40).to(dtype)
+        features[7, 33] = value
+        with pytest.raises(ValueError, match=r"features.*7, 33"):
+            select_tokens(features, None, None, 5)
+
+
+@pytest.mark.usefixtures("amx")
+def test_bfloat16_meets_the_agreement_bar() -> None:
+    features = (noise(196 * 6, 512) + noise(6, 512, seed=4).repeat_interleave(196, 0)).bfloat16()
+    ids, r = torch.arange(6).repeat_interleave(196), weights(196 * 6)
+    mine = select_tokens(features, r, ids, [98] * 6)
+    exact = select_tokens(features.double(), r, ids, [98] * 6)
+    assert (mine == exact).float().mean() >= 0.995
+    for s, (own, best) in enumerate(zip(mine.split(98), exact.split(98), strict=True)):
+        rows = torch.arange(s * 196, (s + 1) * 196)
+        full = kernel(features[rows], r[rows])
+        gap = log_determinant(full, best - s * 196) - log_determinant(full, own - s * 196)
+        assert abs(gap) <= 1e-3 * 98
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_long_segments_equal_the_float64_ones(dtype: torch.dtype) -> None:
+    features, r = noise(1500, 40).to(dtype), weights(1500)
+    ids = torch.arange(1500) % 2
+    assert torch.equal(select_tokens(features, r, ids, [30, 20]), select_tokens(features.double(), r, ids, [30, 20]))
+
+
+def test_long_segments_are_done_in_groups_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, ids = noise(2000, 20), torch.arange(2000) // 400
+    together = select_tokens(features, None, ids, [15] * 5)
+    monkeypatch.setattr(numba_backend, "GRAM_BYTES", 1)
+    assert torch.equal(together, select_tokens(features, None, ids, [15] * 5))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_long_segments_out_of_range_are_rescaled(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = noise(700, 30)
+    expected = select_tokens(features, None, None, 25)
+    factors = torch.full((700, 1), scale)
+    factors[::3] = 1
+    assert torch.equal(select_tokens(features * factors, None, None, 25), expected)
+    monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+    assert torch.equal(select_tokens(features * factors, None, None, 25), expected)
+
+
+def test_features_are_read_in_place() -> None:
+    wide = noise(300, 50)
+    plain = select_tokens(wide[:, 10:40].contiguous(), None, None, 20)
+    assert torch.equal(select_tokens(wide[:, 10:40], None, None, 20), plain)
+    assert numba_backend._features(wide[:, 10:40]).numbers.base is not None
+    assert torch.equal(select_tokens(wide[:, 10:40].T.contiguous().T, None, None, 20), plain)
+    assert torch.equal(select_tokens(wide[:1, 10:40].expand(9, 30), None, None, 3), torch.arange(3))
+
+
+def test_threads_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: started.append(self) or real(self))
+    monkeypatch.setattr(numba_backend, "WORK_PER_THREAD", 1)
+    features, ids = noise(400, 20), torch.arange(400) // 50
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads, helpers in ((1, 0), (3, 2)):
+            torch.set_num_threads(threads)
+            started.clear()
+            results.append(select_tokens(features, None, ids, [9] * 8))
+            assert len(started) == helpers
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+def test_scratch_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba_backend, "_spare", [])
+    for _ in range(3):
+        select_tokens(noise(30, 5), None, None, 4)
+    assert len(numba_backend._spare) == 1
+
+
+def test_callers_in_many_threads_do_not_disturb_each_other() -> None:
+    cases = [(noise(400, 64, seed=s).bfloat16(), torch.arange(400) // 80) for s in range(8)]
+    expected = [select_tokens(x, None, ids, [30] * 5) for x, ids in cases]
+    found: dict[int, Tensor] = {}
+
+    def work(i: int) -> None:
+        for _ in range(5):
+            found[i] = select_tokens(cases[i][0], None, cases[i][1], [30] * 5)
+
+    helpers = [threading.Thread(target=work, args=(i,)) for i in range(len(cases))]
+    for helper in helpers:
+        helper.start()
+    for helper in helpers:
+        helper.join()
+    assert all(torch.equal(found[i], kept) for i, kept in enumerate(expected))
+
+
+def test_no_precision_switch_is_touched() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.mkldnn.matmul.fp32_precision
+    select_tokens(noise(30, 5).bfloat16(), None, None, 4)
+    assert before == (torch.get_float32_matmul_precision(), torch.backends.mkldnn.matmul.fp32_precision)
+
+
+def test_each_step_of_gram_schmidt_is_rounded_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether blocks catch up at once (as novelty makes them) or step by step."""
+    monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+    features, r = noise(900, 70), weights(900)
+    lazy = select_tokens(features, r, None, 60)
+    eager, gains = select_tokens(features, r, None, 60, return_gains=True)
+    assert torch.equal(lazy, eager)
+    monkeypatch.undo()
+    whole, exact = select_tokens(features.double(), r, None, 60, return_gains=True)
+    assert torch.equal(eager, whole)
+    torch.testing.assert_close(gains, exact, rtol=1e-4, atol=0)
+
+
+def test_more_segments_than_fit_one_block_of_picks() -> None:
+    features = noise(600, 8)
+    segments = [make_segment(i, torch.arange(i, 600, 200), 2) for i in range(200)]
+    picks = numba_backend.select(features, None, segments, "fill", True, True)
+    assert all(len(p.rows) == 2 and p.trace is not None and p.trace.shape == (2, 2) for p in picks)

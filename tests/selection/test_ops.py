@@ -1,0 +1,89 @@
+"""The selection under torch.compile and as registered operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from framefusion import select_tokens
+from framefusion.selection import greedy_map, make_segment, ops, select_in_segments
+from tests.selection.oracle import noise, weights
+
+IDS = torch.arange(24) // 8
+BUDGETS: list[Any] = [7, {2: 3, 0: 20}, [1, 0, 5]]
+
+
+@pytest.fixture(autouse=True)
+def compiled_anew() -> None:
+    torch._dynamo.reset()
+
+
+def keep(features: Tensor, relevance: Tensor | None, ids: Tensor | None, budgets: Any, **choices: Any) -> Any:
+    return select_tokens(features * 2, relevance, ids, budgets, **choices)
+
+
+@pytest.mark.parametrize("budgets", BUDGETS)
+@pytest.mark.parametrize("exhausted", ["fill", "stop"])
+def test_traces_without_a_graph_break(budgets: Any, exhausted: str) -> None:
+    features, r = noise(24, 5), weights(24)
+    compiled = torch.compile(keep, fullgraph=True, backend="eager")
+    expected = keep(features, r, IDS, budgets, exhausted=exhausted)
+    assert torch.equal(compiled(features, r, IDS, budgets, exhausted=exhausted), expected)
+
+
+def test_what_is_selected_goes_on_in_the_graph() -> None:
+    def gather(features: Tensor) -> Tensor:
+        return features[select_tokens(features, None, None, 6)].sum(0) * 2
+
+    features = noise(24, 5)
+    compiled = torch.compile(gather, fullgraph=True, backend="inductor")
+    torch.testing.assert_close(compiled(features), gather(features))
+
+
+@pytest.mark.parametrize("budgets", [7, [1, 0, 5], [{0: 2}, {1: 3, 2: 8}]])
+def test_batches_and_gains_trace(budgets: Any) -> None:
+    features = noise(2, 24, 5)
+    compiled = torch.compile(keep, fullgraph=True, backend="eager")
+    kept, gains = compiled(features, None, IDS, budgets, return_gains=True)
+    expected, expected_gains = keep(features, None, IDS, budgets, return_gains=True)
+    assert all(map(torch.equal, kept, expected))
+    assert all(map(torch.equal, gains, expected_gains))
+
+
+def test_planned_segments_and_kernels_trace() -> None:
+    features = noise(24, 5)
+    segments = [make_segment(0, torch.arange(3, 11), 4), make_segment(1, torch.tensor([0, 12, 20]), 2)]
+    kernel = features @ features.T
+
+    def both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return select_in_segments(x, None, segments), greedy_map(y, 4)
+
+    compiled = torch.compile(both, fullgraph=True, backend="eager")
+    assert all(map(torch.equal, compiled(features, kernel), both(features, kernel)))
+
+
+def test_sizes_that_the_budgets_decide_are_part_of_the_graph() -> None:
+    with torch._subclasses.FakeTensorMode() as mode:
+        features = mode.from_tensor(noise(24, 5))
+        arguments = ("auto", "fill", None, False, 0.0, 0, True)
+        kept, gains = ops.select_tokens(features, None, None, "total", [], [30], [], *arguments)
+    assert kept.shape == gains.shape == (24,)
+
+
+def test_operators_pass_the_check() -> None:
+    features, choices = noise(24, 5), ("auto", "stop", None, False, 0.0, 0)
+    torch.library.opcheck(
+        ops.select_tokens, (features, weights(24), IDS, *ops.encode_budgets({0: 3, 2: 9}), *choices, True)
+    )
+    torch.library.opcheck(ops.select_tokens, (noise(2, 24, 5), None, IDS, *ops.encode_budgets(9), *choices, False))
+    rows = torch.arange(24)
+    torch.library.opcheck(ops.select_in_segments, (features, None, rows, [8, 16], [3, 4], "auto", "fill", None))
+    torch.library.opcheck(ops.greedy_map, (features @ features.T, 9, "stop", "auto"))
+
+
+@pytest.mark.parametrize("budgets", [*BUDGETS, [[1, 2], [3, 4]], [{0: 1}, {5: 2, 3: 1}]])
+def test_budgets_survive_their_encoding(budgets: Any) -> None:
+    assert ops.decode_budgets(*ops.encode_budgets(budgets)) == budgets
