@@ -4,14 +4,20 @@
 
 The model has the architecture of Qwen2.5-VL with random weights (about 100 million decoder parameters), so the answers
 mean nothing and the times do. The video is encoded beforehand: only the decoder's prefill is timed, reduction included.
+
+Peak memory is the growth of the resident set's high-water mark over one prefill, each in its own process. Its ideal
+takes what the prefill of all tokens needs beyond its cache as proportional to the tokens of a layer, and adds the cache
+of the layers so far: the largest such sum over the layers.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -24,6 +30,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 import framefusion
 from framefusion import FrameFusion
+from framefusion.bench import memory
 
 PATCHES = 14
 VIDEO, START, END = 1, 2, 3
@@ -32,7 +39,9 @@ PLANS: dict[str, FrameFusion | None] = {
     "keep=0.2": FrameFusion(keep=0.2),
     "cost=0.5": FrameFusion(cost=0.5),
     "cost=0.3": FrameFusion(cost=0.3),
+    "cost=0.15": FrameFusion(cost=0.15),
 }
+WARM_UP_FRAMES = 4
 
 
 def build_model(layers: int) -> Any:
@@ -85,52 +94,112 @@ def make_inputs(model: Any, frames: int) -> dict[str, Any]:
     }
 
 
+def prefill(model: Any, inputs: dict[str, Any], settings: FrameFusion | None) -> tuple[float, Any]:
+    """Seconds of one prefill, and the run's summary if it was reduced."""
+    with nullcontext() if settings is None else framefusion.attach(model, settings) as run:
+        started = time.perf_counter()
+        with torch.no_grad():
+            model(**inputs, use_cache=True)
+        return time.perf_counter() - started, None if run is None else run.summary()
+
+
 def measure(model: Any, inputs: dict[str, Any], repeats: int) -> list[dict[str, Any]]:
-    """One row per plan: median seconds over ``repeats`` rounds that take the plans in turns."""
+    """One row per plan; ratios are medians over ``repeats`` rounds, of two times of the same round."""
+    for settings in PLANS.values():
+        prefill(model, make_inputs(model, WARM_UP_FRAMES), settings)
     seconds: dict[str, list[float]] = {name: [] for name in PLANS}
     stages: dict[str, list[float]] = {name: [] for name in PLANS}
     rows: dict[str, dict[str, Any]] = {}
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         for name, settings in PLANS.items():
-            with nullcontext() if settings is None else framefusion.attach(model, settings) as run:
-                started = time.perf_counter()
-                with torch.no_grad():
-                    model(**inputs, use_cache=True)
-                elapsed = time.perf_counter() - started
-            if turn == 0:
-                continue
+            elapsed, summary = prefill(model, inputs, settings)
             seconds[name].append(elapsed)
             rows[name] = {"plan": name, "mean_share": 1.0, "flops_share": 1.0}
-            if run is not None:
-                summary = run.summary()
-                stages[name].append(summary.reduction_milliseconds / 1e3)
-                rows[name].update(
-                    mean_share=summary.mean_share,
-                    flops_share=1 - summary.flops_saved_share,
-                    tokens_per_layer=summary.tokens_per_layer,
-                )
-    full = statistics.median(seconds["all tokens"])
+            if summary is None:
+                stages[name].append(0.0)
+                continue
+            stages[name].append(summary.reduction_milliseconds / 1e3)
+            rows[name].update(
+                mean_share=summary.mean_share,
+                flops_share=1 - summary.flops_saved_share,
+                tokens_per_layer=summary.tokens_per_layer,
+            )
+    full = seconds["all tokens"]
     for name, row in rows.items():
-        median = statistics.median(seconds[name])
-        stage = statistics.median(stages[name]) if stages[name] else 0.0
         row.update(
-            seconds=median,
-            speed_up=full / median,
+            seconds=seconds[name],
+            median_seconds=statistics.median(seconds[name]),
+            speed_up=statistics.median(f / t for f, t in zip(full, seconds[name], strict=True)),
             ideal_speed_up=1 / row["flops_share"],
-            stages_share_of_full=stage / full,
+            stages_share_of_full=statistics.median(s / f for f, s in zip(full, stages[name], strict=True)),
         )
     return list(rows.values())
 
 
+def add_memory(rows: list[dict[str, Any]], model: Any, frames: int, args: argparse.Namespace) -> None:
+    """Add each plan's peak extra bytes, and their ideal."""
+    config = model.config.text_config
+    head = config.hidden_size // config.num_attention_heads
+    cached = 2 * config.num_key_value_heads * head * 4
+    tokens = frames * PATCHES**2
+    activations = 0.0
+    for row in rows:
+        row["peak_extra_bytes"] = peak = memory_in_a_process(row["plan"], frames, args)
+        if row["plan"] == "all tokens":
+            activations = (peak - cached * tokens * args.layers) / tokens
+        per_layer = row.get("tokens_per_layer") or [tokens] * args.layers
+        row["ideal_peak_extra_bytes"] = max(
+            cached * sum(per_layer[: layer + 1]) + activations * per_layer[layer] for layer in range(args.layers)
+        )
+
+
+def memory_in_a_process(plan: str, frames: int, args: argparse.Namespace) -> int:
+    """Peak extra bytes of one prefill; without fixed thresholds glibc would keep large freed blocks."""
+    options = ["--memory-of", plan, "--frames", str(frames), "--layers", str(args.layers)]
+    child = subprocess.run(
+        [sys.executable, __file__, *options, "--threads", str(args.threads)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
+    )
+    return int(child.stdout.split()[-1])
+
+
+def own_memory(plan: str, args: argparse.Namespace) -> int:
+    model = build_model(args.layers)
+    prefill(model, make_inputs(model, WARM_UP_FRAMES), PLANS[plan])
+    inputs = make_inputs(model, args.frames[0])
+    return memory.extra_bytes(lambda: prefill(model, inputs, PLANS[plan]), warm=True)
+
+
+def print_rows(frames: int, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        reached = f"{row['speed_up']:.2f}x of {row['ideal_speed_up']:.2f}x"
+        peak = ""
+        if "peak_extra_bytes" in row:
+            peak = f"{row['peak_extra_bytes'] / 2**20:7.0f} of {row['ideal_peak_extra_bytes'] / 2**20:.0f} MiB"
+        print(
+            f"{frames:>3} frames, {row['plan']:<10}  {row['median_seconds']:7.2f} s  {reached:>16}  "
+            f"stages {row['stages_share_of_full']:6.2%}  {peak}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, nargs="+", default=[16, 32])
+    parser.add_argument("--frames", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--memory-of", choices=PLANS, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.memory_of:
+        print(own_memory(args.memory_of, args))
+        return
     model = build_model(args.layers)
     result = {
         "command": " ".join(["python", *sys.argv]),
@@ -142,16 +211,12 @@ def main() -> None:
         "layers": args.layers,
         "runs": [],
     }
-    print(f"{'frames':>6} {'plan':<11} {'mean share':>10} {'seconds':>8} {'speed-up':>8} {'ideal':>6} {'stages':>7}")
     for frames in args.frames:
         rows = measure(model, make_inputs(model, frames), args.repeats)
+        if args.memory:
+            add_memory(rows, model, frames, args)
         result["runs"].append({"frames": frames, "visual_tokens": frames * PATCHES**2, "plans": rows})
-        for row in rows:
-            print(
-                f"{frames:>6} {row['plan']:<11} {row['mean_share']:>10.3f} {row['seconds']:>8.2f} "
-                f"{row['speed_up']:>7.2f}x {row['ideal_speed_up']:>5.2f}x {row['stages_share_of_full']:>7.2%}",
-                flush=True,
-            )
+        print_rows(frames, rows)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -85,9 +85,13 @@ def _give_back_freed_memory() -> None:
         trim(0)
 
 
-def extra_bytes(run: Callable[[], object]) -> int:
-    """Peak extra bytes of one run in this process, whose allocator must give freed blocks back (see the caller)."""
-    run()
+def extra_bytes(run: Callable[[], object], warm: bool = False) -> int:
+    """Peak extra bytes of one run in this process, whose allocator must give freed blocks back (see the caller).
+
+    Unless the code is ``warm``, it runs once before.
+    """
+    if not warm:
+        run()
     _give_back_freed_memory()
     _CLEAR_REFS.write_text("5")
     before = _status_bytes("VmRSS")
