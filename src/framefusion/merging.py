@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from framefusion.selection import nearest as nearest_kept
+
+CHUNK_ENTRIES = 1 << 20
+"""Features that are widened at once."""
 
 
 class Merged(NamedTuple):
@@ -60,8 +62,14 @@ def previous_similarity(features: Tensor, previous: Tensor) -> Tensor:
     Returns:
         ``(N,)`` float32; ``-inf`` where there is no predecessor.
     """
-    unit = F.normalize(features.float(), dim=-1)
-    similarity = (unit * unit[previous.clamp_min(0)]).sum(-1)
+    before, chunk = previous.clamp_min(0), max(1, CHUNK_ENTRIES // max(1, features.shape[1]))
+    products, squares = [], []
+    for rows, others in zip(features.split(chunk), before.split(chunk), strict=True):
+        wide = rows.float()
+        products.append(torch.linalg.vecdot(wide, features[others].float()))
+        squares.append(torch.linalg.vecdot(wide, wide))
+    scale = torch.cat(squares).sqrt().clamp_min(1e-12).reciprocal()
+    similarity = torch.cat(products) * scale * scale[before]
     return similarity.masked_fill(previous < 0, float("-inf"))
 
 
@@ -144,11 +152,18 @@ def merge_into(features: Tensor, target: Tensor) -> Merged:
         A :class:`Merged`, each token that stays with the plain mean of itself and those that point at it; one that
         nothing points at keeps its features bit for bit.
     """
-    kept = (target == torch.arange(len(target), device=target.device)).nonzero().squeeze(-1)
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    counted, into = target >= 0, target.clamp_min(0)
-    total = torch.zeros_like(wide).index_add_(0, into, wide.where(counted[:, None], 0))
-    size = torch.zeros(len(target), dtype=wide.dtype, device=wide.device).index_add_(0, into, counted.to(wide.dtype))
-    mean = (total[kept] / size[kept, None]).to(features.dtype)
-    alone = (size[kept] == 1)[:, None]
-    return Merged(torch.where(alone, features[kept], mean), kept, target)
+    everyone = torch.arange(len(target), device=target.device)
+    kept = (target == everyone).nonzero().squeeze(-1)
+    moving = ((target != everyone) & (target >= 0)).nonzero().squeeze(-1)
+    result = features[kept]
+    if not len(moving):
+        return Merged(result, kept, target)
+    # Only the groups of several tokens are summed: most tokens that stay are alone.
+    place = torch.empty_like(target)
+    place[kept] = torch.arange(len(kept), device=target.device)
+    groups, own = place[target[moving]].unique(return_inverse=True)
+    size = torch.bincount(own, minlength=len(groups)) + 1
+    wide = torch.promote_types(features.dtype, torch.float32)
+    total = result[groups].to(wide).index_add_(0, own, features[moving].to(wide))
+    result[groups] = (total / size[:, None]).to(features.dtype)
+    return Merged(result, kept, target)

@@ -43,8 +43,8 @@ TILE_COLUMNS = 4
 CHUNK_BYTES = 4096
 """Bytes of a row in a panel; a chunk of all rows of a block fits the second-level cache."""
 
-WIDTH_BYTES = 8 * REGISTER_BYTES if REGISTER_BYTES == 64 else 4 * REGISTER_BYTES
-"""Candidates of a block of the greedy loop, in bytes: two steps of theirs fit the vector registers."""
+WIDTH_BYTES = 4 * REGISTER_BYTES if REGISTER_BYTES == 64 else 2 * REGISTER_BYTES
+"""Candidates of a block of the greedy loop, in bytes: four steps of theirs fit the vector registers."""
 
 ROW_MULTIPLE = 96
 """Gram matrices are padded to a multiple of all tiles' rows and columns: 2, 4, 6, and 32 for AMX."""
@@ -258,7 +258,7 @@ def _tile_of_dots(element: Any, size: int) -> Any:
 
 
 def _projection(element: Any, size: int, steps: int) -> Any:
-    """An intrinsic that takes earlier steps out of one or two rows of ``WIDTH_BYTES``."""
+    """An intrinsic that takes earlier steps out of a few rows of ``WIDTH_BYTES``."""
     lanes = REGISTER_BYTES // size
     vector = ir.VectorType(element, lanes)
     multiply_add = f"llvm.fma.v{lanes}f{8 * size}"
@@ -306,6 +306,7 @@ def _projection(element: Any, size: int, steps: int) -> Any:
 
 _project_float32, _project_float64 = _projection(ir.FloatType(), 4, 1), _projection(ir.DoubleType(), 8, 1)
 _project_two_float32, _project_two_float64 = _projection(ir.FloatType(), 4, 2), _projection(ir.DoubleType(), 8, 2)
+_project_four_float32, _project_four_float64 = _projection(ir.FloatType(), 4, 4), _projection(ir.DoubleType(), 8, 4)
 _add_tile_float32 = _tile_of_dots(ir.FloatType(), 4)
 _add_tile_float64 = _tile_of_dots(ir.DoubleType(), 8)
 
@@ -651,17 +652,21 @@ def _mirror(gram):  # type: ignore[no-untyped-def]
 
 @_compile
 def _project(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
-    """Take the first ``count`` steps out of ``steps`` (1 or 2) rows of a block from row ``s`` on."""
+    """Take the first ``count`` steps out of ``steps`` (1, 2 or 4) rows of a block from row ``s`` on."""
     if count == 0:
         return
     pitch = factors.shape[1] * factors.itemsize
     earlier = block.ctypes.data
     rows, own = earlier + s * WIDTH_BYTES, factors.ctypes.data + s * pitch
     if block.itemsize == 4:
-        if steps == 2:
+        if steps == 4:
+            _project_four_float32(rows, own, pitch, earlier, count)
+        elif steps == 2:
             _project_two_float32(rows, own, pitch, earlier, count)
         else:
             _project_float32(rows, own, pitch, earlier, count)
+    elif steps == 4:
+        _project_four_float64(rows, own, pitch, earlier, count)
     elif steps == 2:
         _project_two_float64(rows, own, pitch, earlier, count)
     else:
@@ -685,7 +690,7 @@ def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gai
     scales = scale[left : left + wide]
     s = begin
     while s < end:
-        steps = min(2, end - s)
+        steps = 4 if end - s >= 4 else 2 if end - s >= 2 else 1
         for q in range(s, s + steps):
             j = picks[q]
             update, products, weight = block[q], gram[j, left : left + wide], scale[j]
@@ -695,8 +700,8 @@ def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gai
         _project(block, factors, s, steps, s)
         for q in range(s, s + steps):
             update, norm = block[q], inverse[q]
-            if q > s:
-                before, weight = block[s], factors[q, s]
+            for p in range(s, q):
+                before, weight = block[p], factors[q, p]
                 for i in range(len(update)):
                     update[i] -= weight * before[i]
             for i in range(len(update)):
