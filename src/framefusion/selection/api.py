@@ -4,6 +4,7 @@ together."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Literal, NoReturn, overload
 
 import torch
@@ -22,7 +23,7 @@ from framefusion.selection.novelty import until_nothing_new
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
 from framefusion.selection.plan import Budgets, Picks, Segment, plan_segments
 
-BACKENDS = ("auto", "torch", "numba", "reference")
+BACKENDS = ("auto", "torch", "numba", "triton", "reference")
 
 LONG_SEGMENT = 4096
 """Segments of more tokens than this go through pivoted Gram–Schmidt: their Gram matrix would exceed 64 MiB in
@@ -97,10 +98,10 @@ def select_tokens(
             split over its segments by largest remainder over their lengths, ties to the lower id. For a
             batch, a sequence of B such mappings or sequences gives each sample its own. Counts above a
             segment's length keep all of it.
-        backend: "numba" (CPU only; compiled at the first call, see :func:`warm_up`), "torch" (any device),
-            "reference" (textbook float64 on the full N × N matrix, at most 8,192 tokens) or "auto": numba on
-            the CPU, torch elsewhere. With any but "reference", segments of more than 4,096 tokens use pivoted
-            Gram–Schmidt.
+        backend: "numba" (CPU only; compiled at the first call, see :func:`warm_up`), "triton" (CUDA only; all samples
+            share launches), "torch" (any device), "reference" (textbook float64 on the full N × N matrix, at most
+            8,192 tokens) or "auto": numba on the CPU, triton on CUDA where it is installed, torch elsewhere. With any
+            but "reference", segments of more than 4,096 tokens use pivoted Gram–Schmidt.
         exhausted: a candidate is exhausted when its gain falls to ``64 · eps · r[i]²`` (``eps`` of the
             accumulation dtype): a duplicate, a zero vector, or a token in the span of the chosen ones. When
             all candidates of a segment are, "fill" gives the rest of the budget to the remaining tokens by
@@ -147,11 +148,16 @@ def select_tokens(
     plans = [plan_segments(row, *b, joint) for row, b in zip(ids, wanted, strict=True)]
     traced = return_gains or novelty_lower_bound > 0
     kept, gains = [], []
+    together = None
+    if total is None and resolve_backend(backend, features.device) == "triton":
+        together = _select_together(features, relevance, plans, exhausted, check_finite, traced)
     for b, plan in enumerate(plans):
         own = features[b] if batched else features
         weight = relevance[b] if batched and relevance is not None else relevance
         try:
-            picks = _select(own, weight, plan, backend, exhausted, check_finite, traced, total)
+            picks = (
+                together[b] if together else _select(own, weight, plan, backend, exhausted, check_finite, traced, total)
+            )
         except NonFiniteFeaturesError:
             _raise_non_finite(own, plan, (b,) if batched else ())
         if novelty_lower_bound > 0:
@@ -162,6 +168,27 @@ def select_tokens(
     if not batched:
         return (kept[0], gains[0]) if return_gains else kept[0]
     return (kept, gains) if return_gains else kept
+
+
+def _select_together(
+    features: Tensor,
+    relevance: Tensor | None,
+    plans: Sequence[Sequence[Segment]],
+    exhausted: str,
+    check_finite: bool,
+    traced: bool,
+) -> list[list[Picks]]:
+    """What each segment of each sample keeps, by the Triton backend, whose launches all samples share."""
+    triton_backend = _triton_backend()
+    batched = features.dim() == 3
+    if relevance is not None:
+        relevance = relevance.to(features.device).view(-1, features.shape[-2])
+    stacked = features if batched else features[None]
+    try:
+        return triton_backend.select(stacked, relevance, plans, exhausted == "stop", check_finite, traced, LONG_SEGMENT)
+    except NonFiniteFeaturesError as error:
+        (b,) = error.args
+        _raise_non_finite(stacked[b], plans[b], (b,) if batched else ())
 
 
 def _joined(parts: Sequence[Tensor], features: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -239,6 +266,12 @@ def _select_exactly(
     if backend == "reference":
         _check_finite(features, segments)
         return reference.select(features, relevance, segments, early_stop)
+    if resolve_backend(backend, features.device) == "triton":
+        weights = None if relevance is None else relevance[None]
+        samples = [segments]
+        return _triton_backend().select(
+            features[None], weights, samples, early_stop, check_finite, traced, LONG_SEGMENT
+        )[0]
     select_bucket = _bucket_function(backend, features.device)
     on_cpu = features.device.type == "cpu"
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
@@ -266,15 +299,40 @@ def _check_finite(features: Tensor, segments: Sequence[Segment]) -> None:
             raise NonFiniteFeaturesError
 
 
-def _bucket_function(backend: str, device: torch.device) -> Any:
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """The backend that a name stands for on a device.
+
+    Raises:
+        ValueError: the backend does not run there.
+    """
+    if backend == "auto":
+        if device.type == "cpu":
+            return "numba"
+        return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
     if backend == "numba" and device.type != "cpu":
         raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
-    if backend == "torch" or device.type != "cpu":
+    return backend
+
+
+def _bucket_function(backend: str, device: torch.device) -> Any:
+    if resolve_backend(backend, device) == "torch":
         return torch_backend.select_bucket
     # Numba takes half a second to import; only those who select on the CPU pay for it.
     from framefusion.selection import numba_backend
 
     return numba_backend.select_bucket
+
+
+def _triton_backend() -> Any:
+    # Only those who select on CUDA pay for importing Triton.
+    if find_spec("triton") is None:
+        raise ImportError(
+            "backend 'triton' needs the package triton, which torch brings along on Linux; install it, or use "
+            "backend='auto'"
+        )
+    from framefusion.selection import triton_backend
+
+    return triton_backend
 
 
 def _raise_non_finite(features: Tensor, segments: Sequence[Segment], prefix: tuple[int, ...]) -> NoReturn:
@@ -301,7 +359,7 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
         k: tokens to pick, at least 0; at most n are returned.
         exhausted: "fill" picks exactly min(k, n), the rest by descending diagonal, then by index; "stop"
             returns fewer when every candidate is exhausted, see :func:`select_tokens`.
-        backend: "auto", "torch", "numba" or "reference", as in :func:`select_tokens`.
+        backend: "auto", "torch", "numba", "triton" or "reference", as in :func:`select_tokens`.
 
     Returns:
         (min(k, n),) int64 on the kernel's device, greedy order.
@@ -344,9 +402,13 @@ def _greedy_on_kernel(kernel: Tensor, diagonal: Tensor, length: Tensor, count: T
         threshold = reference.EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
         chosen, _ = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
         return torch.tensor(chosen + [-1] * (int(count) - len(chosen)), device=kernel.device)
-    if _bucket_function(backend, kernel.device) is torch_backend.select_bucket:
+    resolved = resolve_backend(backend, kernel.device)
+    if resolved == "torch":
         return torch_backend.greedy_map(kernel[None], diagonal[None].contiguous(), int(count))[0]
-    from framefusion.selection import numba_backend
+    if resolved == "triton":
+        fused = _triton_backend()
+    else:
+        from framefusion.selection import numba_backend as fused
 
     diagonal = diagonal[None].contiguous()
-    return numba_backend.greedy_map(kernel[None].contiguous(), torch.ones_like(diagonal), diagonal, length, count)[0]
+    return fused.greedy_map(kernel[None].contiguous(), torch.ones_like(diagonal), diagonal, length, count)[0]
