@@ -46,7 +46,7 @@ def select(
     """What each segment of each sample keeps.
 
     Args:
-        features: (B, N, D), any float dtype and layout.
+        features: (B, N, D), any float dtype; copied first if columns are not adjacent.
         relevance: (B, N), any float dtype and layout, on the features' device; None is uniform relevance.
         samples: the segments of each sample.
         early_stop: return fewer tokens when a segment is exhausted; waits for the device.
@@ -98,7 +98,9 @@ def run(
             f"features must have the width {plan.feature_dim} and dtype {plan.dtype} of the plan, "
             f"got {features.shape[-1]} and {features.dtype}"
         )
-    with torch.autocast(features.device.type, enabled=False):
+    if features.stride(-1) != 1:
+        features = features.contiguous()
+    with torch.autocast(features.device.type, enabled=False), torch.cuda.device_of(features):
         task = _Run(plan, features.detach(), None if relevance is None else relevance.detach(), traced)
         for group in plan.groups:
             task.select(group, fill, check_finite)
@@ -126,11 +128,12 @@ def greedy_map(
     group = matrices_group(lengths, counts, gram.shape[-1], gram.device)
     picks = torch.full((len(gram), group.steps), -1, device=gram.device)
     exponents = torch.zeros(len(gram), dtype=torch.int64, device=gram.device)
-    if group.resident:
-        _greedy_resident(group, gram, scale, diagonal, diagonal, exponents, picks, trace, False)
-    else:
-        steps = _Steps(group, diagonal, kernels.STEP_TILE)
-        _greedy_steps(group, steps, gram, scale, diagonal, exponents, picks, trace)
+    with torch.cuda.device_of(gram):
+        if group.resident:
+            _greedy_resident(group, gram, scale, diagonal, diagonal, exponents, picks, trace, False)
+        else:
+            steps = _Steps(group, diagonal, kernels.STEP_TILE)
+            _greedy_steps(group, steps, gram, scale, diagonal, exponents, picks, trace)
     return picks
 
 
@@ -174,7 +177,7 @@ class _Run:
 
     def _measure(self, group: Group, gram: Tensor, features: Tensor, rows: Tensor, pairs: Tensor) -> None:
         """Gram matrices and squared norms, or squared norms alone."""
-        source = (features, *features.stride(), features.shape[-1], rows, group.table)
+        source = (features, *features.stride()[:2], features.shape[-1], rows, group.table)
         if group.has_gram:
             options = kernels.gram_options(features.dtype)
             kernels.gram_tiles[(len(pairs),)](*source, pairs, gram, self.norms, **options)
@@ -222,7 +225,7 @@ class _Run:
     def _gram_schmidt(self, group: Group, exponents: Tensor) -> None:
         steps = _Steps(group, self.diagonal, kernels.ROW_TILE)
         directions = self.scale.new_empty(group.state_size)
-        source = (self.features, *self.features.stride(), self.features.shape[-1], self.plan.rows)
+        source = (self.features, *self.features.stride()[:2], self.features.shape[-1], self.plan.rows)
         trace = self.weights if self.trace is None else self.trace
         of_direction = kernels.direction_options(self.features.shape[-1])
         of_projection = kernels.project_options(self.features.dtype, self.dtype)

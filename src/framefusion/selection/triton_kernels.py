@@ -167,12 +167,12 @@ def note(trace, place, gain, novelty, exponent):
 
 @triton.jit
 def gram_tiles(
-    features, sample_stride, row_stride, column_stride, width, rows, table, tiles, gram, norms,
+    features, sample_stride, row_stride, width, rows, table, tiles, gram, norms,
     TILE: tl.constexpr, DEPTH: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """One tile of the lower triangle of one segment's ``X Xᵀ``, written to the upper triangle too.
 
-    ``features`` (B, N, width) in any layout; rows are gathered as they are read. ``tiles`` (P, 3): segment, row and
+    ``features`` (B, N, width), columns adjacent; rows are gathered as they are read. ``tiles`` (P, 3): segment, row and
     column of the tile. Products of float32 features are exact to float32, never TF32; half precision is accumulated in
     float32. The diagonal also goes to ``norms``. WIDEN converts first, with the same result: Triton's interpreter would
     multiply the bits of bfloat16.
@@ -188,8 +188,8 @@ def gram_tiles(
     products = tl.zeros((TILE, TILE), gram.dtype.element_ty)
     for begin in range(0, width, DEPTH):
         d = begin + tl.arange(0, DEPTH)
-        a = tl.load(left + d[None, :] * column_stride, mask=(i < length)[:, None] & (d < width)[None, :], other=0.0)
-        b = tl.load(right + d[:, None] * column_stride, mask=(j < length)[None, :] & (d < width)[:, None], other=0.0)
+        a = tl.load(left + d[None, :], mask=(i < length)[:, None] & (d < width)[None, :], other=0.0)
+        b = tl.load(right + d[:, None], mask=(j < length)[None, :] & (d < width)[:, None], other=0.0)
         if WIDEN:
             a, b = a.to(gram.dtype.element_ty), b.to(gram.dtype.element_ty)
         products = tl.dot(a, b, products, input_precision="ieee", out_dtype=gram.dtype.element_ty)
@@ -205,7 +205,7 @@ def gram_tiles(
 
 @triton.jit
 def row_norms(
-    features, sample_stride, row_stride, column_stride, width, rows, table, tiles, norms,
+    features, sample_stride, row_stride, width, rows, table, tiles, norms,
     BLOCK: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     """Squared norms of the rows of long segments. ``tiles`` (P, 2): segment and tile of BLOCK rows."""
@@ -218,7 +218,7 @@ def row_norms(
     squares = tl.zeros((BLOCK, DEPTH), norms.dtype.element_ty)
     for begin in range(0, width, DEPTH):
         d = begin + tl.arange(0, DEPTH)
-        x = tl.load(row + d[None, :] * column_stride, mask=(i < length)[:, None] & (d < width)[None, :], other=0.0)
+        x = tl.load(row + d[None, :], mask=(i < length)[:, None] & (d < width)[None, :], other=0.0)
         x = x.to(norms.dtype.element_ty)
         squares = tl.fma(x, x, squares)
     tl.store(norms + first + i, tl.sum(squares, 1), mask=i < length)
@@ -415,7 +415,7 @@ def greedy_step(
 
 @triton.jit(do_not_specialize=["step"])
 def next_direction(
-    features, sample_stride, row_stride, column_stride, width, rows, scale, exponents, table, step, directions,
+    features, sample_stride, row_stride, width, rows, scale, exponents, table, step, directions,
     partial_gain, partial_index, partial_novelty, picks, trace,
     TRACED: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr, AT_ONCE: tl.constexpr,
 ):  # fmt: skip
@@ -440,7 +440,7 @@ def next_direction(
     direction = tl.zeros((BLOCK,), scale.dtype.element_ty)
     if alive:
         row = features + tl.load(entry + SAMPLE) * sample_stride + tl.load(rows + first + j) * row_stride
-        direction = tl.load(row + d * column_stride, mask=d < width, other=0.0).to(scale.dtype.element_ty)
+        direction = tl.load(row + d, mask=d < width, other=0.0).to(scale.dtype.element_ty)
         direction = direction * tl.load(scale + first + j)
         for _ in tl.static_range(2):
             for begin in range(0, step, AT_ONCE):
@@ -456,7 +456,7 @@ def next_direction(
 
 @triton.jit(do_not_specialize=["step"])
 def project(
-    features, sample_stride, row_stride, column_stride, width, rows, scale, diagonal, table, tiles, step, directions,
+    features, sample_stride, row_stride, width, rows, scale, diagonal, table, tiles, step, directions,
     gain, partial_gain, partial_index, partial_novelty, picks,
     BLOCK: tl.constexpr, DEPTH: tl.constexpr, EXHAUSTED: tl.constexpr,
 ):  # fmt: skip
@@ -480,7 +480,7 @@ def project(
     products = tl.zeros((BLOCK, DEPTH), gain.dtype.element_ty)
     for begin in range(0, width, DEPTH):
         d = begin + tl.arange(0, DEPTH)
-        x = tl.load(row + d[None, :] * column_stride, mask=usable[:, None] & (d < width)[None, :], other=0.0)
+        x = tl.load(row + d[None, :], mask=usable[:, None] & (d < width)[None, :], other=0.0)
         q = tl.load(direction + d, mask=d < width, other=0.0)
         products = tl.fma(x.to(gain.dtype.element_ty), tl.broadcast_to(q[None, :], (BLOCK, DEPTH)), products)
     projection = tl.sum(products, 1) * own_scale
