@@ -57,6 +57,23 @@ def attention_received(
         return relevance_triton.attention_received(
             query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap
         )
+    return attention_received_in_torch(
+        query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap
+    )
+
+
+def attention_received_in_torch(
+    query: Tensor,
+    key: Tensor,
+    rows: Tensor,
+    valid: Tensor,
+    scaling: float,
+    *,
+    mask: Tensor | None = None,
+    per_viewer: bool = False,
+    softcap: float | None = None,
+) -> Tensor:
+    """:func:`attention_received` in plain torch, on any device."""
     batch, heads, length, width = query.shape
     groups, held = key.shape[1], key.shape[2] - length
     used = rows >= 0

@@ -11,6 +11,7 @@ from torch import Tensor
 from framefusion.bench.baselines import original_global_matrix, per_segment_loop
 from framefusion.relevance import min_max
 from framefusion.selection import select_tokens
+from framefusion.selection.api import resolve_backend
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ CONTENDERS: dict[str, Callable[[Case], list[Tensor]]] = {
     "loop": lambda case: list(per_segment_loop(case.features, case.attention, case.rows(), case.config.keep)),
     "torch": lambda case: _select(case, "torch"),
     "numba": lambda case: _select(case, "numba"),
+    "triton": lambda case: _select(case, "triton"),
     "gram": _bare_gram,
 }
 """Each takes a case and returns one (K,) tensor per sample; the bare Gram matrix selects nothing."""
@@ -110,15 +112,17 @@ LABELS = {
     "loop": "per-segment loop",
     "torch": "select_tokens, torch",
     "numba": "select_tokens, numba",
+    "triton": "select_tokens, triton",
     "gram": "Gram matrix alone",
 }
 
 
 def contenders_on(device: str) -> list[str]:
     """Names of the contenders that run on a device."""
-    return [name for name in CONTENDERS if name != "numba" or torch.device(device).type == "cpu"]
+    ours = ours_on(device)
+    return [name for name in CONTENDERS if name not in ("numba", "triton") or name == ours]
 
 
 def ours_on(device: str) -> str:
     """The contender that ``backend="auto"`` takes on a device."""
-    return "numba" if torch.device(device).type == "cpu" else "torch"
+    return resolve_backend("auto", torch.device(device))
