@@ -40,7 +40,7 @@ def tile_options(dtype: torch.dtype, width: int, rows: int) -> dict[str, int]:
         "ROWS": max(16, min(most, triton.next_power_of_2(rows))),
         "KEYS": most,
         "COLUMNS": columns,
-        "num_warps": 4,
+        "num_warps": 2 if dtype == torch.float32 else 4,
         "num_stages": 2,
     }
 

@@ -103,9 +103,11 @@ def test_half_and_single_precision_are_as_good_as_float64(
     backend: str, interpreted: bool, dtype: torch.dtype, seed: int
 ) -> None:
     """Contract 1: log-determinants within 1e-3·k and at least 99.5 % of the indices on random data."""
-    s, tokens, k = (1, 48, 16) if interpreted else (4, 196, 98)
+    if interpreted and seed > 0:
+        pytest.skip("too slow in an interpreter")
+    s, tokens, k, dim = (1, 40, 8, 128) if interpreted else (4, 196, 98, 512)
     # A shared direction, as in the tokens of one frame: cosines near 0.9 make rounded products visible.
-    features = (noise(s * tokens, 512, seed=seed) + 3 * noise(1, 512, seed=seed + 9)).to(dtype)
+    features = (noise(s * tokens, dim, seed=seed) + 3 * noise(1, dim, seed=seed + 9)).to(dtype)
     r = weights(s * tokens, seed=seed)
     ids = torch.arange(s).repeat_interleave(tokens)
     chosen = select_tokens(features, r, ids, [k] * s, backend=backend).split(k)

@@ -73,7 +73,9 @@ def test_first_pick_under_uniform_relevance_is_the_first_token(
     backend: str, interpreted: bool, dtype: torch.dtype, level: float
 ) -> None:
     """With a rounded diagonal it would be whichever token rounds up most."""
-    n, k = (100, 1) if interpreted else (300, 4)
+    if interpreted and level != 3e-5:
+        pytest.skip("too slow in an interpreter")
+    n, k = (90, 1) if interpreted else (300, 4)
     features = noise(n, 77, seed=5, dtype=dtype)
     ids = torch.arange(n) % 3
     chosen = select_tokens(features, torch.full((n,), level), ids, [k] * 3, backend=backend)

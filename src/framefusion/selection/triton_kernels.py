@@ -56,8 +56,7 @@ def gram_options(dtype: torch.dtype) -> dict[str, int]:
     """Tile shape and warps of :func:`gram_tiles` for features of ``dtype``."""
     if dtype == torch.float64:
         return {"TILE": 32, "DEPTH": 16, "WIDEN": INTERPRETED, "num_warps": 4, "num_stages": 2}
-    depth = 64 if dtype.itemsize == 2 else 32
-    return {"TILE": 64, "DEPTH": depth, "WIDEN": INTERPRETED, "num_warps": 4, "num_stages": 3}
+    return {"TILE": 64, "DEPTH": 32, "WIDEN": INTERPRETED, "num_warps": 4, "num_stages": 3}
 
 
 def scale_options() -> dict[str, int]:
@@ -68,7 +67,7 @@ def scale_options() -> dict[str, int]:
 def resident_options(width: int, dtype: torch.dtype) -> dict[str, Any]:
     """Launch options of :func:`greedy_resident` for segments of at most ``width`` tokens."""
     block = max(32, triton.next_power_of_2(width))
-    return {"BLOCK": block, "num_warps": max(1, min(16, block // 64)), "num_stages": 1, **exhaustion(dtype)}
+    return {"BLOCK": block, "num_warps": min(16, block // 32), "num_stages": 1, **exhaustion(dtype)}
 
 
 def step_options(dtype: torch.dtype) -> dict[str, Any]:
