@@ -238,6 +238,13 @@ def test_relevance_of_any_dtype(dtype: torch.dtype) -> None:
     assert torch.equal(chosen, select_tokens(features, r, None, 8, backend="reference"))
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 4)])
+def test_nothing_to_select_from(shape: tuple[int, ...]) -> None:
+    chosen = select_tokens(torch.zeros(*shape, 3), torch.zeros(shape), None, 2, backend="triton")
+    assert len(chosen) == (shape[0] if len(shape) == 2 else 0)
+    assert all(own.numel() == 0 for own in chosen)
+
+
 def test_unchecked_bad_rows_count_as_zero_vectors() -> None:
     features = noise(12, 8)
     features[2, 1], features[5, 0] = torch.nan, torch.inf

@@ -182,7 +182,7 @@ def _select_together(
     triton_backend = _triton_backend()
     batched = features.dim() == 3
     if relevance is not None:
-        relevance = relevance.to(features.device).view(-1, features.shape[-2])
+        relevance = (relevance if batched else relevance[None]).to(features.device)
     stacked = features if batched else features[None]
     try:
         return triton_backend.select(stacked, relevance, plans, exhausted == "stop", check_finite, traced, LONG_SEGMENT)
