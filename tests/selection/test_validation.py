@@ -60,7 +60,7 @@ def bad(tensor: torch.Tensor, position: tuple[int, ...], value: float) -> torch.
         ({"budgets": torch.tensor([1.0, 2.0])}, TypeError, "budgets must hold integers, got dtype torch.float32"),
         ({"budgets": torch.tensor([True, False])}, TypeError, "budgets must hold integers, got dtype torch.bool"),
         ({"budgets": np.array([1.0, 2.0])}, TypeError, r"budgets\[0\] must be an integer, got 1.0"),
-        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'torch', 'numba', 'triton', 'reference', got 'cuda'"),
+        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', .*'triton', 'reference', got 'cuda'"),
         ({"exhausted": "skip"}, ValueError, "exhausted must be one of 'fill', 'stop', got 'skip'"),
     ],
 )
