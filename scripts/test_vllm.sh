@@ -7,4 +7,4 @@ python=${1:?usage: scripts/test_vllm.sh PYTHON}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 scripts/vllm_environment.sh "$python" "$work/venv"
-"$work/venv/bin/python" -m pytest -p no:cacheprovider tests/vllm "${@:2}"
+TRITON_INTERPRET=0 "$work/venv/bin/python" -m pytest -p no:cacheprovider tests/vllm "${@:2}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,7 +32,8 @@ def attention_received(
     """Attention that every token receives from some query rows, averaged over heads and rows.
 
     Only the asked rows are computed, :data:`SCORE_ENTRIES` scores at a time: never ``(B, H, N, N)``, and equal to
-    the softmax attention of those rows whatever kernel computes the layer itself.
+    the softmax attention of those rows whatever kernel computes the layer itself. On CUDA, where Triton is installed,
+    no scores are kept at all: see :mod:`framefusion.relevance_triton`.
 
     Args:
         query: ``(B, H, N, d)`` after rotary embedding.
@@ -48,6 +51,29 @@ def attention_received(
     Returns:
         ``(B, P + N)`` float32. Zero for a sample without rows.
     """
+    if query.device.type == "cuda" and find_spec("triton") is not None:
+        from framefusion import relevance_triton
+
+        return relevance_triton.attention_received(
+            query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap
+        )
+    return attention_received_in_torch(
+        query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap
+    )
+
+
+def attention_received_in_torch(
+    query: Tensor,
+    key: Tensor,
+    rows: Tensor,
+    valid: Tensor,
+    scaling: float,
+    *,
+    mask: Tensor | None = None,
+    per_viewer: bool = False,
+    softcap: float | None = None,
+) -> Tensor:
+    """:func:`attention_received` in plain torch, on any device."""
     batch, heads, length, width = query.shape
     groups, held = key.shape[1], key.shape[2] - length
     used = rows >= 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from framefusion.selection import greedy_map, select_tokens, split_total
+from tests.selection.conftest import FAST, use
 from tests.selection.oracle import noise
 
 X = noise(6, 4)
@@ -59,7 +60,7 @@ def bad(tensor: torch.Tensor, position: tuple[int, ...], value: float) -> torch.
         ({"budgets": torch.tensor([1.0, 2.0])}, TypeError, "budgets must hold integers, got dtype torch.float32"),
         ({"budgets": torch.tensor([True, False])}, TypeError, "budgets must hold integers, got dtype torch.bool"),
         ({"budgets": np.array([1.0, 2.0])}, TypeError, r"budgets\[0\] must be an integer, got 1.0"),
-        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', 'torch', 'numba', 'reference', got 'cuda'"),
+        ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', .*'triton', 'reference', got 'cuda'"),
         ({"exhausted": "skip"}, ValueError, "exhausted must be one of 'fill', 'stop', got 'skip'"),
     ],
 )
@@ -71,13 +72,11 @@ def test_message(arguments: dict[str, Any], error: type[Exception], message: str
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["numba", "torch", "gram-schmidt", "reference"])
+@pytest.mark.parametrize("name", [*FAST, "reference"])
 def test_first_non_finite_feature_is_named(
     name: str, dtype: torch.dtype, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "gram-schmidt":
-        monkeypatch.setattr("framefusion.selection.api.LONG_SEGMENT", 0)
-        name = "auto"
+    name = use(name, monkeypatch)
     features = bad(bad(X, (4, 3), NAN), (2, 1), value).to(dtype)
     with pytest.raises(ValueError, match=rf"features must be finite, got {value} at position \(2, 1\)"):
         select_tokens(features, None, IDS, [1, 1], backend=name)
@@ -138,9 +137,10 @@ def test_greedy_map_message(kernel: Any, k: Any, options: dict[str, Any], error:
         greedy_map(kernel, k, **options)
 
 
-@pytest.mark.parametrize("backend_name", ["numba", "torch", "reference"])
+@pytest.mark.parametrize("name", ["numba", "torch", "triton", "triton-steps", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_greedy_map_on_a_kernel(backend_name: str, dtype: torch.dtype) -> None:
+def test_greedy_map_on_a_kernel(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend_name = use(name, monkeypatch)
     kernel = torch.diag(torch.tensor([1.0, 4.0, 0.0, 4.0, 2.0])).to(dtype)
     assert greedy_map(kernel, 9, backend=backend_name).tolist() == [1, 3, 4, 0, 2]
     assert greedy_map(kernel, 9, backend=backend_name, exhausted="stop").tolist() == [1, 3, 4, 0]

@@ -13,6 +13,7 @@ from framefusion.bench.baselines import original_global_matrix, per_segment_loop
 from framefusion.bench.workloads import Case, Config
 from framefusion.relevance import min_max
 from framefusion.selection import select_tokens
+from framefusion.selection.api import resolve_backend
 
 STREAMED = 8
 """Products of the features with a vector that are timed for the bound ``stream``."""
@@ -27,7 +28,7 @@ class Contender:
         note: in a sentence, what it computes and how its objective differs from ours.
         run: takes a case and returns one (K,) int64 tensor per sample; an empty list for a bound. What it converts
             or copies from the case's features is part of its time, unless it says otherwise.
-        on_cuda: whether it runs on CUDA.
+        on_cuda, on_cpu: where it runs.
         missing: None where it can run, else a sentence on what to install.
         times: how many of its runs the workload stands for; the measured time is multiplied by it.
     """
@@ -36,6 +37,7 @@ class Contender:
     note: str
     run: Callable[[Case], list[Tensor]]
     on_cuda: bool = True
+    on_cpu: bool = True
     missing: Callable[[], str | None] = lambda: None
     times: Callable[[Config], float] = lambda config: 1.0
 
@@ -81,6 +83,12 @@ CONTENDERS: dict[str, Contender] = {
         "This library on a CPU, the default there.",
         lambda case: _select(case, "numba"),
         on_cuda=False,
+    ),
+    "triton": Contender(
+        "select_tokens, triton",
+        "This library on a GPU, the default there.",
+        lambda case: _select(case, "triton"),
+        on_cpu=False,
     ),
     "gram": Contender(
         "Gram matrix alone (fp32)",
@@ -140,7 +148,7 @@ CONTENDERS: dict[str, Contender] = {
 }
 """Everything that can be measured, by name."""
 
-BASICS = ("original", "loop", "torch", "numba", "gram", "gram-bf16")
+BASICS = ("original", "loop", "torch", "numba", "triton", "gram", "gram-bf16")
 """Contenders that need nothing but this package."""
 
 PEERS = ("numpy", "lapack", "linear-operator", "submodlib", "openvino")
@@ -155,7 +163,7 @@ def label(name: str) -> str:
 def contenders_on(device: str, names: Sequence[str] = BASICS) -> list[str]:
     """Those of the named contenders that run on a device."""
     on_cpu = torch.device(device).type == "cpu"
-    return [name for name in names if on_cpu or CONTENDERS[name].on_cuda]
+    return [name for name in names if (CONTENDERS[name].on_cpu if on_cpu else CONTENDERS[name].on_cuda)]
 
 
 def split_installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -167,4 +175,4 @@ def split_installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def ours_on(device: str) -> str:
     """The contender that ``backend="auto"`` takes on a device."""
-    return "numba" if torch.device(device).type == "cpu" else "torch"
+    return resolve_backend("auto", torch.device(device))

@@ -4,6 +4,7 @@ together."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Literal, NoReturn, overload
 
 import torch
@@ -18,7 +19,7 @@ from framefusion.selection.novelty import until_nothing_new
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
 from framefusion.selection.plan import Budgets, Picks, Segment, plan_segments
 
-BACKENDS = ("auto", "torch", "numba", "reference")
+BACKENDS = ("auto", "torch", "numba", "triton", "reference")
 
 LONG_SEGMENT = 4096
 """Segments of more tokens than this go through pivoted Gram–Schmidt: their Gram matrix would exceed 64 MiB in
@@ -93,10 +94,10 @@ def select_tokens(
             split over its segments by largest remainder over their lengths, ties to the lower id. For a
             batch, a sequence of B such mappings or sequences gives each sample its own. Counts above a
             segment's length keep all of it.
-        backend: "numba" (CPU only; compiled at the first call, see :func:`warm_up`), "torch" (any device),
-            "reference" (textbook float64 on the full N × N matrix, at most 8,192 tokens) or "auto": numba on
-            the CPU, torch elsewhere. With any but "reference", segments of more than 4,096 tokens use pivoted
-            Gram–Schmidt.
+        backend: "numba" (CPU only; compiled at the first call, see :func:`warm_up`), "triton" (CUDA only; all samples
+            share launches), "torch" (any device), "reference" (textbook float64 on the full N × N matrix, at most
+            8,192 tokens) or "auto": numba on the CPU, triton on CUDA where it is installed, torch elsewhere. With any
+            but "reference", segments of more than 4,096 tokens use pivoted Gram–Schmidt.
         exhausted: a candidate is exhausted when its gain falls to ``64 · eps · r[i]²`` (``eps`` of the
             accumulation dtype): a duplicate, a zero vector, or a token in the span of the chosen ones. When
             all candidates of a segment are, "fill" gives the rest of the budget to the remaining tokens by
@@ -162,11 +163,16 @@ def select_tokens(
     plans = [plan_segments(row, *b, joint) for row, b in zip(ids, wanted, strict=True)]
     traced = return_gains or novelty_lower_bound > 0
     kept, gains = [], []
+    together = None
+    if total is None and exhausted != "restart" and resolve_backend(backend, features.device) == "triton":
+        together = _select_together(features, relevance, plans, exhausted, check_finite, traced)
     for b, plan in enumerate(plans):
         own = features[b] if batched else features
         weight = relevance[b] if batched and relevance is not None else relevance
         try:
-            picks = _select(own, weight, plan, backend, exhausted, check_finite, traced, total)
+            picks = (
+                together[b] if together else _select(own, weight, plan, backend, exhausted, check_finite, traced, total)
+            )
         except NonFiniteFeaturesError:
             _raise_non_finite(own, plan, (b,) if batched else ())
         if novelty_lower_bound > 0:
@@ -177,6 +183,27 @@ def select_tokens(
     if not batched:
         return (kept[0], gains[0]) if return_gains else kept[0]
     return (kept, gains) if return_gains else kept
+
+
+def _select_together(
+    features: Tensor,
+    relevance: Tensor | None,
+    plans: Sequence[Sequence[Segment]],
+    exhausted: str,
+    check_finite: bool,
+    traced: bool,
+) -> list[list[Picks]]:
+    """What each segment of each sample keeps, by the Triton backend, whose launches all samples share."""
+    triton_backend = _triton_backend()
+    batched = features.dim() == 3
+    if relevance is not None:
+        relevance = (relevance if batched else relevance[None]).to(features.device)
+    stacked = features if batched else features[None]
+    try:
+        return triton_backend.select(stacked, relevance, plans, exhausted == "stop", check_finite, traced, LONG_SEGMENT)
+    except NonFiniteFeaturesError as error:
+        (b,) = error.args
+        _raise_non_finite(stacked[b], plans[b], (b,) if batched else ())
 
 
 def _joined(parts: Sequence[Tensor], features: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -211,7 +238,7 @@ def select_and_assign(
     shape = features.shape[:1]
     ids = check.check_segments(segments, shape)
     plan = plan_segments(ids[0], *check.check_budgets(budgets, ids, False)[0])
-    if not _is_compiled("auto", features.device) or any(len(s) > LONG_SEGMENT for s in plan):
+    if resolve_backend("auto", features.device) != "numba" or any(len(s) > LONG_SEGMENT for s in plan):
         chosen = select_tokens(features, relevance, segments, budgets, exhausted=exhausted)
         assert isinstance(chosen, Tensor)
         kept = torch.zeros(shape, dtype=torch.bool, device="cpu")
@@ -299,7 +326,8 @@ def _select_exactly(
     check_finite: bool,
     traced: bool,
 ) -> list[Picks]:
-    compiled = _is_compiled(backend, features.device)
+    resolved = resolve_backend(backend, features.device)
+    compiled = resolved == "numba"
     early_stop = exhausted == "stop"
     if exhausted == "restart" and not (compiled and all(len(s) <= LONG_SEGMENT for s in segments)):
 
@@ -310,6 +338,10 @@ def _select_exactly(
     if backend == "reference":
         _check_finite(features, segments)
         return reference.select(features, relevance, segments, early_stop)
+    if resolved == "triton":
+        weights = None if relevance is None else relevance[None]
+        own = [segments]
+        return _triton_backend().select(features[None], weights, own, early_stop, check_finite, traced, LONG_SEGMENT)[0]
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
     picks = [nothing for _ in segments]
@@ -337,17 +369,37 @@ def _select_exactly(
     return picks
 
 
-def _is_compiled(backend: str, device: torch.device) -> bool:
-    """Whether the Numba backend is the one."""
-    if backend == "numba" and device.type != "cpu":
-        raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
-    return backend in ("auto", "numba") and device.type == "cpu"
-
-
 def _check_finite(features: Tensor, segments: Sequence[Segment]) -> None:
     for segment in segments:
         if not bool(torch.isfinite(features[segment.rows.to(features.device)]).all()):
             raise NonFiniteFeaturesError
+
+
+def resolve_backend(backend: str, device: torch.device) -> str:
+    """The backend that a name stands for on a device.
+
+    Raises:
+        ValueError: the backend does not run there.
+    """
+    if backend == "auto":
+        if device.type == "cpu":
+            return "numba"
+        return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
+    if backend == "numba" and device.type != "cpu":
+        raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
+    return backend
+
+
+def _triton_backend() -> Any:
+    # Only those who select on CUDA pay for importing Triton.
+    if find_spec("triton") is None:
+        raise ImportError(
+            "backend 'triton' needs the package triton, which torch brings along on Linux; install it, or use "
+            "backend='auto'"
+        )
+    from framefusion.selection import triton_backend
+
+    return triton_backend
 
 
 def _raise_non_finite(features: Tensor, segments: Sequence[Segment], prefix: tuple[int, ...]) -> NoReturn:
@@ -374,7 +426,7 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
         k: tokens to pick, at least 0; at most n are returned.
         exhausted: "fill" picks exactly min(k, n), the rest by descending diagonal, then by index; "stop"
             returns fewer when every candidate is exhausted, see :func:`select_tokens`.
-        backend: "auto", "torch", "numba" or "reference", as in :func:`select_tokens`.
+        backend: "auto", "torch", "numba", "triton" or "reference", as in :func:`select_tokens`.
 
     Returns:
         (min(k, n),) int64 on the kernel's device, greedy order.
@@ -419,8 +471,12 @@ def _greedy_on_kernel(kernel: Tensor, diagonal: Tensor, length: Tensor, count: T
         threshold = reference.EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
         chosen, _ = reference.greedy_map(kernel.double().cpu(), int(count), threshold)
         return torch.tensor(chosen + [-1] * (int(count) - len(chosen)), device=kernel.device)
-    if not _is_compiled(backend, kernel.device):
+    resolved = resolve_backend(backend, kernel.device)
+    if resolved == "torch":
         return torch_backend.greedy_map(kernel[None], diagonal[None].contiguous(), int(count))[0]
+    if resolved == "triton":
+        ones, diagonal = torch.ones_like(diagonal[None]), diagonal[None].contiguous()
+        return _triton_backend().greedy_map(kernel[None].contiguous(), ones, diagonal, length, count)[0]
     from framefusion.selection import numba_backend
 
     return numba_backend.greedy_map(kernel, diagonal, int(count))
