@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.page import page
 from framefusion.bench import CONFIGS, SWEEP_ITERATIONS, SWEEPS, BenchReport, Config, Sweep, measure, measure_sweep
-from framefusion.bench.contenders import BASICS, PEERS, split_installed
+from framefusion.bench.contenders import PEERS, contenders_on, split_installed
 from framefusion.bench.report import environment, require_matplotlib
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -60,7 +60,7 @@ def programme(rounds: int, long_tokens: int, small: bool) -> Programme:
     """The full programme; ``small`` has the same parts at sizes that take seconds."""
     long = replace(LONG, tokens=long_tokens)
     jobs = [
-        *(Job(config, (*BASICS, *PEERS), rounds) for config in CONFIGS),
+        *(Job(config, (*contenders_on("cpu"), *PEERS), rounds) for config in CONFIGS),
         *(Job(config, HALF_CONTENDERS, rounds) for config in HALF),
         Job(LONG_QUICK, LONG_CONTENDERS, rounds),
         Job(long, LONG_CONTENDERS, min(rounds, LONG_ROUNDS)),

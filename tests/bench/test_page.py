@@ -10,7 +10,7 @@ import pytest
 from benchmarks import selection
 from benchmarks.page import aims, page, prefill_section
 from framefusion.bench import CONFIGS, SWEEPS, BenchReport, Config, Measurement
-from framefusion.bench.contenders import BASICS, PEERS
+from framefusion.bench.contenders import PEERS, contenders_on
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = Config(1, 100_000, 800, 1024)
@@ -28,7 +28,7 @@ def fabricated(numba: float = 1.0, rounds: int = 3) -> BenchReport:
             for name in names
         ]
 
-    fixed = [row for config in CONFIGS for row in rows(config, (*BASICS, "numpy"))]
+    fixed = [row for config in CONFIGS for row in rows(config, (*contenders_on("cpu"), "numpy"))]
     fixed += [row for config in selection.HALF for row in rows(config, selection.HALF_CONTENDERS)]
     fixed += [row for config in (selection.LONG_QUICK, LONG) for row in rows(config, selection.LONG_CONTENDERS)]
     sweeps = {
@@ -125,7 +125,7 @@ def test_the_programme_measures_what_the_page_shows() -> None:
     measured = {(job.config, name) for job in plan.jobs for name in job.contenders}
     for aim in aims(LONG):
         assert {(aim.config, aim.contender), (aim.config, aim.base)} <= measured
-    assert {name for config, name in measured if config == CONFIGS[0]} == {*BASICS, *PEERS}
+    assert {name for config, name in measured if config == CONFIGS[0]} == {*contenders_on("cpu"), *PEERS}
     small = selection.programme(5, 8192, small=True)
     assert all(job.config.dim <= 256 for job in small.jobs)
     assert small.sweeps.keys() == plan.sweeps.keys()

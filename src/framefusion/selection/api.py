@@ -340,8 +340,10 @@ def _select_exactly(
         return reference.select(features, relevance, segments, early_stop)
     if resolved == "triton":
         weights = None if relevance is None else relevance[None]
-        own = [segments]
-        return _triton_backend().select(features[None], weights, own, early_stop, check_finite, traced, LONG_SEGMENT)[0]
+        samples = [segments]
+        return _triton_backend().select(
+            features[None], weights, samples, early_stop, check_finite, traced, LONG_SEGMENT
+        )[0]
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
     picks = [nothing for _ in segments]
