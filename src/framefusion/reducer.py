@@ -383,7 +383,9 @@ class Reduction:
             columns[b, longest - len(s) :] = self.columns[b, s]
         self.columns, self.reduced = columns, True
         self.padded = min(self._lengths) < longest
-        return hidden.gather(1, index.to(hidden.device)[:, :, None].expand(-1, -1, hidden.shape[2]))
+        # Whole rows at a time: a gather would read an index for every number.
+        flat = index + hidden.shape[1] * torch.arange(len(kept))[:, None]
+        return hidden.flatten(0, 1).index_select(0, flat.flatten().to(hidden.device)).unflatten(0, index.shape)
 
     def _record(self, layer: int, milliseconds: float) -> Stage:
         into = list(self._merged_into.clone()) if self._has_merged else None

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from framefusion.selection import api, numba_backend, select_tokens
+from framefusion.selection import api, cpu_kernels, select_tokens
+from framefusion.selection.numerics import EXHAUSTION_FACTOR
 from framefusion.selection.plan import make_segment
 from tests.selection.oracle import noise, weights
 
@@ -134,12 +135,16 @@ def test_greedy_map_equals_numba(resident: int, dtype: torch.dtype, monkeypatch:
     scale = diagonal.sqrt() / gram.diagonal(dim1=1, dim2=2).sqrt()
     scale[0, 3] = diagonal[0, 3] = 0
     lengths, counts = torch.tensor([40, 33, 7]), torch.tensor([5, 9, 7])
-    traces = [torch.zeros(3, 9, 2, dtype=dtype) for _ in range(2)]
-    arguments = (gram, scale, diagonal, lengths, counts)
-    picks = triton_backend.greedy_map(*arguments, traces[0])
-    assert torch.equal(picks, numba_backend.greedy_map(*arguments, traces[1]))
-    assert (picks[:, 6:] == -1).all(), "the rank is 6"
-    torch.testing.assert_close(traces[0], traces[1], rtol=1e-3, atol=1e-6)
+    trace, compiled_trace = torch.zeros(3, 9, 2, dtype=dtype), torch.zeros(3, 9, 2, dtype=torch.float64)
+    picks = triton_backend.greedy_map(gram, scale, diagonal, lengths, counts, trace)
+    factor = EXHAUSTION_FACTOR * torch.finfo(dtype).eps
+    for s, (n, k) in enumerate(zip(lengths.tolist(), counts.tolist(), strict=True)):
+        expected = torch.full((9,), -1)
+        own = [t[s, :n].numpy() for t in (scale, diagonal)]
+        found = cpu_kernels.greedy(gram[s].numpy(), *own, factor, expected[:k].numpy(), compiled_trace[s, :k].numpy())
+        assert torch.equal(picks[s], expected)
+        assert found == min(k, 6), "the rank is 6"
+    torch.testing.assert_close(trace.double(), compiled_trace, rtol=1e-3, atol=1e-6)
 
 
 def make_plan(device: str = "cpu") -> triton_plan.DevicePlan:
