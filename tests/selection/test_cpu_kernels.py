@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framefusion.selection import api, numba_backend, select_tokens
+from framefusion.selection import api, numba_backend, select_tokens, threads
 from framefusion.selection import cpu_kernels as kernels
 from framefusion.selection.plan import make_segment
 from tests.selection.oracle import kernel, log_determinant, noise, weights
@@ -129,23 +129,44 @@ def test_features_are_read_in_place() -> None:
     assert torch.equal(select_tokens(wide[:1, 10:40].expand(9, 30), None, None, 3), torch.arange(3))
 
 
-def test_threads_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-    real = threading.Thread.start
-    monkeypatch.setattr(threading.Thread, "start", lambda self: started.append(self) or real(self))
+@pytest.mark.parametrize("openmp", [True, False])
+def test_threads_are_as_many_as_torch_may_have(openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if openmp and threads._openmp() is None:
+        pytest.skip("no OpenMP here")
+    if not openmp:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
     monkeypatch.setattr(numba_backend, "WORK_PER_THREAD", 1)
+    ran: list[int] = []
+    real = kernels.select_short
+    monkeypatch.setattr(kernels, "select_short", lambda *a: ran.append(threading.get_ident()) or real(*a))
     features, ids = noise(400, 20), torch.arange(400) // 50
     before = torch.get_num_threads()
     results = []
     try:
-        for threads, helpers in ((1, 0), (3, 2)):
-            torch.set_num_threads(threads)
-            started.clear()
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            ran.clear()
             results.append(select_tokens(features, None, ids, [9] * 8))
-            assert len(started) == helpers
+            assert len(ran) == count
+            assert openmp or len(set(ran)) <= count
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("openmp", [True, False])
+def test_errors_leave_their_thread(openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not openmp:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    done = []
+
+    def fail() -> None:
+        done.append(1)
+        raise ArithmeticError("one thread failed")
+
+    with pytest.raises(ArithmeticError, match="one thread failed"):
+        threads.run(fail, 2)
+    assert len(done) == 2
 
 
 def test_scratch_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:

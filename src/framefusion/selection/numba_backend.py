@@ -1,8 +1,8 @@
 """Greedy MAP on the CPU by compiled code, parallel over segments, or over the blocks of a long one.
 
-The code runs in plain threads on functions that release the GIL, not in Numba's ``prange``: Numba's OpenMP layer does
-not survive ``fork`` and its workqueue layer must not be entered from two threads, while threads that live for one call
-have neither problem. At most ``torch.get_num_threads()`` threads run; they take segments off one counter, the longest
+The code runs in torch's own threads (:mod:`threads`) on functions that release the GIL, not in Numba's ``prange``:
+Numba's OpenMP layer does not survive ``fork``, its workqueue layer must not be entered from two threads, and both would
+have threads beside torch's. At most ``torch.get_num_threads()`` run; they take segments off one counter, the longest
 first, so ragged segments neither pad each other nor keep a thread waiting. The features are read where they are:
 contiguous or not, half precision or not, there is no copy of more than a panel of :mod:`cpu_kernels`.
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from framefusion.selection import cpu_kernels as kernels
+from framefusion.selection import threads
 from framefusion.selection.gram import NonFiniteFeaturesError
 from framefusion.selection.gram_schmidt import Rows, direction
 from framefusion.selection.numerics import (
@@ -298,14 +298,10 @@ def _segments(segments: Sequence[Segment]) -> kernels.Segments:
 
 def _in_threads(useful: int, work: Callable[[np.ndarray], Any]) -> None:
     """Run ``work`` in this thread and as many more as are useful and allowed, each with scratch memory of its own."""
-    threads = max(1, min(torch.get_num_threads(), useful))
-    scratches = [_take_scratch() for _ in range(threads)]
-    helpers = [threading.Thread(target=work, args=(scratch,)) for scratch in scratches[1:]]
-    for helper in helpers:
-        helper.start()
-    work(scratches[0])
-    for helper in helpers:
-        helper.join()
+    count = max(1, min(torch.get_num_threads(), useful))
+    scratches = [_take_scratch() for _ in range(count)]
+    own = iter(scratches)
+    threads.run(lambda: work(next(own)), count)
     _spare.extend(scratches)
 
 

@@ -1,0 +1,88 @@
+"""Run compiled code in the threads that torch computes with.
+
+Threads of OpenMP keep spinning for milliseconds after each parallel operation of torch, and threads beside them would
+have to share the cores with that. So the work goes to the same threads, through the function that compilers call for
+``#pragma omp parallel`` (GNU's and LLVM's libraries have it). Where that is not to be had (no OpenMP, or a process that
+was forked, whose OpenMP is not usable) plain threads live for one call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def run(work: Callable[[], None], threads: int) -> None:
+    """Call ``work`` in ``threads`` threads, of which this is one, and wait for all.
+
+    Args:
+        work: must release the GIL to run at the same time.
+        threads: at least 1, at most ``torch.get_num_threads()``.
+
+    Raises:
+        Exception: the first that was raised in a thread.
+    """
+    if threads == 1:
+        work()
+        return
+    calls, errors = [work] * threads, []
+
+    def body(_: Any = None) -> None:
+        # The team is as large as torch's, so that OpenMP keeps its threads; those beyond have nothing to do.
+        try:
+            call = calls.pop()
+        except IndexError:
+            return
+        try:
+            call()
+        except BaseException as error:
+            errors.append(error)
+
+    library = None if _forked else _openmp()
+    if library is not None:
+        library.GOMP_parallel(_Body(body), None, torch.get_num_threads(), 0)
+    else:
+        helpers = [threading.Thread(target=body) for _ in range(threads - 1)]
+        for helper in helpers:
+            helper.start()
+        body()
+        for helper in helpers:
+            helper.join()
+    # A team may be smaller than asked for.
+    while calls:
+        body()
+    if errors:
+        raise errors[0]
+
+
+@functools.cache
+def _openmp() -> Any:
+    """The OpenMP library that this process has loaded, if it is one alone and has what is needed."""
+    if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
+        return None
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libgomp" in line or "libiomp" in line}
+    if len(paths) != 1:
+        return None
+    library = ctypes.CDLL(paths.pop())
+    return library if hasattr(library, "GOMP_parallel") else None
