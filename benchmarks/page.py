@@ -231,23 +231,41 @@ def prefill_section(data: dict[str, Any]) -> str:
             f"{run['frames']} ({run['visual_tokens']:,})",
             plan["plan"],
             f"{plan['mean_share']:.1%}",
-            f"{plan['seconds']:.2f} s",
+            f"{plan['median_seconds']:.2f} s",
             times(plan["speed_up"]),
             times(plan["ideal_speed_up"]),
             f"{plan['stages_share_of_full']:.1%}",
+            _mebibytes(plan.get("peak_extra_bytes")),
+            _mebibytes(plan.get("ideal_peak_extra_bytes")),
         ]
         for run in data["runs"]
         for plan in run["plans"]
     ]
-    head = ["frames (visual tokens)", "plan", "mean share", "prefill", "speed-up", "ideal by FLOPs", "stages"]
+    head = [
+        "frames (visual tokens)",
+        "plan",
+        "mean share",
+        "prefill",
+        "speed-up",
+        "ideal by FLOPs",
+        "stages",
+        "peak extra memory",
+        "ideal",
+    ]
     text = (
         "## In a model\n\n"
         f"A decoder's prefill, Qwen2.5-VL's architecture with random weights, "
         f"{data['decoder_parameters'] / 1e6:.0f} million decoder parameters in {data['layers']} layers, "
         f"{data['machine']}, video encoded beforehand (`{data['command']}`). Stages: time of the reduction relative to "
-        "the full prefill."
+        "the full prefill, which the `cost` plans spend in three stages and `keep` in one. Speed-ups are medians of "
+        "ratios of the same round. The ideal memory takes what all tokens need beyond their cache as proportional to "
+        "the tokens of a layer, and adds the cache of the layers so far."
     )
     return text + "\n\n" + table(head, rows)
+
+
+def _mebibytes(count: float | None) -> str:
+    return "" if count is None else f"{count / 2**20:,.0f} MiB"
 
 
 def _contenders_section(report: BenchReport) -> str:

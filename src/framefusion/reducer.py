@@ -162,8 +162,7 @@ class Reduction:
         with torch.autocast(hidden.device.type, enabled=False):
             if layer == 0 and not self.settings.keeps_all:
                 self.segments = [
-                    self._segments(hidden[b, layout.columns.to(hidden.device)], layout)
-                    for b, layout in enumerate(self.layouts)
+                    self._segments(_rows(hidden[b], layout.columns), layout) for b, layout in enumerate(self.layouts)
                 ]
             if any(plan.wants_merges(layer) for plans in self.plans for plan in plans):
                 hidden = hidden.clone()
@@ -186,8 +185,9 @@ class Reduction:
         on_device = layout.to(features.device)
         for item, (frames, _, _) in enumerate(layout.grids):
             mine = layout.item == item
-            tokens = mine.nonzero().squeeze(-1).to(features.device)
-            of_frame = self._cut(frames, features[tokens], on_device.frame[tokens], on_device.patch[tokens])
+            tokens = mine.nonzero().squeeze(-1)
+            frame, patch = _rows(on_device.frame, tokens), _rows(on_device.patch, tokens)
+            of_frame = self._cut(frames, _rows(features, tokens), frame, patch)
             result[mine] = of_frame[layout.frame[mine]] + first
             first += int(of_frame.max()) + 1 if frames else 0
         return result
@@ -325,12 +325,11 @@ class Reduction:
         """Which of ``slots``, the item's present tokens, stay, and where the rest goes; ``total`` of them stay, or
         fewer with adaptive settings."""
         assert self.segments is not None
-        settings, on_device = self.settings, slots.to(hidden.device)
-        features = hidden[b, on_device]
+        settings, features = self.settings, _rows(hidden[b], slots)
         layout, tokens = self.layouts[b], self._index[b, self.columns[b, slots]]
         candidates = Candidates(
             features,
-            None if weights is None else weights[on_device],
+            None if weights is None else _rows(weights, slots),
             self.segments[b][tokens],
             layout.frame[tokens],
             layout.patch[tokens],
@@ -390,6 +389,13 @@ class Reduction:
     def _record(self, layer: int, milliseconds: float) -> Stage:
         into = list(self._merged_into.clone()) if self._has_merged else None
         return Stage(layer, [row[row >= 0] for row in self.columns], into, milliseconds)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """The rows of ``x`` at ascending positions on the CPU: a view where they are consecutive, as one video's are."""
+    if len(index) and int(index[-1]) - int(index[0]) == len(index) - 1:
+        return x[int(index[0]) : int(index[-1]) + 1]
+    return x[index.to(x.device)]
 
 
 class _Similar(NamedTuple):
