@@ -167,15 +167,16 @@ def _select_short(job: _Job, order: np.ndarray) -> None:
 
 
 def _select_long(job: _Job, order: Sequence[int]) -> None:
-    """Longer segments, as many at a time as fit GRAM_BYTES: the blocks of their Gram matrices shared among all
-    threads, then each segment one thread's."""
+    """Longer segments, as many at a time as there are threads, if they fit GRAM_BYTES: the blocks of their Gram
+    matrices shared among all threads, then each segment one thread's."""
     itemsize = job.features.numbers.itemsize
     lengths = np.diff(job.segments.starts)
     sizes = (-(-lengths // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE) ** 2
     groups: list[list[int]] = []
     for s in order:
-        if groups and int(sizes[[*groups[-1], s]].sum()) * itemsize <= GRAM_BYTES:
-            groups[-1].append(s)
+        group = groups[-1] if groups else []
+        if 0 < len(group) < torch.get_num_threads() and int(sizes[[*group, s]].sum()) * itemsize <= GRAM_BYTES:
+            group.append(s)
         else:
             groups.append([s])
     memory = np.empty(max((int(sizes[group].sum()) for group in groups), default=0), job.features.numbers.dtype)
