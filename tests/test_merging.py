@@ -141,3 +141,15 @@ def test_merging_into_kept_tokens_averages_their_groups() -> None:
     assert merged.kept.tolist() == [0, 1]
     torch.testing.assert_close(merged.features, torch.tensor([[3.0, 2.0 / 3.0], [0.0, 4.0]]))
     assert merged.target is target
+
+
+def test_tokens_that_point_at_one_that_leaves_leave_too() -> None:
+    features = torch.arange(12.0).view(6, 2)
+    merged = merging.merge_into(features, torch.tensor([0, 0, 1, 3, -1, 4]))
+    assert merged.kept.tolist() == [0, 3]
+    assert merged.features.tolist() == [[1.0, 2.0], [6.0, 7.0]]
+
+
+def test_squares_beyond_float32_are_not_similar() -> None:
+    similarity = merging.previous_similarity(torch.full((4, 8), 1e20), torch.tensor([-1, 0, 1, 2]))
+    assert similarity.tolist() == [float("-inf"), 0.0, 0.0, 0.0]

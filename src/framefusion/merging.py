@@ -69,7 +69,8 @@ def previous_similarity(features: Tensor, previous: Tensor) -> Tensor:
         products.append(torch.linalg.vecdot(wide, features[others].float()))
         squares.append(torch.linalg.vecdot(wide, wide))
     scale = torch.cat(squares).sqrt().clamp_min(1e-12).reciprocal()
-    similarity = torch.cat(products) * scale * scale[before]
+    # Squares beyond float32 leave no direction to compare.
+    similarity = (torch.cat(products) * scale * scale[before]).nan_to_num(0.0)
     return similarity.masked_fill(previous < 0, float("-inf"))
 
 
@@ -159,8 +160,9 @@ def merge_into(features: Tensor, target: Tensor) -> Merged:
     if not len(moving):
         return Merged(result, kept, target)
     # Only the groups of several tokens are summed: most tokens that stay are alone.
-    place = torch.empty_like(target)
+    place = torch.full_like(target, -1)
     place[kept] = torch.arange(len(kept), device=target.device)
+    moving = moving[place[target[moving]] >= 0]
     groups, own = place[target[moving]].unique(return_inverse=True)
     size = torch.bincount(own, minlength=len(groups)) + 1
     wide = torch.promote_types(features.dtype, torch.float32)

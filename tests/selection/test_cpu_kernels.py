@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framefusion.selection import api, numba_backend, select_tokens, threads
+from framefusion.selection import api, gram_schmidt, numba_backend, select_tokens, threads
 from framefusion.selection import cpu_kernels as kernels
 from framefusion.selection.plan import make_segment
 from tests.selection.oracle import kernel, log_determinant, noise, weights
@@ -217,3 +222,57 @@ def test_more_segments_than_fit_one_block_of_picks() -> None:
     segments = [make_segment(i, torch.arange(i, 600, 200), 2) for i in range(200)]
     picks = numba_backend.select(features, None, segments, "fill", True, True)
     assert all(len(p.rows) == 2 and p.trace is not None and p.trace.shape == (2, 2) for p in picks)
+
+
+def test_selections_without_tokens_or_features() -> None:
+    assert select_tokens(torch.zeros(5, 8)[:0, :4], None, None, 0).tolist() == []
+    segment = make_segment(0, torch.arange(3), 2)
+    assert api.select_in_segments(torch.zeros(3, 0), None, [segment]).tolist() == [0, 1]
+    narrow = torch.randn(9, 1, dtype=torch.cfloat).conj().imag
+    assert torch.equal(select_tokens(narrow, None, None, 2), select_tokens(narrow.resolve_neg(), None, None, 2))
+
+
+def test_warming_up_compiles_all_that_is_called() -> None:
+    api.warm_up(torch.float32)
+    called = (kernels.select_short, kernels.gram_blocks, kernels.select_long, kernels.next_pick)
+    assert all(len(function.signatures) for function in called)
+
+
+def test_long_segments_restart_without_reading_everything_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = noise(40, 5)[torch.arange(200) % 40]
+    expected = select_tokens(features, None, None, 30, exhausted="restart")
+    monkeypatch.setattr(api, "LONG_SEGMENT", 100)
+    monkeypatch.setattr(gram_schmidt.Rows, "norms_squared", once(gram_schmidt.Rows.norms_squared))
+    assert torch.equal(select_tokens(features, None, None, 30, exhausted="restart"), expected)
+    kept, gains = select_tokens(features[:150], None, None, 30, exhausted="restart", return_gains=True)
+    assert len(kept) == len(gains) == 30
+
+
+def once(function: Any) -> Any:
+    """A function that each of its objects may call once."""
+    seen: set[int] = set()
+
+    def call(self: Any) -> Any:
+        assert id(self) not in seen
+        seen.add(id(self))
+        return function(self)
+
+    return call
+
+
+def test_other_processors(tmp_path: Path) -> None:
+    """What is compiled for 256-bit vectors and without AMX selects the same."""
+    target = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+sse4.2,+bmi,+bmi2,+popcnt"}
+    code = """
+import torch
+from framefusion.selection import cpu_kernels, select_tokens
+assert not cpu_kernels.AMX and cpu_kernels.REGISTER_BYTES == 32
+generator = torch.Generator().manual_seed(0)
+x, ids = torch.randn(400, 1100, generator=generator), torch.arange(400) // 310
+for dtype in (torch.float32, torch.bfloat16):
+    own, plain = (select_tokens(x.to(dtype), None, ids, [40, 50], backend=b) for b in ("numba", "torch"))
+    assert torch.equal(own, plain), dtype
+"""
+    environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(tmp_path)}
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -87,3 +88,21 @@ def test_operators_pass_the_check() -> None:
 @pytest.mark.parametrize("budgets", [*BUDGETS, [[1, 2], [3, 4]], [{0: 1}, {5: 2, 3: 1}]])
 def test_budgets_survive_their_encoding(budgets: Any) -> None:
     assert ops.decode_budgets(*ops.encode_budgets(budgets)) == budgets
+
+
+def test_budgets_that_cannot_be_traced_are_not_mixed_up() -> None:
+    features, mixed = noise(2, 24, 5), [[2, 3, 1], {1: 5, 0: 1}]
+    with pytest.raises(Exception, match="all mappings or all sequences"):
+        torch.compile(keep, fullgraph=True, backend="eager")(features, None, IDS, mixed)
+    kept = torch.compile(keep, backend="eager")(features, None, IDS, mixed)
+    assert all(map(torch.equal, kept, keep(features, None, IDS, mixed)))
+    for wrong in (None, True):
+        with pytest.raises(TypeError, match="budgets"):
+            torch.compile(keep, backend="eager")(features, None, IDS, wrong)
+
+
+def test_budgets_in_tensors_break_the_graph_and_are_right() -> None:
+    features = noise(24, 5)
+    for budgets in (torch.tensor([2, 3, 1]), np.array([2, 3, 1]), torch.tensor(4)):
+        compiled = torch.compile(keep, backend="eager")
+        assert torch.equal(compiled(features, None, IDS, budgets), keep(features, None, IDS, budgets))

@@ -92,3 +92,24 @@ def test_assigning_names_what_is_wrong() -> None:
     bad[3, 1] = torch.nan
     with pytest.raises(ValueError, match=r"features .*nan.*\(3, 1\)|features\[3, 1\]"):
         select_and_assign(bad, None, torch.zeros(5, dtype=torch.long), 2)
+
+
+def test_ties_between_kept_tokens_go_to_the_earliest() -> None:
+    for seed in range(50):
+        a, b = noise(2, 16, seed=seed)
+        features, ids = torch.stack([a, b, a]), torch.zeros(3, dtype=torch.long)
+        relevance = torch.tensor([1.0, 0.0, 1.0])
+        chosen, nearest, _ = select_and_assign(features, relevance, ids, {0: 2})
+        assert sorted(chosen.tolist()) == [0, 2]
+        assert nearest.tolist() == [0, 0, 2]
+
+
+def test_the_default_dtype_does_not_matter() -> None:
+    features, kept = noise(9, 4), torch.arange(9) % 2 == 0
+    expected = most_similar_kept(features, torch.zeros(9, dtype=torch.long), kept)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = most_similar_kept(features, torch.zeros(9, dtype=torch.long), kept)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))

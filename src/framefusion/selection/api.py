@@ -123,7 +123,7 @@ def select_tokens(
         in the order of the budgets. A list of B such tensors for (B, N, D).
 
         With ``return_gains`` a pair of these and of as many gains, float64 on the same device. They never increase
-        within a segment, and are 0 for tokens that fill up an exhausted segment.
+        within a segment (but where a new greedy begins), and are 0 for tokens that fill up an exhausted segment.
 
     Raises:
         TypeError: an argument has the wrong type or dtype.
@@ -247,7 +247,7 @@ def select_and_assign(
     from framefusion.selection import numba_backend
 
     relevance = check.check_relevance(relevance, shape, True)
-    weights = None if relevance is None else relevance.detach().double()
+    weights = None if relevance is None else relevance.detach().to(features.device, torch.float64)
     try:
         return numba_backend.select_and_assign(features.detach(), weights, plan, exhausted, True)
     except NonFiniteFeaturesError:
@@ -329,7 +329,7 @@ def _select_exactly(
     resolved = resolve_backend(backend, features.device)
     compiled = resolved == "numba"
     early_stop = exhausted == "stop"
-    if exhausted == "restart" and not (compiled and all(len(s) <= LONG_SEGMENT for s in segments)):
+    if exhausted == "restart" and not compiled:
 
         def run(wanted: Sequence[Segment], until: str) -> list[Picks]:
             return _select_exactly(features, relevance, wanted, backend, until, check_finite, traced)
@@ -359,7 +359,7 @@ def _select_exactly(
             short.append((place, segment))
         elif segment.count > 0:
             picks[place] = gram_schmidt.select_segment(
-                features, relevance, segment, early_stop, check_finite, traced, greedy
+                features, relevance, segment, early_stop, check_finite, traced, greedy, exhausted == "restart"
             )
     own = [segment for _, segment in short]
     if compiled:

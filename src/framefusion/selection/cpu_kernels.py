@@ -586,7 +586,8 @@ def _gram_block(features, rows, i, j, exponents, gram, scratch):  # type: ignore
         top = rows[:0]
     out = gram.ctypes.data + (i * BLOCK * gram.shape[1] + j * BLOCK) * gram.itemsize
     pitch = gram.shape[1] * gram.itemsize
-    if features.how == BFLOAT16_AMX and len(exponents) == 0:
+    # Without AMX the constant removes the branch, whose instructions could not be compiled.
+    if AMX and features.how == BFLOAT16_AMX and len(exponents) == 0:
         _add_block_amx(features, left, top, out, pitch, scratch)
     else:
         scale_left, scale_top = exponents[i * BLOCK : (i + 1) * BLOCK], exponents[j * BLOCK : (j + 1) * BLOCK]
@@ -857,13 +858,13 @@ def _find_nearest(gram, rows, picks, nearest, similarity):  # type: ignore[no-un
         row = gram[i, :i]
         if kept[i]:
             for j in range(i):
-                cosine = row[j] * inverse[j] * inverse[i]
+                cosine = row[j] * (inverse[j] * inverse[i])
                 if cosine > best[j]:
                     best[j] = cosine
                     place[j] = i
         else:
             for j in range(i):
-                cosine = row[j] * inverse[j] * inverse[i]
+                cosine = row[j] * (inverse[j] * inverse[i])
                 if kept[j] and cosine > best[i]:
                     best[i] = cosine
                     place[i] = j

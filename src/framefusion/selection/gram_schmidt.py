@@ -86,10 +86,12 @@ def select_segment(
     check_finite: bool,
     traced: bool,
     greedy: Greedy | None = None,
+    restart: bool = False,
 ) -> Picks:
     """What one segment keeps; see :func:`gram.segment_kernels` for the arguments.
 
-    ``greedy`` takes the place of :func:`greedy_everywhere`.
+    ``greedy`` takes the place of :func:`greedy_everywhere`. With ``restart`` a new greedy begins over what is left as
+    often as all candidates are exhausted; it reads the host.
     """
     x = Rows(features, segment)
     norms_squared = x.norms_squared()
@@ -105,7 +107,14 @@ def select_segment(
     usable = (norms_squared > 0) & (norms_squared < torch.inf)
     scale = torch.where(usable, r * norms_squared.rsqrt(), 0.0)
     trace = r.new_zeros(segment.count, 2) if traced else None
-    picks = (greedy or greedy_everywhere)(x, scale, torch.where(usable, r * r, 0.0), segment.count, trace)
+    diagonal, greedy = torch.where(usable, r * r, 0.0), greedy or greedy_everywhere
+    picks = greedy(x, scale, diagonal, segment.count, trace)
+    found = fresh = int((picks >= 0).sum()) if restart else 0
+    while fresh > 0 and found < segment.count:
+        diagonal = diagonal.index_fill(0, picks[found - fresh : found], 0.0)
+        more = greedy(x, scale, diagonal, segment.count - found, None if trace is None else trace[found:])
+        picks[found:], fresh = more, int((more >= 0).sum())
+        found += fresh
     if early_stop:
         picks = picks[picks >= 0]
     else:

@@ -25,7 +25,7 @@ def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor) -> tuple
         for another one, −1 where its segment keeps none. (N,) float32 on the CPU: that cosine, −Inf for none.
     """
     nearest = torch.where(kept, torch.arange(len(kept), device="cpu"), -1)
-    similarity = torch.where(kept, 1.0, -torch.inf)
+    similarity = torch.full(kept.shape, -torch.inf, dtype=torch.float32, device="cpu").masked_fill_(kept, 1.0)
     for segment in segments[~kept].unique().tolist():
         mine = segments == segment
         staying, leaving = (mine & kept).nonzero().squeeze(-1), (mine & ~kept).nonzero().squeeze(-1)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from framefusion.selection import cpu_kernels as kernels
-from framefusion.selection import threads
+from framefusion.selection import gram_schmidt, threads
 from framefusion.selection.gram import NonFiniteFeaturesError
 from framefusion.selection.gram_schmidt import Rows, direction
 from framefusion.selection.numerics import (
@@ -274,13 +274,16 @@ def warm_up(dtype: torch.dtype) -> None:
     rows = torch.arange(len(one), device="cpu")
     for n in (1, len(one)):
         select(one, None, [Segment(0, rows[:n], 1, 0)], "fill", True, False)
+    gram_schmidt.select_segment(one, None, Segment(0, rows, 1, 0), False, True, False, gram_schmidt_greedy)
 
 
 def _features(features: Tensor) -> kernels.Features:
-    if features.stride(1) != 1 and features.shape[1] > 1:
+    features = features.resolve_neg()
+    if not features.numel() or (features.stride(1) != 1 and features.shape[1] > 1):
         features = features.contiguous()
     stride, dim = features.stride(0), features.shape[1]
-    flat = features.as_strided(((features.shape[0] - 1) * stride + dim,), (1,))
+    size = (features.shape[0] - 1) * stride + dim if features.numel() else 0
+    flat = features.as_strided((size,), (1,))
     dtype = _NUMPY[accumulation_dtype(features.dtype)]
     if features.dtype in _NUMPY:
         return kernels.Features(flat.numpy(), np.empty(0, np.uint16), kernels.PLAIN, stride, dim)

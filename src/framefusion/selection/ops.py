@@ -82,7 +82,7 @@ def _(
         first = sum(sizes[:b]) if sizes else 0
         own = counts[first : first + sizes[b]] if sizes else counts
         if certain:
-            size: Any = min(sum(own), features.shape[-2])
+            size: Any = min(max(sum(own), 0), features.shape[-2])
         else:
             size = torch.library.get_ctx().new_dynamic_size(min=0)
         kept.append(features.new_empty(size, dtype=torch.int64))
@@ -151,15 +151,24 @@ def encode_budgets(budgets: Any) -> tuple[str, list[int], list[int], list[int]]:
         "total", "mapping" or "sequence"; the segment ids of mappings; the counts; and if each sample has budgets of its
         own, how many of those are each sample's.
     """
+    if budgets is None:
+        raise TypeError("budgets is required: a mapping, a sequence or an integer")
+    if isinstance(budgets, bool):
+        raise TypeError(f"budgets must be a mapping, a sequence or an integer, got {budgets}")
+    if hasattr(budgets, "tolist"):
+        # Their values decide sizes; reading them is a graph break.
+        budgets = budgets.tolist()
     if isinstance(budgets, int):
         return "total", [], [budgets], []
     if isinstance(budgets, Mapping):
         return "mapping", list(budgets.keys()), list(budgets.values()), []
-    if isinstance(budgets, Sequence) and budgets and not isinstance(budgets[0], int):
+    if len(budgets) and not isinstance(budgets[0], int):
         parts = [encode_budgets(own) for own in budgets]
+        if len({part[0] for part in parts}) > 1:
+            raise ValueError("budgets of the samples must be all mappings or all sequences where the call is traced")
         ids = [i for part in parts for i in part[1]]
         return parts[0][0], ids, [n for part in parts for n in part[2]], [len(part[2]) for part in parts]
-    return "sequence", [], list(budgets or ()), []
+    return "sequence", [], list(budgets), []
 
 
 def decode_budgets(form: str, ids: list[int], counts: list[int], sizes: list[int]) -> Any:
@@ -181,7 +190,7 @@ def traced_select_tokens(
 ) -> Any:
     """What :func:`framefusion.select_tokens` does while it is traced."""
     if segments is not None and not isinstance(segments, Tensor):
-        segments = torch.tensor(segments, device="cpu")
+        segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
     budget = encode_budgets(budgets)
     result = select_tokens(features, relevance, segments, *budget, return_gains=return_gains, **choices)
     if features.dim() == 2:

@@ -48,7 +48,7 @@ def run(work: Callable[[], None], threads: int) -> None:
     calls, errors = [work] * threads, []
 
     def body(_: Any = None) -> None:
-        # The team is as large as torch's, so that OpenMP keeps its threads; those beyond have nothing to do.
+        # Those of the team that are too many have nothing to do.
         try:
             call = calls.pop()
         except IndexError:
@@ -58,9 +58,11 @@ def run(work: Callable[[], None], threads: int) -> None:
         except BaseException as error:
             errors.append(error)
 
-    library = None if _forked else _openmp()
+    # The team is as large as torch's, so that OpenMP keeps its threads; too large a one is not worth its start.
+    team = torch.get_num_threads()
+    library = None if _forked or team > 4 * threads else _openmp()
     if library is not None:
-        library.GOMP_parallel(_Body(body), None, torch.get_num_threads(), 0)
+        library.GOMP_parallel(_Body(body), None, team, 0)
     else:
         helpers = [threading.Thread(target=body) for _ in range(threads - 1)]
         for helper in helpers:
@@ -80,9 +82,10 @@ def _openmp() -> Any:
     """The OpenMP library that this process has loaded, if it is one alone and has what is needed."""
     if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
         return None
-    with open("/proc/self/maps", encoding="utf-8") as maps:
-        paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libgomp" in line or "libiomp" in line}
-    if len(paths) != 1:
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libgomp" in line or "libiomp" in line}
+        library = ctypes.CDLL(paths.pop()) if len(paths) == 1 else None
+    except OSError:
         return None
-    library = ctypes.CDLL(paths.pop())
     return library if hasattr(library, "GOMP_parallel") else None

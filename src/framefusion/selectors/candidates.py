@@ -15,7 +15,8 @@ class Candidates(NamedTuple):
     """
 
     features: Tensor
-    """``(N, D)``, any float dtype: hidden states before the layer of the stage."""
+    """``(N, D)``, any float dtype: hidden states before the layer of the stage. May be a view of the model's own:
+    read it, do not write into it."""
     relevance: Tensor | None
     """``(N,)`` float32, positive; None where there is no attention."""
     segments: Tensor
