@@ -61,7 +61,7 @@ def bad(tensor: torch.Tensor, position: tuple[int, ...], value: float) -> torch.
         ({"budgets": torch.tensor([True, False])}, TypeError, "budgets must hold integers, got dtype torch.bool"),
         ({"budgets": np.array([1.0, 2.0])}, TypeError, r"budgets\[0\] must be an integer, got 1.0"),
         ({"backend": "cuda"}, ValueError, "backend must be one of 'auto', .*'triton', 'reference', got 'cuda'"),
-        ({"exhausted": "skip"}, ValueError, "exhausted must be one of 'fill', 'stop', got 'skip'"),
+        ({"exhausted": "skip"}, ValueError, "exhausted must be one of 'fill', 'stop', 'restart', got 'skip'"),
     ],
 )
 def test_message(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
