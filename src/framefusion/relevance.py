@@ -51,15 +51,12 @@ def attention_received(
     Returns:
         ``(B, P + N)`` float32. Zero for a sample without rows.
     """
+    compute = attention_received_in_torch
     if query.device.type == "cuda" and find_spec("triton") is not None:
         from framefusion import relevance_triton
 
-        return relevance_triton.attention_received(
-            query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap
-        )
-    return attention_received_in_torch(
-        query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap
-    )
+        compute = relevance_triton.attention_received
+    return compute(query, key, rows, valid, scaling, mask=mask, per_viewer=per_viewer, softcap=softcap)
 
 
 def attention_received_in_torch(

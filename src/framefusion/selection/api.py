@@ -230,6 +230,9 @@ def select_and_assign(
         (K,) int64 on the features' device, tokens to keep. (N,) int64 on the CPU, the kept token of its segment with
         the largest cosine (itself for a kept one, ties to the lowest index), −1 where that keeps none or for tokens
         outside every segment. (N,) float32 on the CPU, that cosine, −Inf where there is none.
+
+    Raises:
+        TypeError, ValueError: as :func:`select_tokens`, and for a batch.
     """
     features = check.check_features(features)
     if features.dim() != 2:

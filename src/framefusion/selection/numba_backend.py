@@ -230,7 +230,8 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
 
 
 def gram_schmidt_greedy(x: Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor | None) -> Tensor:
-    """Pivoted Gram–Schmidt on rows that are not all read at every step, see :func:`gram_schmidt.greedy`.
+    """Pivoted Gram–Schmidt on rows that are not all read at every step, with the arguments and the
+    result of :func:`gram_schmidt.greedy_everywhere`.
 
     Reading all features at every step would be bound by the memory. Gains never increase, so an old gain is a bound for
     the present one: the rows stand in blocks, and a block catches up with the steps it missed, all in one reading, only
