@@ -37,12 +37,17 @@ AMX = "+amx-tile" in _TARGET and "+amx-bf16" in _TARGET
 """Whether Numba's target has AMX; the operating system must allow it too."""
 
 REGISTER_BYTES = 64 if "+avx512f" in _TARGET else 32
-TILE_ROWS = 6 if REGISTER_BYTES == 64 else 2
+TILE_ROWS = 6 if REGISTER_BYTES == 64 else 3
 TILE_COLUMNS = 4
-"""The accumulators of a tile, its columns and one row fit the vector registers: 29 of AVX-512's 32, 13 of 16."""
+"""The accumulators of a tile, the shorter side and one of the longer fit the vector registers: 29 of AVX-512's 32, all
+16 of the others."""
 
-CHUNK_BYTES = 4096
-"""Bytes of a row in a panel; a chunk of all rows of a block fits the second-level cache."""
+CHUNK_BYTES = 4096 if REGISTER_BYTES == 64 else 1024
+"""Bytes of a row in a panel; a chunk of all rows of a block fits the second-level cache, of 2 MiB beside AVX-512's
+matrix unit and of 256 KiB or more elsewhere."""
+
+STRIPE = 8 if REGISTER_BYTES == 64 else 16
+"""Columns of the Gram matrix that are done before the next ones: their rows stay in the first-level cache."""
 
 WIDTH_BYTES = 4 * REGISTER_BYTES if REGISTER_BYTES == 64 else 2 * REGISTER_BYTES
 """Candidates of a block of the greedy loop, in bytes: four steps of theirs fit the vector registers."""
@@ -195,29 +200,35 @@ def _loop(builder: Any, last: Any, step: int, carried: Sequence[Any], body: Any)
     return list(updated)
 
 
-def _sums(builder: Any, vectors: Sequence[Any], lanes: int) -> Any:
-    """The sum of each of m ≤ ``lanes`` vectors (m a power of two) as one vector of m, by adding halves to halves."""
-    count, width = len(vectors), lanes
-    groups = [[i] for i in range(count)]
-    while len(vectors) > 1:
-        half, pairs = width // 2, len(vectors) // 2
-        low = [group * width + k for group in range(lanes // width) for k in range(half)]
-        low += [lanes + lane for lane in low]
-        high = [lane + half for lane in low]
-        vectors = [
-            builder.fadd(_shuffle(builder, x, y, low), _shuffle(builder, x, y, high))
-            for x, y in zip(vectors[:pairs], vectors[pairs:], strict=True)
+def _sums(builder: Any, vectors: Sequence[Any], size: int) -> Any:
+    """The sum of each of a few vectors (a power of two of them) as one vector. Neighbours are added within 128 bits as
+    long as that leaves several sums there, which takes the cheapest shuffles; then halves are added to halves."""
+    lanes, lane = REGISTER_BYTES // size, 16 // size
+    while len(vectors) > 1 and lane > 1:
+        even = [first + k for first in range(0, lanes, 16 // size) for k in range(0, 16 // size, 2)]
+        low = [
+            x for at in range(0, len(even), 8 // size) for y in (0, lanes) for x in (e + y for e in even[at:][: 8 // size])
         ]
-        groups = [a + b for a, b in zip(groups[:pairs], groups[pairs:], strict=True)]
-        width = half
-    total = vectors[0]
-    while width > 1:
-        half = width // 2
-        low = [group * width + k for group in range(count) for k in range(half)]
-        high = [lane + half for lane in low]
-        total = builder.fadd(_shuffle(builder, total, total, low), _shuffle(builder, total, total, high))
-        width = half
-    return _shuffle(builder, total, total, [groups[0].index(i) for i in range(count)])
+        vectors = [
+            builder.fadd(_shuffle(builder, x, y, low), _shuffle(builder, x, y, [i + 1 for i in low]))
+            for x, y in zip(vectors[::2], vectors[1::2], strict=True)
+        ]
+        lane //= 2
+    folded = []
+    for vector in vectors:
+        width = lanes
+        while width > 16 // size // lane:
+            width //= 2
+            low = range(width)
+            high = range(width, 2 * width)
+            vector = builder.fadd(_shuffle(builder, vector, vector, low), _shuffle(builder, vector, vector, high))
+        folded.append(vector)
+    while len(folded) > 1:
+        width = folded[0].type.count
+        folded = [
+            _shuffle(builder, x, y, range(2 * width)) for x, y in zip(folded[::2], folded[1::2], strict=True)
+        ]
+    return folded[0]
 
 
 def _tile_of_dots(element: Any, size: int) -> Any:
@@ -237,31 +248,29 @@ def _tile_of_dots(element: Any, size: int) -> Any:
             a, a_pitch, b, b_pitch, length, out, out_pitch = arguments
             starts_a = [builder.add(a, builder.mul(a_pitch, ir.Constant(_I64, i))) for i in range(TILE_ROWS)]
             starts_b = [builder.add(b, builder.mul(b_pitch, ir.Constant(_I64, j))) for j in range(TILE_COLUMNS)]
+            by_row = TILE_ROWS >= TILE_COLUMNS
+            longer, shorter = (starts_a, starts_b) if by_row else (starts_b, starts_a)
 
             def load(start: Any, offset: Any) -> Any:
                 return builder.load(_pointer(builder, builder.add(start, offset), vector), align=size)
 
             def step(offset: Any, sums: Any) -> list[Any]:
-                columns = [load(start, offset) for start in starts_b]
-                updated = []
-                for i, start in enumerate(starts_a):
-                    row = load(start, offset)
-                    for j, column in enumerate(columns):
-                        updated.append(_call(builder, multiply_add, vector, [row, column, sums[i * TILE_COLUMNS + j]]))
+                held = [load(start, offset) for start in shorter]
+                updated = list(sums)
+                for x, start in enumerate(longer):
+                    one = load(start, offset)
+                    for y, other in enumerate(held):
+                        place = x * TILE_COLUMNS + y if by_row else y * TILE_COLUMNS + x
+                        updated[place] = _call(builder, multiply_add, vector, [one, other, sums[place]])
                 return updated
 
             zero = ir.Constant(vector, [0.0] * lanes)
             sums = _loop(builder, length, REGISTER_BYTES, [zero] * (TILE_ROWS * TILE_COLUMNS), step)
-            row = 0
-            while row < TILE_ROWS:
-                rows = 1 << (min(max(1, lanes // TILE_COLUMNS), TILE_ROWS - row).bit_length() - 1)
-                totals = _sums(builder, sums[row * TILE_COLUMNS : (row + rows) * TILE_COLUMNS], lanes)
-                for i in range(rows):
-                    own = _shuffle(builder, totals, totals, range(i * TILE_COLUMNS, (i + 1) * TILE_COLUMNS))
-                    place = builder.add(out, builder.mul(out_pitch, ir.Constant(_I64, row + i)))
-                    target = _pointer(builder, place, piece)
-                    builder.store(builder.fadd(builder.load(target, align=size), own), target, align=size)
-                row += rows
+            for i in range(TILE_ROWS):
+                own = _sums(builder, sums[i * TILE_COLUMNS : (i + 1) * TILE_COLUMNS], size)
+                place = builder.add(out, builder.mul(out_pitch, ir.Constant(_I64, i)))
+                target = _pointer(builder, place, piece)
+                builder.store(builder.fadd(builder.load(target, align=size), own), target, align=size)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7), generate
@@ -411,6 +420,25 @@ def _transpose(typing_context: Any, source: Any, pitch: Any, target: Any) -> Any
 
 
 @_intrinsic
+def _prefetch(typing_context: Any, address: Any, length: Any) -> Any:
+    """Bring ``length`` ≥ 1 bytes from an address on into the second-level cache."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, length = arguments
+
+        def step(offset: Any, nothing: Any) -> list[Any]:
+            place = _pointer(builder, builder.add(address, offset), _I8)
+            read, second_level, data = (ir.Constant(_I32, x) for x in (0, 2, 1))
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [place, read, second_level, data])
+            return []
+
+        _loop(builder, length, 64, [], step)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@_intrinsic
 def _take_next(typing_context: Any, counter: Any) -> Any:
     """The int64 at an address, which becomes one more; atomic."""
 
@@ -502,10 +530,23 @@ def _add_tile_of(a, a_pitch, b, b_pitch, length, out, out_pitch, kind):  # type:
 
 
 @_inner
+def _prefetch_rows(features, rows, first, width):  # type: ignore[no-untyped-def]
+    """Have columns ``first … first + width`` of the rows come into the cache while something else is computed."""
+    if features.how == PLAIN:
+        begin, size = features.numbers.ctypes.data, features.numbers.itemsize
+    else:
+        begin, size = features.halves.ctypes.data, features.halves.itemsize
+    for row in rows:
+        _prefetch(begin + (row * features.stride + first) * size, width * size)
+
+
+@_inner
 def _add_block(features, left, top, exponents_left, exponents_top, out, pitch, scratch, kind):  # type: ignore[no-untyped-def]
     """Add the dot products of the rows ``left`` and ``top`` to the matrix at address ``out``, rows ``pitch`` bytes
     apart; only the lower triangle if ``left`` and ``top`` are the same (``top`` is empty). ``kind`` is any array of
-    the result's dtype."""
+    the result's dtype.
+
+    The memory is idle while a chunk is multiplied, so the next one is fetched in the meantime, a few rows a tile."""
     size = kind.itemsize
     lanes, chunk = REGISTER_BYTES // size, CHUNK_BYTES // size
     panel_pitch = PITCH_BYTES // size
@@ -514,19 +555,31 @@ def _add_block(features, left, top, exponents_left, exponents_top, out, pitch, s
     broad = tall if triangle else _padded(len(top), _TILE_MULTIPLE)
     left_panel = scratch[64 : 64 + _PANEL_BYTES].view(kind.dtype)
     top_panel = scratch[64 + _PANEL_BYTES : 64 + 2 * _PANEL_BYTES].view(kind.dtype)
+    # What a step fetches of the next chunk; there are at least half as many steps as tiles on one side.
+    steps = max(1, tall // TILE_ROWS * (broad // STRIPE) // 2 if triangle else tall // TILE_ROWS * (broad // STRIPE))
+    share_left, share_top = (len(left) + steps - 1) // steps, (len(top) + steps - 1) // steps
     for first in range(0, features.dim, chunk):
         width = min(chunk, features.dim - first)
         wide = _padded(width, lanes)
+        following = min(chunk, features.dim - first - width)
         _fill_panel(features, left, tall, first, width, wide, exponents_left, left_panel, panel_pitch)
         a = left_panel.ctypes.data
         b = a
         if not triangle:
             _fill_panel(features, top, broad, first, width, wide, exponents_top, top_panel, panel_pitch)
             b = top_panel.ctypes.data
-        for i in range(0, tall, TILE_ROWS):
-            for j in range(0, i + TILE_ROWS if triangle else broad, TILE_COLUMNS):
-                row, column, target = a + i * PITCH_BYTES, b + j * PITCH_BYTES, out + i * pitch + j * size
-                _add_tile(row, PITCH_BYTES, column, PITCH_BYTES, wide * size, target, pitch, kind)
+        fetched_left, fetched_top = 0, 0
+        for stripe in range(0, broad, STRIPE):
+            for i in range(stripe // TILE_ROWS * TILE_ROWS if triangle else 0, tall, TILE_ROWS):
+                if following > 0:
+                    _prefetch_rows(features, left[fetched_left : fetched_left + share_left], first + width, following)
+                    _prefetch_rows(features, top[fetched_top : fetched_top + share_top], first + width, following)
+                    fetched_left += share_left
+                    fetched_top += share_top
+                end = min(stripe + STRIPE, broad)
+                for j in range(stripe, min(end, i + TILE_ROWS) if triangle else end, TILE_COLUMNS):
+                    row, column, target = a + i * PITCH_BYTES, b + j * PITCH_BYTES, out + i * pitch + j * size
+                    _add_tile(row, PITCH_BYTES, column, PITCH_BYTES, wide * size, target, pitch, kind)
 
 
 @_inner
