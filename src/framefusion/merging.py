@@ -153,19 +153,26 @@ def merge_into(features: Tensor, target: Tensor) -> Merged:
         A :class:`Merged`, each token that stays with the plain mean of itself and those that point at it; one that
         nothing points at keeps its features bit for bit.
     """
-    everyone = torch.arange(len(target), device=target.device)
-    kept = (target == everyone).nonzero().squeeze(-1)
-    moving = ((target != everyone) & (target >= 0)).nonzero().squeeze(-1)
-    result = features[kept]
-    if not len(moving):
-        return Merged(result, kept, target)
-    # Only the groups of several tokens are summed: most tokens that stay are alone.
-    place = torch.full_like(target, -1)
-    place[kept] = torch.arange(len(kept), device=target.device)
-    moving = moving[place[target[moving]] >= 0]
-    groups, own = place[target[moving]].unique(return_inverse=True)
-    size = torch.bincount(own, minlength=len(groups)) + 1
-    wide = torch.promote_types(features.dtype, torch.float32)
-    total = result[groups].to(wide).index_add_(0, own, features[moving].to(wide))
-    result[groups] = (total / size[:, None]).to(features.dtype)
+    kept = (target == torch.arange(len(target), device=target.device)).nonzero().squeeze(-1)
+    result, (groups, means) = features[kept], group_means(features, target)
+    result[torch.searchsorted(kept, groups)] = means
     return Merged(result, kept, target)
+
+
+def group_means(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`merge_into` changes, and nothing else: most tokens that stay are alone.
+
+    Args:
+        features, target: as in :func:`merge_into`.
+
+    Returns:
+        ``(G,)`` int64, ascending, the tokens that stay and that others point at; ``(G, D)`` their means, in the dtype of
+        the features.
+    """
+    stays = target == torch.arange(len(target), device=target.device)
+    moving = (~stays & (target >= 0)).nonzero().squeeze(-1)
+    moving = moving[stays[target[moving]]]
+    groups, own, sizes = target[moving].unique(return_inverse=True, return_counts=True)
+    wide = torch.promote_types(features.dtype, torch.float32)
+    total = features[groups].to(wide).index_add_(0, own, features[moving].to(wide))
+    return groups, (total / (sizes + 1)[:, None]).to(features.dtype)

@@ -240,7 +240,9 @@ class Reduction:
             if step.keep is not None:
                 if weights is None:
                     weights = self._relevance(b, hidden)
-                selected = self._prune(b, item, hidden, slots, step.keep, weights)
+                selected, rewritten, features = self._prune(b, item, hidden, slots, step.keep, weights)
+                if len(rewritten):
+                    self._rewritten.append((b, columns[slots[rewritten]], features))
                 gone = torch.ones(len(slots), dtype=torch.bool)
                 gone[selected.indices] = False
                 moved[columns[slots[gone]]] = -1
@@ -250,9 +252,7 @@ class Reduction:
                     self._has_merged = True
                 staying[slots[gone]] = False
                 slots = slots[~gone]
-                changed = changed or bool(gone.any()) or selected.features is not None
-                if selected.features is not None:
-                    self._rewritten.append((b, columns[slots], selected.features))
+                changed = changed or bool(gone.any()) or len(rewritten) > 0
             self._present[b][item] = len(slots)
         if not changed:
             return None
@@ -321,9 +321,12 @@ class Reduction:
         weights[visual] = relevance.min_max(scores, sign, self.settings.relevance_exponent)
         return weights
 
-    def _prune(self, b: int, item: int, hidden: Tensor, slots: Tensor, total: int, weights: Tensor | None) -> Selected:
+    def _prune(
+        self, b: int, item: int, hidden: Tensor, slots: Tensor, total: int, weights: Tensor | None
+    ) -> tuple[Selected, Tensor, Tensor]:
         """Which of ``slots``, the item's present tokens, stay, and where the rest goes; ``total`` of them stay, or
-        fewer with adaptive settings."""
+        fewer with adaptive settings. Then those that change, ``(R,)`` int64 ascending on the CPU, and their ``(R, D)``
+        new hidden states."""
         assert self.segments is not None
         settings, features = self.settings, _rows(hidden[b], slots)
         layout, tokens = self.layouts[b], self._index[b, self.columns[b, slots]]
@@ -351,10 +354,12 @@ class Reduction:
             kept[selected.indices] = True
             bound = settings.similarity_lower_bound
             selected = Selected(selected.indices, merging.most_similar_kept(features, candidates.segments, kept, bound))
-        if selected.target is None or selected.features is not None:
-            return selected
-        merged = merging.merge_into(features, selected.target.to(features.device))
-        return selected._replace(features=merged.features)
+        if selected.features is not None:
+            return selected, selected.indices, selected.features
+        if selected.target is None:
+            return selected, selected.indices[:0], features[:0]
+        rewritten, means = merging.group_means(features, selected.target.to(features.device))
+        return selected, rewritten.cpu(), means
 
     def _budgets(self, candidates: Candidates, total: int) -> dict[int, int]:
         """What each segment keeps of ``total``."""

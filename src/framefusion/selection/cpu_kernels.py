@@ -49,8 +49,11 @@ matrix unit and of 256 KiB or more elsewhere."""
 STRIPE = 8 if REGISTER_BYTES == 64 else 16
 """Columns of the Gram matrix that are done before the next ones: their rows stay in the first-level cache."""
 
-WIDTH_BYTES = 4 * REGISTER_BYTES if REGISTER_BYTES == 64 else 2 * REGISTER_BYTES
-"""Candidates of a block of the greedy loop, in bytes: four steps of theirs fit the vector registers."""
+WIDTH_BYTES = 4 * REGISTER_BYTES
+"""Candidates of a block of the greedy loop, in bytes."""
+
+MOST_STEPS = 4 if REGISTER_BYTES == 64 else 3
+"""Steps that such a block catches up with in one reading: theirs and their factors fit the vector registers."""
 
 ROW_MULTIPLE = 96
 """Gram matrices are padded to a multiple of all tiles' rows and columns: 2, 4, 6, and 32 for AMX."""
@@ -326,7 +329,7 @@ def _projection(element: Any, size: int, steps: int) -> Any:
 
 
 _PROJECTIONS = {
-    size: tuple(_projection(element, size, steps) for steps in (1, 2, 4))
+    size: tuple(_projection(element, size, steps) for steps in (1, 2, 3, MOST_STEPS))
     for size, element in ((4, ir.FloatType()), (8, ir.DoubleType()))
 }
 _add_tile_float32 = _tile_of_dots(ir.FloatType(), 4)
@@ -724,13 +727,13 @@ def _mirror(gram):  # type: ignore[no-untyped-def]
 
 
 def _project(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
-    """Take the first ``count`` steps out of ``steps`` (1, 2 or 4) rows of a block from row ``s`` on."""
+    """Take the first ``count`` steps out of ``steps`` ≤ MOST_STEPS rows of a block from row ``s`` on."""
     raise NotImplementedError("compiled code only")
 
 
 @_overload(_project)
 def _project_of(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
-    one, two, four = _PROJECTIONS[4 if block.dtype == types.float32 else 8]
+    one, two, three, most = _PROJECTIONS[4 if block.dtype == types.float32 else 8]
 
     def generic(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
         if count == 0:
@@ -738,12 +741,14 @@ def _project_of(block, factors, s, steps, count):  # type: ignore[no-untyped-def
         pitch = factors.shape[1] * factors.itemsize
         earlier = block.ctypes.data
         rows, own = earlier + s * WIDTH_BYTES, factors.ctypes.data + s * pitch
-        if steps == 4:
-            four(rows, own, pitch, earlier, count)
+        if steps == 1:
+            one(rows, own, pitch, earlier, count)
         elif steps == 2:
             two(rows, own, pitch, earlier, count)
+        elif steps == 3:
+            three(rows, own, pitch, earlier, count)
         else:
-            one(rows, own, pitch, earlier, count)
+            most(rows, own, pitch, earlier, count)
 
     return generic
 
@@ -765,7 +770,7 @@ def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gai
     scales = scale[left : left + wide]
     s = begin
     while s < end:
-        steps = 4 if end - s >= 4 else 2 if end - s >= 2 else 1
+        steps = min(end - s, MOST_STEPS)
         for q in range(s, s + steps):
             j = picks[q]
             update, products, weight = block[q], gram[j, left : left + wide], scale[j]
