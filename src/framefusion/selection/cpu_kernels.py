@@ -210,7 +210,10 @@ def _sums(builder: Any, vectors: Sequence[Any], size: int) -> Any:
     while len(vectors) > 1 and lane > 1:
         even = [first + k for first in range(0, lanes, 16 // size) for k in range(0, 16 // size, 2)]
         low = [
-            x for at in range(0, len(even), 8 // size) for y in (0, lanes) for x in (e + y for e in even[at:][: 8 // size])
+            x
+            for at in range(0, len(even), 8 // size)
+            for y in (0, lanes)
+            for x in (e + y for e in even[at:][: 8 // size])
         ]
         vectors = [
             builder.fadd(_shuffle(builder, x, y, low), _shuffle(builder, x, y, [i + 1 for i in low]))
@@ -228,9 +231,7 @@ def _sums(builder: Any, vectors: Sequence[Any], size: int) -> Any:
         folded.append(vector)
     while len(folded) > 1:
         width = folded[0].type.count
-        folded = [
-            _shuffle(builder, x, y, range(2 * width)) for x, y in zip(folded[::2], folded[1::2], strict=True)
-        ]
+        folded = [_shuffle(builder, x, y, range(2 * width)) for x, y in zip(folded[::2], folded[1::2], strict=True)]
     return folded[0]
 
 
@@ -754,11 +755,11 @@ def _project_of(block, factors, s, steps, count):  # type: ignore[no-untyped-def
 
 
 @_inner
-def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gain):  # type: ignore[no-untyped-def]
+def _catch_up(gram, members, scale, picks, factors, inverse, begin, end, left, block, gain):  # type: ignore[no-untyped-def]
     """Bring a block of candidates from step ``begin`` to step ``end``.
 
     Args:
-        gram, scale: see :func:`greedy`.
+        gram, members, scale: see :func:`greedy`.
         picks: (k,) int64, at least ``end`` of them made.
         factors: (k, k); row s holds ``c[p, picks[s]]`` of the steps p before s.
         inverse: (k,), ``1 / d`` of each pick when it was made.
@@ -773,9 +774,15 @@ def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gai
         steps = min(end - s, MOST_STEPS)
         for q in range(s, s + steps):
             j = picks[q]
-            update, products, weight = block[q], gram[j, left : left + wide], scale[j]
-            for i in range(wide):
-                update[i] = products[i] * weight * scales[i]
+            update, weight = block[q], scale[j]
+            if len(members) > 0:
+                products, own = gram[members[j]], members[left : left + wide]
+                for i in range(wide):
+                    update[i] = products[own[i]] * weight * scales[i]
+            else:
+                products = gram[j, left : left + wide]
+                for i in range(wide):
+                    update[i] = products[i] * weight * scales[i]
             for i in range(wide, len(update)):
                 update[i] = 0
         _project(block, factors, s, steps, s)
@@ -792,15 +799,16 @@ def _catch_up(gram, scale, picks, factors, inverse, begin, end, left, block, gai
 
 
 @_compile
-def greedy(gram, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
-    """Greedy MAP of ``L[i, j] = gram[i, j] · scale[i] · scale[j]``; Chen, Zhang & Zhou 2018, Algorithm 1.
+def greedy(gram, members, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
+    """Greedy MAP of ``L[i, j] = gram[members[i], members[j]] · scale[i] · scale[j]``; Chen, Zhang & Zhou 2018, Algorithm 1.
 
     Gains never increase, so an old gain is a bound for the present one: the candidates stand in blocks, and a block
     catches up with the steps it missed only when the largest of its old gains is the largest of all. That is exact,
     and makes the loop several steps on a block that stays in the cache rather than one step on all candidates.
 
     Args:
-        gram: (m, m) float32 or float64, symmetric, of which the first n are read.
+        gram: (m, m) float32 or float64, symmetric.
+        members: (n,) int64, ascending, rows of ``gram``; (0,) for the first n.
         scale: (n,), same dtype.
         diagonal: (n,) exact L[i, i], same dtype; 0 excludes a candidate.
         factor: a candidate is exhausted once its gain is at most this times its diagonal.
@@ -841,7 +849,7 @@ def greedy(gram, scale, diagonal, factor, picks, trace):  # type: ignore[no-unty
                     break
             left, right = b * width, min((b + 1) * width, n)
             own = gain[left : left + width]
-            _catch_up(gram, scale, picks, factors, inverse, level[b], t, left, cholesky[b], own)
+            _catch_up(gram, members, scale, picks, factors, inverse, level[b], t, left, cholesky[b], own)
             level[b], stale[b] = t, False
             best, j = zero, left
             for i in range(left, right):
@@ -891,12 +899,30 @@ def _fill(relevance, rows, picks, found):  # type: ignore[no-untyped-def]
 @_inner
 def _greedy_again(gram, scale, diagonal, factor, exhausted, picks, trace):  # type: ignore[no-untyped-def]
     """:func:`greedy`; with RESTART again over the tokens that are left, as often as all of them are exhausted."""
-    found = greedy(gram, scale, diagonal, factor, picks, trace)
+    members = np.empty(0, np.int64)
+    found = greedy(gram, members, scale, diagonal, factor, picks, trace)
     fresh = found
     while exhausted == RESTART and fresh > 0 and found < len(picks):
         for t in range(found - fresh, found):
             diagonal[picks[t]] = 0
-        fresh = greedy(gram, scale, diagonal, factor, picks[found:], trace[found:])
+        left = 0
+        for i in range(len(diagonal)):
+            left += diagonal[i] > 0
+        members, own_scale, own_diagonal = (
+            np.empty(left, np.int64),
+            np.empty(left, gram.dtype),
+            np.empty(left, gram.dtype),
+        )
+        left = 0
+        for i in range(len(diagonal)):
+            if diagonal[i] > 0:
+                members[left], own_scale[left], own_diagonal[left] = i, scale[i], diagonal[i]
+                left += 1
+        # Fewer may be left than picks are wanted.
+        wanted = picks[found : found + left]
+        fresh = greedy(gram, members, own_scale, own_diagonal, factor, wanted, trace[found:])
+        for t in range(fresh):
+            wanted[t] = members[wanted[t]]
         found += fresh
     return found
 

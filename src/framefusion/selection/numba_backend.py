@@ -224,8 +224,8 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
     """
     picks = np.full(count, -1)
     factor = EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
-    scale, nothing = np.ones(len(diagonal), _NUMPY[kernel.dtype]), np.empty((0, 2))
-    kernels.greedy(kernel.contiguous().numpy(), scale, diagonal.contiguous().numpy(), factor, picks, nothing)
+    scale, nobody, nothing = np.ones(len(diagonal), _NUMPY[kernel.dtype]), np.empty(0, np.int64), np.empty((0, 2))
+    kernels.greedy(kernel.contiguous().numpy(), nobody, scale, diagonal.contiguous().numpy(), factor, picks, nothing)
     return torch.from_numpy(picks)
 
 
