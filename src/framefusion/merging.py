@@ -166,8 +166,8 @@ def group_means(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         features, target: as in :func:`merge_into`.
 
     Returns:
-        ``(G,)`` int64, ascending, the tokens that stay and that others point at; ``(G, D)`` their means, in the dtype of
-        the features.
+        ``(G,)`` int64, ascending, the tokens that stay and that others point at; ``(G, D)`` their means, in the dtype
+        of the features.
     """
     stays = target == torch.arange(len(target), device=target.device)
     moving = (~stays & (target >= 0)).nonzero().squeeze(-1)

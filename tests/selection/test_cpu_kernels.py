@@ -114,6 +114,43 @@ def test_long_segments_are_done_in_groups_that_fit(monkeypatch: pytest.MonkeyPat
     assert torch.equal(together, select_tokens(features, None, ids, [15] * 5))
 
 
+def test_long_segments_of_any_lengths_share_the_threads() -> None:
+    lengths = torch.tensor([300, 700, 289, 1000, 20, 400, 577, 288, 301])
+    features, r = noise(int(lengths.sum()), 40), weights(int(lengths.sum()))
+    ids = torch.arange(len(lengths)).repeat_interleave(lengths)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results += [select_tokens(features, r, ids, [20] * len(lengths)) for _ in range(3)]
+    finally:
+        torch.set_num_threads(before)
+    expected = select_tokens(features.double(), r, ids, [20] * len(lengths), backend="torch")
+    assert all(torch.equal(each, expected) for each in results)
+
+
+def test_nobody_waits_for_a_task_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = kernels.select_shared, []
+
+    def first_fails(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            counter = arguments[-1]
+            counter[0] += 1
+            raise MemoryError("the first task is taken and not done")
+        real(*arguments)
+
+    monkeypatch.setattr(kernels, "select_shared", first_fails)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(MemoryError, match="taken and not done"):
+            select_tokens(noise(1500, 20), None, torch.arange(1500) // 500, [15] * 3)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_long_segments_out_of_range_are_rescaled(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     features = noise(700, 30)
@@ -234,7 +271,7 @@ def test_selections_without_tokens_or_features() -> None:
 
 def test_warming_up_compiles_all_that_is_called() -> None:
     api.warm_up(torch.float32)
-    called = (kernels.select_short, kernels.gram_blocks, kernels.select_long, kernels.next_pick)
+    called = (kernels.select_short, kernels.select_shared, kernels.next_pick)
     assert all(len(function.signatures) for function in called)
 
 
@@ -260,19 +297,35 @@ def once(function: Any) -> Any:
     return call
 
 
-def test_other_processors(tmp_path: Path) -> None:
-    """What is compiled for 256-bit vectors and without AMX selects the same."""
+@pytest.mark.parametrize("register", [32, 64])
+def test_other_processors(register: int, tmp_path: Path) -> None:
+    """Vectors of 256 or 512 bits, without AMX, select the same; this processor may do the longer ones in
+    halves."""
     target = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+sse4.2,+bmi,+bmi2,+popcnt"}
-    code = """
-import torch
-from framefusion.selection import cpu_kernels, select_tokens
-assert not cpu_kernels.AMX and cpu_kernels.REGISTER_BYTES == 32
+    code = f"""
+import importlib.util, sys, torch
+
+name = "framefusion.selection.cpu_kernels"
+text = open(importlib.util.find_spec(name).origin).read()
+with open("kernels.py", "w") as copy:
+    copy.write(text.replace('64 if "+avx512f" in _TARGET else 32', "{register}"))
+spec = importlib.util.spec_from_file_location(name, "kernels.py")
+kernels = sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(kernels)
+import framefusion.selection
+
+framefusion.selection.cpu_kernels = kernels
+from framefusion.selection import numba_backend, select_tokens
+
+assert numba_backend.kernels is kernels and not kernels.AMX and kernels.REGISTER_BYTES == {register}
 generator = torch.Generator().manual_seed(0)
 x, ids = torch.randn(400, 1100, generator=generator), torch.arange(400) // 310
-for dtype in (torch.float32, torch.bfloat16):
-    own, plain = (select_tokens(x.to(dtype), None, ids, [40, 50], backend=b) for b in ("numba", "torch"))
+for dtype in (torch.float64, torch.float32, torch.bfloat16):
+    own, plain = (select_tokens(x.to(dtype), None, ids, [140, 50], backend=b) for b in ("numba", "torch"))
     assert torch.equal(own, plain), dtype
 """
     environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(tmp_path)}
-    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert child.returncode == 0, child.stderr

@@ -225,9 +225,8 @@ def _sums(builder: Any, vectors: Sequence[Any], size: int) -> Any:
         width = lanes
         while width > 16 // size // lane:
             width //= 2
-            low = range(width)
-            high = range(width, 2 * width)
-            vector = builder.fadd(_shuffle(builder, vector, vector, low), _shuffle(builder, vector, vector, high))
+            halves = (_shuffle(builder, vector, vector, range(at, at + width)) for at in (0, width))
+            vector = builder.fadd(*halves)
         folded.append(vector)
     while len(folded) > 1:
         width = folded[0].type.count
@@ -443,11 +442,23 @@ def _prefetch(typing_context: Any, address: Any, length: Any) -> Any:
 
 
 @_intrinsic
-def _take_next(typing_context: Any, counter: Any) -> Any:
-    """The int64 at an address, which becomes one more; atomic."""
+def _add(typing_context: Any, place: Any, amount: Any) -> Any:
+    """Add to the int64 at an address and return what it was. Atomic; what other threads wrote before they added to it
+    is seen, and so is what this one wrote by those that add to it or read it later."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", _pointer(builder, arguments[0], _I64), ir.Constant(_I64, 1), "monotonic")
+        place, amount = arguments
+        return builder.atomic_rmw("add", _pointer(builder, place, _I64), amount, "acq_rel")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@_intrinsic
+def _read(typing_context: Any, place: Any) -> Any:
+    """The int64 at an address, that :func:`_add` adds to."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(_pointer(builder, arguments[0], _I64), "acquire", 8)
 
     return types.int64(types.int64), generate
 
@@ -800,7 +811,9 @@ def _catch_up(gram, members, scale, picks, factors, inverse, begin, end, left, b
 
 @_compile
 def greedy(gram, members, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
-    """Greedy MAP of ``L[i, j] = gram[members[i], members[j]] · scale[i] · scale[j]``; Chen, Zhang & Zhou 2018, Algorithm 1.
+    """Greedy MAP of ``L[i, j] = gram[members[i], members[j]] · scale[i] · scale[j]``.
+
+    Chen, Zhang & Zhou 2018, Algorithm 1.
 
     Gains never increase, so an old gain is a bound for the present one: the candidates stand in blocks, and a block
     catches up with the steps it missed only when the largest of its old gains is the largest of all. That is exact,
@@ -1007,7 +1020,7 @@ def select_short(features, relevance, segments, order, exhausted, limits, result
     memory = np.empty(BLOCK * BLOCK, features.numbers.dtype)
     exponents = np.empty(0, np.int64)
     while True:
-        place = _take_next(counter.ctypes.data)
+        place = _add(counter.ctypes.data, 1)
         if place >= len(order):
             return
         s = order[place]
@@ -1024,39 +1037,62 @@ def _square(memory, n):  # type: ignore[no-untyped-def]
     return memory[: size * size].reshape(size, size)
 
 
+class Shared(NamedTuple):
+    """Tasks of segments whose Gram matrices all threads work at, in an order in which each needs only earlier ones.
+
+    Attributes:
+        tasks: (n, 3) int64: a segment and a block of its Gram matrix, see :func:`_gram_block`; or a segment and −1
+            twice, to select from it.
+        memory: flat, in the dtype of the arithmetic.
+        offsets: (S,) int64, where each segment's matrix begins in ``memory``.
+        after: (S,) int64, the segment that had the place in the memory before, which must have been selected from; −1
+            for none.
+        pending: (S,) int64, how many blocks of each segment are not done; −1 once it has been selected from.
+        failed: (1,) int64, not 0 once a thread has left its task unfinished.
+    """
+
+    tasks: np.ndarray
+    memory: np.ndarray
+    offsets: np.ndarray
+    after: np.ndarray
+    pending: np.ndarray
+    failed: np.ndarray
+
+
+@_inner
+def _wait(shared, s, value):  # type: ignore[no-untyped-def]
+    """Until another thread has brought ``pending[s]`` down to a value; whether it has."""
+    while _read(shared.pending.ctypes.data + 8 * s) > value:
+        if _read(shared.failed.ctypes.data) != 0:
+            return False
+    return True
+
+
 @_compile
-def gram_blocks(features, segments, tasks, offsets, memory, scratch, counter):  # type: ignore[no-untyped-def]
-    """Blocks of Gram matrices, one after the other as they come off the counter.
+def select_shared(features, relevance, segments, shared, exhausted, limits, result, scratch, counter):  # type: ignore[no-untyped-def]
+    """Do one task after the other as they come off the counter.
 
     Args:
-        tasks: (n, 3) int64: the segment and the block, see :func:`_gram_block`.
-        offsets: (S,) int64, where each segment's matrix begins in ``memory``.
-        memory: flat, in the dtype of the arithmetic.
-        features, segments, scratch, counter: see :func:`select_short`.
+        shared: :class:`Shared`.
+        features, relevance, segments, exhausted, limits, result, scratch, counter: see :func:`select_short`.
     """
     exponents = np.empty(0, np.int64)
     while True:
-        place = _take_next(counter.ctypes.data)
-        if place >= len(tasks):
+        place = _add(counter.ctypes.data, 1)
+        if place >= len(shared.tasks):
             return
-        s, i, j = tasks[place]
+        s, i, j = shared.tasks[place]
         rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
-        gram = _square(memory[offsets[s] :], len(rows))
-        _gram_block(features, rows, i, j, exponents, gram, scratch)
-
-
-@_compile
-def select_long(  # type: ignore[no-untyped-def]
-    features, relevance, segments, order, offsets, memory, exhausted, limits, result, scratch, counter
-):
-    """:func:`select_short` for segments whose Gram matrices :func:`gram_blocks` has left in ``memory``."""
-    while True:
-        place = _take_next(counter.ctypes.data)
-        if place >= len(order):
-            return
-        s = order[place]
-        gram = _square(memory[offsets[s] :], segments.starts[s + 1] - segments.starts[s])
-        _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
+        gram = _square(shared.memory[shared.offsets[s] :], len(rows))
+        if i >= 0:
+            if shared.after[s] >= 0 and not _wait(shared, shared.after[s], -1):
+                return
+            _gram_block(features, rows, i, j, exponents, gram, scratch)
+        else:
+            if not _wait(shared, s, 0):
+                return
+            _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
+        _add(shared.pending.ctypes.data + 8 * s, -1)
 
 
 class LazyGains(NamedTuple):

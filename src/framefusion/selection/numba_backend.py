@@ -167,48 +167,51 @@ def _select_short(job: _Job, order: np.ndarray) -> None:
 
 
 def _select_long(job: _Job, order: Sequence[int]) -> None:
-    """Longer segments, as many at a time as there are threads, if they fit GRAM_BYTES: the blocks of their Gram
-    matrices shared among all threads, then each segment one thread's."""
-    itemsize = job.features.numbers.itemsize
+    """Longer segments: all threads work at the blocks of a few Gram matrices, one of them selects where all blocks are
+    done, and its memory goes to the next segment. What fits GRAM_BYTES is held at once."""
+    if not order:
+        return
     lengths = np.diff(job.segments.starts)
     sizes = (-(-lengths // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE) ** 2
-    groups: list[list[int]] = []
-    for s in order:
-        group = groups[-1] if groups else []
-        if 0 < len(group) < torch.get_num_threads() and int(sizes[[*group, s]].sum()) * itemsize <= GRAM_BYTES:
-            group.append(s)
-        else:
-            groups.append([s])
-    memory = np.empty(max((int(sizes[group].sum()) for group in groups), default=0), job.features.numbers.dtype)
-    for group in groups:
-        offsets = np.zeros(len(lengths), np.int64)
-        offsets[group] = np.cumsum(sizes[group]) - sizes[group]
-        blocks = [(s, -(-int(lengths[s]) // kernels.BLOCK)) for s in group]
-        tasks = np.array([(s, i, j) for s, count in blocks for i in range(count) for j in range(i + 1)])
-        _in_threads(len(tasks), _blocks_of(job, tasks, offsets, memory))
-        _in_threads(len(group), _picks_of(job, np.array(group), offsets, memory))
-
-
-def _blocks_of(job: _Job, tasks: np.ndarray, offsets: np.ndarray, memory: np.ndarray) -> Callable[[np.ndarray], Any]:
+    fitting = int((np.cumsum(sizes[order]) * job.features.numbers.itemsize <= GRAM_BYTES).sum())
+    # One more than there are threads, so that none waits for a selection to end.
+    held = max(1, min(fitting, torch.get_num_threads() + 1, len(order)))
+    places = np.cumsum(sizes[order[:held]]) - sizes[order[:held]]
+    offsets, after, pending = (np.full(len(lengths), value) for value in (0, -1, 0))
+    tasks: list[tuple[int, int, int]] = []
+    lag = int(held > 1)
+    for t in range(len(order) + lag):
+        if t < len(order):
+            s, blocks = order[t], -(-int(lengths[order[t]]) // kernels.BLOCK)
+            offsets[s] = places[t % held]
+            after[s] = order[t - held] if t >= held else -1
+            pending[s] = blocks * (blocks + 1) // 2
+            tasks += [(s, i, j) for i in range(blocks) for j in range(i + 1)]
+        if t >= lag:
+            tasks.append((order[t - lag], -1, -1))
+    memory = np.empty(int(sizes[order[:held]].sum()), job.features.numbers.dtype)
+    shared = kernels.Shared(np.array(tasks), memory, offsets, after, pending, np.zeros(1, np.int64))
     counter = np.zeros(1, np.int64)
-    return lambda scratch: kernels.gram_blocks(job.features, job.segments, tasks, offsets, memory, scratch, counter)
 
+    def work(scratch: np.ndarray) -> None:
+        try:
+            kernels.select_shared(
+                job.features,
+                job.relevance,
+                job.segments,
+                shared,
+                job.exhausted,
+                job.limits,
+                job.result,
+                scratch,
+                counter,
+            )
+        except BaseException:
+            # Nobody may go on waiting for what is never done.
+            shared.failed[0] = 1
+            raise
 
-def _picks_of(job: _Job, order: np.ndarray, offsets: np.ndarray, memory: np.ndarray) -> Callable[[np.ndarray], Any]:
-    counter = np.zeros(1, np.int64)
-    return lambda scratch: kernels.select_long(
-        job.features,
-        job.relevance,
-        job.segments,
-        order,
-        offsets,
-        memory,
-        job.exhausted,
-        job.limits,
-        job.result,
-        scratch,
-        counter,
-    )
+    _in_threads(len(tasks), work)
 
 
 def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
