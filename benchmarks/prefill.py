@@ -6,8 +6,9 @@ The model has the architecture of Qwen2.5-VL with random weights (about 100 mill
 mean nothing and the times do. The video is encoded beforehand: only the decoder's prefill is timed, reduction included.
 
 Peak memory is the growth of the resident set's high-water mark over one prefill, each in its own process. Its ideal
-takes what the prefill of all tokens needs beyond its cache as proportional to the tokens of a layer, and adds the cache
-of the layers so far: the largest such sum over the layers.
+takes what the prefill of all tokens needs beyond its cache, and beyond what is there before the first layer and the
+model's own code holds to the end (embeddings, encoded video, rotary tables), as proportional to the tokens of a layer,
+and adds these and the cache of the layers so far: the largest such sum over the layers.
 """
 
 from __future__ import annotations
@@ -142,19 +143,21 @@ def add_memory(rows: list[dict[str, Any]], model: Any, frames: int, args: argpar
     head = config.hidden_size // config.num_attention_heads
     cached = 2 * config.num_key_value_heads * head * 4
     tokens = frames * PATCHES**2
-    activations = 0.0
+    held = activations = 0.0
     for row in rows:
-        row["peak_extra_bytes"] = peak = memory_in_a_process(row["plan"], frames, args)
+        row["peak_extra_bytes"], before_layers = memory_in_a_process(row["plan"], frames, args)
         if row["plan"] == "all tokens":
-            activations = (peak - cached * tokens * args.layers) / tokens
+            held = before_layers
+            activations = (row["peak_extra_bytes"] - held - cached * tokens * args.layers) / tokens
         per_layer = row.get("tokens_per_layer") or [tokens] * args.layers
-        row["ideal_peak_extra_bytes"] = max(
+        row["ideal_peak_extra_bytes"] = held + max(
             cached * sum(per_layer[: layer + 1]) + activations * per_layer[layer] for layer in range(args.layers)
         )
 
 
-def memory_in_a_process(plan: str, frames: int, args: argparse.Namespace) -> int:
-    """Peak extra bytes of one prefill; without fixed thresholds glibc would keep large freed blocks."""
+def memory_in_a_process(plan: str, frames: int, args: argparse.Namespace) -> tuple[int, int]:
+    """Peak extra bytes of one prefill, and those held before the first layer; without fixed thresholds glibc would keep
+    large freed blocks."""
     options = ["--memory-of", plan, "--frames", str(frames), "--layers", str(args.layers)]
     child = subprocess.run(
         [sys.executable, __file__, *options, "--threads", str(args.threads)],
@@ -163,14 +166,25 @@ def memory_in_a_process(plan: str, frames: int, args: argparse.Namespace) -> int
         check=True,
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
     )
-    return int(child.stdout.split()[-1])
+    peak, held = map(int, child.stdout.split()[-2:])
+    return peak, held
 
 
-def own_memory(plan: str, args: argparse.Namespace) -> int:
+def own_memory(plan: str, args: argparse.Namespace) -> tuple[int, int]:
+    """:func:`memory_in_a_process`, of this one."""
     model = build_model(args.layers)
     prefill(model, make_inputs(model, WARM_UP_FRAMES), PLANS[plan])
     inputs = make_inputs(model, args.frames[0])
-    return memory.extra_bytes(lambda: prefill(model, inputs, PLANS[plan]), warm=True)
+    resident: list[int] = []
+
+    def run() -> None:
+        resident.append(memory.resident_bytes())
+        prefill(model, inputs, PLANS[plan])
+
+    first_layer = model.get_decoder().layers[0]
+    first_layer.register_forward_pre_hook(lambda *_: resident.append(memory.resident_bytes()))
+    peak = memory.extra_bytes(run, warm=True)
+    return peak, resident[1] - resident[0]
 
 
 def print_rows(frames: int, rows: list[dict[str, Any]]) -> None:
@@ -198,7 +212,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        print(own_memory(args.memory_of, args))
+        print(*own_memory(args.memory_of, args))
         return
     model = build_model(args.layers)
     result = {

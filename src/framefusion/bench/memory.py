@@ -78,6 +78,11 @@ def _status_bytes(field: str) -> int:
     raise RuntimeError(f"{_STATUS} has no {field}")
 
 
+def resident_bytes() -> int:
+    """What this process has in memory now; Linux."""
+    return _status_bytes("VmRSS")
+
+
 def _give_back_freed_memory() -> None:
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -94,7 +99,7 @@ def extra_bytes(run: Callable[[], object], warm: bool = False) -> int:
         run()
     _give_back_freed_memory()
     _CLEAR_REFS.write_text("5")
-    before = _status_bytes("VmRSS")
+    before = resident_bytes()
     run()
     return max(0, _status_bytes("VmHWM") - before)
 
