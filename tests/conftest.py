@@ -28,6 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="run every family in every way with every plan, and write the largest differences to FILE (JSON)",
     )
+    parser.addoption(
+        "--whole-interpreter",
+        action="store_true",
+        help="give the interpreted Triton kernels the same inputs as the other backends, instead of small ones",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

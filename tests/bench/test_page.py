@@ -60,6 +60,14 @@ def test_aims_are_met_in_both_directions(numba: float, met: int) -> None:
     assert sum(verdicts) == met
 
 
+def test_another_processor_is_shown_beside_this_one() -> None:
+    text = page(fabricated(), None, fabricated(0.5))
+    first, second = text.split("### On a processor with AMX")
+    assert "| **100.00×** |" in first
+    assert "| **200.00×** |" in second
+    assert "## Standard workloads" not in first
+
+
 def test_exponents_and_their_ranges() -> None:
     text = page(fabricated(), None)
     row = next(line for line in text.splitlines() if line.startswith("| original"))
@@ -146,4 +154,5 @@ def test_the_committed_page_is_that_of_the_data() -> None:
     docs = ROOT / "docs"
     report = selection.earlier(docs / "data" / "bench-selection.json")
     prefill = json.loads((docs / "data" / "prefill.json").read_text(encoding="utf-8"))
-    assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page(report, prefill)
+    amx = selection.load(docs / selection.AMX)
+    assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page(report, prefill, amx)

@@ -11,9 +11,17 @@ from framefusion.selection import api
 FAST = ["numba", "torch", "gram-schmidt", "triton", "triton-steps", "triton-gram-schmidt"]
 
 
+_whole = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _whole
+    _whole = config.getoption("--whole-interpreter")
+
+
 def small(name: str) -> bool:
     """Whether a backend runs in an interpreter, thousands of times slower: fewer and smaller inputs, same checks."""
-    return name.startswith("triton")
+    return name.startswith("triton") and not _whole
 
 
 def use(name: str, monkeypatch: pytest.MonkeyPatch) -> str:

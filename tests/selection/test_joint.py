@@ -19,7 +19,7 @@ from tests.selection.test_backends import Problem, problems
 def one_of_the_interpreted(request: pytest.FixtureRequest) -> None:
     """The merge knows nothing of backends; of the slow ones it is tested on one."""
     name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("backend", "")
-    if name in ("triton-steps", "triton-gram-schmidt"):
+    if name in ("triton-steps", "triton-gram-schmidt") and small(name):
         pytest.skip("too slow in an interpreter")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from framefusion.relevance import HIDDEN
 
 DENSE = ("eager", "sdpa")
 """Attention implementations that take a dense ``(B, 1, q, kv)`` mask."""
+
+_CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+"""How ``create_causal_mask`` names the cache; transformers renamed it, and the old name ends with 5.40."""
 
 
 class _Held:
@@ -47,7 +51,7 @@ def causal(config: Any, hidden: Tensor, valid: Tensor | None, held: int = 0) -> 
     cache: Any = _Held(held) if held else None
     # Positions are left out: gaps in them would be taken for packed sequences.
     return create_causal_mask(
-        config=config, inputs_embeds=hidden, attention_mask=valid, past_key_values=cache, position_ids=None
+        config=config, inputs_embeds=hidden, attention_mask=valid, position_ids=None, **{_CACHE: cache}
     )
 
 
