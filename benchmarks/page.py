@@ -116,9 +116,9 @@ attention."""
 _AMX = """### On a processor with AMX
 
 The aim for bfloat16 is one for processors that multiply bfloat16; the others convert it and multiply in float32. These
-are the same aims on two cores of a Sapphire Rapids server, measured on 23 November 2026 at commit 4a3a31d
-([data/bench-selection-amx.json](data/bench-selection-amx.json)). The code for AMX is the same since; float32's tiles and
-the greedy have become faster, which was not measured there."""
+are the same aims on two cores of a Sapphire Rapids server, measured on 23 November 2026 at commit 2e2da44
+([data/bench-selection-amx.json](data/bench-selection-amx.json)). The code for AMX is the same since; float32's order of
+tiles and the greedy have changed, which was not measured there."""
 
 
 def _environment(report: BenchReport) -> str:
@@ -262,10 +262,10 @@ def prefill_section(data: dict[str, Any]) -> str:
         "stages",
         "speed-up",
         "ideal by FLOPs",
-        "of it",
+        "reached",
         "peak extra memory",
         "ideal",
-        "of it",
+        "ideal / peak",
     ]
     text = (
         "## In a model\n\n"
@@ -275,8 +275,8 @@ def prefill_section(data: dict[str, Any]) -> str:
         "the full prefill, which the `cost` plans spend in three stages and `keep` in one. Speed-ups are medians of "
         "ratios of the same round. The ideal memory takes what all tokens need beyond their cache, and beyond what the "
         "model's own code holds from before the first layer to the end (embeddings, encoded video, rotary tables), as "
-        "proportional to the tokens of a layer, and adds these and the cache of the layers so far. Aimed at: stages of at "
-        "most 1 % at 64 frames, and 85 % of both ideals."
+        "proportional to the tokens of a layer, and adds these and the cache of the layers so far. Aimed at: stages of "
+        "at most 1 % at 64 frames, and 85 % of both ideals."
     )
     return text + "\n\n" + table(head, rows)
 

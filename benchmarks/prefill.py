@@ -145,9 +145,9 @@ def add_memory(rows: list[dict[str, Any]], model: Any, frames: int, args: argpar
     tokens = frames * PATCHES**2
     held = activations = 0.0
     for row in rows:
-        row["peak_extra_bytes"], before_layers = memory_in_a_process(row["plan"], frames, args)
+        row["peak_extra_bytes"], row["held_bytes"] = memory_in_a_process(row["plan"], frames, args)
         if row["plan"] == "all tokens":
-            held = before_layers
+            held = row["held_bytes"]
             activations = (row["peak_extra_bytes"] - held - cached * tokens * args.layers) / tokens
         per_layer = row.get("tokens_per_layer") or [tokens] * args.layers
         row["ideal_peak_extra_bytes"] = held + max(

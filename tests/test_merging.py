@@ -150,6 +150,21 @@ def test_tokens_that_point_at_one_that_leaves_leave_too() -> None:
     assert merged.features.tolist() == [[1.0, 2.0], [6.0, 7.0]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_means_are_those_of_groups_alone(dtype: torch.dtype) -> None:
+    features = torch.arange(14.0).view(7, 2).to(dtype)
+    groups, means = merging.group_means(features, torch.tensor([0, 6, 0, -1, 4, 5, 6]))
+    assert groups.tolist() == [0, 6]
+    assert means.dtype == dtype
+    assert means.tolist() == [[2.0, 3.0], [7.0, 8.0]]
+    for target in (torch.arange(7), torch.full((7,), -1), torch.tensor([0, 1, 2, 3, 4, 3, -1]).roll(1) - 1):
+        everyone = torch.arange(7)
+        expected = [i for i in everyone.tolist() if target[i] == i and ((target == i) & (everyone != i)).any()]
+        groups, means = merging.group_means(features, target)
+        assert groups.tolist() == expected
+        assert means.shape == (len(expected), 2)
+
+
 def test_squares_beyond_float32_are_not_similar() -> None:
     similarity = merging.previous_similarity(torch.full((4, 8), 1e20), torch.tensor([-1, 0, 1, 2]))
     assert similarity.tolist() == [float("-inf"), 0.0, 0.0, 0.0]

@@ -249,7 +249,7 @@ class Reduction:
                 if selected.target is not None:
                     into = selected.target[gone]
                     moved[columns[slots[gone]]] = torch.where(into >= 0, columns[slots[into.clamp_min(0)]], -1)
-                    self._has_merged = True
+                    self._has_merged = self._has_merged or bool(gone.any())
                 staying[slots[gone]] = False
                 slots = slots[~gone]
                 changed = changed or bool(gone.any()) or len(rewritten) > 0

@@ -107,7 +107,7 @@ def test_long_segments_equal_the_float64_ones(dtype: torch.dtype) -> None:
     assert torch.equal(select_tokens(features, r, ids, [30, 20]), select_tokens(features.double(), r, ids, [30, 20]))
 
 
-def test_long_segments_are_done_in_groups_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_segments_are_done_one_by_one_where_no_more_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     features, ids = noise(2000, 20), torch.arange(2000) // 400
     together = select_tokens(features, None, ids, [15] * 5)
     monkeypatch.setattr(numba_backend, "GRAM_BYTES", 1)
@@ -128,6 +128,13 @@ def test_long_segments_of_any_lengths_share_the_threads() -> None:
         torch.set_num_threads(before)
     expected = select_tokens(features.double(), r, ids, [20] * len(lengths), backend="torch")
     assert all(torch.equal(each, expected) for each in results)
+
+
+def test_what_is_not_finite_in_one_of_many_long_segments_is_named() -> None:
+    features = noise(2000, 20)
+    features[1234, 7] = torch.nan
+    with pytest.raises(ValueError, match=r"features.*1234, 7"):
+        select_tokens(features, None, torch.arange(2000) // 400, [15] * 5)
 
 
 def test_nobody_waits_for_a_task_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,14 +322,19 @@ spec.loader.exec_module(kernels)
 import framefusion.selection
 
 framefusion.selection.cpu_kernels = kernels
-from framefusion.selection import numba_backend, select_tokens
+from framefusion.selection import api, numba_backend, select_tokens
 
+normal = api.LONG_SEGMENT
 assert numba_backend.kernels is kernels and not kernels.AMX and kernels.REGISTER_BYTES == {register}
 generator = torch.Generator().manual_seed(0)
 x, ids = torch.randn(400, 1100, generator=generator), torch.arange(400) // 310
 for dtype in (torch.float64, torch.float32, torch.bfloat16):
-    own, plain = (select_tokens(x.to(dtype), None, ids, [140, 50], backend=b) for b in ("numba", "torch"))
-    assert torch.equal(own, plain), dtype
+    for length, exhausted in ((normal, "fill"), (normal, "restart"), (0, "fill")):
+        api.LONG_SEGMENT = length
+        own, plain = (
+            select_tokens(x.to(dtype), None, ids, [140, 50], backend=b, exhausted=exhausted) for b in ("numba", "torch")
+        )
+        assert torch.equal(own, plain), (dtype, length, exhausted)
 """
     environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(tmp_path)}
     child = subprocess.run(

@@ -28,6 +28,15 @@ def test_restarts_equal_one_greedy_after_the_other(backend: str, dtype: torch.dt
         assert together[ids[together] == segment].tolist() == expected
 
 
+def test_restarts_of_many_tokens_have_their_gains() -> None:
+    """More tokens than a block of the compiled greedy holds, and less than a block left for the last one."""
+    features, r = noise(200, 7, dtype=torch.float64), weights(200)
+    chosen, gains = select_tokens(features, r, None, 190, backend="numba", exhausted="restart", return_gains=True)
+    expected, own = select_tokens(features, r, None, 190, backend="reference", exhausted="restart", return_gains=True)
+    assert torch.equal(chosen, expected)
+    torch.testing.assert_close(gains, own, rtol=1e-6, atol=1e-12)
+
+
 def test_the_reference_restarts_too() -> None:
     features = noise(20, 4, dtype=torch.float64)
     first = select_tokens(features, None, None, 11, backend="reference", exhausted="restart")

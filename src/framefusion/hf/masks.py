@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
+from framefusion.hf.cache import as_argument
 from framefusion.relevance import HIDDEN
 
 DENSE = ("eager", "sdpa")
 """Attention implementations that take a dense ``(B, 1, q, kv)`` mask."""
-
-_CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
-"""How ``create_causal_mask`` names the cache; transformers renamed it, and the old name ends with 5.40."""
 
 
 class _Held:
@@ -48,11 +45,9 @@ def causal(config: Any, hidden: Tensor, valid: Tensor | None, held: int = 0) -> 
     Returns:
         What the implementation takes: None, a 2D, 4D or block mask.
     """
-    cache: Any = _Held(held) if held else None
+    cache = as_argument(create_causal_mask, _Held(held) if held else None)
     # Positions are left out: gaps in them would be taken for packed sequences.
-    return create_causal_mask(
-        config=config, inputs_embeds=hidden, attention_mask=valid, position_ids=None, **{_CACHE: cache}
-    )
+    return create_causal_mask(config=config, inputs_embeds=hidden, attention_mask=valid, position_ids=None, **cache)
 
 
 def is_dense(mask: Any) -> bool:

@@ -211,7 +211,7 @@ class Run:
             _leave(self)
 
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        hidden, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
+        hidden, cache = kwargs["inputs_embeds"], caches.of_call(kwargs)
         if hidden.shape[1] == 1:
             if torch.compiler.is_compiling() or cache is None or caches.layout_of(cache) is None:
                 return None
@@ -332,7 +332,7 @@ class Run:
         if forward is not None and forward.run is self and forward.reduction is not None:
             changed = self._prefill_layer(index, forward, forward.reduction, hidden, kwargs)
         else:
-            changed = self._decode_layer(index, hidden, kwargs.get("past_key_values"), kwargs)
+            changed = self._decode_layer(index, hidden, caches.of_call(kwargs), kwargs)
         if changed is None:
             return None
         hidden, kwargs = changed
@@ -352,7 +352,7 @@ class Run:
     def _prefill_layer(
         self, index: int, forward: _Forward, reduction: Reduction, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]] | None:
-        cache, layer = kwargs.get("past_key_values"), self._layers[index]
+        cache, layer = caches.of_call(kwargs), self._layers[index]
         recorder, forward.recorder = forward.recorder, None
         if recorder is not None and recorder.received is None:
             raise RuntimeError(
@@ -427,7 +427,7 @@ class Run:
     def _prefill_mask(
         self, index: int, forward: _Forward, hidden: Tensor, columns: Tensor, past: Tensor | None, kwargs: Any
     ) -> Any:
-        given, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        given, cache = kwargs.get("attention_mask"), caches.of_call(kwargs)
         window = window_of(self._layers[index])
         slots = None
         if cache is not None and caches.is_static(cache):

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
+from framefusion.hf.cache import as_argument
 from framefusion.hf.summary import attends
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
@@ -83,7 +84,7 @@ def state_bytes(decoder: Any) -> int:
     cache = DynamicCache(config=decoder.config)
     hidden = torch.zeros(1, 2, decoder.config.hidden_size, dtype=decoder.dtype, device=_META)
     with torch.no_grad(), Shapes():
-        decoder(inputs_embeds=hidden, past_key_values=cache, use_cache=True)
+        decoder(inputs_embeds=hidden, use_cache=True, **as_argument(decoder.forward, cache))
     kept = [cache.layers[index] for index, layer in enumerate(layers) if not attends(layer)]
     return sum(
         value.nbytes for layer in kept for value in tree_leaves(list(vars(layer).values())) if isinstance(value, Tensor)

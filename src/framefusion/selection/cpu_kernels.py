@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,11 +44,12 @@ TILE_COLUMNS = 4
 16 of the others."""
 
 CHUNK_BYTES = 4096 if REGISTER_BYTES == 64 else 1024
-"""Bytes of a row in a panel; a chunk of all rows of a block fits the second-level cache, of 2 MiB beside AVX-512's
-matrix unit and of 256 KiB or more elsewhere."""
+"""Bytes of a row in a panel; a panel of a whole block is 306 KiB, 1.2 MiB with AVX-512, and stays in the second-level
+cache of most processors."""
 
 STRIPE = 8 if REGISTER_BYTES == 64 else 16
-"""Columns of the Gram matrix that are done before the next ones: their rows stay in the first-level cache."""
+"""Columns of the Gram matrix that are done before the next ones, a multiple of TILE_COLUMNS: their rows stay in the
+first-level cache."""
 
 WIDTH_BYTES = 4 * REGISTER_BYTES
 """Candidates of a block of the greedy loop, in bytes."""
@@ -56,7 +58,7 @@ MOST_STEPS = 4 if REGISTER_BYTES == 64 else 3
 """Steps that such a block catches up with in one reading: theirs and their factors fit the vector registers."""
 
 ROW_MULTIPLE = 96
-"""Gram matrices are padded to a multiple of all tiles' rows and columns: 2, 4, 6, and 32 for AMX."""
+"""Gram matrices are padded to a multiple of all tiles' rows and columns: 3, 4, 6, and 32 for AMX."""
 
 BLOCK = 3 * ROW_MULTIPLE
 """Rows of a block of the Gram matrix. Segments up to this long are one block."""
@@ -204,8 +206,8 @@ def _loop(builder: Any, last: Any, step: int, carried: Sequence[Any], body: Any)
 
 
 def _sums(builder: Any, vectors: Sequence[Any], size: int) -> Any:
-    """The sum of each of a few vectors (a power of two of them) as one vector. Neighbours are added within 128 bits as
-    long as that leaves several sums there, which takes the cheapest shuffles; then halves are added to halves."""
+    """The sum of each of four vectors as one vector. Neighbours are added within 128 bits as long as that leaves
+    several sums there, which takes the cheapest shuffles; then halves are added to halves."""
     lanes, lane = REGISTER_BYTES // size, 16 // size
     while len(vectors) > 1 and lane > 1:
         even = [first + k for first in range(0, lanes, 16 // size) for k in range(0, 16 // size, 2)]
@@ -329,7 +331,7 @@ def _projection(element: Any, size: int, steps: int) -> Any:
 
 
 _PROJECTIONS = {
-    size: tuple(_projection(element, size, steps) for steps in (1, 2, 3, MOST_STEPS))
+    size: tuple(_projection(element, size, steps) for steps in range(1, MOST_STEPS + 1))
     for size, element in ((4, ir.FloatType()), (8, ir.DoubleType()))
 }
 _add_tile_float32 = _tile_of_dots(ir.FloatType(), 4)
@@ -454,6 +456,18 @@ def _add(typing_context: Any, place: Any, amount: Any) -> Any:
 
 
 @_intrinsic
+def _pause(typing_context: Any) -> Any:
+    """Leave the core to its other thread for some cycles, where there may be one."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if platform.machine().lower() in ("x86_64", "amd64"):
+            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
 def _read(typing_context: Any, place: Any) -> Any:
     """The int64 at an address, that :func:`_add` adds to."""
 
@@ -570,7 +584,7 @@ def _add_block(features, left, top, exponents_left, exponents_top, out, pitch, s
     broad = tall if triangle else _padded(len(top), _TILE_MULTIPLE)
     left_panel = scratch[64 : 64 + _PANEL_BYTES].view(kind.dtype)
     top_panel = scratch[64 + _PANEL_BYTES : 64 + 2 * _PANEL_BYTES].view(kind.dtype)
-    # What a step fetches of the next chunk; there are at least half as many steps as tiles on one side.
+    # What a step fetches of the next chunk; a triangle has at least half as many steps as a square.
     steps = max(1, tall // TILE_ROWS * (broad // STRIPE) // 2 if triangle else tall // TILE_ROWS * (broad // STRIPE))
     share_left, share_top = (len(left) + steps - 1) // steps, (len(top) + steps - 1) // steps
     for first in range(0, features.dim, chunk):
@@ -745,7 +759,8 @@ def _project(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
 
 @_overload(_project)
 def _project_of(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
-    one, two, three, most = _PROJECTIONS[4 if block.dtype == types.float32 else 8]
+    projections = _PROJECTIONS[4 if block.dtype == types.float32 else 8]
+    one, two, three, most = *projections[:3], projections[-1]
 
     def generic(block, factors, s, steps, count):  # type: ignore[no-untyped-def]
         if count == 0:
@@ -1065,6 +1080,7 @@ def _wait(shared, s, value):  # type: ignore[no-untyped-def]
     while _read(shared.pending.ctypes.data + 8 * s) > value:
         if _read(shared.failed.ctypes.data) != 0:
             return False
+        _pause()
     return True
 
 

@@ -2,9 +2,9 @@
 
 The code runs in torch's own threads (:mod:`threads`) on functions that release the GIL, not in Numba's ``prange``:
 Numba's OpenMP layer does not survive ``fork``, its workqueue layer must not be entered from two threads, and both would
-have threads beside torch's. At most ``torch.get_num_threads()`` run; they take segments off one counter, the longest
-first, so ragged segments neither pad each other nor keep a thread waiting. The features are read where they are:
-contiguous or not, half precision or not, there is no copy of more than a panel of :mod:`cpu_kernels`.
+have threads beside torch's. At most ``torch.get_num_threads()`` run; they take segments (of long ones, parts) off one
+counter, the longest first, so ragged segments neither pad each other nor keep a thread waiting. The features are read
+where they are: contiguous or not, half precision or not, there is no copy of more than a panel of :mod:`cpu_kernels`.
 
 The functions are compiled at the first call for a dtype (seconds) and kept in Numba's on-disk cache, which is keyed by
 their file, the CPU and Numba's version; :func:`warm_up` does it ahead of time.
@@ -174,10 +174,11 @@ def _select_long(job: _Job, order: Sequence[int]) -> None:
     lengths = np.diff(job.segments.starts)
     sizes = (-(-lengths // kernels.ROW_MULTIPLE) * kernels.ROW_MULTIPLE) ** 2
     fitting = int((np.cumsum(sizes[order]) * job.features.numbers.itemsize <= GRAM_BYTES).sum())
-    # One more than there are threads, so that none waits for a selection to end.
-    held = max(1, min(fitting, torch.get_num_threads() + 1, len(order)))
+    # One more than there are threads, so that few wait for a selection to end.
+    threads = torch.get_num_threads()
+    held = max(1, min(fitting, threads + 1 if threads > 1 else 1, len(order)))
     places = np.cumsum(sizes[order[:held]]) - sizes[order[:held]]
-    offsets, after, pending = (np.full(len(lengths), value) for value in (0, -1, 0))
+    offsets, after, pending = (np.full(len(lengths), value, np.int64) for value in (0, -1, 0))
     tasks: list[tuple[int, int, int]] = []
     lag = int(held > 1)
     for t in range(len(order) + lag):
@@ -190,7 +191,7 @@ def _select_long(job: _Job, order: Sequence[int]) -> None:
         if t >= lag:
             tasks.append((order[t - lag], -1, -1))
     memory = np.empty(int(sizes[order[:held]].sum()), job.features.numbers.dtype)
-    shared = kernels.Shared(np.array(tasks), memory, offsets, after, pending, np.zeros(1, np.int64))
+    shared = kernels.Shared(np.array(tasks, np.int64), memory, offsets, after, pending, np.zeros(1, np.int64))
     counter = np.zeros(1, np.int64)
 
     def work(scratch: np.ndarray) -> None:
