@@ -5,12 +5,13 @@ WORKERS := -n auto --maxprocesses=4
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-package test-lmms test-vllm lint format bench bench-check leaderboard train clean
+.PHONY: help install demo test test-all test-interpreter test-package test-lmms test-vllm lint format bench bench-check leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
 	@echo "make test          the whole test suite"
 	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 15 minutes)"
+	@echo "make test-interpreter  the contract suite for the Triton kernels, on inputs of full size, in Triton's interpreter"
 	@echo "make test-package  build the wheel and run the main job from it in a new environment"
 	@echo "make test-lmms     the tests that need lmms-eval, in a new environment of their own"
 	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
@@ -38,6 +39,9 @@ test: install
 test-all: install
 	$(BIN)/python -m pytest tests/hf/test_matrix.py $(WORKERS) --matrix docs/data/matrix.json
 	$(BIN)/python scripts/update_tables.py
+
+test-interpreter: install
+	$(BIN)/python -m pytest tests/selection -k triton $(WORKERS) --whole-interpreter
 
 test-package: install
 	scripts/test_package.sh $(BIN)/python
