@@ -54,6 +54,9 @@ first-level cache."""
 WIDTH_BYTES = 4 * REGISTER_BYTES
 """Candidates of a block of the greedy loop, in bytes."""
 
+GROWTH = 32 if AMX else math.lcm(TILE_ROWS, TILE_COLUMNS)
+"""The Gram matrix grows to multiples of this, whole tiles."""
+
 MOST_STEPS = 4 if REGISTER_BYTES == 64 else 3
 """Steps that such a block catches up with in one reading: theirs and their factors fit the vector registers."""
 
@@ -155,6 +158,12 @@ def _compile(function: Any) -> Any:
 def _inner(function: Any) -> Any:
     """Compile a function that only compiled code calls: without the code for Python's arguments, in half the time."""
     return _compiled(function, {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+
+
+def _in_any_order(function: Any) -> Any:
+    """The same, with sums taken in any order, which compiles to vectors."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "fastmath": {"reassoc"}}
+    return _compiled(function, options)
 
 
 def _compiled(function: Any, extra: dict[str, Any]) -> Any:
@@ -662,18 +671,34 @@ def _gram_block(features, rows, i, j, exponents, gram, scratch):  # type: ignore
         scratch: SCRATCH_BYTES uint8, see :func:`make_scratch`.
     """
     left, top = rows[i * BLOCK : (i + 1) * BLOCK], rows[j * BLOCK : (j + 1) * BLOCK]
-    block = gram[i * BLOCK : (i + 1) * BLOCK, j * BLOCK : (j + 1) * BLOCK]
-    block[:] = 0
+    scale_left, scale_top = exponents[i * BLOCK : (i + 1) * BLOCK], exponents[j * BLOCK : (j + 1) * BLOCK]
     if i == j:
         top = rows[:0]
-    out = gram.ctypes.data + (i * BLOCK * gram.shape[1] + j * BLOCK) * gram.itemsize
+    _fill_block(features, left, top, i * BLOCK, j * BLOCK, scale_left, scale_top, gram, scratch)
+
+
+@_inner
+def _fill_block(features, left, top, row, column, scale_left, scale_top, gram, scratch):  # type: ignore[no-untyped-def]
+    """Write the dot products of at most BLOCK rows ``left`` and ``top`` to a place in the matrix; only the lower
+    triangle if they are the same (``top`` is empty). What follows in the matrix, up to BLOCK rows and columns, is
+    overwritten."""
+    block = gram[row : row + BLOCK, column : column + BLOCK]
+    block[:] = 0
+    out = gram.ctypes.data + (row * gram.shape[1] + column) * gram.itemsize
     pitch = gram.shape[1] * gram.itemsize
     # Without AMX the constant removes the branch, whose instructions could not be compiled.
-    if AMX and features.how == BFLOAT16_AMX and len(exponents) == 0:
+    if AMX and features.how == BFLOAT16_AMX and len(scale_left) == 0:
         _add_block_amx(features, left, top, out, pitch, scratch)
     else:
-        scale_left, scale_top = exponents[i * BLOCK : (i + 1) * BLOCK], exponents[j * BLOCK : (j + 1) * BLOCK]
         _add_block(features, left, top, scale_left, scale_top, out, pitch, scratch, gram)
+
+
+@_inner
+def _extend_gram(features, rows, known, wanted, gram, scratch):  # type: ignore[no-untyped-def]
+    """Let the Gram matrix of the first ``known`` rows become that of the first ``wanted``, at most BLOCK."""
+    exponents = np.empty(0, np.int64)
+    top = rows[:0] if known == 0 else rows[:wanted]
+    _fill_block(features, rows[known:wanted], top, known, 0, exponents, exponents, gram, scratch)
 
 
 @_compile
@@ -685,16 +710,20 @@ def _gram(features, rows, exponents, gram, scratch):  # type: ignore[no-untyped-
 
 
 @_inner
+def _in_range(gram, first, end, low, high):  # type: ignore[no-untyped-def]
+    """Whether the squared norms of some rows carry full precision."""
+    good = True
+    for i in range(first, end):
+        good = good and gram[i, i] > low and gram[i, i] < high
+    return good
+
+
+@_inner
 def _mend_range(features, rows, low, high, gram, scratch):  # type: ignore[no-untyped-def]
-    """Recompute the Gram matrix from exactly rescaled rows if squares under- or overflow; False if NaN or Inf is why.
+    """Recompute the Gram matrix from exactly rescaled rows where squares under- or overflow; False if NaN or Inf is why.
 
     Scaling a row by a power of two changes neither its direction nor, therefore, any cosine.
     """
-    good = True
-    for i in range(len(rows)):
-        good = good and gram[i, i] > low and gram[i, i] < high
-    if good:
-        return True
     line = scratch[64 : 64 + CHUNK_BYTES].view(gram.dtype)
     exponents = np.zeros(len(rows), np.int64)
     needed = False
@@ -716,9 +745,9 @@ def _mend_range(features, rows, low, high, gram, scratch):  # type: ignore[no-un
 
 
 @_inner
-def _scale(relevance, rows, gram, scale, diagonal):  # type: ignore[no-untyped-def]
-    """Write ``r / ‖X‖`` and ``r²``, 0 for zero vectors, with relevance brought into [0.5, 1) by a power of two; return
-    its exponent. Greedy MAP does not change with it, and ``r²`` cannot overflow."""
+def _weigh(relevance, rows, scale):  # type: ignore[no-untyped-def]
+    """Write relevance, brought into [0.5, 1) by a power of two, and return its exponent. Greedy MAP does not change with
+    it, and squares cannot overflow."""
     top = 1.0
     if len(relevance) > 0:
         top = 0.0
@@ -729,25 +758,31 @@ def _scale(relevance, rows, gram, scale, diagonal):  # type: ignore[no-untyped-d
         weight = 1.0
         if len(relevance) > 0:
             weight = relevance[rows[i]]
-        square = gram[i, i]
         scale[i] = math.ldexp(weight, -exponent)
+    return exponent
+
+
+@_inner
+def _scale(gram, first, end, scale, diagonal):  # type: ignore[no-untyped-def]
+    """From :func:`_weigh`'s ``r``, write ``r / ‖X‖`` and ``r²`` of some rows, 0 for zero vectors."""
+    for i in range(first, end):
+        square = gram[i, i]
         if not (square > 0 and square < np.inf):
             scale[i] = 0
         diagonal[i] = scale[i] * scale[i]
         if scale[i] > 0:
             scale[i] /= np.sqrt(square)
-    return exponent
 
 
 @_inner
-def _mirror(gram):  # type: ignore[no-untyped-def]
-    """Copy the lower triangle to the upper one, a cache-sized square at a time."""
+def _mirror(gram, first, end):  # type: ignore[no-untyped-def]
+    """Copy the rows ``first … end`` of the lower triangle to the upper one, a cache-sized square at a time."""
     side = 32
-    for left in range(0, len(gram), side):
-        for top in range(left, len(gram), side):
-            for j in range(left, min(left + side, len(gram))):
-                first, end = max(top, j + 1), min(top + side, len(gram))
-                target, column = gram[j, first:end], gram[first:end, j]
+    for left in range(0, end, side):
+        for top in range(max(left, first // side * side), end, side):
+            for j in range(left, min(left + side, end)):
+                begin, after = max(top, first, j + 1), min(top + side, end)
+                target, column = gram[j, begin:after], gram[begin:after, j]
                 for i in range(len(target)):
                     target[i] = column[i]
 
@@ -824,45 +859,71 @@ def _catch_up(gram, members, scale, picks, factors, inverse, begin, end, left, b
         s += steps
 
 
-@_compile
-def greedy(gram, members, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
-    """Greedy MAP of ``L[i, j] = gram[members[i], members[j]] · scale[i] · scale[j]``.
+class Search(NamedTuple):
+    """The state of the greedy loop over n candidates in b blocks of w = WIDTH_BYTES.
 
-    Chen, Zhang & Zhou 2018, Algorithm 1.
-
-    Gains never increase, so an old gain is a bound for the present one: the candidates stand in blocks, and a block
-    catches up with the steps it missed only when the largest of its old gains is the largest of all. That is exact,
-    and makes the loop several steps on a block that stays in the cache rather than one step on all candidates.
-
-    Args:
-        gram: (m, m) float32 or float64, symmetric.
-        members: (n,) int64, ascending, rows of ``gram``; (0,) for the first n.
-        scale: (n,), same dtype.
-        diagonal: (n,) exact L[i, i], same dtype; 0 excludes a candidate.
-        factor: a candidate is exhausted once its gain is at most this times its diagonal.
-        picks: (k,) int64, filled in greedy order.
-        trace: (k, 2) float64, filled with each pick's gain and the novelty before it; (0, 2) to leave out. Needs all
-            gains at every step.
-
-    Returns:
-        How many picks were made before all candidates were exhausted.
+    Attributes:
+        cholesky: (b, k − 1, w), each block's ``c[p]``.
+        factors: (k, k); row s holds ``c[p, picks[s]]`` of the steps p before s.
+        inverse: (k,), ``1 / d`` of each pick when it was made.
+        gain: (b · w,), ``d²`` as of the step its block is at.
+        threshold: (n,), gains at or below it are exhausted; Inf for what is picked.
+        level: (b,) int64, the step each block is at.
+        stale: (b,) bool, whether that is not the present one.
+        top, place: (b,) the largest gain that is not exhausted, Inf before the first step, and its candidate.
     """
-    n, count = len(diagonal), len(picks)
-    zero = scale.dtype.type(0)
-    width = WIDTH_BYTES // gram.itemsize
+
+    cholesky: np.ndarray
+    factors: np.ndarray
+    inverse: np.ndarray
+    gain: np.ndarray
+    threshold: np.ndarray
+    level: np.ndarray
+    stale: np.ndarray
+    top: np.ndarray
+    place: np.ndarray
+
+
+@_inner
+def _begin(n, count, kind):  # type: ignore[no-untyped-def]
+    """A :class:`Search` for ``count`` of n candidates, none of which is there yet. ``kind``: any array of the dtype."""
+    width = WIDTH_BYTES // kind.itemsize
     blocks = (n + width - 1) // width
-    cholesky = np.empty((blocks, max(count - 1, 0), width), gram.dtype)
-    factors, inverse = np.empty((count, count), gram.dtype), np.empty(count, gram.dtype)
-    gain, threshold = np.empty(blocks * width, gram.dtype), np.empty(n, gram.dtype)
-    for i in range(blocks * width):
-        gain[i] = diagonal[i] if i < n else zero
-    for i in range(n):
-        threshold[i] = diagonal[i] * scale.dtype.type(factor)
-    level, stale = np.empty(blocks, np.int64), np.empty(blocks, np.bool_)
-    top, place = np.empty(blocks, gram.dtype), np.empty(blocks, np.int64)
-    for b in range(blocks):
-        level[b], stale[b], top[b], place[b] = 0, True, np.inf, 0
-    for t in range(count):
+    return Search(
+        np.empty((blocks, max(count - 1, 0), width), kind.dtype),
+        np.empty((count, count), kind.dtype),
+        np.empty(count, kind.dtype),
+        np.zeros(blocks * width, kind.dtype),
+        np.empty(n, kind.dtype),
+        np.zeros(blocks, np.int64),
+        np.ones(blocks, np.bool_),
+        np.full(blocks, np.inf, kind.dtype),
+        np.zeros(blocks, np.int64),
+    )
+
+
+@_inner
+def _admit(search, diagonal, first, end, factor):  # type: ignore[no-untyped-def]
+    """Add the candidates ``first … end``. The others of the first one's block catch up again, with them."""
+    for i in range(first, end):
+        search.threshold[i] = diagonal[i] * diagonal.dtype.type(factor)
+    width = search.cholesky.shape[2]
+    b = first // width
+    for i in range(b * width, end):
+        search.gain[i] = diagonal[i]
+    search.level[b], search.stale[b], search.top[b] = 0, True, np.inf
+
+
+@_inner
+def _advance(gram, members, ties, scale, diagonal, n, bound, search, t, picks, trace):  # type: ignore[no-untyped-def]
+    """Pick from the first n candidates until all picks are made, all candidates are exhausted, or the best gain is not
+    above ``bound``; return how many picks there are then. ``t``: how many there are already. The other arguments are
+    those of :func:`greedy`."""
+    cholesky, factors, inverse, gain, threshold, level, stale, top, place = search
+    zero = scale.dtype.type(0)
+    count, width = len(picks), WIDTH_BYTES // gram.itemsize
+    blocks = (n + width - 1) // width
+    while t < count:
         b = 0
         everyone = len(trace) > 0
         while True:
@@ -873,6 +934,8 @@ def greedy(gram, members, scale, diagonal, factor, picks, trace):  # type: ignor
                 for other in range(1, blocks):
                     if top[other] > top[b]:
                         b = other
+                    elif top[other] == top[b] and not stale[b] and (stale[other] or ties[place[other]] < ties[place[b]]):
+                        b = other
                 if not stale[b]:
                     break
             left, right = b * width, min((b + 1) * width, n)
@@ -881,15 +944,15 @@ def greedy(gram, members, scale, diagonal, factor, picks, trace):  # type: ignor
             level[b], stale[b] = t, False
             best, j = zero, left
             for i in range(left, right):
-                if gain[i] > best and gain[i] > threshold[i]:
+                if gain[i] >= best and gain[i] > threshold[i] and (gain[i] > best or ties[i] < ties[j]):
                     best = gain[i]
                     j = i
             top[b], place[b] = best, j
             if everyone:
                 b += 1
         best, j = top[b], place[b]
-        if not best > 0:
-            return t
+        if not best > max(bound, zero):
+            break
         picks[t] = j
         if len(trace) > 0:
             novelty = zero
@@ -902,9 +965,39 @@ def greedy(gram, members, scale, diagonal, factor, picks, trace):  # type: ignor
         for p in range(t):
             factors[t, p] = cholesky[b, p, j - b * width]
         threshold[j] = np.inf
-        for b in range(blocks):
-            stale[b] = True
-    return count
+        stale[:] = True
+        t += 1
+    return t
+
+
+@_compile
+def greedy(gram, members, ties, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
+    """Greedy MAP of ``L[i, j] = gram[members[i], members[j]] · scale[i] · scale[j]``.
+
+    Chen, Zhang & Zhou 2018, Algorithm 1.
+
+    Gains never increase, so an old gain is a bound for the present one: the candidates stand in blocks, and a block
+    catches up with the steps it missed only when the largest of its old gains is the largest of all. That is exact,
+    and makes the loop several steps on a block that stays in the cache rather than one step on all candidates.
+
+    Args:
+        gram: (m, m) float32 or float64, symmetric.
+        members: (n,) int64, rows of ``gram``; (0,) for the first n.
+        ties: (n,) int64, different ones: among equal gains the candidate with the least wins.
+        scale: (n,), same dtype.
+        diagonal: (n,) exact L[i, i], same dtype; 0 excludes a candidate.
+        factor: a candidate is exhausted once its gain is at most this times its diagonal.
+        picks: (k,) int64, filled in greedy order.
+        trace: (k, 2) float64, filled with each pick's gain and the novelty before it; (0, 2) to leave out. Needs all
+            gains at every step.
+
+    Returns:
+        How many picks were made before all candidates were exhausted.
+    """
+    n = len(diagonal)
+    search = _begin(n, len(picks), scale)
+    _admit(search, diagonal, 0, n, factor)
+    return _advance(gram, members, ties, scale, diagonal, n, scale.dtype.type(0), search, 0, picks, trace)
 
 
 @_inner
@@ -925,30 +1018,18 @@ def _fill(relevance, rows, picks, found):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _greedy_again(gram, scale, diagonal, factor, exhausted, picks, trace):  # type: ignore[no-untyped-def]
-    """:func:`greedy`; with RESTART again over the tokens that are left, as often as all of them are exhausted."""
-    members = np.empty(0, np.int64)
-    found = greedy(gram, members, scale, diagonal, factor, picks, trace)
+def _greedy_again(gram, ties, scale, diagonal, factor, found, picks, trace):  # type: ignore[no-untyped-def]
+    """:func:`greedy` over the tokens that are left after the first ``found`` picks, again whenever all of them are
+    exhausted; return how many picks there are then."""
     fresh = found
-    while exhausted == RESTART and fresh > 0 and found < len(picks):
+    while fresh > 0 and found < len(picks):
         for t in range(found - fresh, found):
             diagonal[picks[t]] = 0
-        left = 0
-        for i in range(len(diagonal)):
-            left += diagonal[i] > 0
-        members, own_scale, own_diagonal = (
-            np.empty(left, np.int64),
-            np.empty(left, gram.dtype),
-            np.empty(left, gram.dtype),
-        )
-        left = 0
-        for i in range(len(diagonal)):
-            if diagonal[i] > 0:
-                members[left], own_scale[left], own_diagonal[left] = i, scale[i], diagonal[i]
-                left += 1
+        members = np.nonzero(diagonal > 0)[0]
         # Fewer may be left than picks are wanted.
-        wanted = picks[found : found + left]
-        fresh = greedy(gram, members, own_scale, own_diagonal, factor, wanted, trace[found:])
+        wanted = picks[found : found + len(members)]
+        own_ties, own_scale, own_diagonal = ties[members], scale[members], diagonal[members]
+        fresh = greedy(gram, members, own_ties, own_scale, own_diagonal, factor, wanted, trace[found:])
         for t in range(fresh):
             wanted[t] = members[wanted[t]]
         found += fresh
@@ -988,21 +1069,98 @@ def _find_nearest(gram, rows, picks, nearest, similarity):  # type: ignore[no-un
         similarity[i] = best[i]
 
 
+@_in_any_order
+def _sum_of_zeros(numbers):  # type: ignore[no-untyped-def]
+    """The sum of 0 times each of some numbers: NaN if one is NaN or Inf."""
+    total = numbers.dtype.type(0)
+    for k in range(len(numbers)):
+        total += numbers[k] * numbers.dtype.type(0)
+    return total
+
+
 @_inner
-def _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result):  # type: ignore[no-untyped-def]
-    """Select from segment ``s``, whose Gram matrix is there."""
+def _by_relevance(relevance, rows):  # type: ignore[no-untyped-def]
+    """Rows in the order of descending relevance, equal ones as they were."""
+    return rows[np.argsort(-relevance[rows], kind="mergesort")]
+
+
+@_inner
+def _first_guess(scale, count):  # type: ignore[no-untyped-def]
+    """How many candidates ``count`` picks may need, given their descending relevance: as many as have half the ``r²`` of
+    the least relevant that could be picked last."""
+    guess = count
+    while guess < len(scale) and 2 * scale[guess] ** 2 >= scale[count - 1] ** 2:
+        guess += 1
+    return min(_padded(guess, GROWTH), len(scale))
+
+
+@_inner
+def _is_finite(features, row):  # type: ignore[no-untyped-def]
+    """Whether a token has neither NaN nor Inf."""
+    begin, end = row * features.stride, row * features.stride + features.dim
+    if features.how == PLAIN:
+        return _sum_of_zeros(features.numbers[begin:end]) == 0
+    # The lowest bit of the exponent added to it reaches the sign only where all its bits are set.
+    exponent = np.uint16(0x7C00 if features.how == FLOAT16 else 0x7F80)
+    lowest, seen = np.uint16(exponent & -exponent), np.uint16(0)
+    halves = features.halves[begin:end]
+    for k in range(len(halves)):
+        seen |= np.uint16((halves[k] & exponent) + lowest)
+    return seen < 0x8000
+
+
+@_inner
+def _select(features, relevance, segments, s, known, exhausted, limits, gram, scratch, result):  # type: ignore[no-untyped-def]
+    """Select from segment ``s``, of whose rows the first ``known``, none or all, have their Gram matrix.
+
+    No gain exceeds its ``r²``. So, without a Gram matrix, the most relevant candidates come first, and others join them
+    only when the best gain is not above all their ``r²``: what could not be picked is not multiplied. Neither is it
+    where gains or similarities are asked for, which need all tokens.
+    """
     begin, end = segments.starts[s], segments.starts[s + 1]
     rows = segments.rows[begin:end]
-    first, count = segments.firsts[s], segments.counts[s]
-    low, high, factor = limits
-    if low < high and not _mend_range(features, rows, low, high, gram, scratch):
-        result.found[s] = -1
-        return
-    _mirror(gram[: len(rows), : len(rows)])
-    scale, diagonal = np.empty(len(rows), gram.dtype), np.empty(len(rows), gram.dtype)
-    exponent = _scale(relevance, rows, gram, scale, diagonal)
+    n, first, count = len(rows), segments.firsts[s], segments.counts[s]
     picks, trace = result.picks[first : first + count], result.trace[first : first + count]
-    found = _greedy_again(gram, scale, diagonal, factor, exhausted, picks, trace)
+    low, high, factor = limits
+    wanted = n
+    growing = known == 0 and count < n and len(relevance) > 0 and len(trace) == 0 and len(result.nearest) == 0
+    if growing:
+        rows = _by_relevance(relevance, rows)
+    scale, diagonal = np.empty(n, gram.dtype), np.empty(n, gram.dtype)
+    exponent = _weigh(relevance, rows, scale)
+    if growing:
+        wanted = _first_guess(scale, count)
+    search, nobody = _begin(n, count, scale), np.empty(0, np.int64)
+    found, admitted = 0, 0
+    while True:
+        if known < wanted:
+            _extend_gram(features, rows, known, wanted, gram, scratch)
+        if low < high and not _in_range(gram, admitted, wanted, low, high):
+            if wanted < n:
+                _extend_gram(features, rows, wanted, n, gram, scratch)
+                wanted = n
+            if not _mend_range(features, rows, low, high, gram, scratch):
+                result.found[s] = -1
+                return
+            # All of the matrix may be another.
+            search = _begin(n, count, scale)
+            _weigh(relevance, rows, scale)
+            found, admitted = 0, 0
+        _mirror(gram, admitted, wanted)
+        _scale(gram, admitted, wanted, scale, diagonal)
+        _admit(search, diagonal, admitted, wanted, factor)
+        known = admitted = wanted
+        bound = scale[known] * scale[known] if known < n else gram.dtype.type(0)
+        found = _advance(gram, nobody, rows, scale, diagonal, known, bound, search, found, picks, trace)
+        if found == count or known == n:
+            break
+        wanted = min(known + _padded(known // 8, GROWTH), n)
+    for i in range(known, n):
+        if low < high and not _is_finite(features, rows[i]):
+            result.found[s] = -1
+            return
+    if exhausted == RESTART:
+        found = _greedy_again(gram, rows, scale, diagonal, factor, found, picks, trace)
     for t in range(min(found, len(trace))):
         # The square of the scale could overflow where the gain does not; its factors cannot.
         trace[t, 0] = math.ldexp(math.ldexp(trace[t, 0], exponent), exponent)
@@ -1033,16 +1191,13 @@ def select_short(features, relevance, segments, order, exhausted, limits, result
         counter: (1,) int64, shared by all threads that work on this.
     """
     memory = np.empty(BLOCK * BLOCK, features.numbers.dtype)
-    exponents = np.empty(0, np.int64)
     while True:
         place = _add(counter.ctypes.data, 1)
         if place >= len(order):
             return
         s = order[place]
-        rows = segments.rows[segments.starts[s] : segments.starts[s + 1]]
-        gram = _square(memory, len(rows))
-        _gram(features, rows, exponents, gram, scratch)
-        _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
+        gram = _square(memory, segments.starts[s + 1] - segments.starts[s])
+        _select(features, relevance, segments, s, 0, exhausted, limits, gram, scratch, result)
 
 
 @_inner
@@ -1107,7 +1262,7 @@ def select_shared(features, relevance, segments, shared, exhausted, limits, resu
         else:
             if not _wait(shared, s, 0):
                 return
-            _select(features, relevance, segments, s, exhausted, limits, gram, scratch, result)
+            _select(features, relevance, segments, s, len(rows), exhausted, limits, gram, scratch, result)
         _add(shared.pending.ctypes.data + 8 * s, -1)
 
 

@@ -229,7 +229,8 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
     picks = np.full(count, -1)
     factor = EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
     scale, nobody, nothing = np.ones(len(diagonal), _NUMPY[kernel.dtype]), np.empty(0, np.int64), np.empty((0, 2))
-    kernels.greedy(kernel.contiguous().numpy(), nobody, scale, diagonal.contiguous().numpy(), factor, picks, nothing)
+    gram, own, ties = kernel.contiguous().numpy(), diagonal.contiguous().numpy(), np.arange(len(diagonal))
+    kernels.greedy(gram, nobody, ties, scale, own, factor, picks, nothing)
     return torch.from_numpy(picks)
 
 
