@@ -109,16 +109,17 @@ resident set's high-water mark over one run in a child process (`/proc/self/clea
 whoever made it, and nothing of the inputs. Equal tokens: the share of the original's tokens that are selected too
 (bfloat16 features: of the per-segment loop's in float32 on the same values).
 
-Tokens are random with a direction in common per segment; relevance is the published min–max of the negative
-attention."""
+Tokens are random with a direction in common per segment, attention is random too, evenly distributed; relevance is the
+published min–max of the negative attention. The compiled backend leaves out products with tokens that are not relevant
+enough to be picked; "uniform relevance" is its time where there are none."""
 
 
 _AMX = """### On a processor with AMX
 
-The aim for bfloat16 is one for processors that multiply bfloat16; the others convert it and multiply in float32. These
-are the same aims on two cores of a Sapphire Rapids server, measured on 23 November 2026 at commit 2e2da44
-([data/bench-selection-amx.json](data/bench-selection-amx.json)). The code for AMX is the same since; float32's order of
-tiles and the greedy have changed, which was not measured there."""
+The same aims on two cores of a Sapphire Rapids server, which multiplies bfloat16 in a matrix unit where others convert
+it and multiply in float32, measured on 23 November 2026 at commit 2e2da44
+([data/bench-selection-amx.json](data/bench-selection-amx.json)). Later versions were not measured there: the order of
+float32's tiles, the greedy, and that only tokens that could be picked are multiplied."""
 
 
 def _environment(report: BenchReport) -> str:

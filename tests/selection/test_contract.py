@@ -31,6 +31,20 @@ def test_stop_returns_the_rank(backend: str) -> None:
     assert (ids[chosen] == 1).sum() == 2
 
 
+@pytest.mark.parametrize("relevant", [22, 96])
+def test_equal_gains_of_unequal_relevance_go_to_the_lowest_index(backend: str, relevant: int) -> None:
+    """Three picks leave a quarter of the gain of a token that half contains them: as much as one of half its relevance
+    has from the beginning."""
+    features, r = torch.zeros(relevant + 14, 16), torch.ones(relevant + 14)
+    features[1 : relevant + 1, 0] = 1
+    features[20, :4] = 1
+    for token, direction in ((0, 9), (21, 1), (22, 2)):
+        features[token] = torch.eye(16)[direction]
+    features[relevant + 1 :, 10] = 1
+    r[0], r[relevant + 1 :] = 0.5, 0.25
+    assert select_tokens(features, r, None, 5, backend=backend).tolist() == [1, 21, 22, 0, 20]
+
+
 def test_exhaustion_looks_at_each_tokens_own_diagonal(backend: str) -> None:
     """An orthogonal token with r² = 1e-12 is far from exhausted; a copy of the most relevant token is."""
     features = torch.zeros(4, 3)

@@ -328,13 +328,16 @@ normal = api.LONG_SEGMENT
 assert numba_backend.kernels is kernels and not kernels.AMX and kernels.REGISTER_BYTES == {register}
 generator = torch.Generator().manual_seed(0)
 x, ids = torch.randn(400, 1100, generator=generator), torch.arange(400) // 310
+r = torch.rand(400, generator=generator, dtype=torch.float64)
 for dtype in (torch.float32, torch.bfloat16):
     for length, exhausted in ((normal, "fill"), (normal, "restart"), (0, "fill")):
         api.LONG_SEGMENT = length
-        own, plain = (
-            select_tokens(x.to(dtype), None, ids, [140, 50], backend=b, exhausted=exhausted) for b in ("numba", "torch")
-        )
-        assert torch.equal(own, plain), (dtype, length, exhausted)
+        for relevance in (None, r):
+            own, plain = (
+                select_tokens(x.to(dtype), relevance, ids, [140, 50], backend=b, exhausted=exhausted)
+                for b in ("numba", "torch")
+            )
+            assert torch.equal(own, plain), (dtype, length, exhausted)
 """
     environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(tmp_path)}
     child = subprocess.run(

@@ -21,13 +21,13 @@ STREAMED = 8
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to select, or a bound that selects nothing.
+    """One way to select, or something to relate its time to.
 
     Attributes:
         label: its name in tables.
         note: in a sentence, what it computes and how its objective differs from ours.
-        run: takes a case and returns one (K,) int64 tensor per sample; an empty list for a bound. What it converts
-            or copies from the case's features is part of its time, unless it says otherwise.
+        run: takes a case and returns one (K,) int64 tensor per sample; an empty list where no tokens are to be
+            compared. What it converts or copies from the case's features is part of its time, unless it says otherwise.
         on_cuda, on_cpu: where it runs.
         missing: None where it can run, else a sentence on what to install.
         times: how many of its runs the workload stands for; the measured time is multiplied by it.
@@ -47,6 +47,11 @@ def _select(case: Case, backend: str) -> list[Tensor]:
     budgets = [case.config.keep] * case.config.segments
     kept = select_tokens(case.features, relevance, case.ids, budgets, backend=backend)
     return list(kept)
+
+
+def _select_by_diversity(case: Case) -> list[Tensor]:
+    select_tokens(case.features, None, case.ids, [case.config.keep] * case.config.segments, backend="numba")
+    return []
 
 
 def _bare_gram(case: Case, dtype: torch.dtype) -> list[Tensor]:
@@ -82,6 +87,13 @@ CONTENDERS: dict[str, Contender] = {
         "select_tokens, numba",
         "This library on a CPU, the default there.",
         lambda case: _select(case, "numba"),
+        on_cuda=False,
+    ),
+    "numba-uniform": Contender(
+        "select_tokens, numba, uniform relevance",
+        "The same by diversity alone: any token could be picked next, so every product of the features is needed. It "
+        "selects others than the rest.",
+        _select_by_diversity,
         on_cuda=False,
     ),
     "triton": Contender(
@@ -148,7 +160,7 @@ CONTENDERS: dict[str, Contender] = {
 }
 """Everything that can be measured, by name."""
 
-BASICS = ("original", "loop", "torch", "numba", "triton", "gram", "gram-bf16")
+BASICS = ("original", "loop", "torch", "numba", "numba-uniform", "triton", "gram", "gram-bf16")
 """Contenders that need nothing but this package."""
 
 PEERS = ("numpy", "lapack", "linear-operator", "submodlib", "openvino")

@@ -1,11 +1,12 @@
 """Machine code of the Numba backend: Gram matrices from registers and cache, and the greedy loop on them.
 
-The Gram matrix of a segment is the cost of selecting on a CPU. Only the blocks of its lower triangle are computed,
-``CHUNK_BYTES`` of each row at a time: the rows are copied once into a panel that stays in the second-level cache
-(converted, gathered, and padded with zeros on the way, so nothing else knows about dtypes, row indices or odd widths),
-and small tiles of dot products run over the panel with all their accumulators in vector registers. bfloat16 features on
-processors with AMX go through its matrix unit instead: the products of bfloat16 numbers, accumulated in float32.
-Numba cannot express vectors or AMX tiles, so the innermost loops are written in LLVM's intermediate representation.
+The Gram matrix of a segment is the cost of selecting on a CPU. Only the blocks of its lower triangle are computed, and
+only of tokens that are relevant enough to be picked (:func:`_select`), ``CHUNK_BYTES`` of each row at a time: the rows
+are copied once into a panel that stays in the second-level cache (converted, gathered, and padded with zeros on the
+way, so nothing else knows about dtypes, row indices or odd widths), and small tiles of dot products run over the panel
+with all their accumulators in vector registers. bfloat16 features on processors with AMX go through its matrix unit
+instead: the products of bfloat16 numbers, accumulated in float32. Numba cannot express vectors or AMX tiles, so the
+innermost loops are written in LLVM's intermediate representation.
 
 Everything compiled lives in this one file, because Numba's on-disk cache notices changes of the file it compiles only.
 """
@@ -720,7 +721,7 @@ def _in_range(gram, first, end, low, high):  # type: ignore[no-untyped-def]
 
 @_inner
 def _mend_range(features, rows, low, high, gram, scratch):  # type: ignore[no-untyped-def]
-    """Recompute the Gram matrix from exactly rescaled rows where squares under- or overflow; False if NaN or Inf is why.
+    """Recompute the Gram matrix from exactly rescaled rows where squares under- or overflow; False for NaN or Inf.
 
     Scaling a row by a power of two changes neither its direction nor, therefore, any cosine.
     """
@@ -746,8 +747,8 @@ def _mend_range(features, rows, low, high, gram, scratch):  # type: ignore[no-un
 
 @_inner
 def _weigh(relevance, rows, scale):  # type: ignore[no-untyped-def]
-    """Write relevance, brought into [0.5, 1) by a power of two, and return its exponent. Greedy MAP does not change with
-    it, and squares cannot overflow."""
+    """Write relevance, brought into [0.5, 1) by a power of two, and return its exponent. Greedy MAP does not change
+    with it, and squares cannot overflow."""
     top = 1.0
     if len(relevance) > 0:
         top = 0.0
@@ -932,9 +933,8 @@ def _advance(gram, members, ties, scale, diagonal, n, bound, search, t, picks, t
             else:
                 b = 0
                 for other in range(1, blocks):
-                    if top[other] > top[b]:
-                        b = other
-                    elif top[other] == top[b] and not stale[b] and (stale[other] or ties[place[other]] < ties[place[b]]):
+                    tied = top[other] == top[b] and not stale[b]
+                    if top[other] > top[b] or (tied and (stale[other] or ties[place[other]] < ties[place[b]])):
                         b = other
                 if not stale[b]:
                     break
@@ -1086,8 +1086,8 @@ def _by_relevance(relevance, rows):  # type: ignore[no-untyped-def]
 
 @_inner
 def _first_guess(scale, count):  # type: ignore[no-untyped-def]
-    """How many candidates ``count`` picks may need, given their descending relevance: as many as have half the ``r²`` of
-    the least relevant that could be picked last."""
+    """How many candidates ``count`` picks may need, given their descending relevance: as many as have half the ``r²``
+    of the least relevant that could be picked last."""
     guess = count
     while guess < len(scale) and 2 * scale[guess] ** 2 >= scale[count - 1] ** 2:
         guess += 1
