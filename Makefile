@@ -17,7 +17,7 @@ help:
 	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
-	@echo "make bench         measure the selection beside its peers, write docs/benchmarks.md (about 13 minutes)"
+	@echo "make bench         measure the selection beside its peers, write docs/benchmarks.md (about 18 minutes)"
 	@echo "make bench-check   has the selection become slower than the committed ratios (less than 2 minutes)"
 	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
 	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
