@@ -191,7 +191,7 @@ def test_run_writes_table_json_and_plot(tmp_path: Path, monkeypatch: pytest.Monk
     assert lines[5].startswith("exponent")
     data = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert data == json.loads(report.to_json())
-    assert [row["contender"] for row in data["rows"]] == [*names, "gram-bf16"]
+    assert [row["contender"] for row in data["rows"]] == [*names[:4], "numba-uniform", *names[4:], "gram-bf16"]
     assert data["rows"][0]["peak_extra_bytes"] == 1 << 20
     assert len(data["sweeps"]["frames"]) == 13
     again = BenchReport.from_dict(data)

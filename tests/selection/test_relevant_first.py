@@ -73,15 +73,16 @@ def test_what_is_not_finite_is_named_where_no_product_would_show_it(dtype: torch
     features, r = noise(100, 70).to(dtype), torch.full((100,), 1e-3)
     r[40:50] = 1
     expected = select_tokens(features, r, None, 5)
-    for token, place in ((0, 0), (7, 69), (99, 33)):
+    for token, place in ((33, 0), (70, 69), (99, 33)):
         broken = features.clone()
         broken[token, place] = value
         with pytest.raises(ValueError, match=rf"features.*{token}, {place}"):
             select_tokens(broken, r, None, 5)
         assert torch.equal(select_tokens(broken, r, None, 5, check_finite=False), expected)
     largest = features.clone()
-    largest[0] = torch.finfo(dtype).max
-    largest[1] = -torch.finfo(dtype).max
+    largest[70] = torch.finfo(dtype).max
+    largest[71] = -torch.finfo(dtype).max
+    largest[72, ::2] = torch.finfo(dtype).max
     assert torch.equal(select_tokens(largest, r, None, 5), expected)
 
 
@@ -99,10 +100,21 @@ def test_squares_out_of_range(scale: float, token: int) -> None:
     assert torch.equal(select_tokens(features * factors, r, None, 20), expected)
 
 
-def test_candidates_join_again_and_again() -> None:
-    """All of the most relevant tokens are alike, so each pick but the first is of the least relevant ones."""
-    features = torch.cat([noise(1, 60).repeat(230, 1) + 1e-3 * noise(230, 60, seed=1), noise(40, 60, seed=2)])
-    r = torch.cat([torch.linspace(1, 0.5, 230), torch.linspace(0.4, 0.1, 40)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", [270, 286, 288])
+def test_candidates_join_again_and_again(dtype: torch.dtype, tokens: int) -> None:
+    """All of the most relevant tokens are copies, so each pick but the first is of the least relevant ones."""
+    features = torch.cat([noise(1, 60).repeat(tokens - 40, 1), noise(40, 60, seed=2)]).to(dtype)
+    r = torch.cat([torch.linspace(1, 0.5, tokens - 40), torch.linspace(0.4, 0.1, 40)])
     kept = select_tokens(features, r, None, 30)
     assert torch.equal(kept, select_tokens(features.double(), r, None, 30, backend="torch"))
-    assert (kept >= 230).sum() == 29
+    assert (kept >= tokens - 40).sum() == 29
+
+
+def test_what_joins_stays_in_the_matrix() -> None:
+    """Whatever the tiles of a reader, from any number of candidates to any other."""
+    for growth in (32, kernels._TILE_MULTIPLE):
+        for tokens in range(1, kernels.BLOCK + 1):
+            size = kernels.ROW_MULTIPLE * -(-tokens // kernels.ROW_MULTIPLE)
+            for known in range(0, tokens, growth):
+                assert known + growth * -(-(tokens - known) // growth) <= size

@@ -141,9 +141,9 @@ def test_greedy_map_equals_numba(resident: int, dtype: torch.dtype, monkeypatch:
     factor = EXHAUSTION_FACTOR * torch.finfo(dtype).eps
     for s, (n, k) in enumerate(zip(lengths.tolist(), counts.tolist(), strict=True)):
         expected = torch.full((9,), -1)
-        own = [t[s, :n].numpy() for t in (scale, diagonal)]
+        nobody, own = np.empty(0, np.int64), [t[s, :n].numpy() for t in (scale, diagonal)]
         into = expected[:k].numpy(), compiled_trace[s, :k].numpy()
-        found = cpu_kernels.greedy(gram[s].numpy(), np.empty(0, np.int64), *own, factor, *into)
+        found = cpu_kernels.greedy(gram[s].numpy(), nobody, np.arange(n), *own, factor, *into)
         assert torch.equal(picks[s], expected)
         assert found == min(k, 6), "the rank is 6"
     torch.testing.assert_close(trace.double(), compiled_trace, rtol=1e-3, atol=1e-6)

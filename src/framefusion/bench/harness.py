@@ -39,8 +39,8 @@ class Measurement:
         times_ms: milliseconds of every timed round, in the order of the rounds: entry ``i`` of two contenders of
             one workload were measured next to one another.
         peak_extra_bytes: peak memory beyond the inputs, None where it was not measured.
-        equal_share: share of the baseline's tokens that were selected too; None for a bound or without a baseline in
-            the run.
+        equal_share: share of the baseline's tokens that were selected too; None where tokens are not to be compared, or
+            without a baseline in the run.
     """
 
     config: Config

@@ -55,9 +55,6 @@ first-level cache."""
 WIDTH_BYTES = 4 * REGISTER_BYTES
 """Candidates of a block of the greedy loop, in bytes."""
 
-GROWTH = 32 if AMX else math.lcm(TILE_ROWS, TILE_COLUMNS)
-"""The Gram matrix grows to multiples of this, whole tiles."""
-
 MOST_STEPS = 4 if REGISTER_BYTES == 64 else 3
 """Steps that such a block catches up with in one reading: theirs and their factors fit the vector registers."""
 
@@ -696,7 +693,9 @@ def _fill_block(features, left, top, row, column, scale_left, scale_top, gram, s
 
 @_inner
 def _extend_gram(features, rows, known, wanted, gram, scratch):  # type: ignore[no-untyped-def]
-    """Let the Gram matrix of the first ``known`` rows become that of the first ``wanted``, at most BLOCK."""
+    """Let the lower triangle for the first ``known`` rows become that for the first ``wanted``, at most BLOCK.
+
+    ``known`` must be a multiple of :func:`_growth`, or the padded rows leave the matrix."""
     exponents = np.empty(0, np.int64)
     top = rows[:0] if known == 0 else rows[:wanted]
     _fill_block(features, rows[known:wanted], top, known, 0, exponents, exponents, gram, scratch)
@@ -1026,6 +1025,8 @@ def _greedy_again(gram, ties, scale, diagonal, factor, found, picks, trace):  # 
         for t in range(found - fresh, found):
             diagonal[picks[t]] = 0
         members = np.nonzero(diagonal > 0)[0]
+        if len(members) == 0:
+            break
         # Fewer may be left than picks are wanted.
         wanted = picks[found : found + len(members)]
         own_ties, own_scale, own_diagonal = ties[members], scale[members], diagonal[members]
@@ -1085,13 +1086,29 @@ def _by_relevance(relevance, rows):  # type: ignore[no-untyped-def]
 
 
 @_inner
-def _first_guess(scale, count):  # type: ignore[no-untyped-def]
+def _growth(features):  # type: ignore[no-untyped-def]
+    """The Gram matrix grows to multiples of this, whole tiles, as few as its reader pads to."""
+    return 2 * _AMX_ROWS if AMX and features.how == BFLOAT16_AMX else _TILE_MULTIPLE
+
+
+@_inner
+def _first_guess(scale, count, growth):  # type: ignore[no-untyped-def]
     """How many candidates ``count`` picks may need, given their descending relevance: as many as have half the ``r²``
     of the least relevant that could be picked last."""
     guess = count
     while guess < len(scale) and 2 * scale[guess] ** 2 >= scale[count - 1] ** 2:
         guess += 1
-    return min(_padded(guess, GROWTH), len(scale))
+    return min(_padded(guess, growth), len(scale))
+
+
+@_inner
+def _next_guess(scale, known, best, growth):  # type: ignore[no-untyped-def]
+    """How many candidates to have next: all that could exceed the best gain, and an eighth more in any case, since each
+    time all rows are read again."""
+    guess = known
+    while guess < len(scale) and scale[guess] * scale[guess] >= best:
+        guess += 1
+    return min(_padded(max(guess, known + known // 8, known + 1), growth), len(scale))
 
 
 @_inner
@@ -1114,8 +1131,8 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
     """Select from segment ``s``, of whose rows the first ``known``, none or all, have their Gram matrix.
 
     No gain exceeds its ``r²``. So, without a Gram matrix, the most relevant candidates come first, and others join them
-    only when the best gain is not above all their ``r²``: what could not be picked is not multiplied. Neither is it
-    where gains or similarities are asked for, which need all tokens.
+    only when the best gain is not above all their ``r²``: what could not be picked is not multiplied. Where gains or
+    similarities are asked for, all is: those need all tokens.
     """
     begin, end = segments.starts[s], segments.starts[s + 1]
     rows = segments.rows[begin:end]
@@ -1129,9 +1146,9 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
     scale, diagonal = np.empty(n, gram.dtype), np.empty(n, gram.dtype)
     exponent = _weigh(relevance, rows, scale)
     if growing:
-        wanted = _first_guess(scale, count)
+        wanted = _first_guess(scale, count, _growth(features))
     search, nobody = _begin(n, count, scale), np.empty(0, np.int64)
-    found, admitted = 0, 0
+    found, admitted, width = 0, 0, WIDTH_BYTES // gram.itemsize
     while True:
         if known < wanted:
             _extend_gram(features, rows, known, wanted, gram, scratch)
@@ -1154,7 +1171,7 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
         found = _advance(gram, nobody, rows, scale, diagonal, known, bound, search, found, picks, trace)
         if found == count or known == n:
             break
-        wanted = min(known + _padded(known // 8, GROWTH), n)
+        wanted = _next_guess(scale, known, search.top[: (known + width - 1) // width].max(), _growth(features))
     for i in range(known, n):
         if low < high and not _is_finite(features, rows[i]):
             result.found[s] = -1
