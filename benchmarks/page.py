@@ -277,9 +277,15 @@ def prefill_section(data: dict[str, Any]) -> str:
         "ratios of the same round. The ideal memory takes what all tokens need beyond their cache, and beyond what the "
         "model's own code holds from before the first layer to the end (embeddings, encoded video, rotary tables), as "
         "proportional to the tokens of a layer, and adds these and the cache of the layers so far. Aimed at: stages of "
-        "at most 1 % at 64 frames, and 85 % of both ideals."
+        "at most 1 % at 64 frames for up to two stages, and 85 % of both ideals."
     )
-    return text + "\n\n" + table(head, rows)
+    apart = [
+        f"\n\n“{plan['plan']}” was measured by itself, with rounds of all tokens of its own (`{plan['command']}`)."
+        for run in data["runs"]
+        for plan in run["plans"]
+        if "command" in plan
+    ]
+    return text + "\n\n" + table(head, rows) + "".join(apart)
 
 
 def _share(part: float | None, whole: float | None) -> str:
