@@ -111,7 +111,7 @@ whoever made it, and nothing of the inputs. Equal tokens: the share of the origi
 
 Tokens are random with a direction in common per segment, attention is random too, evenly distributed; relevance is the
 published min–max of the negative attention. The compiled backend leaves out products with tokens that are not relevant
-enough to be picked; "uniform relevance" is its time where there are none."""
+enough to be picked; "uniform relevance" is its time where any token could be."""
 
 
 _AMX = """### On a processor with AMX
