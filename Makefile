@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS := -n auto --maxprocesses=4
+WORKERS := -n auto --maxprocesses=4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
@@ -33,8 +33,7 @@ demo: install
 	$(BIN)/framefusion demo --out out
 
 test: install
-	$(BIN)/python -m pytest --ignore=tests/hf $(WORKERS) --dist loadfile
-	$(BIN)/python -m pytest tests/hf $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-all: install
 	$(BIN)/python -m pytest tests/hf/test_matrix.py $(WORKERS) --matrix docs/data/matrix.json

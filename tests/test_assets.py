@@ -151,7 +151,7 @@ def test_the_second_family_is_small_and_of_the_real_class():
 @pytest.mark.parametrize("model", list(BUNDLED))
 def test_held_out_accuracy_on_a_small_sample(tmp_path, model):
     plan = Plan(frames=usual_frames(model), methods=["text-only"], timed=0)
-    summary = evaluate(VideoNeedle(videos=12, seed=1), tmp_path, plan, model={"model": model, "dtype": "bfloat16"})
+    summary = evaluate(VideoNeedle(videos=12, seed=1), tmp_path, plan, model={"model": model})
     (table,) = summary["frames"]
     assert table["questions"] == 168
     scores = {row["method"]: row for row in table["methods"]}
