@@ -305,43 +305,22 @@ def once(function: Any) -> Any:
     return call
 
 
-@pytest.mark.parametrize("register", [r for r in (32, 64) if kernels.AMX or r != kernels.REGISTER_BYTES])
-def test_other_processors(register: int, tmp_path: Path) -> None:
-    """Vectors of 256 or 512 bits, without AMX, select the same; this processor may do the longer ones in
-    halves, and those it has are what every other test runs on."""
-    target = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+sse4.2,+bmi,+bmi2,+popcnt"}
-    code = f"""
-import importlib.util, sys, torch
+OTHERS = {
+    "AVX2": {
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+f16c,+sse4.2,+bmi,+bmi2,+popcnt",
+    },
+    "AMX": {"PYTEST_PLUGINS": "tests.selection.emulated_amx"},
+}
+MISSING = [name for name, there in (("AVX2", kernels.REGISTER_BYTES == 32), ("AMX", kernels.AMX)) if not there]
 
-name = "framefusion.selection.cpu_kernels"
-text = open(importlib.util.find_spec(name).origin).read()
-with open("kernels.py", "w") as copy:
-    copy.write(text.replace('64 if "+avx512f" in _TARGET else 32', "{register}"))
-spec = importlib.util.spec_from_file_location(name, "kernels.py")
-kernels = sys.modules[name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(kernels)
-import framefusion.selection
 
-framefusion.selection.cpu_kernels = kernels
-from framefusion.selection import api, numba_backend, select_tokens
-
-normal = api.LONG_SEGMENT
-assert numba_backend.kernels is kernels and not kernels.AMX and kernels.REGISTER_BYTES == {register}
-generator = torch.Generator().manual_seed(0)
-x, ids = torch.randn(400, 1100, generator=generator), torch.arange(400) // 310
-r = torch.rand(400, generator=generator, dtype=torch.float64)
-for dtype in (torch.float32, torch.bfloat16):
-    for length, exhausted in ((normal, "fill"), (normal, "restart"), (0, "fill")):
-        api.LONG_SEGMENT = length
-        for relevance in (None, r):
-            own, plain = (
-                select_tokens(x.to(dtype), relevance, ids, [140, 50], backend=b, exhausted=exhausted)
-                for b in ("numba", "torch")
-            )
-            assert torch.equal(own, plain), (dtype, length, exhausted)
-"""
-    environment = {**os.environ, **target, "NUMBA_CACHE_DIR": str(tmp_path)}
-    child = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert child.returncode == 0, child.stderr
+@pytest.mark.parametrize("processor", MISSING)
+def test_other_processors(processor: str, tmp_path: Path) -> None:
+    """These tests on the kernels that other processors get, where they are not this one's."""
+    files = ["tests/selection/test_cpu_kernels.py", "tests/selection/test_relevant_first.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not other_processors", *files]
+    environment = {**os.environ, **OTHERS[processor], "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    child = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stdout + child.stderr

@@ -109,12 +109,3 @@ def test_candidates_join_again_and_again(dtype: torch.dtype, tokens: int) -> Non
     kept = select_tokens(features, r, None, 30)
     assert torch.equal(kept, select_tokens(features.double(), r, None, 30, backend="torch"))
     assert (kept >= tokens - 40).sum() == 29
-
-
-def test_what_joins_stays_in_the_matrix() -> None:
-    """Whatever the tiles of a reader, from any number of candidates to any other."""
-    for growth in (32, kernels._TILE_MULTIPLE):
-        for tokens in range(1, kernels.BLOCK + 1):
-            size = kernels.ROW_MULTIPLE * -(-tokens // kernels.ROW_MULTIPLE)
-            for known in range(0, tokens, growth):
-                assert known + growth * -(-(tokens - known) // growth) <= size
