@@ -175,9 +175,11 @@ class _Job:
             raise
         except ValueError as error:
             raise AskError(str(error)) from error
-        self.progress("Preprocessing")
         if model.device.type == "cpu":
-            warm_up(model.dtype)  # compiling is no part of any answer's time
+            # No part of any answer's time; a user who waits for it should know that it is kept.
+            self.progress("Compiling the selection, unless that was done before")
+            warm_up(model.dtype)
+        self.progress("Preprocessing")
         self.inputs = model_inputs(self.video, prompt, model, processor)
 
     def full(self, max_new_tokens: int) -> Generation:

@@ -91,6 +91,10 @@ _LANE_BYTES = REGISTER_BYTES
 _TILE_MULTIPLE = math.lcm(TILE_ROWS, TILE_COLUMNS)
 
 
+ZERO = np.int64(0)
+"""An argument, where a literal would have the callee compiled a second time, for just that."""
+
+
 class Features(NamedTuple):
     """The features of a sample as compiled code reads them.
 
@@ -698,7 +702,7 @@ def _extend_gram(features, rows, known, wanted, gram, scratch):  # type: ignore[
     ``known`` must be a multiple of :func:`_growth`, or the padded rows leave the matrix."""
     exponents = np.empty(0, np.int64)
     top = rows[:0] if known == 0 else rows[:wanted]
-    _fill_block(features, rows[known:wanted], top, known, 0, exponents, exponents, gram, scratch)
+    _fill_block(features, rows[known:wanted], top, known, ZERO, exponents, exponents, gram, scratch)
 
 
 @_compile
@@ -995,8 +999,8 @@ def greedy(gram, members, ties, scale, diagonal, factor, picks, trace):  # type:
     """
     n = len(diagonal)
     search = _begin(n, len(picks), scale)
-    _admit(search, diagonal, 0, n, factor)
-    return _advance(gram, members, ties, scale, diagonal, n, scale.dtype.type(0), search, 0, picks, trace)
+    _admit(search, diagonal, ZERO, n, factor)
+    return _advance(gram, members, ties, scale, diagonal, n, scale.dtype.type(0), search, ZERO, picks, trace)
 
 
 @_inner
@@ -1148,7 +1152,7 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
     if growing:
         wanted = _first_guess(scale, count, _growth(features))
     search, nobody = _begin(n, count, scale), np.empty(0, np.int64)
-    found, admitted, width = 0, 0, WIDTH_BYTES // gram.itemsize
+    found, admitted, width = ZERO, ZERO, WIDTH_BYTES // gram.itemsize
     while True:
         if known < wanted:
             _extend_gram(features, rows, known, wanted, gram, scratch)
@@ -1162,7 +1166,7 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
             # All of the matrix may be another.
             search = _begin(n, count, scale)
             _weigh(relevance, rows, scale)
-            found, admitted = 0, 0
+            found, admitted = ZERO, ZERO
         _mirror(gram, admitted, wanted)
         _scale(gram, admitted, wanted, scale, diagonal)
         _admit(search, diagonal, admitted, wanted, factor)
@@ -1214,7 +1218,7 @@ def select_short(features, relevance, segments, order, exhausted, limits, result
             return
         s = order[place]
         gram = _square(memory, segments.starts[s + 1] - segments.starts[s])
-        _select(features, relevance, segments, s, 0, exhausted, limits, gram, scratch, result)
+        _select(features, relevance, segments, s, ZERO, exhausted, limits, gram, scratch, result)
 
 
 @_inner
