@@ -5,7 +5,7 @@ WORKERS := -n auto --maxprocesses=4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-interpreter test-package test-lmms test-vllm lint format bench bench-check leaderboard train clean
+.PHONY: help install compiled demo test test-all test-interpreter test-package test-lmms test-vllm lint format bench bench-check leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -32,8 +32,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/framefusion demo --out out
 
-test: install
+test: compiled
 	$(BIN)/python -m pytest $(WORKERS)
+
+# Once, before workers and their children do it at the same time, each for itself.
+compiled: install
+	printf '%s\n' float32 float64 | xargs -P 2 -I @ \
+	    $(BIN)/python -c 'import torch; from framefusion.selection import warm_up; warm_up(torch.@)'
 
 test-all: install
 	$(BIN)/python -m pytest tests/hf/test_matrix.py $(WORKERS) --matrix docs/data/matrix.json

@@ -203,6 +203,14 @@ def test_threads_are_as_many_as_torch_may_have(openmp: bool, monkeypatch: pytest
     assert torch.equal(*results)
 
 
+def test_the_openmp_library_is_that_of_torch() -> None:
+    own, others = "/site/torch/lib/libgomp.so.1", {"/site/torchother/libgomp.so.1", "/site/sklearn.libs/libgomp-1.so"}
+    assert threads._of_torch({own, *others}, "/site/torch") == own
+    assert threads._of_torch({"/usr/lib/libgomp.so.1"}, "/site/torch") == "/usr/lib/libgomp.so.1"
+    assert threads._of_torch(others, "/site/torch") is None
+    assert threads._of_torch(set(), "/site/torch") is None
+
+
 @pytest.mark.parametrize("openmp", [True, False])
 def test_errors_leave_their_thread(openmp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not openmp:

@@ -13,7 +13,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -79,13 +79,21 @@ def run(work: Callable[[], None], threads: int) -> None:
 
 @functools.cache
 def _openmp() -> Any:
-    """The OpenMP library that this process has loaded, if it is one alone and has what is needed."""
+    """torch's OpenMP library, if this process has it and it has what is needed."""
     if not sys.platform.startswith("linux") or not torch.backends.openmp.is_available():
         return None
     try:
         with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "libgomp" in line or "libiomp" in line}
-        library = ctypes.CDLL(paths.pop()) if len(paths) == 1 else None
+            loaded = {line.split(maxsplit=5)[5].strip() for line in maps if "libgomp" in line or "libiomp" in line}
+        path = _of_torch(loaded, os.path.dirname(os.path.realpath(torch.__file__)))
+        library = None if path is None else ctypes.CDLL(path)
     except OSError:
         return None
     return library if hasattr(library, "GOMP_parallel") else None
+
+
+def _of_torch(loaded: Set[str], home: str) -> str | None:
+    """Which of the loaded OpenMP libraries is torch's: the one in its own directory, since other packages (such as
+    scikit-learn) bring copies of theirs; or the only one, since torch need not bring any."""
+    own = {path for path in loaded if path.startswith(home + os.sep)} or loaded
+    return next(iter(own)) if len(own) == 1 else None
