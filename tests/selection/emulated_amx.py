@@ -67,7 +67,7 @@ _fill_block = cpu_kernels._fill_block
 
 @numba.njit
 def _fill_block_inside(features, left, top, row, column, scale_left, scale_top, gram, scratch):
-    """Tiles write whole rows and columns of theirs: none beyond the matrix."""
+    """:func:`_fill_block`, if its tiles, which are written whole, stay in the matrix."""
     tile = 32 if features.how == cpu_kernels.BFLOAT16_AMX and not len(scale_left) else cpu_kernels._TILE_MULTIPLE
     tall = -(-len(left) // tile) * tile
     broad = -(-len(top) // tile) * tile if len(top) else tall
