@@ -9,6 +9,7 @@ from framefusion._version import __version__
 
 if TYPE_CHECKING:
     from framefusion.calibration import calibrate
+    from framefusion.errors import FrameFusionError
     from framefusion.hf import Run, UnsupportedModelError, attach
     from framefusion.hf.families import Call, Family, register_family
     from framefusion.layout import VisualItem, VisualLayout
@@ -23,6 +24,7 @@ __all__ = [
     "Candidates",
     "Family",
     "FrameFusion",
+    "FrameFusionError",
     "Run",
     "Selected",
     "UnsupportedModelError",
@@ -44,6 +46,7 @@ _HOME = {
     "Candidates": "framefusion.selectors",
     "Family": "framefusion.hf.families",
     "FrameFusion": "framefusion.settings",
+    "FrameFusionError": "framefusion.errors",
     "Run": "framefusion.hf",
     "Selected": "framefusion.selectors",
     "UnsupportedModelError": "framefusion.hf",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from framefusion.errors import FrameFusionError
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.layout import VisualLayout
@@ -32,7 +33,7 @@ _ROUNDS = 5
 _ENOUGH_SECONDS = 2.0
 
 
-class AskError(ValueError):
+class AskError(FrameFusionError, ValueError):
     """A question that cannot be asked with this model and these settings. The text is one sentence."""
 
 

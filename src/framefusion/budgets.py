@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from framefusion.errors import ArgumentError
+
 
 def total_kept(share: float, tokens: int) -> int:
     """Tokens that a video of ``tokens`` visual tokens keeps: ``max(1, floor(share * tokens + 1/2))``, and no
@@ -39,12 +41,12 @@ def apportion(weights: Sequence[float], total: int, capacities: Sequence[int]) -
         ValueError: lengths differ, a weight is negative or not finite, or a count is negative.
     """
     if len(weights) != len(capacities):
-        raise ValueError(f"weights has {len(weights)} entries but capacities has {len(capacities)}.")
+        raise ArgumentError(f"weights has {len(weights)} entries but capacities has {len(capacities)}.")
     for i, w in enumerate(weights):
         if not math.isfinite(w) or w < 0:
-            raise ValueError(f"weights[{i}] is {w}; weights must be finite and not negative.")
+            raise ArgumentError(f"weights[{i}] is {w}; weights must be finite and not negative.")
     if total < 0 or min(capacities, default=0) < 0:
-        raise ValueError(f"total and capacities must not be negative, got {total} and {list(capacities)}.")
+        raise ArgumentError(f"total and capacities must not be negative, got {total} and {list(capacities)}.")
     total = min(total, sum(capacities))
     floor = 1 if total >= sum(c > 0 for c in capacities) else 0
     lowest = [min(floor, c) for c in capacities]
@@ -106,7 +108,7 @@ def marginal_value(means: Tensor, lengths: Sequence[int], total: int) -> list[in
         total: tokens to keep in all.
     """
     if len(means) != len(lengths):
-        raise ValueError(f"means has {len(means)} rows but lengths has {len(lengths)} entries.")
+        raise ArgumentError(f"means has {len(means)} rows but lengths has {len(lengths)} entries.")
     present = sum(lengths)
     if not present:
         return [0] * len(lengths)

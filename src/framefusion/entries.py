@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from framefusion.errors import ArgumentError
+
 KEYS = ("video", "question", "answer", "kind", "tags")
 """What every command that reads questions knows."""
 
@@ -25,14 +27,14 @@ def parse_entry(line: str, where: str, keys: Sequence[str] = KEYS) -> dict[str, 
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no JSON: {error.msg} at column {error.colno}") from error
+        raise ArgumentError(f"{where} is no JSON: {error.msg} at column {error.colno}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is no JSON of a question: {error}") from error
+        raise ArgumentError(f"{where} is no JSON of a question: {error}") from error
     if not isinstance(entry, dict):
-        raise ValueError(f'{where} must be an object such as {{"video": …, "question": …}}, got {line.strip()[:40]}')
+        raise ArgumentError(f'{where} must be an object such as {{"video": …, "question": …}}, got {line.strip()[:40]}')
     unknown = sorted(set(entry) - set(keys))
     if unknown:
-        raise ValueError(f"{where} has an unknown key {unknown[0]!r}; known are {', '.join(keys)}")
+        raise ArgumentError(f"{where} has an unknown key {unknown[0]!r}; known are {', '.join(keys)}")
     for key, value in entry.items():
         _check_value(key, value, where)
     return entry
@@ -43,9 +45,9 @@ def _check_value(key: str, value: Any, where: str) -> None:
         return
     if key == "tags":
         if not isinstance(value, list) or not all(isinstance(tag, str) for tag in value):
-            raise ValueError(f"{where}: tags must be a list of texts, got {value!r}")
+            raise ArgumentError(f"{where}: tags must be a list of texts, got {value!r}")
     elif key == "id" and isinstance(value, int) and not isinstance(value, bool):
         return
     elif not isinstance(value, str) or not value.strip():
         kind = "a whole number or a text" if key == "id" else "a text"
-        raise ValueError(f"{where}: {key} must be {kind} that is not empty, got {value!r}")
+        raise ArgumentError(f"{where}: {key} must be {kind} that is not empty, got {value!r}")

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
+
 Kind = Literal["video", "image"]
 Span = tuple[int, int]
 """The first column of a run of placeholders and the one past its last."""
@@ -84,7 +86,7 @@ class VisualLayout:
             t, h, w = visual.grid
             cells = torch.arange(t * h * w) if visual.cells is None else visual.cells
             if len(cells) != len(visual.columns):
-                raise ValueError(
+                raise ArgumentError(
                     f"item {index} has {len(visual.columns)} columns for {len(cells)} cells of {t}×{h}×{w}."
                 )
             area = max(h * w, 1)
@@ -93,7 +95,7 @@ class VisualLayout:
                 part.append(value)
         columns, of_item, frame, patch = (torch.cat(part) for part in parts)
         if (columns.diff() <= 0).any():
-            raise ValueError("the items of a sample must lie one after the other, each with ascending columns.")
+            raise ArgumentError("the items of a sample must lie one after the other, each with ascending columns.")
         grids, kinds = tuple(visual.grid for visual in items), tuple(visual.kind for visual in items)
         return cls(columns, of_item, frame, patch, grids, kinds)
 

@@ -12,6 +12,7 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from framefusion.assets import BUNDLED, DEFAULT_MODEL
+from framefusion.errors import FrameFusionError
 from framefusion.hf.families import FAMILIES
 
 DTYPES = {
@@ -25,7 +26,7 @@ DTYPES = {
 }
 
 
-class ModelError(ValueError):
+class ModelError(FrameFusionError, ValueError):
     """A model that cannot be loaded. The text is one sentence that says why."""
 
 

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from framefusion.errors import FrameFusionError
+
 _BLOCK = 2**16
 
 
-class LogError(ValueError):
+class LogError(FrameFusionError, ValueError):
     """A file of results that is damaged. The text is one sentence."""
 
 

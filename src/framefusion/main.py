@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from framefusion.bench.compat import benchmark_dpp_pruning
+from framefusion.errors import ArgumentError
 from framefusion.relevance import min_max
 from framefusion.selection import greedy_map, select_tokens
 from framefusion.settings import FrameFusion
@@ -57,20 +58,20 @@ def global_cdpruner_segment_prune(
     """
     features, attention = _single_sample(image_features, last_layer_attention_avg_image)
     if not isinstance(segment_mask, Tensor) or segment_mask.dim() != 1:
-        raise ValueError("segment_mask must be a tensor of shape (L,), one segment id per sequence position")
+        raise ArgumentError("segment_mask must be a tensor of shape (L,), one segment id per sequence position")
     ids = segment_mask[segment_mask != -1]
     if bool((ids < 0).any()):
-        raise ValueError(f"segment_mask must be >= -1, got {int(ids.min())}; -1 marks text")
+        raise ArgumentError(f"segment_mask must be >= -1, got {int(ids.min())}; -1 marks text")
     if len(ids) != len(features):
-        raise ValueError(
+        raise ArgumentError(
             f"segment_mask marks {len(ids)} visual tokens (entries other than -1), image_features has {len(features)}"
         )
     if relevance_sign not in (1, -1):
-        raise ValueError(f"relevance_sign must be +1 or -1, got {relevance_sign!r}")
+        raise ArgumentError(f"relevance_sign must be +1 or -1, got {relevance_sign!r}")
     position = (~torch.isfinite(attention)).nonzero()
     if len(position):
         i = int(position[0])
-        raise ValueError(
+        raise ArgumentError(
             f"last_layer_attention_avg_image must be finite, got {attention[i].item()} at position (0, {i})"
         )
     budgets = _budgets(segment_keep_info)
@@ -86,16 +87,16 @@ def global_cdpruner_segment_prune(
 def _single_sample(features: Any, attention: Any) -> tuple[Tensor, Tensor]:
     """(1, N, D) features and (1, N) attention without their batch dimension."""
     if not isinstance(features, Tensor) or features.dim() != 3:
-        raise ValueError("image_features must be a tensor of shape (1, N, D)")
+        raise ArgumentError("image_features must be a tensor of shape (1, N, D)")
     if features.shape[0] != 1:
-        raise ValueError(
+        raise ArgumentError(
             f"image_features must hold one sample, got a batch of {features.shape[0]}; "
             "framefusion.select_tokens takes batches"
         )
     expected = tuple(features.shape[:2])
     if not isinstance(attention, Tensor) or tuple(attention.shape) != expected:
         got = tuple(attention.shape) if isinstance(attention, Tensor) else type(attention).__name__
-        raise ValueError(f"last_layer_attention_avg_image must be a tensor of shape {expected}, got {got}")
+        raise ArgumentError(f"last_layer_attention_avg_image must be a tensor of shape {expected}, got {got}")
     return features[0], attention[0]
 
 
@@ -107,13 +108,13 @@ def _budgets(segment_keep_info: Iterable[tuple[int, int, int, int]]) -> dict[int
             segment, _, _, keep = entry
             segment, keep = operator.index(segment), operator.index(keep)
         except (TypeError, ValueError):
-            raise ValueError(
+            raise ArgumentError(
                 f"segment_keep_info[{i}] must be (segment id, start index, token count, tokens to keep), got {entry!r}"
             ) from None
         if segment in budgets:
-            raise ValueError(f"segment_keep_info[{i}] names segment {segment} a second time")
+            raise ArgumentError(f"segment_keep_info[{i}] names segment {segment} a second time")
         if segment < 0 or keep < 0:
-            raise ValueError(f"segment_keep_info[{i}] must have a segment id and a count >= 0, got {entry!r}")
+            raise ArgumentError(f"segment_keep_info[{i}] must have a segment id and a count >= 0, got {entry!r}")
         budgets[segment] = keep
     return budgets
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.selection import nearest as nearest_kept
 
 CHUNK_ENTRIES = 1 << 20
@@ -113,7 +114,7 @@ def merge_runs(features: Tensor, previous: Tensor, merges: Tensor) -> Merged:
     """
     if bool((merges & (previous < 0)).any()):
         position = int((merges & (previous < 0)).nonzero()[0])
-        raise ValueError(f"merges[{position}] is set, but token {position} has no predecessor to merge into.")
+        raise ArgumentError(f"merges[{position}] is set, but token {position} has no predecessor to merge into.")
     target = torch.where(merges, previous, torch.arange(len(previous), device=previous.device))
     # Pointer doubling: after t rounds every token points up to 2**t steps up its chain.
     while True:

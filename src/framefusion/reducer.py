@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from framefusion import budgets, merging, relevance, segmentation, selectors
+from framefusion.errors import ArgumentError
 from framefusion.layout import VisualLayout
 from framefusion.schedule import Plan
 from framefusion.selectors import dpp
@@ -117,7 +118,7 @@ class Reduction:
             try:
                 plans.append(self._of_sample[b].plan(tokens, self.layers, self.first))
             except ValueError as error:
-                raise ValueError(f"sample {b}, {layout.kinds[item]} {item}: {error}") from error
+                raise ArgumentError(f"sample {b}, {layout.kinds[item]} {item}: {error}") from error
         return plans
 
     @property

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from framefusion.errors import ArgumentError
 from framefusion.merging import previous_at_same_patch, previous_similarity
 
 SCORE_ENTRIES = 1 << 24
@@ -157,7 +158,7 @@ def min_max(received: Tensor, sign: int = 1, exponent: float = 1.0) -> Tensor:
         ``(N,)`` float32, positive; the largest is 1 but for rounding, or all are equal if every score is.
     """
     if sign not in (1, -1):
-        raise ValueError(f"sign must be +1 or -1, got {sign}.")
+        raise ArgumentError(f"sign must be +1 or -1, got {sign}.")
     s = sign * received.float()
     if s.numel() == 0:
         return s
@@ -189,5 +190,5 @@ def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:
     elif which in ("all", "all-viewers"):
         rows = torch.where(valid, columns, -1).sort(1).values
     else:
-        raise ValueError(f"which must be 'last', 'text', 'all' or 'all-viewers', got {which!r}.")
+        raise ArgumentError(f"which must be 'last', 'text', 'all' or 'all-viewers', got {which!r}.")
     return rows[:, int((rows < 0).sum(1).min()) :]

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from framefusion.budgets import total_kept
+from framefusion.errors import ArgumentError
 
 
 def default_layer(layers: int, first: int = 1) -> int:
@@ -58,7 +59,7 @@ def check_cost(cost: float, layers: int, tokens: int | None = None, first: int =
     if cost < smallest - 1e-9:
         what = "any video" if tokens is None else f"a video of {tokens} visual tokens"
         before = "first layer" if first == 1 else f"first {min(first, layers)} layers, before any softmax attention,"
-        raise ValueError(
+        raise ArgumentError(
             f"cost={cost} cannot be reached on {layers} decoder layers: the {before} may have to see every "
             f"token, so the smallest cost for {what} is {math.ceil(smallest * 1e4) / 1e4:.4f}. Ask for at least "
             "that, or use keep, which may reduce before layer 0."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from framefusion.errors import ArgumentError
 from framefusion.merging import previous_at_same_patch, previous_similarity
 
 
@@ -97,7 +98,7 @@ def by_transitions(similarity: Tensor, minimum: int = 8, threshold: float = 0.9)
         ValueError: ``minimum`` is below 1.
     """
     if minimum < 1:
-        raise ValueError(f"minimum must be at least 1 segment, got {minimum}.")
+        raise ArgumentError(f"minimum must be at least 1 segment, got {minimum}.")
     starts = similarity < threshold
     starts[1 + similarity[1:].argsort(stable=True)[: minimum - 1]] = True
     starts[:1] = False
@@ -157,7 +158,7 @@ def fixed_windows(frames: int, window: int) -> Tensor:
         ValueError: ``window`` is below 1.
     """
     if window < 1:
-        raise ValueError(f"window must be at least 1 frame, got {window}.")
+        raise ArgumentError(f"window must be at least 1 frame, got {window}.")
     return torch.arange(frames) // window
 
 

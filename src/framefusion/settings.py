@@ -8,6 +8,7 @@ from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
+from framefusion.errors import ArgumentError
 from framefusion.schedule import Cascade, Plan, Pyramid, Staged, check_cost, default_layer, pyramid
 from framefusion.selectors import NEED_RELEVANCE, SELECTORS
 
@@ -113,7 +114,7 @@ class FrameFusion:
 
     def __post_init__(self) -> None:
         if self.cost is not None and self.keep is not None:
-            raise ValueError(
+            raise ArgumentError(
                 f"cost={self.cost} and keep={self.keep} exclude each other: cost is the mean over all layers, keep "
                 "what stays from a layer on. Give one of them (the other is None)."
             )
@@ -123,14 +124,14 @@ class FrameFusion:
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
                 if not value:
-                    raise ValueError(f"{name} is an empty sequence; give one value for each sample of the batch.")
+                    raise ArgumentError(f"{name} is an empty sequence; give one value for each sample of the batch.")
                 object.__setattr__(self, name, tuple(_share(f"{name}[{i}]", item) for i, item in enumerate(value)))
             elif value is not None:
                 object.__setattr__(self, name, _share(name, value))
         if not isinstance(self.merge, bool):
-            raise ValueError(f"merge must be True or False, got {self.merge!r}.")
+            raise ArgumentError(f"merge must be True or False, got {self.merge!r}.")
         if not isinstance(self.images, bool):
-            raise ValueError(f"images must be True or False, got {self.images!r}.")
+            raise ArgumentError(f"images must be True or False, got {self.images!r}.")
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
         _number("ratio_lower_bound", self.ratio_lower_bound, 0, 1)
         _choice("segmentation", self.segmentation, get_args(Segmentation))
@@ -146,42 +147,44 @@ class FrameFusion:
         _whole("segment_minimum", self.segment_minimum, "segments", 1)
         _whole("segment_window", self.segment_window, "frames", 1)
         if not _is_int(self.seed):
-            raise ValueError(f"seed must be a whole number, got {self.seed!r}.")
+            raise ArgumentError(f"seed must be a whole number, got {self.seed!r}.")
         self._check_adaptive()
         if self.relevance_sign not in (1, -1) or isinstance(self.relevance_sign, bool):
-            raise ValueError(
+            raise ArgumentError(
                 f"relevance_sign must be +1 (most attended first) or -1 (least attended first), got "
                 f"{self.relevance_sign!r}."
             )
         if self.selector in NEED_RELEVANCE and self.relevance == "none":
-            raise ValueError(f"selector={self.selector!r} ranks by attention; it needs another relevance than 'none'.")
+            raise ArgumentError(
+                f"selector={self.selector!r} ranks by attention; it needs another relevance than 'none'."
+            )
         for row in self._rows:
             row._check_relevance(row.keep if isinstance(row.keep, Mapping) else {})
 
     def _check_adaptive(self) -> None:
         if self.budget_rule == "joint" and self.selector != "dpp":
-            raise ValueError(
+            raise ArgumentError(
                 f"budget_rule='joint' goes by the gains of selector='dpp'; selector={self.selector!r} has none. Use "
                 "budget_rule='uniform' or 'marginal-value'."
             )
         _number("keep_lower_bound", self.keep_lower_bound, 0, 1)
         if self.novelty_lower_bound is None:
             if self.keep_lower_bound:
-                raise ValueError(
+                raise ArgumentError(
                     f"keep_lower_bound={self.keep_lower_bound} limits what novelty_lower_bound leaves out, and that is "
                     "None; give both, or say how much stays with cost or keep."
                 )
             return
         _number("novelty_lower_bound", self.novelty_lower_bound, 0, 1, open_below=True)
         if self.selector != "dpp":
-            raise ValueError(
+            raise ArgumentError(
                 f"novelty_lower_bound goes by the gains of selector='dpp'; selector={self.selector!r} has none. Leave "
                 "it out, or use selector='dpp'."
             )
         for row in self._values:
             share = min(row.values()) if isinstance(row, Mapping) else row
             if self.keep is not None and self.keep_lower_bound > share:
-                raise ValueError(
+                raise ArgumentError(
                     f"keep_lower_bound={self.keep_lower_bound} is more than keep={share}, which is the most that may "
                     "stay."
                 )
@@ -212,7 +215,7 @@ class FrameFusion:
         rows = self._rows
         if len(rows) > 1 and batch % len(rows):
             name = "cost" if self.keep is None else "keep"
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} has {len(rows)} values for a batch of {batch} samples; give one value for each sample, or a "
                 "single one for all."
             )
@@ -267,7 +270,7 @@ class FrameFusion:
         else:
             shares = {default_layer(layers, self._first(first)): self.keep}
         if max(shares, default=0) >= layers:
-            raise ValueError(
+            raise ArgumentError(
                 f"keep has a stage before layer {max(shares)}, but the model has {layers} decoder layers "
                 f"(0 to {layers - 1})."
             )
@@ -279,7 +282,7 @@ class FrameFusion:
 
     def _check_relevance(self, shares: Mapping[int, float]) -> None:
         if self.selector in NEED_RELEVANCE and self.relevance not in WITHOUT_ATTENTION and shares.get(0, 1.0) < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"selector={self.selector!r} ranks by attention, and no attention exists before layer 0: start keep at "
                 "layer 1 or later (cost: with merge=True), or use relevance='similarity' or 'dissimilarity', or "
                 "selector='dpp'."
@@ -305,7 +308,7 @@ class FrameFusion:
             blind = [layer for layer, share in shares.items() if 0 < layer < row._first(first) and row._reduces(share)]
             if blind:
                 start = f"start at layer {first} or use" if first < layers else "use"
-                raise ValueError(
+                raise ArgumentError(
                     f"keep has a stage before layer {blind[0]}, but softmax attention, which it goes by, comes first "
                     f"in layer {first - 1} of this decoder; {start} relevance='none' (diversity alone)."
                 )
@@ -339,19 +342,19 @@ def _is_int(value: Any) -> bool:
 
 def _number(name: str, value: Any, low: float, high: float, *, open_below: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} must be a number, got {value!r}.")
+        raise ArgumentError(f"{name} must be a number, got {value!r}.")
     if not (low <= float(value) <= high) or (open_below and value == low):
-        raise ValueError(f"{name} must be in {'(' if open_below else '['}{low}, {high}], got {value}.")
+        raise ArgumentError(f"{name} must be in {'(' if open_below else '['}{low}, {high}], got {value}.")
 
 
 def _whole(name: str, value: Any, of: str, least: int) -> None:
     if not _is_int(value) or value < least:
-        raise ValueError(f"{name} must be a whole number of {of}, at least {least}, got {value!r}.")
+        raise ArgumentError(f"{name} must be a whole number of {of}, at least {least}, got {value!r}.")
 
 
 def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
 def _share(name: str, value: Any) -> Any:
@@ -363,16 +366,16 @@ def _share(name: str, value: Any) -> Any:
 
 def _stages(name: str, keep: Mapping[Any, Any]) -> dict[int, float]:
     if not keep:
-        raise ValueError(f"{name} is an empty mapping; give at least one {{layer: share}}, or keep=1.0 to keep all.")
+        raise ArgumentError(f"{name} is an empty mapping; give at least one {{layer: share}}, or keep=1.0 to keep all.")
     for layer, share in keep.items():
         if not _is_int(layer) or layer < 0:
-            raise ValueError(f"{name}: layer {layer!r} must be a whole number, 0 or more.")
+            raise ArgumentError(f"{name}: layer {layer!r} must be a whole number, 0 or more.")
         _number(f"{name}[{layer}]", share, 0, 1, open_below=True)
     stages = dict(sorted(keep.items()))
     shares = list(stages.items())
     for (above, more), (layer, share) in pairwise(shares):
         if share > more:
-            raise ValueError(
+            raise ArgumentError(
                 f"{name}[{layer}]={share} is more than {name}[{above}]={more}; shares are of the original tokens and "
                 "cannot grow with depth."
             )
@@ -391,9 +394,9 @@ def parse_keep(text: str) -> float | dict[int, float]:
         pairs = [part.split(":") for part in text.replace("+", ",").split(",")]
         stages = {int(layer): float(share) for layer, share in pairs}
     except ValueError:
-        raise ValueError(
+        raise ArgumentError(
             f"must be a share such as 0.2 or LAYER:SHARE pairs such as 2:0.5,14:0.1 (or 2:0.5+14:0.1), got {text!r}."
         ) from None
     if len(stages) < len(pairs):
-        raise ValueError(f"names a layer twice: {text!r}.")
+        raise ArgumentError(f"names a layer twice: {text!r}.")
     return stages

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.settings import FrameFusion
 
 SCHEMA = 1
@@ -22,7 +23,7 @@ Measure = Literal["accuracy", "agreement", "mixed"]
 Unit = Literal["video", "question"]
 
 
-class SettingsFileError(ValueError):
+class SettingsFileError(FrameFusionError, ValueError):
     """A settings file that cannot be used. The text is one sentence that names the file and the field."""
 
 
@@ -162,12 +163,12 @@ def read(path: str | os.PathLike[str]) -> StoredSettings:
         raise SettingsFileError(f"{target} is no JSON of settings: {error}") from error
     try:
         if not isinstance(content, dict) or "schema" not in content:
-            raise ValueError('it is no settings file, which is an object with "schema" and "settings"')
+            raise ArgumentError('it is no settings file, which is an object with "schema" and "settings"')
         schema = content["schema"]
         if isinstance(schema, int) and schema > SCHEMA:
-            raise ValueError(f"schema {schema} is of a later framefusion, this one reads {SCHEMA}; upgrade it")
+            raise ArgumentError(f"schema {schema} is of a later framefusion, this one reads {SCHEMA}; upgrade it")
         if schema is True or schema != SCHEMA:
-            raise ValueError(f"schema must be {SCHEMA}, got {schema!r}")
+            raise ArgumentError(f"schema must be {SCHEMA}, got {schema!r}")
         _check_names(content, {"schema", "settings", "calibration"}, {"settings"}, "the file")
         calibration = content.get("calibration")
         return StoredSettings(
@@ -197,11 +198,11 @@ def from_plain(plain: Any) -> FrameFusion:
     values["keep"] = [_stages(item) for item in keep] if isinstance(keep, list) else _stages(keep)
     for name in set(values) - {"keep", "cost"}:
         if isinstance(values[name], (list, dict)):
-            raise ValueError(f"{name} must be a single value, got {values[name]!r}")
+            raise ArgumentError(f"{name} must be a single value, got {values[name]!r}")
     try:
         return FrameFusion(**values)
     except OverflowError as error:
-        raise ValueError(f"settings have a number that is too large: {error}") from error
+        raise ArgumentError(f"settings have a number that is too large: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -220,7 +221,7 @@ def _stages(keep: Any) -> Any:
         return keep
     for layer in keep:
         if not (layer.isascii() and layer.isdigit() and len(layer) < 10 and str(int(layer)) == layer):
-            raise ValueError(f"keep: layer {layer!r} must be a whole number, 0 or more")
+            raise ArgumentError(f"keep: layer {layer!r} must be a whole number, 0 or more")
     return {int(layer): share for layer, share in keep.items()}
 
 
@@ -228,23 +229,23 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} is there twice")
+            raise ArgumentError(f"{name!r} is there twice")
         found[name] = value
     return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ArgumentError(f"{name} is no number")
 
 
 def _check_names(given: Any, known: set[str], required: set[str], where: str) -> None:
     if not isinstance(given, dict):
-        raise ValueError(f"{where} must be an object, got {given!r}")
+        raise ArgumentError(f"{where} must be an object, got {given!r}")
     unknown, missing = sorted(set(given) - known), sorted(required - set(given))
     if unknown:
-        raise ValueError(f"{where} has an unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+        raise ArgumentError(f"{where} has an unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
     if missing:
-        raise ValueError(f"{where} has no {missing[0]!r}")
+        raise ArgumentError(f"{where} has no {missing[0]!r}")
 
 
 def _dataclass(kind: Any, given: Any, where: str) -> Any:
@@ -259,17 +260,17 @@ def _value(hint: Any, given: Any, where: str) -> Any:
         return _dataclass(hint, given, where)
     if get_origin(hint) is tuple:
         if not isinstance(given, list):
-            raise ValueError(f"{where} must be a list, got {given!r}")
+            raise ArgumentError(f"{where} must be a list, got {given!r}")
         return tuple(_value(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(given))
     if get_origin(hint) in (types.UnionType, Union):
         return None if given is None else _value(get_args(hint)[0], given, where)
     if get_origin(hint) is Literal:
         if given not in get_args(hint):
-            raise ValueError(f"{where} must be one of {', '.join(map(repr, get_args(hint)))}, got {given!r}")
+            raise ArgumentError(f"{where} must be one of {', '.join(map(repr, get_args(hint)))}, got {given!r}")
         return given
     wanted, name = {float: (Real, "a number"), int: (Integral, "a whole number"), str: (str, "a text")}[hint]
     if isinstance(given, bool) or not isinstance(given, wanted):
-        raise ValueError(f"{where} must be {name}, got {given!r}")
+        raise ArgumentError(f"{where} must be {name}, got {given!r}")
     if isinstance(given, float) and not math.isfinite(given):
-        raise ValueError(f"{where} must be finite, got {given!r}")
+        raise ArgumentError(f"{where} must be finite, got {given!r}")
     return given

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from framefusion.ask import INSPECT_PROMPT, MAX_NEW_TOKENS, AskError, prompt_inputs
+from framefusion.errors import FrameFusionError
 from framefusion.hf.families import Call, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
 from framefusion.hf.summary import DecoderSize, first_after_attention
@@ -34,7 +35,7 @@ ALL_TOKENS = "all tokens"
 """The plan without reduction, which comes first for every number of frames."""
 
 
-class PlanError(ValueError):
+class PlanError(FrameFusionError, ValueError):
     """A plan that cannot be made. The text is one sentence."""
 
 

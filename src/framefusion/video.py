@@ -21,6 +21,8 @@ from typing import Any
 import av
 import numpy as np
 
+from framefusion.errors import FrameFusionError
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_FRAMES = 8
@@ -34,7 +36,7 @@ _TOLERANCE = 1e-6  # seconds; finer than any container's clock
 _TEXT_FORMATS = {"tty"}  # FFmpeg renders any text file as terminal video
 
 
-class VideoError(ValueError):
+class VideoError(FrameFusionError, ValueError):
     """A video that cannot be read, or a request for frames that makes no sense. The text is one sentence."""
 
 

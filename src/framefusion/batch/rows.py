@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from framefusion.entries import KEYS, parse_entry
+from framefusion.errors import FrameFusionError
 
 ROW_KEYS = ("id", "prompt", *KEYS)
 """What a row may hold: what ``framefusion eval`` reads, an id, and ``prompt`` as another name of ``question``. The
@@ -21,11 +22,11 @@ MAX_LINE = 2**20
 _BOM = b"\xef\xbb\xbf"
 
 
-class RowError(ValueError):
+class RowError(FrameFusionError, ValueError):
     """One row that cannot be answered. The text is one sentence."""
 
 
-class BatchError(RuntimeError):
+class BatchError(FrameFusionError, RuntimeError):
     """A batch that cannot begin or go on. The text is one sentence."""
 
 

@@ -13,6 +13,7 @@ from framefusion.bench.harness import Measurement, measure
 from framefusion.bench.report import BenchReport, environment, require_matplotlib
 from framefusion.bench.scaling import SWEEPS, Sweep
 from framefusion.bench.workloads import Config
+from framefusion.errors import ArgumentError
 
 __all__ = ["CONFIGS", "SWEEPS", "BenchReport", "Config", "Measurement", "Sweep", "measure", "measure_sweep", "run"]
 
@@ -58,11 +59,11 @@ def run(
     """
     if plot_path is not None:
         if not sweep:
-            raise ValueError("plot_path needs sweep=True: the plot shows the sweep")
+            raise ArgumentError("plot_path needs sweep=True: the plot shows the sweep")
         require_matplotlib()
     for path in (json_path, plot_path):
         if path is not None and not Path(path).resolve().parent.is_dir():
-            raise ValueError(f"cannot write {path}: its directory does not exist")
+            raise ArgumentError(f"cannot write {path}: its directory does not exist")
     threads = torch.get_num_threads() if threads is None else threads
     names, absent = split_installed(contenders_on(device, (*BASICS, *PEERS) if peers else BASICS))
     rows: list[Measurement] = []

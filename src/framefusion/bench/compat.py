@@ -14,6 +14,7 @@ from framefusion.bench.contenders import CONTENDERS, contenders_on, ours_on
 from framefusion.bench.harness import measure
 from framefusion.bench.report import BenchReport, environment
 from framefusion.bench.workloads import Config, make_case
+from framefusion.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def benchmark_dpp_pruning(
     """
     outside = num_tokens - num_segments * tokens_per_segment
     if outside < 0:
-        raise ValueError(
+        raise ArgumentError(
             f"num_tokens must be at least num_segments * tokens_per_segment = "
             f"{num_segments * tokens_per_segment}, got {num_tokens}"
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 from framefusion.bench.contenders import CONTENDERS
 from framefusion.bench.memory import peak_extra_bytes
 from framefusion.bench.workloads import Case, Config, make_case
+from framefusion.errors import ArgumentError
 from framefusion.selection import warm_up
 
 TURN_MS = 20.0
@@ -140,13 +141,13 @@ def measure(
         ValueError: a number below 1, or a name that is no contender.
     """
     if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}")
+        raise ArgumentError(f"iterations must be at least 1, got {iterations}")
     threads = torch.get_num_threads() if threads is None else threads
     if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+        raise ArgumentError(f"threads must be at least 1, got {threads}")
     unknown = [name for name in contenders if name not in CONTENDERS]
     if unknown:
-        raise ValueError(f"contenders must be of {', '.join(CONTENDERS)}, got {', '.join(unknown)}")
+        raise ArgumentError(f"contenders must be of {', '.join(CONTENDERS)}, got {', '.join(unknown)}")
     say = progress or (lambda _: None)
     say(f"{config.name}: timing {', '.join(contenders)}")
     with pinned_threads(threads):

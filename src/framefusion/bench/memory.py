@@ -27,6 +27,7 @@ import torch
 
 from framefusion.bench.contenders import CONTENDERS
 from framefusion.bench.workloads import Case, Config, make_case
+from framefusion.errors import StateError
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def peak_extra_bytes(config: Config, contenders: Sequence[str], threads: int, de
         check=False,
     )
     if child.returncode:
-        raise RuntimeError(f"the memory measurement of {config.name} failed:\n{child.stderr.strip()}")
+        raise StateError(f"the memory measurement of {config.name} failed:\n{child.stderr.strip()}")
     measured: dict[str, int | None] = json.loads(child.stdout)
     return measured
 
@@ -75,7 +76,7 @@ def _status_bytes(field: str) -> int:
     for line in _STATUS.read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{_STATUS} has no {field}")
+    raise StateError(f"{_STATUS} has no {field}")
 
 
 def resident_bytes() -> int:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from framefusion.bench import peers
 from framefusion.bench.workloads import Case
+from framefusion.errors import ArgumentError, MissingDependencyError, StateError
 
 VERSION = "2026.4.1.0"
 """The one release whose layouts are known."""
@@ -96,9 +97,9 @@ def greedy_dpp(kernels: Tensor, keep: int) -> list[Tensor]:
         ImportError: the library cannot be called here; the message says why.
     """
     if kernels.dtype != torch.float32 or not kernels.is_contiguous() or kernels.is_cuda or kernels.dim() != 3:
-        raise ValueError("kernels must be a contiguous (S, n, n) float32 tensor on the CPU")
+        raise ArgumentError("kernels must be a contiguous (S, n, n) float32 tensor on the CPU")
     if not 0 < keep <= kernels.shape[1] == kernels.shape[2]:
-        raise ValueError(f"keep must be 1 … n and the kernels square, got {keep} of {tuple(kernels.shape)}")
+        raise ArgumentError(f"keep must be 1 … n and the kernels square, got {keep} of {tuple(kernels.shape)}")
     library = _Library.load()
     tensor = library.tensor(kernels)
     picked = _Vector()
@@ -115,7 +116,7 @@ class _Library:
     def __init__(self) -> None:
         reason = missing()
         if reason is not None:
-            raise ImportError(f"OpenVINO GenAI's DPP: {reason}")
+            raise MissingDependencyError(f"OpenVINO GenAI's DPP: {reason}")
         for pattern in ("libtbb.so.*", "libopenvino.so.*"):
             ctypes.CDLL(str(_file("openvino", pattern)), mode=ctypes.RTLD_GLOBAL)
         interface = ctypes.CDLL(str(_file("openvino", "libopenvino_c.so.*")))
@@ -158,7 +159,7 @@ class _Library:
         made = ctypes.c_void_p()
         status = self._create_tensor(_FLOAT32, _Shape(values.dim(), dims), values.data_ptr(), ctypes.byref(made))
         if status != 0:
-            raise RuntimeError(f"ov_tensor_create_from_host_ptr failed with status {status}")
+            raise StateError(f"ov_tensor_create_from_host_ptr failed with status {status}")
         return made
 
     def taken(self, outer: _Vector) -> Iterator[Tensor]:
@@ -177,7 +178,7 @@ def _file(package: str, pattern: str) -> Path:
     for entry in distribution(package).files or ():
         if entry.match(pattern):
             return Path(str(entry.locate()))
-    raise ImportError(f"{package} has no {pattern}: install it again with pip install 'framefusion[bench]'")
+    raise MissingDependencyError(f"{package} has no {pattern}: install it again with pip install 'framefusion[bench]'")
 
 
 def _pointed_to(tensor: ctypes.c_void_p) -> int | None:

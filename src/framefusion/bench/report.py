@@ -18,6 +18,7 @@ from framefusion.bench.contenders import label, ours_on
 from framefusion.bench.harness import Measurement
 from framefusion.bench.scaling import SWEEPS, Fit, fit_exponent
 from framefusion.bench.workloads import Config
+from framefusion.errors import ArgumentError, MissingDependencyError
 
 MIB = 1 << 20
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -163,7 +164,7 @@ class BenchReport:
         """Draw time and peak extra memory over the number of frames; needs the extra ``plot``."""
         rows = self.sweeps.get("frames")
         if not rows:
-            raise ValueError("there is no sweep of frames to plot; run the bench with sweep=True")
+            raise ArgumentError("there is no sweep of frames to plot; run the bench with sweep=True")
         plt = require_matplotlib()
         figure, (time_axis, memory_axis) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
         _draw(time_axis, "frames", rows, lambda m: m.median_ms)
@@ -177,7 +178,7 @@ class BenchReport:
     def plot_scaling(self, path: str | Path) -> None:
         """Draw the median time of every sweep, a panel each; needs the extra ``plot``."""
         if not self.sweeps:
-            raise ValueError("there is no sweep to plot")
+            raise ArgumentError("there is no sweep to plot")
         plt = require_matplotlib()
         height = -(-len(self.sweeps) // 2)
         figure, axes = plt.subplots(height, 2, figsize=(12, 4 * height), layout="constrained", squeeze=False)
@@ -229,7 +230,7 @@ def require_matplotlib() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'framefusion[plot]'") from error
+        raise MissingDependencyError("plots need matplotlib: pip install 'framefusion[plot]'") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from framefusion.bench.workloads import Config
+from framefusion.errors import ArgumentError
 
 FEWEST_POINTS = 3
 """Points that an exponent is fitted to at least."""
@@ -124,7 +125,7 @@ def fit_exponent(sizes: Sequence[int], times: Sequence[float]) -> Fit | None:
         The fit; None with fewer than :data:`FEWEST_POINTS` points.
     """
     if len(sizes) != len(times):
-        raise ValueError(f"sizes and times must be equally many, got {len(sizes)} and {len(times)}")
+        raise ArgumentError(f"sizes and times must be equally many, got {len(sizes)} and {len(times)}")
     if len(sizes) < FEWEST_POINTS:
         return None
     points = max(FEWEST_POINTS, math.ceil(len(sizes) / 2))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Feature dtypes by the name that a workload gives them."""
 
@@ -36,11 +38,11 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("segments", "tokens", "keep", "dim", "batch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.outside < 0:
-            raise ValueError(f"outside must be >= 0, got {self.outside}")
+            raise ArgumentError(f"outside must be >= 0, got {self.outside}")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+            raise ArgumentError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
     @property
     def name(self) -> str:

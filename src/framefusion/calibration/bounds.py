@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from framefusion.errors import ArgumentError
+
 STAKES = np.array([1, 0.8, 0.55, 0.3, 0.15, 0.06])
 """Shares of the capital that are bet. The more often answers change, both ways, the better are small ones."""
 WEIGHTS = np.array([0.4, 0.15, 0.15, 0.1, 0.1, 0.1])
@@ -53,7 +55,7 @@ class Sample:
             ValueError: no questions, or sequences of different lengths.
         """
         if not len(units) or not len(kept) == len(reference) == len(units):
-            raise ValueError(
+            raise ArgumentError(
                 f"kept, reference and units must have one value for each question, at least one; got {len(kept)}, "
                 f"{len(reference)} and {len(units)}."
             )
@@ -77,7 +79,7 @@ class Sample:
         """
         below = float(self.reference.sum())
         if not below:
-            raise ValueError("reference is 0 everywhere: what is never right has no relative accuracy.")
+            raise ArgumentError("reference is 0 everywhere: what is never right has no relative accuracy.")
         return float(self.kept.sum()) / below
 
     def p_value(self, floor: float, times: float = 1.0) -> float:

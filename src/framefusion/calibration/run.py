@@ -9,6 +9,7 @@ from typing import Any, get_args
 from framefusion._version import __version__
 from framefusion.calibration.bounds import Sample, smallest_sample
 from framefusion.calibration.search import Found, fixed_sequence, smallest
+from framefusion.errors import FrameFusionError
 from framefusion.evaluation import Dataset, Generating, Plan, Progress, Question, evaluate
 from framefusion.evaluation.cells import FULL
 from framefusion.evaluation.run import Silent
@@ -28,7 +29,7 @@ WORTHWHILE = 0.5
 Row = Mapping[str, Any]
 
 
-class CalibrationError(ValueError):
+class CalibrationError(FrameFusionError, ValueError):
     """A calibration that cannot be done, or could not tell anything. The text is one sentence."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from framefusion.errors import FrameFusionError
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.data import Dataset, Question
 from framefusion.evaluation.encodings import Prompt, collate, prompts
@@ -26,7 +27,7 @@ Row = dict[str, Any]
 """One answered question, as a line of the results."""
 
 
-class EvaluationError(RuntimeError):
+class EvaluationError(FrameFusionError, RuntimeError):
     """An evaluation that cannot go on. The text is one sentence that says why."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from framefusion.errors import FrameFusionError
 from framefusion.hf import attach
 from framefusion.methods import METHODS, BudgetError, Method
 from framefusion.settings import FrameFusion
@@ -21,7 +22,7 @@ GROUPS = {"controls": "control", "published": "published", "ours": "ours", "abla
 """Names of several methods at once, and the kind that each stands for; ``"all"`` is all of them."""
 
 
-class MethodError(ValueError):
+class MethodError(FrameFusionError, ValueError):
     """Methods or budgets that do not exist. The text is one sentence."""
 
 

@@ -6,10 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
+from framefusion.errors import FrameFusionError
 from framefusion.video import Video
 
 
-class DataError(ValueError):
+class DataError(FrameFusionError, ValueError):
     """A data set that cannot be used. The text is one sentence that says why."""
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from framefusion.errors import ArgumentError
+
 RESAMPLES = 10_000
 LEVEL = 0.95
 
@@ -42,9 +44,9 @@ class Bootstrap:
         self, videos: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
     ) -> None:
         if not len(videos):
-            raise ValueError("videos is empty; there is nothing to estimate.")
+            raise ArgumentError("videos is empty; there is nothing to estimate.")
         if resamples < 1 or not 0 < level < 1:
-            raise ValueError(f"resamples must be at least 1 and level in (0, 1), got {resamples} and {level}.")
+            raise ArgumentError(f"resamples must be at least 1 and level in (0, 1), got {resamples} and {level}.")
         number = {video: i for i, video in enumerate(dict.fromkeys(videos))}
         self._cluster = np.array([number[video] for video in videos])
         self._clusters = len(number)
@@ -78,7 +80,7 @@ class Bootstrap:
         """Per video, the sum over its questions."""
         values = np.asarray(values, dtype=np.float64)
         if values.shape != self._cluster.shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"values must have shape {self._cluster.shape}, one for each question, got {values.shape}."
             )
         return np.bincount(self._cluster, values if where is None else values * where, minlength=self._clusters)
@@ -86,7 +88,7 @@ class Bootstrap:
     def _estimate(self, above: np.ndarray, below: np.ndarray) -> Estimate:
         total = below.sum()
         if not total:
-            raise ValueError("where selects no question.")
+            raise ArgumentError("where selects no question.")
         value = float(above.sum() / total)
         if np.count_nonzero(below) < 2:
             # One video says nothing about others.

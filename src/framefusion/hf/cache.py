@@ -18,6 +18,8 @@ from transformers.cache_utils import (
     StaticSlidingWindowLayer,
 )
 
+from framefusion.errors import ArgumentError, StateError
+
 try:
     from transformers.cache_utils import BaseQuantizedLayer
 except ImportError:  # transformers before 5.15
@@ -136,7 +138,7 @@ class ShortenedLayer(DynamicLayer):
             return
         end = self.keys.shape[-2] + tokens if tokens < 0 else tokens - self.dropped
         if end < self.floor and tokens > -self.get_seq_length():
-            raise RuntimeError(
+            raise StateError(
                 "crop reaches into a reduced prompt, of which this layer no longer holds every token; crop no further "
                 "than the text behind the last video or image, or fill a new cache."
             )
@@ -211,20 +213,20 @@ def check(cache: Any, *, filled: bool, before_first: bool) -> None:
         ValueError: with the kind of cache and what to use instead.
     """
     if getattr(cache, "offloading", False):
-        raise ValueError(f"past_key_values is an offloaded cache, which was never verified with reduction. {_USE}")
+        raise ArgumentError(f"past_key_values is an offloaded cache, which was never verified with reduction. {_USE}")
     kinds = {type(layer) for layer in cache.layers} or {cache.layer_class_to_replicate}
     for kind in kinds:
         if kind not in _OWN_LENGTHS and not issubclass(kind, BaseQuantizedLayer):
-            raise ValueError(
+            raise ArgumentError(
                 f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {_USE}"
             )
         if filled and issubclass(kind, StaticLayer):
-            raise ValueError(
+            raise ArgumentError(
                 "a video or image came in a later turn of a conversation held in a static cache; reduction cannot "
                 f"follow that there. {_USE}"
             )
         if before_first and issubclass(kind, BaseQuantizedLayer):
-            raise ValueError(
+            raise ArgumentError(
                 "past_key_values is a quantized cache, which reduction before layer 0 would miscount; start keep at "
                 "layer 1 with merge=False, or use a DynamicCache()."
             )

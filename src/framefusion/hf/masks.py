@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.cache import as_argument
 from framefusion.relevance import HIDDEN
 
@@ -77,7 +78,7 @@ def visible_columns(mask: Any, batch: int, length: int, *, static: bool = False)
         # Every token sees itself, padding sees nothing.
         return _as_bool(own).diagonal(dim1=-2, dim2=-1).expand(batch, -1).cpu()
     what = f"has {mask.ndim} dimensions" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
-    raise ValueError(f"attention_mask {what}; while a reduction is attached it must be 2D (batch, length) or None.")
+    raise ArgumentError(f"attention_mask {what}; while a reduction is attached it must be 2D (batch, length) or None.")
 
 
 def visible_before(mask: Any, batch: int, length: int, filled: int) -> Tensor:

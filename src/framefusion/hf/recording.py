@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from framefusion.errors import StateError
 from framefusion.relevance import attention_received
 
 NO_COPIES = (
@@ -78,7 +79,7 @@ class RecordingConfig:
         setattr(self._config, name, value)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise RuntimeError(NO_COPIES)
+        raise StateError(NO_COPIES)
 
 
 def install(module: Any) -> Callable[[], None]:

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, nn
 
+from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import cache as caches
 from framefusion.hf import masks, recording
 from framefusion.hf.deepstack import DeepStack
@@ -55,10 +56,10 @@ def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
         RuntimeError: the model has a reduction attached already.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a loaded Hugging Face model, got {type(model).__name__}.")
+        raise ArgumentTypeError(f"model must be a loaded Hugging Face model, got {type(model).__name__}.")
     settings = FrameFusion() if settings is None else settings
     if not isinstance(settings, FrameFusion):
-        raise TypeError(f"settings must be a FrameFusion, got {type(settings).__name__}.")
+        raise ArgumentTypeError(f"settings must be a FrameFusion, got {type(settings).__name__}.")
     return Run(model, settings)
 
 
@@ -82,7 +83,7 @@ class Run:
         self._layers: list[Any] = list(self._decoder.layers)
         self._signature = inspect.signature(type(self._multimodal).forward)
         if self._decoder in _attached:
-            raise RuntimeError(
+            raise StateError(
                 f"this {type(model).__name__} has a reduction attached already; call detach() on its handle first."
             )
         self._attending = [index for index, layer in enumerate(self._layers) if attends(layer)]
@@ -106,7 +107,7 @@ class Run:
         self.detach()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise RuntimeError(recording.NO_COPIES)
+        raise StateError(recording.NO_COPIES)
 
     def detach(self) -> None:
         """Remove every hook. Calling it again does nothing.
@@ -168,9 +169,9 @@ class Run:
         records = _records.get()
         reduction = self._reduction if records is None else records.get(self, self._reduction)
         if reduction is None:
-            raise RuntimeError("no prefill has run yet: call the model or model.generate() while attached.")
+            raise StateError("no prefill has run yet: call the model or model.generate() while attached.")
         if not reduction.finished:
-            raise RuntimeError("the latest prefill did not reach its end, so there is nothing to tell about it.")
+            raise StateError("the latest prefill did not reach its end, so there is nothing to tell about it.")
         return reduction
 
     def _hook(self, model: Any) -> None:
@@ -222,7 +223,7 @@ class Run:
         if forward is None and self.settings.keeps_all:
             return None
         if forward is None or forward.run is not self:
-            raise RuntimeError(
+            raise StateError(
                 f"the language model of {type(self._multimodal).__name__} was called directly while a reduction is "
                 "attached, which hides where the visual tokens are. Call the whole model, or detach first."
             )
@@ -246,7 +247,7 @@ class Run:
         _records.set(WeakKeyDictionary({run: told for run, told in (_records.get() or {}).items() if run is not self}))
         call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
         if call.input_ids is None and not self.settings.keeps_all:
-            raise ValueError(
+            raise ArgumentError(
                 "input_ids is missing: framefusion finds the visual tokens by their placeholders. Pass input_ids "
                 "and the video instead of inputs_embeds, or detach first."
             )
@@ -286,12 +287,12 @@ class Run:
 
     def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, call: Call) -> None:
         if self._decoder.training:
-            raise RuntimeError(
+            raise StateError(
                 "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
             )
         implementation = self._decoder.config._attn_implementation
         if implementation not in masks.DENSE and any(map(window_of, self._layers)):
-            raise ValueError(
+            raise ArgumentError(
                 f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
                 "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
             )
@@ -299,20 +300,20 @@ class Run:
         if values > 1 and len(layouts) > values and len(layouts) % values == 0 and call.input_ids is not None:
             groups = call.input_ids.unflatten(0, (values, -1))
             if not bool((groups == groups[:, :1]).all()):
-                raise ValueError(
+                raise ArgumentError(
                     f"keep or cost has {values} values for a batch of {len(layouts)} different samples; give one value "
                     "for each sample, or a single one for all. (Only the equal rows of an expanded batch share one.)"
                 )
         for b, layout in enumerate(layouts):
             last = valid[b].nonzero().flatten()[-1:]
             if len(layout) and last.equal(layout.columns[-1:]):
-                raise ValueError(
+                raise ArgumentError(
                     f"sample {b} ends in a visual token, which reduction may drop and with it the place of the answer; "
                     "let at least one text token follow the last video or image, as chat templates do."
                 )
             hidden = int((~valid[b, layout.columns]).sum())
             if hidden:
-                raise ValueError(
+                raise ArgumentError(
                     f"attention_mask hides {hidden} of the {len(layout)} visual tokens of sample {b}; only padding may "
                     "be masked while a reduction is attached."
                 )
@@ -320,7 +321,7 @@ class Run:
     def _check_static(self) -> None:
         implementation = self._decoder.config._attn_implementation
         if implementation not in masks.DENSE:
-            raise ValueError(
+            raise ArgumentError(
                 f"attn_implementation={implementation!r} takes no dense mask, which reduction with a static cache "
                 "needs; use 'sdpa' or 'eager', or a DynamicCache()."
             )
@@ -355,7 +356,7 @@ class Run:
         cache, layer = caches.of_call(kwargs), self._layers[index]
         recorder, forward.recorder = forward.recorder, None
         if recorder is not None and recorder.received is None:
-            raise RuntimeError(
+            raise StateError(
                 f"the attention of layer {index - 1} could not be recorded: its module does not take its attention "
                 "function from the config. Use relevance='none', or an unpatched attention module."
             )
@@ -406,7 +407,7 @@ class Run:
     ) -> tuple[Tensor, dict[str, Any]]:
         """A layer of linear attention: its state takes in the tokens that are there, one after the other."""
         if forward.filled and reduction.padded:
-            raise ValueError(
+            raise ArgumentError(
                 "a video or image came in a later turn of several samples, which keep different numbers of tokens; the "
                 "padding would enter the states of the linear-attention layers. Continue each sample on a cache of its "
                 "own, or use keep and videos of one size."
@@ -462,7 +463,7 @@ class Run:
             return None
         batch = len(slots.columns)
         if batch != hidden.shape[0]:
-            raise ValueError(
+            raise ArgumentError(
                 f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; start "
                 "again with an empty cache."
             )
@@ -578,12 +579,12 @@ def _enter_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         _drafts.set(int(kwargs.get("logits_to_keep") or 1) - 1 if _drafting.get() else 0)
         _drafting.set(False)
     if isinstance(kwargs.get("logits_to_keep"), Tensor):
-        raise ValueError(
+        raise ArgumentError(
             "logits_to_keep is a tensor of columns, which a reduced sequence no longer has; pass the number of last "
             "columns, or leave it out."
         )
     if kwargs.get("labels") is not None:
-        raise ValueError(
+        raise ArgumentError(
             "labels cannot be used while a reduction is attached: the logits are shorter than the labels. Detach "
             "to compute a loss."
         )
@@ -606,7 +607,7 @@ def _before_method(model: Any, name: str, before: Callable[..., None]) -> Callab
 def _refuse_chunks(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> None:
     """Before the prefill of ``generate()``: the hooks could not tell a chunk from a later turn."""
     if getattr(generation_config, "prefill_chunk_size", None) is not None:
-        raise ValueError(
+        raise ArgumentError(
             "prefill_chunk_size splits a video between forward passes, and only whole videos can be reduced; leave it "
             "out (reduction already shortens the prefill), or detach first."
         )

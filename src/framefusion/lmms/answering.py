@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from framefusion.errors import ArgumentError
 from framefusion.evaluation.encodings import collate
 from framefusion.hf import attach
 from framefusion.lmms.arguments import Generation
@@ -128,13 +129,13 @@ class Answering:
         """
         tokens = self.processor.tokenizer(continuation.lstrip(), add_special_tokens=False)["input_ids"]
         if not tokens:
-            raise ValueError(f"the continuation {continuation!r} has no tokens.")
+            raise ArgumentError(f"the continuation {continuation!r} has no tokens.")
         one = prompt(sample, self.model, self.processor)
         said = LogitsProcessorList([_Said(tokens, one.length)])
         output = self._call(collate([one], self._pad), max_new_tokens=len(tokens), logits_processor=said)
         logits = torch.cat(output.logits).float()
         if len(logits) < len(tokens):
-            raise ValueError(f"the continuation {continuation!r} has a token that ends an answer.")
+            raise ArgumentError(f"the continuation {continuation!r} has a token that ends an answer.")
         wanted = torch.tensor(tokens, device=logits.device)
         loss = torch.nn.functional.cross_entropy(logits, wanted)
         return float(loss), bool((logits.argmax(-1) == wanted).all())

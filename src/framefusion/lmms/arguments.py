@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from framefusion.ask import MAX_NEW_TOKENS
+from framefusion.errors import ArgumentError
 from framefusion.settings import FrameFusion, parse_keep
 from framefusion.settings_file import load_settings
 
@@ -38,11 +39,11 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown model argument {name!r}.{hint} There are {', '.join(names)}.")
+            raise ArgumentError(f"unknown model argument {name!r}.{hint} There are {', '.join(names)}.")
     given = dict(arguments)
     if (path := given.pop("settings", None)) is not None:
         if given:
-            raise ValueError(
+            raise ArgumentError(
                 f"settings={path} says everything about the reduction; leave out {', '.join(sorted(given))}, or give "
                 "all of it as arguments."
             )
@@ -52,7 +53,7 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
             try:
                 given[name] = parse_keep(value)
             except ValueError as error:
-                raise ValueError(f"keep {error}") from None
+                raise ArgumentError(f"keep {error}") from None
         elif isinstance(value, float) and value.is_integer():
             # lmms-eval reads "-1" as a floating-point number
             given[name] = int(value)
@@ -82,26 +83,26 @@ class Generation:
         until = given.pop("until", None) or ()
         until = (until,) if isinstance(until, str) else tuple(until)
         if not all(isinstance(text, str) and text for text in until):
-            raise ValueError(f"until must be texts that are not empty, got {list(until)!r}.")
+            raise ArgumentError(f"until must be texts that are not empty, got {list(until)!r}.")
         new_tokens = given.pop("max_new_tokens", MAX_NEW_TOKENS)
         if isinstance(new_tokens, bool) or not isinstance(new_tokens, int) or new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be a whole number, at least 1, got {new_tokens!r}.")
+            raise ArgumentError(f"max_new_tokens must be a whole number, at least 1, got {new_tokens!r}.")
         beams = given.pop("num_beams", 1)
         temperature = given.pop("temperature", None) or 0
         samples = given.pop("do_sample", None)
         if (samples is None or samples) and temperature > 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"temperature={temperature} asks for samples, and answers are greedy here; add --gen_kwargs "
                 "temperature=0,do_sample=False if that is what you want."
             )
         if beams not in (1, None):
-            raise ValueError(
+            raise ArgumentError(
                 f"num_beams={beams} is not supported, answers are greedy; add --gen_kwargs num_beams=1 if that is what "
                 "you want."
             )
         for name in sorted(given):
             if name not in _WITHOUT_EFFECT:
-                raise ValueError(
+                raise ArgumentError(
                     f"the task asks for {name}={given[name]!r}, which is not supported; there are until, "
                     "max_new_tokens, temperature, do_sample and num_beams."
                 )

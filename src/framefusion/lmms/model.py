@@ -13,6 +13,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
 from framefusion.assets import usual_frames
+from framefusion.errors import ArgumentError
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual
@@ -72,13 +73,13 @@ class FrameFusionModel(lmms):
         self.settings = settings_from(settings, ARGUMENTS)
         self.batch_size = _batch_size(batch_size, max_batch_size)
         if frames is not None and fps is not None:
-            raise ValueError(f"frames={frames} and fps={fps} exclude each other; give one of them.")
+            raise ArgumentError(f"frames={frames} and fps={fps} exclude each other; give one of them.")
         if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
-            raise ValueError(f"frames must be a whole number, at least 1, got {frames!r}.")
+            raise ArgumentError(f"frames must be a whole number, at least 1, got {frames!r}.")
         if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not fps > 0):
-            raise ValueError(f"fps must be a number above 0, got {fps!r}.")
+            raise ArgumentError(f"fps must be a number above 0, got {fps!r}.")
         if not isinstance(trust_remote_code, bool):
-            raise ValueError(f"trust_remote_code must be True or False, got {trust_remote_code!r}.")
+            raise ArgumentError(f"trust_remote_code must be True or False, got {trust_remote_code!r}.")
         if frames is None and fps is None:
             frames = usual_frames(pretrained)
         self.frames, self.fps = frames, fps
@@ -189,7 +190,7 @@ class FrameFusionModel(lmms):
 def _batch_size(given: Any, maximum: Any) -> int:
     text = str(given)
     if maximum is not None or not text.isdecimal() or int(text) < 1:
-        raise ValueError(
+        raise ArgumentError(
             f"batch_size must be a whole number, at least 1, got {given!r}"
             + (f" with max_batch_size={maximum}" if maximum is not None else "")
             + "; there is no automatic batch size."
@@ -203,7 +204,7 @@ def _name(request: Instance) -> str:
 
 def _fail(name: str, reason: object) -> NoReturn:
     message = f"{name}: {reason}"
-    raise ValueError(message) from (reason if isinstance(reason, BaseException) else None)
+    raise ArgumentError(message) from (reason if isinstance(reason, BaseException) else None)
 
 
 def _log(spent: Spent, requests: int) -> None:

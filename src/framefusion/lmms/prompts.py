@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from framefusion.ask import turn_inputs
+from framefusion.errors import ArgumentError
 from framefusion.evaluation.encodings import Prompt
 from framefusion.video import Video, read_video
 
@@ -54,7 +55,7 @@ class Sample:
             return [*({"type": kind} for kind in kinds), {"type": "text", "text": self.text}]
         if kinds != ["image"] * (len(parts) - 1):
             shown = f"{kinds.count('image')} pictures and {kinds.count('video')} videos"
-            raise ValueError(
+            raise ArgumentError(
                 f"the text has {PLACEHOLDER} {len(parts) - 1} times, and there are {shown}; it must stand there once "
                 "for each picture, or not at all."
             )
@@ -79,7 +80,7 @@ def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
     if isinstance(given, Image.Image):
         return given.convert("RGB")
     if not isinstance(given, (str, os.PathLike)):
-        raise ValueError(
+        raise ArgumentError(
             f"a visual must be a PIL image or the path of a video or picture, got {type(given).__name__}; sound, and "
             "parts of videos, are not supported."
         )
@@ -97,7 +98,7 @@ def _picture(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+        raise ArgumentError(f"{path} is not a picture that can be read: {error}") from error
 
 
 def prompt(sample: Sample, model: Any, processor: Any) -> Prompt:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from framefusion.errors import ArgumentError
 from framefusion.methods import fastv, fastvid
 from framefusion.methods.method import Method, behind_attention
 from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
@@ -24,7 +25,7 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
         ValueError: a change would touch the budget.
     """
     if not changes or changes.keys() & {"cost", "keep"}:
-        raise ValueError(f"changes must name fields of FrameFusion other than cost and keep, got {sorted(changes)}.")
+        raise ArgumentError(f"changes must name fields of FrameFusion other than cost and keep, got {sorted(changes)}.")
 
     # A threshold belongs to its segmentation.
     fresh = {"segment_threshold": None} if "segmentation" in changes else {}

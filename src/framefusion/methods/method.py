@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
 
+from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.schedule import default_layer, smallest_cost
 from framefusion.settings import FrameFusion
 
 Kind = Literal["control", "published", "ours", "ablation"]
 
 
-class BudgetError(ValueError):
+class BudgetError(FrameFusionError, ValueError):
     """A budget that a method cannot reach, because it starts too deep or its smallest unit is too large.
 
     Attributes:
@@ -73,7 +74,7 @@ class Method:
         """
         check_budget(budget)
         if isinstance(layers, bool) or not isinstance(layers, Integral) or layers < 1:
-            raise ValueError(f"layers must be a whole number, at least 1, got {layers!r}.")
+            raise ArgumentError(f"layers must be a whole number, at least 1, got {layers!r}.")
         return self.build(float(budget), int(layers))
 
 
@@ -84,7 +85,7 @@ def check_budget(budget: float) -> None:
         ValueError: it is not.
     """
     if isinstance(budget, bool) or not isinstance(budget, Real) or not 0 < float(budget) <= 1:
-        raise ValueError(f"budget must be a share of the token-layers in (0, 1], got {budget!r}.")
+        raise ArgumentError(f"budget must be a share of the token-layers in (0, 1], got {budget!r}.")
 
 
 PLAIN: Mapping[str, Any] = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from framefusion.errors import ArgumentError
 from framefusion.needle.footage import Clip, bundled_clips
 from framefusion.needle.objects import Split
 from framefusion.needle.questions import QUESTION_KINDS, sample_questions
@@ -73,10 +74,10 @@ def load(
     """
     for name, value, least in (("frames", frames, 6), ("videos", videos, 1), ("questions", questions, 1)):
         if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+            raise ArgumentError(f"{name} must be at least {least}, got {value}.")
     unknown = [kind for kind in kinds if kind not in QUESTION_KINDS]
     if unknown or not kinds:
-        raise ValueError(f"kinds must be some of {', '.join(QUESTION_KINDS)}, got {', '.join(kinds) or 'none'}.")
+        raise ArgumentError(f"kinds must be some of {', '.join(QUESTION_KINDS)}, got {', '.join(kinds) or 'none'}.")
     clips = bundled_clips() if clips is None else clips
     result = []
     for index in range(videos):

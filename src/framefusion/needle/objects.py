@@ -10,6 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from framefusion.errors import ArgumentError, MissingDependencyError
+
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (215, 40, 40),
     "green": (40, 175, 60),
@@ -86,7 +88,7 @@ def digit_images() -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(
+        raise MissingDependencyError(
             "VideoNeedle draws scikit-learn's handwritten digits; install it with: pip install 'framefusion[eval]'"
         ) from error
     data = load_digits()
@@ -101,7 +103,7 @@ def digit_samples(split: Split) -> tuple[np.ndarray, ...]:
         ValueError: there is no such split.
     """
     if split not in get_args(Split):
-        raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        raise ArgumentError(f"split must be 'train' or 'test', got {split!r}.")
     _, labels = digit_images()
     per_digit = (np.flatnonzero(labels == digit) for digit in range(10))
     held_out = split == "test"

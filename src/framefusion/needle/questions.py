@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from framefusion.errors import ArgumentError
 from framefusion.needle.objects import COLOR_NAMES, KINDS, Thing
 from framefusion.needle.scenes import Video
 
@@ -176,7 +177,7 @@ def sample_questions(
     options = possible(video)
     allowed = [kind for kind in kinds if options[kind]]
     if not allowed:
-        raise ValueError(f"kinds must hold a kind of question that this video has an answer to, got {tuple(kinds)}.")
+        raise ArgumentError(f"kinds must hold a kind of question that this video has an answer to, got {tuple(kinds)}.")
     order = [allowed[i] for i in rng.permutation(len(allowed))]
     found = []
     for index in range(count):

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from framefusion.errors import ArgumentError
 from framefusion.needle.footage import FRAME_SIZE, Clip, excerpt
 from framefusion.needle.objects import COLOR_NAMES, COLORS, DIGITS, SHAPES, Role, Split, Thing, digit_samples
 from framefusion.needle.objects import draw as draw_thing
@@ -187,7 +188,7 @@ class Video:
 def scene_lengths(rng: np.random.Generator, scenes: int, frames: int, jitter: float) -> tuple[int, ...]:
     """Split ``frames`` over ``scenes``, each at least two; with probability ``jitter`` unevenly."""
     if frames < 2 * scenes:
-        raise ValueError(f"frames must be at least twice the number of scenes ({scenes}), got {frames}.")
+        raise ArgumentError(f"frames must be at least twice the number of scenes ({scenes}), got {frames}.")
     lengths = np.diff(np.round(np.arange(scenes + 1) * frames / scenes).astype(int))
     if rng.random() < jitter:
         lengths = 2 + rng.multinomial(frames - 2 * scenes, np.full(scenes, 1 / scenes))

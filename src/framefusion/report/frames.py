@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from framefusion.errors import ArgumentError
 from framefusion.report.data import ABSENT, DROPPED, MERGED, FrameView
 
 DROPPED_COLOUR = (11, 14, 20, 186)
@@ -63,7 +64,7 @@ def frame_strip(frames: Sequence[FrameView], width: int = 240, per_row: int | No
         ValueError: no frames.
     """
     if not frames:
-        raise ValueError("frames is empty; there is nothing to draw")
+        raise ArgumentError("frames is empty; there is nothing to draw")
     if per_row is None:
         per_row = math.ceil(len(frames) / math.ceil(len(frames) / 8))
     gap, bar, margin = 8, 4, 12

@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn, overload
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 from framefusion.selection import gram_schmidt, ops, reference, restart, torch_backend
 from framefusion.selection import joint as joint_selection
 from framefusion.selection import validation as check
@@ -158,7 +159,7 @@ def select_tokens(
     at_least = check.check_count(at_least, "at_least")
     wanted = check.check_budgets(budgets, ids, batched)
     if exhausted == "restart" and (joint or novelty_lower_bound > 0):
-        raise ValueError("exhausted must be 'fill' or 'stop' with joint or novelty_lower_bound, got 'restart'")
+        raise ArgumentError("exhausted must be 'fill' or 'stop' with joint or novelty_lower_bound, got 'restart'")
     total = check.check_total(wanted) if joint else None
     plans = [plan_segments(row, *b, joint) for row, b in zip(ids, wanted, strict=True)]
     traced = return_gains or novelty_lower_bound > 0
@@ -236,7 +237,9 @@ def select_and_assign(
     """
     features = check.check_features(features)
     if features.dim() != 2:
-        raise ValueError(f"features must have shape (N, D), got {tuple(features.shape)}; select_tokens takes batches")
+        raise ArgumentError(
+            f"features must have shape (N, D), got {tuple(features.shape)}; select_tokens takes batches"
+        )
     check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
     shape = features.shape[:1]
     ids = check.check_segments(segments, shape)
@@ -391,14 +394,14 @@ def resolve_backend(backend: str, device: torch.device) -> str:
             return "numba"
         return "triton" if device.type == "cuda" and find_spec("triton") else "torch"
     if backend == "numba" and device.type != "cpu":
-        raise ValueError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
+        raise ArgumentError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
     return backend
 
 
 def _triton_backend() -> Any:
     # Only those who select on CUDA pay for importing Triton.
     if find_spec("triton") is None:
-        raise ImportError(
+        raise MissingDependencyError(
             "backend 'triton' needs the package triton, which torch brings along on Linux; install it, or use "
             "backend='auto'"
         )
@@ -443,11 +446,11 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
     if torch.compiler.is_compiling():
         return ops.greedy_map(kernel, k, exhausted, backend)
     if not isinstance(kernel, Tensor):
-        raise TypeError(f"kernel must be a torch.Tensor, got {type(kernel).__name__}")
+        raise ArgumentTypeError(f"kernel must be a torch.Tensor, got {type(kernel).__name__}")
     if kernel.dtype not in check.FEATURE_DTYPES:
-        raise TypeError(f"kernel must have a float dtype, got {kernel.dtype}")
+        raise ArgumentTypeError(f"kernel must have a float dtype, got {kernel.dtype}")
     if kernel.dim() != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"kernel must be a square matrix (n, n), got shape {tuple(kernel.shape)}")
+        raise ArgumentError(f"kernel must be a square matrix (n, n), got shape {tuple(kernel.shape)}")
     check.check_choice(backend, "backend", BACKENDS)
     check.check_choice(exhausted, "exhausted", ("fill", "stop"))
     n = kernel.shape[0]
@@ -456,7 +459,9 @@ def greedy_map(kernel: Tensor, k: int, *, exhausted: str = "fill", backend: str 
     diagonal = kernel.diagonal()
     if bool((diagonal < 0).any()):
         (position,) = check.first_true(diagonal < 0)
-        raise ValueError(f"kernel must have a diagonal >= 0, got {diagonal[position].item():g} at position {position}")
+        raise ArgumentError(
+            f"kernel must have a diagonal >= 0, got {diagonal[position].item():g} at position {position}"
+        )
     if k == 0:
         return torch.empty(0, dtype=torch.int64, device=kernel.device)
     dtype = accumulation_dtype(kernel.dtype)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from framefusion.errors import FrameFusionError
 from framefusion.selection.numerics import (
     accumulation_dtype,
     normalise_relevance,
@@ -38,7 +39,7 @@ LENGTH_SPREAD = 1.25
 ALIGNMENT = 64
 
 
-class NonFiniteFeaturesError(ValueError):
+class NonFiniteFeaturesError(FrameFusionError, ValueError):
     """A segment holds NaN or Inf; raised by backends, translated at the public boundary."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.selection.plan import Segment, make_segment
 
 
@@ -152,9 +153,9 @@ def encode_budgets(budgets: Any) -> tuple[str, list[int], list[int], list[int]]:
         own, how many of those are each sample's.
     """
     if budgets is None:
-        raise TypeError("budgets is required: a mapping, a sequence or an integer")
+        raise ArgumentTypeError("budgets is required: a mapping, a sequence or an integer")
     if isinstance(budgets, bool):
-        raise TypeError(f"budgets must be a mapping, a sequence or an integer, got {budgets}")
+        raise ArgumentTypeError(f"budgets must be a mapping, a sequence or an integer, got {budgets}")
     if hasattr(budgets, "tolist"):
         # Their values decide sizes; reading them is a graph break.
         budgets = budgets.tolist()
@@ -165,7 +166,7 @@ def encode_budgets(budgets: Any) -> tuple[str, list[int], list[int], list[int]]:
     if len(budgets) and not isinstance(budgets[0], int):
         parts = [encode_budgets(own) for own in budgets]
         if len({part[0] for part in parts}) > 1:
-            raise ValueError("budgets of the samples must be all mappings or all sequences where the call is traced")
+            raise ArgumentError("budgets of the samples must be all mappings or all sequences where the call is traced")
         ids = [i for part in parts for i in part[1]]
         return parts[0][0], ids, [n for part in parts for n in part[2]], [len(part[2]) for part in parts]
     return "sequence", [], list(budgets), []

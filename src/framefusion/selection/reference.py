@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.selection.numerics import EXHAUSTION_FACTOR
 from framefusion.selection.plan import Picks, Segment
 
@@ -17,7 +18,7 @@ MAX_TOKENS = 8192
 
 def _check_size(features: Tensor) -> None:
     if len(features) > MAX_TOKENS:
-        raise ValueError(
+        raise ArgumentError(
             f"backend 'reference' builds the full N × N matrix and takes at most {MAX_TOKENS} tokens, "
             f"got {len(features)}; use backend='auto'"
         )

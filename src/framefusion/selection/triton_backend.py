@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.selection import gram_schmidt
 from framefusion.selection import triton_kernels as kernels
 from framefusion.selection.gram import NonFiniteFeaturesError
@@ -29,7 +30,7 @@ from framefusion.selection.triton_plan import DevicePlan, Group, Place, device_p
 def check_device(device: torch.device) -> None:
     """Raise a ValueError where the kernels cannot run."""
     if device.type != "cuda" and not kernels.INTERPRETED:
-        raise ValueError(
+        raise ArgumentError(
             f"backend 'triton' runs on CUDA devices, features are on {device}; move them there, or use backend='auto'"
         )
 
@@ -94,7 +95,7 @@ def run(
         are ``plan.rows[plan.origin + positions]``. And (K, 2) float64 gains and novelties, None if not ``traced``.
     """
     if features.shape[-1] != plan.feature_dim or features.dtype != plan.dtype:
-        raise ValueError(
+        raise ArgumentError(
             f"features must have the width {plan.feature_dim} and dtype {plan.dtype} of the plan, "
             f"got {features.shape[-1]} and {features.dtype}"
         )

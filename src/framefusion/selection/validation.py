@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.selection.plan import Budgets, present_ids
 
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -20,16 +21,16 @@ EXHAUSTED = ("fill", "stop", "restart")
 def check_features(features: Any) -> Tensor:
     """``features`` must be a float tensor (N, D) or (B, N, D) with D ≥ 1."""
     if not isinstance(features, Tensor):
-        raise TypeError(f"features must be a torch.Tensor, got {type(features).__name__}")
+        raise ArgumentTypeError(f"features must be a torch.Tensor, got {type(features).__name__}")
     if features.dtype not in FEATURE_DTYPES:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"features must have dtype float16, bfloat16, float32 or float64, got {features.dtype}; "
             "convert them with features.float()"
         )
     if features.dim() not in (2, 3):
-        raise ValueError(f"features must have shape (N, D) or (B, N, D), got {tuple(features.shape)}")
+        raise ArgumentError(f"features must have shape (N, D) or (B, N, D), got {tuple(features.shape)}")
     if features.shape[-1] == 0:
-        raise ValueError(f"features must have at least one column, got shape {tuple(features.shape)}")
+        raise ArgumentError(f"features must have at least one column, got shape {tuple(features.shape)}")
     return features
 
 
@@ -38,11 +39,11 @@ def check_relevance(relevance: Any, shape: Sequence[int], check_values: bool) ->
     if relevance is None:
         return None
     if not isinstance(relevance, Tensor):
-        raise TypeError(f"relevance must be a torch.Tensor or None, got {type(relevance).__name__}")
+        raise ArgumentTypeError(f"relevance must be a torch.Tensor or None, got {type(relevance).__name__}")
     if not relevance.is_floating_point():
-        raise TypeError(f"relevance must have a float dtype, got {relevance.dtype}")
+        raise ArgumentTypeError(f"relevance must have a float dtype, got {relevance.dtype}")
     if relevance.shape != torch.Size(shape):
-        raise ValueError(
+        raise ArgumentError(
             f"relevance must have shape {tuple(shape)}, one value per token of features, got {tuple(relevance.shape)}"
         )
     if check_values and relevance.numel():
@@ -52,7 +53,7 @@ def check_relevance(relevance: Any, shape: Sequence[int], check_values: bool) ->
             check_finite(relevance, "relevance")
             position = first_true(relevance < 0)
             value = relevance[position].item()
-            raise ValueError(
+            raise ArgumentError(
                 f"relevance must be >= 0, got {value:g} at position {format_position(position)}; "
                 "shift it first, for example by min–max scaling"
             )
@@ -69,7 +70,7 @@ def check_finite(values: Tensor, name: str) -> None:
 
 def raise_not_finite(name: str, value: float, position: Sequence[int]) -> NoReturn:
     """Raise the error for one NaN or Inf."""
-    raise ValueError(
+    raise ArgumentError(
         f"{name} must be finite, got {value} at position {format_position(position)}; "
         "replace or drop such entries before the selection"
     )
@@ -99,20 +100,20 @@ def check_segments(segments: Any, shape: Sequence[int]) -> np.ndarray:
         try:
             segments = torch.as_tensor(np.asarray(segments))
         except (TypeError, ValueError) as error:
-            raise TypeError(f"segments must hold integers, got {type(segments).__name__}: {error}") from None
+            raise ArgumentTypeError(f"segments must hold integers, got {type(segments).__name__}: {error}") from None
         if segments.numel() == 0:
             segments = segments.to(torch.int64)
     if segments.is_floating_point() or segments.is_complex() or segments.dtype == torch.bool:
-        raise TypeError(f"segments must have an integer dtype, got {segments.dtype}")
+        raise ArgumentTypeError(f"segments must have an integer dtype, got {segments.dtype}")
     if tuple(segments.shape) not in {tuple(shape), (n,)}:
         allowed = f"({n},)" if len(shape) == 1 else f"({n},) or ({batch}, {n})"
-        raise ValueError(
+        raise ArgumentError(
             f"segments must have shape {allowed}, one id per token of features, got {tuple(segments.shape)}"
         )
     ids = segments.detach().cpu().to(torch.int64).numpy()
     if ids.size and ids.min() < -1:
         position = tuple(int(i) for i in np.argwhere(ids < -1)[0])
-        raise ValueError(
+        raise ArgumentError(
             f"segments must be >= -1 (-1 marks tokens outside every segment), got {ids[position]} "
             f"at position {format_position(position)}"
         )
@@ -122,22 +123,22 @@ def check_segments(segments: Any, shape: Sequence[int]) -> np.ndarray:
 def check_count(value: Any, name: str) -> int:
     """An integer ≥ 0; bool and float are refused."""
     if isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-        raise TypeError(f"{name} must be an integer, got a bool")
+        raise ArgumentTypeError(f"{name} must be an integer, got a bool")
     try:
         count = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+        raise ArgumentTypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
     if count < 0:
-        raise ValueError(f"{name} must be >= 0, got {count}")
+        raise ArgumentError(f"{name} must be >= 0, got {count}")
     return count
 
 
 def check_share(value: Any, name: str) -> float:
     """``value`` must be a number in [0, 1]."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+        raise ArgumentTypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     if not 0 <= float(value) <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value}")
+        raise ArgumentError(f"{name} must be in [0, 1], got {value}")
     return float(value)
 
 
@@ -145,7 +146,7 @@ def check_total(budgets: Sequence[tuple[Budgets, list[int]]]) -> int:
     """The integer that the budgets of all samples must be when segments share it."""
     total, _ = budgets[0] if budgets else (0, [])
     if not isinstance(total, int):
-        raise ValueError(
+        raise ArgumentError(
             f"budgets must be one integer with joint=True, which splits it over the segments, got {total!r}; leave "
             "joint out to give each segment its own"
         )
@@ -162,7 +163,7 @@ def check_budgets(budgets: Any, ids: np.ndarray, batched: bool) -> list[tuple[Bu
         batched: whether the features have a batch dimension.
     """
     if budgets is None:
-        raise TypeError(
+        raise ArgumentTypeError(
             "budgets is required: a mapping from segment id to count, one count per segment in ascending "
             "order of the ids, or one integer for the whole sample"
         )
@@ -170,11 +171,11 @@ def check_budgets(budgets: Any, ids: np.ndarray, batched: bool) -> list[tuple[Bu
         budgets = torch.from_numpy(budgets) if budgets.dtype.kind in "iu" else budgets.tolist()
     if isinstance(budgets, Tensor):
         if budgets.is_floating_point() or budgets.is_complex() or budgets.dtype == torch.bool:
-            raise TypeError(f"budgets must hold integers, got dtype {budgets.dtype}")
+            raise ArgumentTypeError(f"budgets must hold integers, got dtype {budgets.dtype}")
         budgets = budgets.tolist()
     if batched and _is_sequence(budgets) and budgets and all(_is_nested(b) for b in budgets):
         if len(budgets) != len(ids):
-            raise ValueError(f"budgets has {len(budgets)} entries for a batch of {len(ids)} samples")
+            raise ArgumentError(f"budgets has {len(budgets)} entries for a batch of {len(ids)} samples")
         return [_check_one(b, row, f"budgets[{i}]") for i, (b, row) in enumerate(zip(budgets, ids, strict=True))]
     return [_check_one(budgets, ids, "budgets")] * len(ids)
 
@@ -193,12 +194,12 @@ def _check_one(budgets: Any, ids: np.ndarray, name: str) -> tuple[Budgets, list[
     if isinstance(budgets, Mapping):
         return _check_mapping(budgets, name), []
     if isinstance(budgets, str | bytes):
-        raise TypeError(f"{name} must be an integer, a mapping or a sequence of integers, got {budgets!r}")
+        raise ArgumentTypeError(f"{name} must be an integer, a mapping or a sequence of integers, got {budgets!r}")
     if _is_sequence(budgets):
         counts = [check_count(b, f"{name}[{i}]") for i, b in enumerate(budgets)]
         present = present_ids(ids)
         if len(counts) != len(present):
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} has {len(counts)} entries for {len(present)} segments (ids {_some(present)}); give "
                 "one count per segment in ascending order of the ids, or a mapping from segment id to count"
             )
@@ -211,7 +212,7 @@ def _check_mapping(budgets: Mapping[Any, Any], name: str) -> dict[int, int]:
     for key, value in budgets.items():
         segment = check_count(key, f"the segment id {key!r} in {name}")
         if segment in checked:
-            raise ValueError(f"{name} names segment {segment} twice")
+            raise ArgumentError(f"{name} names segment {segment} twice")
         checked[segment] = check_count(value, f"{name}[{key!r}]")
     return checked
 
@@ -223,5 +224,5 @@ def _some(ids: list[int]) -> str:
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """``value`` must be one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.selectors import (
     divprune,
     dpp,
@@ -73,7 +74,7 @@ def _check_indices(name: str, chosen: Tensor, candidates: Candidates) -> Tensor:
     _check_int64(name, chosen, "", "a one-dimensional int64 tensor")
     chosen, segments = chosen.cpu(), candidates.segments
     if len(chosen) and (int(chosen.min()) < 0 or int(chosen.max()) >= len(segments)):
-        raise ValueError(f"selector {name!r} returned an index outside 0 … {len(segments) - 1}.")
+        raise ArgumentError(f"selector {name!r} returned an index outside 0 … {len(segments) - 1}.")
     distinct = chosen.unique()
     got = {
         int(segment): int(count) for segment, count in zip(*segments[distinct].unique(return_counts=True), strict=True)
@@ -81,7 +82,7 @@ def _check_indices(name: str, chosen: Tensor, candidates: Candidates) -> Tensor:
     for segment in candidates.budgets.keys() | got.keys():
         count = candidates.budgets.get(segment, 0)
         if got.get(segment, 0) != count or len(distinct) != len(chosen):
-            raise ValueError(
+            raise ArgumentError(
                 f"selector {name!r} returned {got.get(segment, 0)} distinct tokens of segment {segment}, asked for "
                 f"{count} ({len(chosen)} indices in all, {len(distinct)} of them distinct)."
             )
@@ -98,7 +99,7 @@ def _check_target(name: str, target: Tensor, indices: Tensor, candidates: Candid
     stray = kept & (target != everyone)
     if stray.any():
         token = int(stray.nonzero()[0])
-        raise ValueError(
+        raise ArgumentError(
             f"selector {name!r} returned target[{token}] = {int(target[token])}, but token {token} is kept; a kept "
             "token is its own target."
         )
@@ -106,7 +107,7 @@ def _check_target(name: str, target: Tensor, indices: Tensor, candidates: Candid
     lost = ~kept & (outside | ((target >= 0) & ~kept[target.clamp(0, max(count - 1, 0))]))
     if lost.any():
         token = int(lost.nonzero()[0])
-        raise ValueError(
+        raise ArgumentError(
             f"selector {name!r} returned target[{token}] = {int(target[token])}, which is no kept token; the target "
             "of a dropped token is a kept one, or -1."
         )
@@ -117,14 +118,14 @@ def _check_int64(name: str, value: Tensor, what: str, wanted: str, count: int | 
     fits = isinstance(value, Tensor) and value.dtype == torch.int64 and value.ndim == 1
     if not fits or (count is not None and len(value) != count):
         got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"selector {name!r} returned {what}{got}; it must return {wanted}.")
+        raise ArgumentError(f"selector {name!r} returned {what}{got}; it must return {wanted}.")
 
 
 def _check_features(name: str, features: Tensor, kept: int, candidates: Candidates) -> None:
     shape, dtype = (kept, candidates.features.shape[1]), candidates.features.dtype
     if not isinstance(features, Tensor) or features.dtype != dtype or features.shape != shape:
         got = f"{features.dtype} {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(
+        raise ArgumentError(
             f"selector {name!r} returned features of {got}; they must be {dtype} {shape}, one row for each index."
         )
 
@@ -144,11 +145,11 @@ def register_selector(name: str, select: Selector, *, needs_relevance: bool = Fa
         ValueError: the name is no identifier, or is taken.
     """
     if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
-        raise ValueError(f"name must be an identifier such as 'my-rule', got {name!r}.")
+        raise ArgumentError(f"name must be an identifier such as 'my-rule', got {name!r}.")
     if not callable(select):
-        raise TypeError(f"select must be a function select(candidates), got {type(select).__name__}.")
+        raise ArgumentTypeError(f"select must be a function select(candidates), got {type(select).__name__}.")
     if name in SELECTORS:
-        raise ValueError(f"a selector named {name!r} is registered already; choose another name.")
+        raise ArgumentError(f"a selector named {name!r} is registered already; choose another name.")
     SELECTORS[name] = select
     if needs_relevance:
         NEED_RELEVANCE.add(name)

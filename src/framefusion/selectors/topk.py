@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.selectors.candidates import Candidates
 
 
@@ -15,7 +16,7 @@ def select(candidates: Candidates) -> Tensor:
         ValueError: there is no relevance to rank by.
     """
     if candidates.relevance is None:
-        raise ValueError(
+        raise ArgumentError(
             "selector 'topk' ranks by relevance, but there is none: set relevance to 'last' or 'text', and start "
             "the stages at layer 1 or later, where attention exists."
         )

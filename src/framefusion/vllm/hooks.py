@@ -13,6 +13,7 @@ from functools import wraps
 from pkgutil import resolve_name
 from typing import Any
 
+from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.selection import warm_up
 from framefusion.vllm.qwen import replacements
 from framefusion.vllm.rate import Rate
@@ -37,7 +38,7 @@ RUNNERS = (
 )
 
 
-class HookError(RuntimeError):
+class HookError(FrameFusionError, RuntimeError):
     """This vLLM is not one that framefusion can take hold of."""
 
 
@@ -69,7 +70,7 @@ def _enable(config: Any) -> None:
         settings, rate = ServingSettings.parse(given[KEY])
         rate = _rate(config, rate)
     except ValueError as error:
-        raise ValueError(f"additional_config[{KEY!r}]: {error}") from error
+        raise ArgumentError(f"additional_config[{KEY!r}]: {error}") from error
     install()
     config.model_config.multimodal_config.video_pruning_rate = Rate(rate, settings)
     logger.info(
@@ -88,36 +89,36 @@ def _rate(config: Any, rate: float | None) -> float:
     """
     architecture = None if config.model_config is None else config.model_config.architecture
     if architecture not in ARCHITECTURES:
-        raise ValueError(
+        raise ArgumentError(
             f"framefusion prunes in vLLM for {', '.join(ARCHITECTURES)}; this model is {architecture}. Leave the key "
             "out."
         )
     if config.parallel_config.pipeline_parallel_size > 1:
-        raise ValueError(
+        raise ArgumentError(
             "with pipeline parallelism only the first rank learns the positions of the tokens that stay; use tensor "
             "parallelism instead."
         )
     if config.lora_config is not None and getattr(config.lora_config, "enable_tower_connector_lora", False):
-        raise ValueError(
+        raise ArgumentError(
             "vLLM sizes LoRA of the vision tower by the tokens that stay, not by those that are encoded; leave "
             "--enable-tower-connector-lora out."
         )
     if getattr(envs(), "VLLM_USE_RUST_FRONTEND", False):
-        raise ValueError(
+        raise ArgumentError(
             "the Rust frontend lays out prompts where no plugin reaches; leave VLLM_USE_RUST_FRONTEND out."
         )
     multimodal = config.model_config.multimodal_config
     if multimodal is None:
-        raise ValueError("this configuration serves text only, and nothing can be pruned; leave the key out.")
+        raise ArgumentError("this configuration serves text only, and nothing can be pruned; leave the key out.")
     if multimodal.video_pruning_method != "evs":
-        raise ValueError(
+        raise ArgumentError(
             f"--video-pruning-method {multimodal.video_pruning_method} is another rule; leave one of the two out."
         )
     asked = multimodal.video_pruning_rate
     if asked is None and rate is None:
-        raise ValueError('this says how to prune, but not how much: add "rate": 0.8, or --video-pruning-rate 0.8.')
+        raise ArgumentError('this says how to prune, but not how much: add "rate": 0.8, or --video-pruning-rate 0.8.')
     if asked is not None and rate is not None and abs(asked - rate) > 1e-6:
-        raise ValueError(f"the settings say rate {rate:g}, --video-pruning-rate {asked:g}; leave one of them out.")
+        raise ArgumentError(f"the settings say rate {rate:g}, --video-pruning-rate {asked:g}; leave one of them out.")
     return float(asked if rate is None else rate)
 
 

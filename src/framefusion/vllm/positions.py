@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
+
 BASE = 256
 """Whole numbers up to this are exact in bfloat16, float16 and float32."""
 DIGITS = 3
@@ -56,7 +58,7 @@ def encode(places: Places, dtype: torch.dtype) -> Tensor:
     of_item = places.offsets.new_tensor([places.lead, places.visual, places.span])
     numbers = torch.cat([places.offsets[None], places.positions, of_item[:, None].expand(-1, len(places.offsets))])
     if numbers.numel() and (int(numbers.min()) < 0 or int(numbers.max()) >= BASE**DIGITS):
-        raise ValueError(f"a number outside 0 … {BASE**DIGITS - 1} cannot be carried.")
+        raise ArgumentError(f"a number outside 0 … {BASE**DIGITS - 1} cannot be carried.")
     digits = [numbers // BASE**power % BASE for power in range(DIGITS)]
     return torch.cat(digits).T.to(dtype)
 
@@ -125,4 +127,4 @@ def _run_of(visual: Tensor, count: int, first: int) -> int:
         complete = columns[count - 1 :] - columns[: len(columns) - count + 1] == count - 1
         if complete.any():
             return first + int(columns[complete.nonzero()[0]])
-    raise ValueError(f"the prompt has no {count} placeholders in a row from column {first} on.")
+    raise ArgumentError(f"the prompt has no {count} placeholders in a row from column {first} on.")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from framefusion.budgets import total_kept
+from framefusion.errors import ArgumentError
 from framefusion.layout import VisualItem, VisualLayout
 from framefusion.reducer import Reduction
 from framefusion.relevance import dissimilarity
@@ -48,7 +49,7 @@ def retention_mask(features: Tensor, grid: tuple[int, int, int], rate: float, se
     frames, height, width = grid
     area = height * width
     if len(features) != frames * area:
-        raise ValueError(
+        raise ArgumentError(
             f"features has {len(features)} rows, but the grid {frames}×{height}×{width} has {frames * area}."
         )
     wanted = retained_count(area, frames, rate, settings)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from framefusion.errors import ArgumentError
 from framefusion.selectors import NEED_RELEVANCE
 from framefusion.settings import BudgetRule, FrameFusion, Segmentation
 from framefusion.settings_file import load_settings
@@ -58,20 +59,22 @@ class ServingSettings:
 
     def __post_init__(self) -> None:
         if self.relevance not in RELEVANCE:
-            raise ValueError(
+            raise ArgumentError(
                 f"relevance must be one of {', '.join(map(repr, RELEVANCE))}, got {self.relevance!r}: an engine "
                 "selects before the decoder, where attention and the question are not known."
             )
         if self.selector in NEED_RELEVANCE and self.relevance == "none":
-            raise ValueError(f"selector={self.selector!r} ranks by relevance; say relevance='dissimilarity' with it.")
+            raise ArgumentError(
+                f"selector={self.selector!r} ranks by relevance; say relevance='dissimilarity' with it."
+            )
         if not isinstance(self.minimum_per_frame, int) or isinstance(self.minimum_per_frame, bool):
-            raise ValueError(f"minimum_per_frame must be a whole number of tokens, got {self.minimum_per_frame!r}.")
+            raise ArgumentError(f"minimum_per_frame must be a whole number of tokens, got {self.minimum_per_frame!r}.")
         if self.minimum_per_frame < 0:
-            raise ValueError(f"minimum_per_frame must be at least 0 tokens, got {self.minimum_per_frame}.")
+            raise ArgumentError(f"minimum_per_frame must be at least 0 tokens, got {self.minimum_per_frame}.")
         if not isinstance(self.keep_first_frame, bool):
-            raise ValueError(f"keep_first_frame must be true or false, got {self.keep_first_frame!r}.")
+            raise ArgumentError(f"keep_first_frame must be true or false, got {self.keep_first_frame!r}.")
         if self.keep_first_frame and self.relevance == "dissimilarity":
-            raise ValueError(
+            raise ArgumentError(
                 "keep_first_frame and relevance='dissimilarity' exclude each other: the first frame is left out of the "
                 "selection, so that every token of the second would count as new. Leave one of them out."
             )
@@ -95,7 +98,7 @@ class ServingSettings:
         if value is True:
             return cls(), None
         if not isinstance(value, Mapping):
-            raise ValueError(
+            raise ArgumentError(
                 f"must be an object of settings or true, got {value!r}; {{}} selects with the defaults, and without "
                 "the key the engine's own rule stays."
             )
@@ -104,14 +107,14 @@ class ServingSettings:
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
-                raise ValueError(f"{name!r} is no setting; there are {', '.join([*known, RATE, FILE])}.")
+                raise ArgumentError(f"{name!r} is no setting; there are {', '.join([*known, RATE, FILE])}.")
         if rate is not None and not (isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate < 1):
-            raise ValueError(f"{RATE} must be a number in [0, 1), the share of the tokens to drop, got {rate!r}.")
+            raise ArgumentError(f"{RATE} must be a number in [0, 1), the share of the tokens to drop, got {rate!r}.")
         if path is not None:
             filed, share = _of_file(path)
             twice = [name for name in given if name in filed] + [RATE] * (rate is not None)
             if twice:
-                raise ValueError(f"{twice[0]} is given beside {FILE}, which says it too; leave one of them out.")
+                raise ArgumentError(f"{twice[0]} is given beside {FILE}, which says it too; leave one of them out.")
             given, rate = given | filed, round(1 - share, 12)
         return cls(**given), rate
 
@@ -126,15 +129,15 @@ class ServingSettings:
 def _of_file(path: object) -> tuple[dict[str, Any], float]:
     """What a settings file says about the selection, and the share it keeps."""
     if not isinstance(path, str):
-        raise ValueError(f"{FILE} must be the name of a file, got {path!r}.")
+        raise ArgumentError(f"{FILE} must be the name of a file, got {path!r}.")
     filed = load_settings(path)
     if filed.merge or filed.adaptive or not isinstance(filed.keep, Mapping) or list(filed.keep) != [0]:
-        raise ValueError(
+        raise ArgumentError(
             f"{FILE} {path}: an engine prunes once, before the decoder, to an exact share; these settings do more. "
             "Calibrate with --method segment-dpp-input."
         )
     if filed.dropped != "drop":
-        raise ValueError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
+        raise ArgumentError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
     return {name: getattr(filed, name) for name in _shared()}, float(filed.keep[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.hf.families.base import Call, Family, UnsupportedModelError
 from framefusion.hf.families.gemma3 import Gemma3
 from framefusion.hf.families.glm4v import Glm4v
@@ -66,17 +67,17 @@ def register_family(family: Family) -> None:
     """
     if not isinstance(family, Family):
         what = "the class itself; pass an object of it" if isinstance(family, type) else type(family).__name__
-        raise TypeError(f"family must be an object of a subclass of framefusion.Family, got {what}.")
+        raise ArgumentTypeError(f"family must be an object of a subclass of framefusion.Family, got {what}.")
     for field in ("name", "model_classes", "placeholder", "verified"):
         if not getattr(family, field, None):
-            raise TypeError(f"family {type(family).__name__} has no {field}; set it on the class.")
+            raise ArgumentTypeError(f"family {type(family).__name__} has no {field}; set it on the class.")
     if isinstance(family.model_classes, str):
-        raise TypeError(f"model_classes of family {family.name} must be a tuple of class names, got a string.")
+        raise ArgumentTypeError(f"model_classes of family {family.name} must be a tuple of class names, got a string.")
     for known in FAMILIES:
         shared = set(known.model_classes).intersection(family.model_classes)
         if known.name == family.name or shared:
             what = f"the name {family.name!r}" if known.name == family.name else f"the class {min(shared)}"
-            raise ValueError(f"{what} is registered already by {type(known).__module__}; choose another one.")
+            raise ArgumentError(f"{what} is registered already by {type(known).__module__}; choose another one.")
     FAMILIES.append(family)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.layout import Kind, VisualItem, VisualLayout
 
 
-class UnsupportedModelError(ValueError):
+class UnsupportedModelError(FrameFusionError, ValueError):
     """The model is of no supported family, or configured in a way that reduction does not support."""
 
 
@@ -105,7 +106,7 @@ def take_items(kind: Kind, columns: Tensor, grids: Iterable[tuple[int, int, int]
         t, h, w = next(source, (0, 0, 0))
         if not t * h * w or first + t * h * w > len(columns):
             rest = f"the next {kind}'s {t}×{h}×{w}" if t * h * w else f"no {kind} whose size is known"
-            raise ValueError(
+            raise ArgumentError(
                 f"{where} has {len(columns)} {kind} tokens; {len(columns) - first} of them belong to {rest}. Pass the "
                 "inputs as the processor makes them, the whole prompt at once."
             )

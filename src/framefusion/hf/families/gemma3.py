@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
 from framefusion.layout import VisualLayout, runs
@@ -36,7 +37,7 @@ class Gemma3(Family):
             found = runs(row == model.config.image_token_id) if call.has("image") else []
             for first, end in found:
                 if end - first != side**2:
-                    raise ValueError(
+                    raise ArgumentError(
                         f"input_ids[{b}] has a run of {end - first} image tokens, but an image has {side**2}; pass the "
                         "inputs as the processor makes them, the whole prompt at once."
                     )

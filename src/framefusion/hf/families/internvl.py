@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
 from framefusion.layout import VisualItem, VisualLayout, runs
@@ -32,7 +33,7 @@ class InternVL(Family):
             found = runs(row == model.config.image_token_id) if call.has("image") else []
             for first, end in found:
                 if (end - first) % side**2:
-                    raise ValueError(
+                    raise ArgumentError(
                         f"input_ids[{b}] has a run of {end - first} image tokens, which is no multiple of the "
                         f"{side**2} tokens of a frame or tile; pass the inputs as the processor makes them, the whole "
                         "prompt at once."

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
 from framefusion.layout import VisualItem, VisualLayout, runs
 
@@ -54,7 +55,7 @@ class LlavaOnevision(Family):
         length, items = math.prod(grid) + self.newlines, []
         for first, end in runs(placeholders):
             if (end - first) % length:
-                raise ValueError(
+                raise ArgumentError(
                     f"input_ids[{b}] has a run of {end - first} video tokens, which is no multiple of the {length} "
                     f"tokens of a video of {grid[0]} frames; pass the inputs as the processor makes them, the whole "
                     "prompt at once."

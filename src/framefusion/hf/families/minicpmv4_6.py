@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.layout import Kind, Span, VisualItem, VisualLayout, runs
 
@@ -69,7 +70,7 @@ def _size(run: Span, view: tuple[int, int] | int | None, where: str, kind: Kind)
         if h * w == tokens:
             return h, w
     expected = "none is left" if view is None else view
-    raise ValueError(
+    raise ArgumentError(
         f"{where} has a run of {tokens} {kind} tokens, which does not match the next frame, image or slice "
         f"({expected}); pass the inputs as the processor makes them, the whole prompt at once."
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call
 from framefusion.hf.families.qwen2_vl import Grid, Qwen2VL, spread
 
@@ -32,7 +33,7 @@ class Qwen3VL(Qwen2VL):
                 yield 1, 1, size
                 continue
             if size % frames or (mine.view(frames, -1).diff() != 1).any():
-                raise ValueError(
+                raise ArgumentError(
                     f"input_ids[{b}] has {size} tokens of one item in {frames} runs of different lengths, but a frame "
                     "is one run; pass the inputs as the processor makes them, the whole prompt at once."
                 )

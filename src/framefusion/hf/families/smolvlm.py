@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
 from framefusion.layout import Span, VisualItem, VisualLayout, runs
@@ -37,7 +38,7 @@ class SmolVLM(Family):
         lengths = {end - first for mine in found for first, end in mine}
         side = math.isqrt(max(lengths, default=1))
         if lengths - {side**2}:
-            raise ValueError(
+            raise ArgumentError(
                 f"input_ids has runs of {sorted(lengths)} image tokens, but every frame or tile has the same square "
                 "number; pass the inputs as the processor makes them, the whole prompt at once."
             )

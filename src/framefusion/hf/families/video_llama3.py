@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
 from framefusion.layout import Kind, VisualItem, VisualLayout
 
@@ -63,7 +64,7 @@ def _videos(call: Call) -> Iterator[_Video]:
     mask = call.arguments.get("video_compression_mask")
     mask = torch.ones(sum(sizes), dtype=torch.bool) if mask is None else mask.cpu().bool()
     if len(mask) != sum(sizes):
-        raise ValueError(
+        raise ArgumentError(
             f"video_compression_mask has {len(mask)} entries, but the videos have {sum(sizes)} tokens before "
             "compression; pass it as the processor makes it."
         )
@@ -78,7 +79,7 @@ def _take_videos(columns: Tensor, videos: Iterator[_Video], where: str) -> list[
         video = next(videos, None)
         count = 0 if video is None else int(video.kept.sum())
         if video is None or not count or first + count > len(columns):
-            raise ValueError(
+            raise ArgumentError(
                 f"{where} has {len(columns)} video tokens, of which {first} belong to whole videos and the rest do not "
                 f"match the {count} that the next one kept; pass the inputs as the processor makes them, the whole "
                 "prompt at once."
@@ -95,7 +96,7 @@ def _from_runs(columns: Tensor, kept: Tensor, where: str) -> tuple[int, int, int
     starts = (columns.diff(prepend=columns[:1] - 2) != 1).nonzero().squeeze(-1)
     frames, lengths = len(starts), starts.diff(append=starts.new_tensor([len(columns)]))
     if len(kept) % frames or (kept.view(frames, -1).sum(1) != lengths).any():
-        raise ValueError(
+        raise ArgumentError(
             f"{where} has a video in {frames} runs of {lengths.tolist()} tokens, which are not what its "
             "video_compression_mask keeps of each frame; pass both as the processor makes them."
         )
