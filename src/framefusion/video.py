@@ -1,58 +1,54 @@
-"""Decode a handful of frames from a video file, uniformly over its playing time.
+"""Decode a handful of frames from a video, uniformly over its playing time.
 
-A first pass reads the packets without decoding them and notes when each frame is shown. That makes the
-choice of frames exact for variable frame rates, streams that announce no duration and files that end
-early; the second pass decodes only what lies between a keyframe and a wanted frame. At no time are more
-frames in memory than the ones asked for and the one being decoded.
+A first pass reads the packets without decoding them and notes when each frame is shown; the second decodes only what
+lies between a key frame and a wanted frame, and compares what it sees with the first. Where the packets do not tell,
+or tell something else than the decoder shows, the file is decoded from its beginning: slower, and right for streams
+without time stamps, joined recordings and damaged files. At no time are more frames in memory than the ones asked for
+and the ones being decoded.
 """
 
 from __future__ import annotations
 
-import bisect
 import logging
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 
-from framefusion.errors import FrameFusionError
+from framefusion.decoding.errors import IrregularError, VideoError
+from framefusion.decoding.frames import MAX_BYTES, read_through, sought
+from framefusion.decoding.source import Source, check_source, source_of
+from framefusion.decoding.stills import is_moving_picture, read_folder, read_moving_picture
+from framefusion.decoding.timeline import Timeline, decoded_timeline, index_of
+
+__all__ = ["DEFAULT_FRAMES", "MAX_BYTES", "Video", "VideoError", "check_file", "check_request", "read_video"]
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_FRAMES = 8
 """Frames that :func:`read_video` takes when neither ``frames`` nor ``fps`` is given."""
 
-MAX_BYTES = 8 * 2**30
-"""Largest decoded size (bytes) that :func:`read_video` agrees to return."""
-
-_FALLBACK_RATE = 25.0
-_TOLERANCE = 1e-6  # seconds; finer than any container's clock
-_TEXT_FORMATS = {"tty"}  # FFmpeg renders any text file as terminal video
-
-
-class VideoError(FrameFusionError, ValueError):
-    """A video that cannot be read, or a request for frames that makes no sense. The text is one sentence."""
+_COMPLETE = 0.5
+"""Seconds by which a file may be shorter than it announces without a word."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """Frames sampled from one video file.
+    """Frames sampled from one video.
 
     Attributes:
-        frames: uint8 array ``(T, H, W, 3)``, RGB, upright (rotation metadata is applied).
+        frames: uint8 array ``(T, H, W, 3)``, RGB, upright, with square pixels.
         timestamps: float64 array ``(T,)``, seconds from the first frame of the video.
         indices: int64 array ``(T,)``, position of each frame in the source, in display order.
         duration: playing time in seconds, up to the end of the last readable frame.
         source_fps: mean frame rate of the source, frames per second.
         total_frames: number of readable frames in the source.
-        path: the file.
+        path: the file; of an address, a path that ends in its last part.
         complete: False when the file announces more playing time than could be read.
+        damaged: how many of the frames are damaged, or refer to damaged ones.
     """
 
     frames: np.ndarray = field(repr=False)
@@ -63,6 +59,7 @@ class Video:
     total_frames: int
     path: Path
     complete: bool = True
+    damaged: int = 0
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -85,51 +82,82 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
     at ``(i + ½)·D/T``. A video with fewer frames than asked for gives every frame once.
 
     Args:
-        path: a local file in any container and codec that FFmpeg decodes.
+        path: a local file in any container and codec that FFmpeg decodes; an animated GIF, PNG or WebP; a folder of
+            pictures, shown in the order of their names, one a second; an ``http`` or ``https`` address; or ``"-"`` for
+            standard input.
         frames: number of frames, at least 1. Default 8 when ``fps`` is not given either.
         fps: frames per second of playing time, above 0; ``T = max(1, floor(D·fps + ½))``.
             Excludes ``frames``.
 
     Returns:
-        The frames and where in the source they come from, see :class:`Video`.
+        The frames and where in the source they come from, see :class:`Video`. A warning is logged if some of them are
+        damaged, or if the file is shorter than it announces.
 
     Raises:
-        VideoError: no such file, a directory, not a video, no video stream, no decodable frame,
+        VideoError: nothing there to read, not a video, no video stream, no frame that can be decoded intact,
             ``frames < 1``, ``fps <= 0``, both given, or more than 8 GiB of decoded frames asked for.
     """
     check_request(frames, fps)
-    path = check_file(path)
-    index = _scan(path)
-    wanted = _choose(index, frames, fps)
-    pictures = _decode(path, index, wanted)
-    if index.announced > index.duration + 0.5:
-        logger.warning(
-            "%s ends after %.1f s of the %.1f s it announces; what could be read is used",
-            path.name,
-            index.duration,
-            index.announced,
-        )
+    with source_of(path) as source:
+        pictures, timeline, wanted = _read(source, frames, fps)
+    intact = timeline.intact[wanted]
+    _tell(source, timeline, intact)
     return Video(
         frames=pictures,
-        timestamps=np.array([index.times[i] - index.times[0] for i in wanted]),
+        timestamps=timeline.times[wanted] - timeline.times[0],
         indices=np.array(wanted, dtype=np.int64),
-        duration=index.duration,
-        source_fps=len(index.times) / index.duration,
-        total_frames=len(index.times),
-        path=path,
-        complete=index.announced <= index.duration + 0.5,
+        duration=timeline.duration,
+        source_fps=timeline.rate,
+        total_frames=len(timeline.times),
+        path=source.path,
+        complete=timeline.announced <= timeline.duration + _COMPLETE,
+        damaged=int((~intact).sum()),
     )
 
 
-@dataclass
-class _Index:
-    """What the packets say; times in seconds, ascending."""
+def _read(source: Source, frames: int | None, fps: float | None) -> tuple[np.ndarray, Timeline, list[int]]:
+    """Pictures, when the source shows what, and the positions of the pictures in it."""
+    if os.path.isdir(source.location):
+        return read_folder(source, lambda timeline: _chosen(timeline, frames, fps))
+    if is_moving_picture(source):
+        return read_moving_picture(source, lambda timeline: _chosen(timeline, frames, fps))
+    try:
+        index = index_of(source)
+        wanted = _chosen(index.timeline, frames, fps)
+        return _repeated(lambda positions: sought(source, index, positions), wanted), index.timeline, wanted
+    except IrregularError:
+        logger.debug("%s has to be decoded from its beginning", source.name)
+    timeline = decoded_timeline(source)
+    wanted = _chosen(timeline, frames, fps)
+    if not timeline.intact[wanted].any():
+        raise VideoError(f"none of the frames wanted of {source.name} is intact; it is damaged or encrypted")
+    return _repeated(lambda positions: read_through(source, positions), wanted), timeline, wanted
 
-    times: list[float]
-    keyframes: list[float]
-    stamped: bool  # False: the container gives no display times, frames are counted instead
-    duration: float
-    announced: float
+
+def _repeated(read: Callable[[list[int]], np.ndarray], wanted: list[int]) -> np.ndarray:
+    """Pictures of positions of which some are wanted several times: a frame may be on display for long."""
+    positions = sorted(set(wanted))
+    pictures = read(positions)
+    return pictures if len(positions) == len(wanted) else pictures[np.searchsorted(positions, wanted)]
+
+
+def _chosen(timeline: Timeline, frames: int | None, fps: float | None) -> list[int]:
+    if fps is not None:
+        return timeline.choose(max(1, math.floor(timeline.duration * fps + 0.5)))
+    return timeline.choose(frames or DEFAULT_FRAMES)
+
+
+def _tell(source: Source, timeline: Timeline, intact: np.ndarray) -> None:
+    """Warn of what a viewer would notice."""
+    if timeline.announced > timeline.duration + _COMPLETE:
+        logger.warning(
+            "%s ends after %.1f s of the %.1f s it announces; what could be read is used",
+            source.path.name,
+            timeline.duration,
+            timeline.announced,
+        )
+    if not intact.all():
+        logger.warning("%s: %d of %d frames are damaged", source.path.name, (~intact).sum(), len(intact))
 
 
 def check_request(frames: int | None, fps: float | None) -> None:
@@ -152,200 +180,9 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     """The path, if it is a file that has content.
 
     Raises:
-        VideoError: no such file, a directory, or an empty file.
+        VideoError: no such file, one that cannot be opened, a directory, or an empty file.
     """
-    path = Path(path)
-    if not path.exists():
-        raise VideoError(f"no such file: {path}")
-    if path.is_dir():
-        raise VideoError(f"{path} is a directory; name a video file")
-    if path.stat().st_size == 0:
-        raise VideoError(f"{path} is empty, not a video")
-    return path
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream that is not a cover picture."""
-    try:
-        # an absolute path can never be taken for a URL
-        container = av.open(str(path.resolve()), metadata_errors="replace")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise VideoError(f"{path} is not a video that can be read ({reason.lower()})") from error
-    with container:
-        if container.format.name in _TEXT_FORMATS:
-            raise VideoError(f"{path} is a text file, not a video")
-        streams = [s for s in container.streams.video if not s.disposition & type(s.disposition).attached_pic]
-        if not streams:
-            raise VideoError(f"{path} has no video stream")
-        if streams[0].codec_context is None:
-            raise VideoError(f"{path} is in a video codec that this build of FFmpeg cannot decode")
-        streams[0].thread_type = "AUTO"
-        yield container, streams[0]
-
-
-def _scan(path: Path) -> _Index:
-    """Read every packet without decoding it."""
-    stamps: list[float | None] = []
-    keys: list[bool] = []
-    last_duration = 0.0
-    with _open(path) as (container, stream):
-        rate = float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
-        time_base = float(stream.time_base)
-        for packet in _readable(container.demux(stream)):
-            if packet.size == 0 or packet.is_discard:
-                continue
-            stamps.append(None if packet.pts is None else packet.pts * time_base)
-            keys.append(packet.is_keyframe)
-            last_duration = (packet.duration or 0) * time_base
-        announced = _announced_duration(container, stream)
-    if not stamps:
-        raise VideoError(f"{path} contains no frames")
-    known = [stamp for stamp in stamps if stamp is not None]
-    stamped = len(known) == len(stamps)
-    if stamped:
-        times = sorted(known)
-        keyframes = sorted(stamp for stamp, key in zip(known, keys, strict=True) if key)
-    else:
-        times = [i / rate for i in range(len(stamps))]
-        keyframes = []
-    duration = times[-1] - times[0] + (last_duration if last_duration > 0 else 1.0 / rate)
-    return _Index(times, keyframes, stamped, duration, announced)
-
-
-def _announced_duration(container: Any, stream: Any) -> float:
-    """Seconds that the headers promise, 0 when they say nothing."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    # Without a stream duration the container's is FFmpeg's estimate or another stream's length.
-    return 0.0
-
-
-def _choose(index: _Index, frames: int | None, fps: float | None) -> list[int]:
-    """Display-order positions of the frames to decode, ascending."""
-    count = frames or DEFAULT_FRAMES
-    if fps is not None:
-        count = max(1, math.floor(index.duration * fps + 0.5))
-    if count >= len(index.times):
-        return list(range(len(index.times)))
-    centers = [index.times[0] + (i + 0.5) * index.duration / count for i in range(count)]
-    # Timestamps carry rounding of the container's clock; a frame due within the tolerance is on display.
-    return [bisect.bisect_right(index.times, center + _TOLERANCE) - 1 for center in centers]
-
-
-def _decode(path: Path, index: _Index, wanted: list[int]) -> np.ndarray:
-    """RGB frames ``(T, H, W, 3)`` for ascending positions."""
-    targets = [index.times[i] for i in wanted]
-    out: np.ndarray | None = None
-    for position, picture in enumerate(_pictures(path, index, targets)):
-        if out is None:
-            size = len(wanted) * picture.nbytes
-            if size > MAX_BYTES:
-                raise VideoError(
-                    f"{len(wanted)} frames of {picture.shape[1]}×{picture.shape[0]} pixels would take "
-                    f"{size / 2**30:.0f} GiB; ask for fewer frames"
-                )
-            out = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
-        out[position] = picture
-    if out is None:
-        raise VideoError(f"{path} contains no frame that can be decoded")
-    return out
-
-
-def _pictures(path: Path, index: _Index, targets: list[float]) -> Iterator[np.ndarray]:
-    """One picture per target time, in order; none at all when nothing can be decoded."""
-    size: tuple[int, int] | None = None
-    last: Any = None
-    position = 0
-    for time, frame in _frames_near(path, index, targets):
-        if size is None:
-            size = (frame.width, frame.height)
-        while position < len(targets) and time > targets[position] + _TOLERANCE:
-            # the wanted frame itself was damaged: the one before it was still on display
-            yield _picture(frame if last is None else last, size)
-            position += 1
-        last = frame
-        while position < len(targets) and abs(time - targets[position]) <= _TOLERANCE:
-            yield _picture(frame, size)
-            position += 1
-        if position == len(targets):
-            return
-    if last is not None and size is not None:
-        for _ in targets[position:]:
-            yield _picture(last, size)
-
-
-class _SeekMissedError(Exception):
-    """A seek landed behind the wanted frame; ``position`` is that of the first target not served."""
-
-    def __init__(self, position: int) -> None:
-        self.position = position
-
-
-def _frames_near(path: Path, index: _Index, targets: list[float]) -> Iterator[tuple[float, Any]]:
-    """Decoded ``(time, frame)``, skipping by keyframe what no target needs."""
-    try:
-        yield from _walk(path, index, targets, seek=bool(index.keyframes))
-    except _SeekMissedError as missed:
-        logger.debug("%s: seeking is not exact in this file; reading on without it", path)
-        yield from _walk(path, index, targets[missed.position :], seek=False)
-
-
-def _walk(path: Path, index: _Index, targets: list[float], seek: bool) -> Iterator[tuple[float, Any]]:
-    with _open(path) as (container, stream):
-        decoded = _decoded(container, stream)
-        now = -math.inf
-        for position, target in enumerate(targets):
-            key = _keyframe_before(index, target)
-            jumped = seek and key > max(now, index.times[0]) + _TOLERANCE
-            if jumped:
-                container.seek(round(key / float(stream.time_base)), stream=stream)
-                decoded = _decoded(container, stream)
-            while now < target - _TOLERANCE:
-                count, frame = next(decoded, (0, None))
-                if frame is None:
-                    return
-                now = index.times[min(count, len(index.times) - 1)]
-                if index.stamped and frame.pts is not None:
-                    now = frame.pts * float(stream.time_base)
-                if jumped and now > target + _TOLERANCE:
-                    raise _SeekMissedError(position)
-                jumped = False
-                yield now, frame
-
-
-def _keyframe_before(index: _Index, target: float) -> float:
-    """Time of the last keyframe not after ``target``, else of the first frame."""
-    position = bisect.bisect_right(index.keyframes, target + _TOLERANCE)
-    return index.keyframes[position - 1] if position else index.times[0]
-
-
-def _decoded(container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
-    """Numbered frames from the present position on; damaged packets are skipped."""
-    count = 0
-    for packet in _readable(container.demux(stream)):
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError as error:
-            logger.debug("skipped a damaged packet: %s", error)
-            continue
-        for frame in frames:
-            yield count, frame
-            count += 1
-
-
-def _readable(packets: Iterator[Any]) -> Iterator[Any]:
-    """Packets up to the first place where the file itself cannot be read on."""
-    try:
-        yield from packets
-    except av.error.FFmpegError as error:
-        logger.debug("reading stopped early: %s", error)
-
-
-def _picture(frame: Any, size: tuple[int, int]) -> np.ndarray:
-    """Upright RGB array; a stream that changes its size is scaled to its first frame's."""
-    width, height = size
-    picture = frame.to_ndarray(format="rgb24", width=width, height=height)
-    quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, quarter_turns))
+    text = check_source(path)
+    if os.path.isdir(text):
+        raise VideoError(f"{text} is a directory; name a file")
+    return Path(text)

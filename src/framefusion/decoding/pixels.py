@@ -1,0 +1,150 @@
+"""A decoded frame as the upright RGB picture that a player shows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import av
+import numpy as np
+
+WHITE = 255
+"""What lies behind transparent pixels, as in a browser."""
+
+REFERENCE_WHITE = 203.0
+"""Candela per square metre of a white page in HDR video (ITU-R BT.2408), which becomes white."""
+
+_SHAPES = (0.1, 10.0)
+"""Pixels outside these ratios of width to height are taken for a mistake."""
+
+_PQ, _HLG = 16, 18  # ITU-T H.273, transfer characteristics
+_BT2020 = 9  # ITU-T H.273, colour primaries and matrices
+_HD = 720  # from this height on, players take video that says nothing for BT.709
+
+
+def picture(frame: Any, stream: Any, size: tuple[int, int]) -> np.ndarray:
+    """uint8 ``(height, width, 3)``: deinterlaced, with square pixels, upright, on white, in the range of a screen.
+
+    Args:
+        frame: a decoded ``av.VideoFrame``.
+        stream: its stream, which tells the shape of a pixel.
+        size: width and height of the stream's first frame, see :func:`shown_size`; others are scaled to it.
+    """
+    if frame.interlaced_frame:
+        frame = _deinterlaced(frame)
+    transfer = _characteristic(frame, stream, "color_trc")
+    if transfer in (_PQ, _HLG):
+        wide = frame.to_ndarray(format="rgb48le", width=size[0], height=size[1])
+        pixels = _tone_mapped(
+            wide.astype(np.float32) / 65535, transfer, _characteristic(frame, stream, "color_primaries")
+        )
+    elif _has_alpha(frame):
+        pixels = on_white(frame.to_ndarray(format="rgba", width=size[0], height=size[1]))
+    else:
+        pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], **_matrix(frame))
+    return np.ascontiguousarray(_upright(pixels, frame))
+
+
+def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """Width and height of a frame with square pixels, before it is turned; nothing is made smaller."""
+    shape = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+    if not _SHAPES[0] <= shape <= _SHAPES[1]:
+        shape = 1.0
+    return max(round(frame.width * max(shape, 1.0)), 1), max(round(frame.height * max(1 / shape, 1.0)), 1)
+
+
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """RGBA ``(height, width, 4)`` as RGB over white."""
+    alpha = pixels[..., 3:].astype(np.uint16)
+    mixed = pixels[..., :3] * alpha + WHITE * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _has_alpha(frame: Any) -> bool:
+    # a palette may hold transparent colours
+    return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
+
+
+def _characteristic(frame: Any, stream: Any, name: str) -> int:
+    """A colour characteristic of ITU-T H.273; 2 if neither the frame nor the stream tells."""
+    for place in (frame, stream.codec_context):
+        value = int(getattr(place, name, None) or 2)
+        if value != 2:
+            return value
+    return 2
+
+
+def _matrix(frame: Any) -> dict[str, Any]:
+    """For FFmpeg's scaler, which takes whatever says nothing for BT.601."""
+    guessed = int(frame.colorspace) == 2 and frame.height >= _HD and not frame.format.is_rgb
+    return {"src_colorspace": "ITU709"} if guessed else {}
+
+
+def _deinterlaced(frame: Any) -> Any:
+    """The first of the two fields, its missing lines interpolated."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    sink = graph.add("buffersink")
+    source.link_to(deinterlace)
+    deinterlace.link_to(sink)
+    graph.configure()
+    source.push(frame)
+    source.push(None)
+    return sink.pull()
+
+
+def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
+    """Turned and mirrored as the frame's display matrix says."""
+    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return pixels
+    # (x, y) is shown at (a·x + c·y, b·x + d·y); 16.16 fixed point, y downwards
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float).tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return pixels.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
+
+
+def _tone_mapped(signal: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
+    """HDR RGB in [0, 1] as uint8 for a screen: linear light, BT.709's primaries, a soft shoulder, gamma.
+
+    The transfer functions are those of ITU-R BT.2100; the shoulder is the one of Mobius transforms that leaves what is
+    darker than 30 % of white as it is.
+    """
+    light = _pq_light(signal) if transfer == _PQ else _hlg_light(signal)
+    if primaries == _BT2020:
+        light = light @ _BT2020_TO_BT709.T
+    peak = np.maximum(light.max(axis=-1, keepdims=True), 1e-6)
+    light = np.clip(light * (_shoulder(peak) / peak), 0, 1)
+    # the encoding of sRGB
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(255 * encoded).astype(np.uint8)
+
+
+_BT2020_TO_BT709 = np.array(
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]], np.float32
+)
+
+
+def _pq_light(signal: np.ndarray) -> np.ndarray:
+    """Display light relative to :data:`REFERENCE_WHITE` from PQ (SMPTE ST 2084)."""
+    m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
+    powered = signal ** (1 / m2)
+    return (np.maximum(powered - c1, 0) / (c2 - c3 * powered)) ** (1 / m1) * np.float32(10_000 / REFERENCE_WHITE)
+
+
+def _hlg_light(signal: np.ndarray) -> np.ndarray:
+    """Display light relative to :data:`REFERENCE_WHITE` from hybrid log-gamma, on a screen of 1,000 cd/m²."""
+    a = 0.17883277
+    b, c = 1 - 4 * a, 0.5 - a * math.log(4 * a)
+    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
+    luminance = scene @ np.array([0.2627, 0.6780, 0.0593], np.float32)
+    return scene * np.maximum(luminance, 1e-6)[..., None] ** np.float32(0.2) * np.float32(1_000 / REFERENCE_WHITE)
+
+
+def _shoulder(value: np.ndarray, knee: float = 0.3, peak: float = 1_000 / REFERENCE_WHITE) -> np.ndarray:
+    """``value`` up to ``knee``, from there on a curve that reaches 1 at ``peak``."""
+    a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
+    b = (knee**2 - 2 * knee * peak + peak) / max(peak - 1, 1e-6)
+    return np.where(value <= knee, value, (b**2 + 2 * b * knee + knee**2) / (b - a) * (value + a) / (value + b))

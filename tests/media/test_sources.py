@@ -1,0 +1,146 @@
+"""Where media may come from, and what is said of what cannot be read."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from framefusion.decoding.source import check_source
+from framefusion.media import read_media
+from framefusion.video import VideoError, check_file, read_video
+from tests.media import corpus
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """A file server that answers for parts of a file, as FFmpeg asks for them."""
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def send_head(self) -> io.BytesIO | None:  # type: ignore[override]
+        path = Path(self.translate_path(self.path))
+        if not path.is_file():
+            self.send_error(404)
+            return None
+        data, status = path.read_bytes(), 200
+        size, first = len(data), 0
+        if "Range" in self.headers:
+            status, first = 206, int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
+        self.send_response(status)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(size - first))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        self.end_headers()
+        return io.BytesIO(data[first:])
+
+    def copyfile(self, source: io.BytesIO, outputfile: io.BufferedIOBase) -> None:  # type: ignore[override]
+        with suppress(BrokenPipeError, ConnectionResetError):  # whoever seeks hangs up
+            super().copyfile(source, outputfile)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    corpus.write(folder / "clip.mp4", *corpus.PLAIN)
+    corpus.write(folder / "clip.mkv", *corpus.PLAIN)
+    Image.fromarray(corpus.picture(5)).save(folder / "photo.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_an_address_gives_what_the_file_gives(folder: Path, address: str, name: str) -> None:
+    there, here = read_video(f"{address}/{name}", frames=4), read_media(folder / name, frames=4)
+    np.testing.assert_array_equal(there.frames, here.frames)
+    assert there.timestamps.tolist() == here.timestamps.tolist()
+    assert there.path.name == name
+
+
+def test_a_photograph_at_an_address(folder: Path, address: str) -> None:
+    np.testing.assert_array_equal(np.asarray(read_media(f"{address}/photo.png")), corpus.picture(5))
+
+
+def test_what_an_address_does_not_have(address: str) -> None:
+    for name in ("gone.mp4", "gone.png"):
+        with pytest.raises(VideoError, match=rf"127\.0\.0\.1.*{name}.*(404|not found)"):
+            read_media(f"{address}/{name}")
+    with pytest.raises(VideoError, match="refused"):
+        read_media("http://127.0.0.1:9/clip.mp4")
+
+
+@pytest.mark.parametrize("given", ["ftp://host/a.mp4", "rtsp://host/a", "data:video/mp4;base64,AAAA", "file:///etc/a"])
+def test_other_addresses_are_refused_before_anything_is_opened(given: str) -> None:
+    for read in (check_source, read_video, read_media):
+        with pytest.raises(VideoError, match="not an address that can be read; http and https are"):
+            read(given)
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "photo.png"])
+def test_standard_input(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / name).open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        piped = read_media("-", frames=4)
+    direct = read_media(folder / name, frames=4)
+    np.testing.assert_array_equal(*(np.asarray(getattr(media, "frames", media)) for media in (piped, direct)))
+
+
+def test_standard_input_without_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    with pytest.raises(VideoError, match="standard input is empty"):
+        read_media("-")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(VideoError, match="standard input is a terminal"):
+        read_media("-")
+
+
+def test_paths_that_name_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "empty.mp4").touch()
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    for given, reason in (
+        (tmp_path / "gone.mp4", r"no such file: .*gone\.mp4"),
+        (tmp_path / ("n" * 300 + ".mp4"), "cannot be opened .*name too long"),
+        ("what happens here? " * 40, "cannot be opened .*name too long"),
+        (f"{tmp_path}/a\0.mp4", r"a\\x00\.mp4 cannot be opened"),
+        (tmp_path / "a.mp4" / "b.mp4", "cannot be opened .*not a directory"),
+        (tmp_path / "loop", "cannot be opened .*symbolic links"),
+        (tmp_path / "empty.mp4", "is empty"),
+        ("", "no such file"),
+    ):
+        for read in (check_source, read_video, read_media, check_file):
+            with pytest.raises(VideoError, match=reason) as found:
+                read(given)
+            assert len(str(found.value)) < 400
+    with pytest.raises(VideoError, match="is a directory; name a file"):
+        check_file(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="everything may be read by root")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "a.mp4").chmod(0)
+    with pytest.raises(VideoError, match="permission denied"):
+        check_source(tmp_path / "a.mp4")
