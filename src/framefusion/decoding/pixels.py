@@ -7,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 
 WHITE = 255
 """What lies behind transparent pixels, as in a browser."""
@@ -17,8 +18,12 @@ REFERENCE_WHITE = 203.0
 _SHAPES = (0.1, 10.0)
 """Pixels outside these ratios of width to height are taken for a mistake."""
 
-_PQ, _HLG = 16, 18  # ITU-T H.273, transfer characteristics
-_BT2020 = 9  # ITU-T H.273, colour primaries and matrices
+# Numbers of ITU-T H.273
+_UNKNOWN = 2
+_PQ, _HLG = 16, 18  # transfer characteristics
+_BT709, _BT2020 = 1, 9  # colour primaries and matrices
+_MATRICES = {1: "bt709", 4: "fcc", 5: "bt470", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _HD = 720  # from this height on, players take video that says nothing for BT.709
 
 
@@ -30,18 +35,14 @@ def picture(frame: Any, stream: Any, size: tuple[int, int]) -> np.ndarray:
         stream: its stream, which tells the shape of a pixel.
         size: width and height of the stream's first frame, see :func:`shown_size`; others are scaled to it.
     """
-    if frame.interlaced_frame:
-        frame = _deinterlaced(frame)
     transfer = _characteristic(frame, stream, "color_trc")
     if transfer in (_PQ, _HLG):
-        wide = frame.to_ndarray(format="rgb48le", width=size[0], height=size[1])
-        pixels = _tone_mapped(
-            wide.astype(np.float32) / 65535, transfer, _characteristic(frame, stream, "color_primaries")
-        )
+        primaries = _characteristic(frame, stream, "color_primaries")
+        pixels = _tone_mapped(_converted(frame, size, "rgb48le").astype(np.float32) / 65535, transfer, primaries)
     elif _has_alpha(frame):
-        pixels = on_white(frame.to_ndarray(format="rgba", width=size[0], height=size[1]))
+        pixels = on_white(_converted(frame, size, "rgba"))
     else:
-        pixels = frame.to_ndarray(format="rgb24", width=size[0], height=size[1], **_matrix(frame))
+        pixels = _converted(frame, size, "rgb24")
     return np.ascontiguousarray(_upright(pixels, frame))
 
 
@@ -66,37 +67,47 @@ def _has_alpha(frame: Any) -> bool:
 
 
 def _characteristic(frame: Any, stream: Any, name: str) -> int:
-    """A colour characteristic of ITU-T H.273; 2 if neither the frame nor the stream tells."""
+    """A colour characteristic of ITU-T H.273; unknown if neither the frame nor the stream tells."""
     for place in (frame, stream.codec_context):
-        value = int(getattr(place, name, None) or 2)
-        if value != 2:
+        value = int(getattr(place, name, None) or _UNKNOWN)
+        if value != _UNKNOWN:
             return value
-    return 2
+    return _UNKNOWN
 
 
-def _matrix(frame: Any) -> dict[str, Any]:
-    """For FFmpeg's scaler, which takes whatever says nothing for BT.601."""
-    guessed = int(frame.colorspace) == 2 and frame.height >= _HD and not frame.format.is_rgb
-    return {"src_colorspace": "ITU709"} if guessed else {}
-
-
-def _deinterlaced(frame: Any) -> Any:
-    """The first of the two fields, its missing lines interpolated."""
+def _converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
+    """RGB ``(height, width, channels)`` through FFmpeg's filters, which unlike older PyAV know every matrix."""
+    filters = [("scale", f"{size[0]}:{size[1]}:flags=bicubic{_matrix(frame)}"), ("format", layout)]
+    if frame.interlaced_frame:
+        # Of a single frame, the lines of the second field are interpolated.
+        filters.insert(0, ("bwdif", "mode=send_frame:deint=interlaced"))
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-    deinterlace = graph.add("bwdif", "mode=send_frame:deint=interlaced")
+    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    first = last
+    for name, options in filters:
+        added = graph.add(name, options)
+        last.link_to(added)
+        last = added
     sink = graph.add("buffersink")
-    source.link_to(deinterlace)
-    deinterlace.link_to(sink)
+    last.link_to(sink)
     graph.configure()
-    source.push(frame)
-    source.push(None)
-    return sink.pull()
+    first.push(frame)
+    first.push(None)
+    return sink.pull().to_ndarray()
+
+
+def _matrix(frame: Any) -> str:
+    """Options of FFmpeg's scaler for the colours of a frame."""
+    matrix, wide = int(frame.colorspace), int(frame.color_range)
+    if matrix == _UNKNOWN and frame.height >= _HD:
+        matrix = _BT709
+    known = "" if frame.format.is_rgb or matrix not in _MATRICES else f":in_color_matrix={_MATRICES[matrix]}"
+    return known + (f":in_range={'pc' if wide == _FULL_RANGE else 'tv'}" if wide else "")
 
 
 def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
     """Turned and mirrored as the frame's display matrix says."""
-    matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return pixels
     # (x, y) is shown at (a·x + c·y, b·x + d·y); 16.16 fixed point, y downwards
