@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -78,8 +79,6 @@ def from_file(path: Path) -> Reader:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
 
@@ -118,9 +117,13 @@ def main() -> None:
     arguments = parser.parse_args()
     readers = {name: reader for name, reader in READERS.items() if importlib.util.find_spec(PACKAGES[name])}
     versions = {name: version(PACKAGES[name]) for name in readers}
+    if "torchcodec" in readers:
+        from torchcodec._core.ops import ffmpeg_major_version
+
+        versions["torchcodec"] += f" with FFmpeg {ffmpeg_major_version}"
     if arguments.also:
         name, _, file = arguments.also.partition("=")
-        readers[name], versions[name] = from_file(Path(file)), file
+        readers[name], versions[name] = from_file(Path(file)), ""
     rows = {}
     with tempfile.TemporaryDirectory() as directory:
         for entry in ENTRIES:
@@ -132,7 +135,7 @@ def main() -> None:
     for name in readers:
         print(f"{name}: {sum(row[name] == 'right' for row in rows.values())} of {len(rows)} right")
     if arguments.json:
-        judge = ffmpeg("-version").stdout.decode().split()[2]
+        judge = ffmpeg("-version").stdout.decode().split()[2].split("-")[0]
         record = {"versions": {**versions, "ffmpeg": judge}, "files": rows}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -1,7 +1,8 @@
-"""Write the tables of the docs that come from the registry and from the matrix: ``python scripts/update_tables.py``.
+"""Write the tables of the docs that come from the registry and from measurements: ``python scripts/update_tables.py``.
 
-The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``). A
-test fails while a file differs from what this would write.
+The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``), the
+readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``). A test fails while a file differs
+from what this would write.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from framefusion.hf.families import table
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
+DECODING = ROOT / "docs" / "data" / "decoding.json"
 FILES = {
     ROOT / "docs" / "models.md": ("models", "matrix"),
+    ROOT / "docs" / "decoding.md": ("decoding",),
     ROOT / "README.md": ("supported",),
     ROOT / "README.zh.md": ("supported-zh",),
 }
@@ -47,7 +50,25 @@ def matrix() -> str:
     return _markdown(["family", *ways], rows)
 
 
+def decoding() -> str:
+    """What each reader does with the files that not all of them read right."""
+    record = json.loads(DECODING.read_text(encoding="utf-8"))
+    readers = list(record["versions"])[:-1]
+    files = record["files"]
+    head = ["file", *(f"{name} {record['versions'][name]}".strip() for name in readers)]
+    total = [
+        "**right**",
+        *(f"**{sum(row[name] == 'right' for row in files.values())} of {len(files)}**" for name in readers),
+    ]
+    rows = [
+        [f"`{file}`", *(row[name] for name in readers)] for file, row in files.items() if set(row.values()) != {"right"}
+    ]
+    same = ", ".join(f"`{file}`" for file, row in files.items() if set(row.values()) == {"right"})
+    return f"{_markdown(head, [total, *rows])}\n\nRead right by all of them: {same}."
+
+
 TABLES = {
+    "decoding": decoding,
     "models": models,
     "matrix": matrix,
     "supported": lambda: supported(["family", "class"]),
