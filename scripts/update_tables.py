@@ -1,8 +1,8 @@
-"""Write the tables of the docs that come from the registry and from measurements: ``python scripts/update_tables.py``.
+"""Write the tables of the docs that come from the registry and measurements: ``python scripts/update_tables.py``.
 
-The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``), the
-readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``). A test fails while a file differs
-from what this would write.
+The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``),
+the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``). A test fails while a file
+differs from what this would write.
 """
 
 from __future__ import annotations

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import numpy as np
 
+from framefusion.decoding.container import reason_of
 from framefusion.decoding.errors import IrregularError, VideoError
 from framefusion.decoding.frames import MAX_BYTES, read_through, sought
 from framefusion.decoding.source import Source, check_source, source_of
@@ -99,7 +101,10 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
     """
     check_request(frames, fps)
     with source_of(path) as source:
-        pictures, timeline, wanted = _read(source, frames, fps)
+        try:
+            pictures, timeline, wanted = _read(source, frames, fps)
+        except av.error.FFmpegError as error:
+            raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
     intact = timeline.intact[wanted]
     _tell(source, timeline, intact)
     return Video(

@@ -60,10 +60,12 @@ def opened(source: Source, threads: str = "AUTO") -> Iterator[tuple[Any, Any]]:
 def _shown_stream(container: Any) -> Any:
     """The default stream if one is marked, as players choose; never a cover picture."""
     streams = [s for s in container.streams.video if not s.disposition & type(s.disposition).attached_pic]
-    best = container.streams.best("video") if streams else None
-    return next((stream for stream in streams if best is not None and stream.index == best.index), None) or next(
-        iter(streams), None
-    )
+    try:
+        best = container.streams.best("video")
+    except IndexError:  # a damaged MPEG-TS may announce streams that do not follow
+        best = None
+    marked = [stream for stream in streams if best is not None and stream.index == best.index]
+    return next(iter(marked + streams), None)
 
 
 def clock_may_jump(container: Any) -> bool:
@@ -81,12 +83,22 @@ def rate_of(stream: Any) -> float:
     return float(stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
 
 
-def readable(packets: Iterator[Any]) -> Iterator[Any]:
-    """Packets up to the first place where the file itself cannot be read on."""
-    try:
-        yield from packets
-    except (av.error.FFmpegError, OSError) as error:
-        logger.debug("reading stopped early: %s", error)
+def readable(container: Any, stream: Any) -> Iterator[Any]:
+    """Packets of a stream up to the first place where the file itself cannot be read on."""
+    found = True
+    while found:
+        found = False
+        try:
+            for packet in container.demux(stream):
+                found = True
+                yield packet
+            return
+        except IndexError:
+            # PyAV stumbles over a stream that begins in the middle of a file, and can go on behind it.
+            logger.debug("a further stream begins")
+        except (av.error.FFmpegError, OSError) as error:
+            logger.debug("reading stopped early: %s", error)
+            return
 
 
 def reason_of(error: BaseException) -> str:

@@ -67,7 +67,10 @@ def _from_key(container: Any, stream: Any, index: PacketIndex, target: int) -> I
     """Frames from the key frame before ``target`` on; seeks may land too late, so earlier places are tried as well."""
     key = index.key_before(index.stamps[target])
     for back in range(_SEEKS):
-        container.seek(index.key_before(key, back), stream=stream)
+        try:
+            container.seek(index.key_before(key, back), stream=stream)
+        except (av.error.FFmpegError, OSError) as error:
+            raise IrregularError from error
         frames = _frames(container, stream)
         first = next((frame for frame in frames if frame.pts is None or frame.pts >= key), None)
         if first is not None and first.pts == index.stamps[bisect.bisect_left(index.stamps, key)]:
@@ -112,7 +115,7 @@ class _Pictures:
             return
         shown = picture(frame, stream, self.size)
         if self.pixels is None:
-            check_bytes(self.count, shown)
+            check_bytes(self.count, shown.shape[1], shown.shape[0])
             self.pixels = np.empty((self.count, *shown.shape), np.uint8)
         self.pixels[self.filled] = shown
         self.filled += 1
@@ -123,15 +126,14 @@ class _Pictures:
         return self.pixels
 
 
-def check_bytes(count: int, shown: np.ndarray) -> None:
-    """Refuse more pictures than fit.
+def check_bytes(count: int, width: int, height: int) -> None:
+    """Refuse more RGB pictures than fit.
 
     Raises:
         VideoError: they would take more than :data:`MAX_BYTES`.
     """
-    size = count * shown.nbytes
+    size = 3 * count * width * height
     if size > MAX_BYTES:
         raise VideoError(
-            f"{count} frames of {shown.shape[1]}×{shown.shape[0]} pixels would take {size / 2**30:.0f} GiB; ask for "
-            "fewer frames"
+            f"{count} frames of {width}×{height} pixels would take {size / 2**30:.0f} GiB; ask for fewer frames"
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from framefusion.decoding.errors import VideoError
 from framefusion.decoding.frames import check_bytes
@@ -29,6 +30,9 @@ _HEIF = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOT
 _SHORTEST, _USUAL = 0.02, 0.1
 """Seconds: browsers show a picture that asks for less than the first for the second."""
 
+_BROKEN = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, TypeError, OverflowError, struct.error)
+"""What Pillow raises about damaged files."""
+
 Choose = Callable[[Timeline], list[int]]
 """Positions of the frames that are wanted of a timeline."""
 
@@ -47,10 +51,10 @@ def is_picture(source: Source) -> bool:
     try:
         with _open(source.location):
             return True
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        return False
     except Image.DecompressionBombError as error:
         raise VideoError(f"{source.name} is too large a picture ({error})") from error
+    except _BROKEN:
+        return False
 
 
 def is_moving_picture(source: Source) -> bool:
@@ -58,7 +62,10 @@ def is_moving_picture(source: Source) -> bool:
     if not is_picture(source):
         return False
     with _open(source.location) as image:
-        return image.format in _MOVING and getattr(image, "n_frames", 1) > 1
+        try:
+            return image.format in _MOVING and getattr(image, "n_frames", 1) > 1
+        except _BROKEN:
+            return False
 
 
 def read_picture(source: Source) -> Image.Image:
@@ -70,7 +77,7 @@ def read_picture(source: Source) -> Image.Image:
     try:
         with _open(source.location) as image:
             return _upright_rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise VideoError(f"{source.name} is not a picture that can be read ({_said(error)})") from error
 
 
@@ -87,7 +94,7 @@ def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Tim
             for shown in _frames(image):
                 duration = float(shown.info.get("duration") or 0) / 1000
                 seconds.append(duration if duration >= _SHORTEST else _USUAL)
-        except (OSError, ValueError, SyntaxError, EOFError):
+        except _BROKEN:
             whole = False
         if not seconds:
             raise VideoError(f"{source.name} contains no picture that can be decoded")
@@ -96,13 +103,14 @@ def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Tim
         announced = starts[-1] if whole else starts[-1] * max(expected, len(seconds) + 1) / len(seconds)
         timeline = Timeline(starts[:-1], float(starts[-1]), float(announced), np.ones(len(seconds), bool))
         wanted = choose(timeline)
-        needed = set(wanted)
+    needed = set(wanted)
+    with _open(source.location) as image:
+        check_bytes(len(wanted), *image.size)
         pictures = [
             np.asarray(_upright_rgb(shown))
-            for position, shown in zip(range(len(seconds)), _frames(image), strict=False)
+            for position, shown in zip(range(wanted[-1] + 1), _frames(image), strict=False)
             if position in needed
         ]
-    check_bytes(len(pictures), pictures[0])
     return np.stack(pictures), timeline, wanted
 
 
@@ -124,9 +132,8 @@ def read_folder(source: Source, choose: Choose) -> tuple[np.ndarray, Timeline, l
         return read_picture(Source(str(Path(source.name, names[position])), str(path)))
 
     size = read(0).size
-    first = np.asarray(_fitted(read(wanted[0]), size))
-    check_bytes(len(wanted), first)
-    return np.stack([first, *(np.asarray(_fitted(read(position), size)) for position in wanted[1:])]), timeline, wanted
+    check_bytes(len(wanted), *size)
+    return np.stack([np.asarray(_fitted(read(position), size)) for position in wanted]), timeline, wanted
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

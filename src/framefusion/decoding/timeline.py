@@ -98,7 +98,7 @@ def index_of(source: Source) -> PacketIndex:
         base, rate = float(stream.time_base), rate_of(stream)
         regular = not counts_frames(container)
         jumps = _Jumps(stream, clock_may_jump(container))
-        for packet in readable(container.demux(stream)):
+        for packet in readable(container, stream):
             if not packet.size:
                 continue
             if jumps.shift(packet) or packet.is_corrupt:
@@ -114,7 +114,7 @@ def index_of(source: Source) -> PacketIndex:
     if not stamps:
         raise VideoError(f"{source.name} contains no frames")
     known = sorted(stamp for stamp in stamps if stamp is not None)
-    if not regular or len(set(known)) < len(stamps) or min(keys, default=known[-1]) > known[0]:
+    if not regular or len(set(known)) < len(stamps) or not keys or min(keys) > known[0]:
         raise IrregularError
     duration = (known[-1] - known[0]) * base + (last_duration * base or 1 / rate)
     times = np.array(known) * base
@@ -174,7 +174,9 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
     Stamps are those of one clock, also where the container joins pieces with clocks of their own.
     """
     jumps = _Jumps(stream, clock_may_jump(container))
-    for packet in readable(container.demux(stream)):
+    flushed = False
+    for packet in readable(container, stream):
+        flushed = not packet.size
         if packet.size:
             jumps.shift(packet)
             yield packet
@@ -185,6 +187,11 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
             yield Damage(packet.pts)
             continue
         yield from frames
+    if not flushed:
+        try:
+            yield from stream.codec_context.decode(None)
+        except av.error.FFmpegError as error:
+            logger.debug("the last frames cannot be decoded: %s", error)
 
 
 class _Jumps:
