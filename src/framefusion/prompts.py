@@ -133,17 +133,11 @@ def prompt_inputs(
         AskError: it has no chat template, the template leaves a part out, or the family does not take both kinds in
             one prompt.
     """
-    if family is not None and not family.mixes and videos and pictures:
-        raise AskError(f"{family.name} takes videos or photographs in one prompt, not both; ask about them separately")
-    parts = [dict(part) for part in content]
-    if family is not None:
-        parts = _named(parts, family.needs_names)
-    options = dict(more or {})
-    if videos and getattr(processor, "video_processor", None) is None:
-        if family is not None and not family.frames_as_images:
-            raise AskError(
-                f"{type(processor).__name__} takes images only, no videos; save the model's own processor beside it"
-            )
+    parts, options = [dict(part) for part in content], dict(more or {})
+    kinds: frozenset[Kind] = frozenset() if family is None else family.needs_names
+    as_images = _as_images(videos, pictures, processor, family)
+    parts = _named(parts, kinds | {"video"} if as_images else kinds)
+    if as_images:
         options = {**options, **({} if family is None else family.one_view)}
         parts, pictures = _frames_as_images(parts, videos, pictures)
         videos = []
@@ -189,10 +183,26 @@ def _all_of(content: Sequence[Mapping[str, str]]) -> str:
     return f"the {' and the '.join(named)}" if named else "the prompt"
 
 
+def _as_images(videos: Sequence[Video], pictures: Sequence[Any], processor: Any, family: Family | None) -> bool:
+    """Whether frames go in as images; refuses what goes in neither way."""
+    takes_videos = getattr(processor, "video_processor", None) is not None
+    if not videos or (takes_videos and (family is None or family.mixes or not pictures)):
+        return False
+    if family is not None and not family.frames_as_images:
+        if takes_videos:
+            raise AskError(
+                f"{family.name} takes videos or photographs in one prompt, not both; ask about them separately"
+            )
+        raise AskError(
+            f"{type(processor).__name__} takes images only, no videos; save the model's own processor beside it"
+        )
+    return True
+
+
 def _named(parts: Content, kinds: frozenset[Kind]) -> Content:
     """Words before each of several media that follow each other, where the layout could not tell them apart.
 
-    No punctuation ends them: words and a number with punctuation behind it would be the label of a frame.
+    Neighbours get other first words, because texts that differ in a number alone are the labels of frames.
     """
     named: Content = []
     counts: dict[str, int] = {}
@@ -202,7 +212,9 @@ def _named(parts: Content, kinds: frozenset[Kind]) -> Content:
         if kind in NOUNS:
             counts[kind] = counts.get(kind, 0) + 1
         if any(kind == wanted for wanted in kinds) and any(other["type"] in NOUNS for other in around):
-            named.append({"type": "text", "text": f"{'Video' if kind == 'video' else 'Picture'} {counts[kind]}"})
+            noun = "video" if kind == "video" else "picture"
+            words = f"{noun.capitalize()} {counts[kind]}" if counts[kind] % 2 else f"And {noun} {counts[kind]}"
+            named.append({"type": "text", "text": f"{words}\n"})
         named.append(part)
     return named
 
@@ -221,7 +233,7 @@ def _frames_as_images(
             images += [next(photographs)] if part["type"] == "image" else []
             continue
         # Templates trim each text and join them, so a text before the video goes into its first label.
-        lead = shown.pop()["text"] if shown and shown[-1]["type"] == "text" else ""
+        lead = shown.pop()["text"].rstrip() if shown and shown[-1]["type"] == "text" else ""
         for frame, label in zip(video.frames, frame_labels(video.timestamps.tolist()), strict=True):
             shown += [{"type": "text", "text": f"{lead}\n{label}"}, {"type": "image"}]
             images.append(Image.fromarray(frame))

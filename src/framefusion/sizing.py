@@ -292,7 +292,9 @@ def _inputs(
     """What the processor makes of a prompt with one video: ids with values, pixels as shapes where it lets them be."""
     content = [{"type": "video"}, {"type": "text", "text": prompt}]
     width, height = size
-    as_images = family is not None and family.frames_as_images
+    as_images = getattr(loaded.processor, "video_processor", None) is None
+    if as_images and (family is None or not family.frames_as_images):
+        raise PlanError(f"the processor of {loaded.name!r} takes images only, no videos")
 
     def made(pixels: Any, kind: type[Video] = _Blank) -> dict[str, Any]:
         indices = np.arange(frames)

@@ -27,7 +27,7 @@ class Gemma3(Family):
 
     name = "Gemma 3"
     model_classes = ("Gemma3ForConditionalGeneration", "Gemma3Model")
-    needs_names: frozenset[Kind] = frozenset({"video", "image"})
+    needs_names: frozenset[Kind] = frozenset({"image"})
     frames_as_images = True
     one_view = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
