@@ -64,8 +64,13 @@ def _qwen(image: Any, video: Any, processor: Any) -> Saved:
         "<|vision_start|><|image_pad|><|vision_end|>",
         "<|vision_start|><|video_pad|><|vision_end|>",
     )
-    return special, {}, text, lambda words, chat: processor(
-        image_processor=image, tokenizer=words, video_processor=video, chat_template=chat
+    return (
+        special,
+        {},
+        text,
+        lambda words, chat: processor(
+            image_processor=image, tokenizer=words, video_processor=video, chat_template=chat
+        ),
     )
 
 
@@ -92,12 +97,17 @@ def _omni(processor: Any) -> Saved:
     }
     special = dict(zip(names.values(), [IMAGE, VIDEO, 5, START, END, 6, 7], strict=True))
     text = template("<|vision_bos|><|IMAGE|><|vision_eos|>", "<|vision_bos|><|VIDEO|><|vision_eos|>")
-    return special, names, text, lambda words, chat: processor(
-        image_processor=Qwen2VLImageProcessor(**PATCHES, size=PIXELS),
-        video_processor=Qwen2VLVideoProcessor(**PATCHES, size=PIXELS),
-        feature_extractor=hf.WhisperFeatureExtractor(feature_size=8),
-        tokenizer=words,
-        chat_template=chat,
+    return (
+        special,
+        names,
+        text,
+        lambda words, chat: processor(
+            image_processor=Qwen2VLImageProcessor(**PATCHES, size=PIXELS),
+            video_processor=Qwen2VLVideoProcessor(**PATCHES, size=PIXELS),
+            feature_extractor=hf.WhisperFeatureExtractor(feature_size=8),
+            tokenizer=words,
+            chat_template=chat,
+        ),
     )
 
 
@@ -114,11 +124,16 @@ def _glm(image: Any, video: Any, processor: Any) -> Saved:
         "<|begin_of_image|><|image|><|end_of_image|>",
         "<|begin_of_video|><|video|><|end_of_video|>",
     )
-    return special, {}, text, lambda words, chat: processor(
-        image_processor=image(**PATCHES, size=PIXELS),
-        tokenizer=words,
-        video_processor=video(**PATCHES, size=PIXELS),
-        chat_template=chat,
+    return (
+        special,
+        {},
+        text,
+        lambda words, chat: processor(
+            image_processor=image(**PATCHES, size=PIXELS),
+            tokenizer=words,
+            video_processor=video(**PATCHES, size=PIXELS),
+            chat_template=chat,
+        ),
     )
 
 
@@ -126,28 +141,42 @@ def _gemma3() -> Saved:
     names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     special = {"<start_of_image>": START, "<end_of_image>": END, "<image_soft_token>": IMAGE}
     text = template("<start_of_image>", None, "c.text | trim")
-    return special, names, text, lambda words, chat: hf.Gemma3Processor(
-        image_processor=hf.Gemma3ImageProcessor(size=SQUARE), tokenizer=words, chat_template=chat, image_seq_length=9
+    return (
+        special,
+        names,
+        text,
+        lambda words, chat: hf.Gemma3Processor(
+            image_processor=hf.Gemma3ImageProcessor(size=SQUARE),
+            tokenizer=words,
+            chat_template=chat,
+            image_seq_length=9,
+        ),
     )
 
 
 def _llava_onevision() -> Saved:
-    return {"<image>": IMAGE, "<video>": VIDEO}, {}, template("<image>", "<video>"), lambda words, chat: (
-        hf.LlavaOnevisionProcessor(
+    return (
+        {"<image>": IMAGE, "<video>": VIDEO},
+        {},
+        template("<image>", "<video>"),
+        lambda words, chat: hf.LlavaOnevisionProcessor(
             image_processor=hf.LlavaOnevisionImageProcessor(size=SQUARE, image_grid_pinpoints=[[SIDE, SIDE]]),
             tokenizer=words,
             video_processor=hf.LlavaOnevisionVideoProcessor(size=SQUARE),
             num_image_tokens=36,
             vision_feature_select_strategy="full",
             chat_template=chat,
-        )
+        ),
     )
 
 
 def _llava_next_video() -> Saved:
     size = {"shortest_edge": SIDE}
-    return {"<image>": IMAGE, "<video>": VIDEO}, {}, template("<image>", "<video>"), lambda words, chat: (
-        hf.LlavaNextVideoProcessor(
+    return (
+        {"<image>": IMAGE, "<video>": VIDEO},
+        {},
+        template("<image>", "<video>"),
+        lambda words, chat: hf.LlavaNextVideoProcessor(
             video_processor=hf.LlavaNextVideoVideoProcessor(size=size, crop_size=SQUARE),
             image_processor=hf.LlavaNextImageProcessor(
                 size=size, crop_size=SQUARE, image_grid_pinpoints=[[SIDE, SIDE]]
@@ -157,7 +186,7 @@ def _llava_next_video() -> Saved:
             vision_feature_select_strategy="default",
             num_additional_image_tokens=1,
             chat_template=chat,
-        )
+        ),
     )
 
 
@@ -170,25 +199,35 @@ def _internvl() -> Saved:
     }
     special = dict(zip(names.values(), [START, END, IMAGE, VIDEO], strict=True))
     text = template("<IMG_CONTEXT>\n", "<video>\n")
-    return special, names, text, lambda words, chat: hf.InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=3),
-        tokenizer=words,
-        video_processor=hf.InternVLVideoProcessor(size=SQUARE),
-        image_seq_length=9,
-        chat_template=chat,
+    return (
+        special,
+        names,
+        text,
+        lambda words, chat: hf.InternVLProcessor(
+            image_processor=GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=3),
+            tokenizer=words,
+            video_processor=hf.InternVLVideoProcessor(size=SQUARE),
+            image_seq_length=9,
+            chat_template=chat,
+        ),
     )
 
 
 def _video_llama3() -> Saved:
     size = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
     text = template("<|image_pad|>", "<|video_pad|>")
-    return {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO}, {}, text, lambda words, chat: hf.VideoLlama3Processor(
-        image_processor=hf.VideoLlama3ImageProcessor(patch_size=4, merge_size=1, size=size),
-        tokenizer=words,
-        video_processor=hf.VideoLlama3VideoProcessor(
-            **PATCHES, size={**size, "longest_edge": 16 * 64 * 64}, use_token_compression=False
+    return (
+        {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO},
+        {},
+        text,
+        lambda words, chat: hf.VideoLlama3Processor(
+            image_processor=hf.VideoLlama3ImageProcessor(patch_size=4, merge_size=1, size=size),
+            tokenizer=words,
+            video_processor=hf.VideoLlama3VideoProcessor(
+                **PATCHES, size={**size, "longest_edge": 16 * 64 * 64}, use_token_compression=False
+            ),
+            chat_template=chat,
         ),
-        chat_template=chat,
     )
 
 
@@ -199,8 +238,11 @@ def _tiles() -> dict[str, int]:
 
 def _smolvlm() -> Saved:
     longest = {"longest_edge": SIDE}
-    return _tiles() | {"<end_of_utterance>": 50}, {}, template("<image>", "<video>"), lambda words, chat: (
-        hf.SmolVLMProcessor(
+    return (
+        _tiles() | {"<end_of_utterance>": 50},
+        {},
+        template("<image>", "<video>"),
+        lambda words, chat: hf.SmolVLMProcessor(
             image_processor=hf.SmolVLMImageProcessor(size={"longest_edge": 2 * SIDE}, max_image_size=longest),
             tokenizer=words,
             video_processor=hf.SmolVLMVideoProcessor(
@@ -208,20 +250,23 @@ def _smolvlm() -> Saved:
             ),
             image_seq_len=9,
             chat_template=chat,
-        )
+        ),
     )
 
 
 def _idefics3() -> Saved:
-    return _tiles() | {"<end_of_utterance>": 50}, {}, template("<image>", None), lambda words, chat: (
-        hf.Idefics3Processor(
+    return (
+        _tiles() | {"<end_of_utterance>": 50},
+        {},
+        template("<image>", None),
+        lambda words, chat: hf.Idefics3Processor(
             image_processor=hf.Idefics3ImageProcessor(
                 size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}
             ),
             tokenizer=words,
             image_seq_len=9,
             chat_template=chat,
-        )
+        ),
     )
 
 
@@ -239,11 +284,16 @@ def _minicpm(processor: Any) -> Saved:
     special = dict(zip(names.values(), [IMAGE, VIDEO, START, END, 5, 6, 8, 9], strict=True))
     sizes = {"patch_size": 4, "scale_resolution": 32, "max_slice_nums": 1}
     text = template("<|image_pad|>\n", "<|video_pad|>\n")
-    return special, names, text, lambda words, chat: processor(
-        image_processor=hf.MiniCPMV4_6ImageProcessor(**sizes),
-        video_processor=hf.MiniCPMV4_6VideoProcessor(**sizes),
-        tokenizer=words,
-        chat_template=chat,
+    return (
+        special,
+        names,
+        text,
+        lambda words, chat: processor(
+            image_processor=hf.MiniCPMV4_6ImageProcessor(**sizes),
+            video_processor=hf.MiniCPMV4_6VideoProcessor(**sizes),
+            tokenizer=words,
+            chat_template=chat,
+        ),
     )
 
 

@@ -218,7 +218,7 @@ class _Job:
         self.progress("Preprocessing")
         with _failures(model, "making the prompt"):
             self.inputs = model_inputs(self.media, prompt, model, processor)
-            # Inside ``generate()`` the sizes of frames and images are lost, so the prompt tells better where tokens lie.
+            # Inside ``generate()`` the sizes of frames and images are lost; the prompt still has them.
             self.layout = check_seen(model, self.inputs, len(self.media), type(processor).__name__)
 
     def full(self, max_new_tokens: int) -> Generation:
@@ -283,7 +283,7 @@ def _read_one(medium: Given) -> Media:
 
 @contextmanager
 def _failures(model: Any, doing: str) -> Iterator[None]:
-    """What the model or our checks of the input raise becomes an :class:`AskError`; defects of ours stay what they are."""
+    """What the model or our checks of the input raise becomes an :class:`AskError`; our defects stay what they are."""
     try:
         yield
     except (AskError, UnsupportedModelError):

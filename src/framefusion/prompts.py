@@ -45,7 +45,8 @@ def kind_of(medium: Media) -> Kind:
 
 def content_of(media: Iterable[Media], text: str) -> Content:
     """One user turn: the media in order, then the text."""
-    return [*({"type": kind_of(medium)} for medium in media), {"type": "text", "text": text}]
+    parts: Content = [{"type": kind_of(medium)} for medium in media]
+    return [*parts, {"type": "text", "text": text}]
 
 
 def model_inputs(media: Media | Sequence[Media], prompt: str, model: Any, processor: Any) -> Any:
