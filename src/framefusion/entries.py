@@ -13,7 +13,7 @@ from framefusion.errors import ArgumentError
 MEDIA = ("video", "image")
 """Where the media of a question are: a path, or a list of paths in order. Both mean the same."""
 
-KEYS = (*MEDIA, "question", "answer", "kind", "tags")
+KEYS = ("video", "question", "answer", "kind", "tags", "image")
 """What every command that reads questions knows."""
 
 

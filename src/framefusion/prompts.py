@@ -215,7 +215,7 @@ def _named(parts: Content, kinds: frozenset[Kind]) -> Content:
         if any(kind == wanted for wanted in kinds) and any(other["type"] in NOUNS for other in around):
             noun = "video" if kind == "video" else "picture"
             words = f"{noun.capitalize()} {counts[kind]}" if counts[kind] % 2 else f"And {noun} {counts[kind]}"
-            named.append({"type": "text", "text": f"{words}\n"})
+            named.append({"type": "text", "text": f"\n{words}\n"})
         named.append(part)
     return named
 

@@ -77,7 +77,7 @@ def test_what_is_no_question_has_a_problem_and_the_rest_goes_on(line, problem, t
     assert first.fingerprint == last.fingerprint
     assert bad.problem is not None
     assert bad.problem.startswith(problem)
-    assert bad.video is None
+    assert bad.media == ()
 
 
 def test_a_bad_row_keeps_its_id(tmp_path):
