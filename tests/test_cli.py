@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import framefusion
 from framefusion import assets, cli
 from framefusion.hf.families import table
-from tests import tiny_checkpoints
+from tests import family_checkpoints, tiny_checkpoints
 
 QUESTION = "what colour is the circle"
 
@@ -347,7 +347,7 @@ LONG = "what is the person doing " * 20
         ("eval", "--data", "loop.jsonl", "--no-plots"),
         ("eval", "--data", "CLIP/b.jsonl", "--no-plots"),
         ("eval", "--out", LONG, "--no-plots", "--videos", 1),
-        ("calibrate", "--settings", f"{LONG}.json"),
+        ("calibrate", "--data", "needle", "--settings", f"{LONG}.json"),
         ("calibrate", "--data", f"{LONG}.jsonl", "--out", "here"),
         ("bench", "--json", f"{LONG}.json"),
         ("bench", "--plot", f"{LONG}.png"),
@@ -392,13 +392,14 @@ def test_a_video_that_the_processor_refuses(run, tmp_path):
     )
 
 
-def test_photographs_are_asked_about_and_reported(run, model, tmp_path, clip):
+def test_photographs_are_asked_about_and_reported(run, tmp_path, clip):
+    model = family_checkpoints.save("llava_onevision", tmp_path / "model")
     for name in ("a.png", "b.png"):
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(tmp_path / name)
     words = ("--model", model, "--frames", 2, "--keep", 0.5, "--max-new-tokens", 1)
     result = run("ask", "a.png", clip, "b.png", QUESTION, *words, "--report", "report.html")
     assert result.exit_code == 0, result.stderr
-    assert re.search(r"Kept of each +a\.png \d+ of 65, two scenes\.mp4 \d+ of 32, b\.png \d+ of 65", result.stdout)
+    assert re.search(r"Kept of each +a\.png \d+ of 37, two scenes\.mp4 \d+ of 18, b\.png \d+ of 37", result.stdout)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == 4
     assert page.count('class="mask"') == 2

@@ -15,6 +15,7 @@ from framefusion import FrameFusion
 from framefusion.ask import AskError, ask
 from framefusion.hf import UnsupportedModelError
 from framefusion.prompts import ProcessorError, check_seen, content_of, model_inputs, prompt_inputs
+from framefusion.report import lines, report_data
 from framefusion.video import Video
 from tests import family_checkpoints
 from tests.hf import models
@@ -200,7 +201,12 @@ def test_photographs_stay_whole_if_the_settings_say_so(qwen):
     answer = ask(
         [photograph(), video()], "what?", model=qwen[0], processor=qwen[1], settings=settings, max_new_tokens=1
     )
-    assert answer.summary.visual_tokens_after == 24 + 24
+    assert (answer.summary.visual_tokens_before, answer.summary.visual_tokens_after) == (48, 24)
+    assert (answer.segments[:24] == -1).all()
+    assert (answer.segments[24:] >= 0).all()
+    data = report_data(answer)
+    assert [(row.kind, row.kept, row.tokens) for row in data.media] == [("image", 24, 24), ("video", 24, 48)]
+    assert ("Photographs", "left as they are, as the settings say, and not counted above") in lines(data)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "idefics3", "minicpmv4_7"])

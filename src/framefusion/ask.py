@@ -94,8 +94,8 @@ class Answer:
         summary: tokens, FLOPs and cache bytes before and after.
         stages: one entry per stage that reduced something.
         layout: where the visual tokens are and which part of which frame they show.
-        segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``; None when no stage
-            segmented.
+        segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``, -1 for those of photographs
+            that the settings leave as they are; None when no stage segmented.
         settings: the settings of the reduction.
         full: the answer with all visual tokens, when compared.
         timing: how the seconds were measured, in words.
@@ -255,12 +255,19 @@ class _Job:
             summary=run.summary(),
             stages=list(run.stages),
             layout=self.layout,
-            segments=run.segments[0] if run.segments else None,
+            segments=_segments(self.layout, run.layout[0], run.segments[0]) if run.segments else None,
             settings=self.settings,
             full=full,
             timing=timing,
             media=self.media,
         )
+
+
+def _segments(layout: VisualLayout, reduced: VisualLayout, segments: Tensor) -> Tensor:
+    """The segment of every visual token, from those of the tokens that the settings reduce; -1 for the others."""
+    found = torch.full((len(layout),), -1)
+    found[torch.isin(layout.columns, reduced.columns)] = segments
+    return found
 
 
 def _read(media: Given | Sequence[Given]) -> tuple[Media, ...]:

@@ -102,6 +102,15 @@ def test_photographs_stand_where_they_were_shown():
     assert [row.seconds for row in data.segments] == [None, 0.0, None]
 
 
+def test_a_template_may_put_one_kind_before_the_other():
+    answer = samples.answer(frames=2)
+    answer.media = (*answer.media, Image.new("RGB", (60, 40)))
+    answer.layout = VisualLayout.of([VisualItem.run("image", (1, 2, 3), 1), VisualItem.run("video", (2, 1, 2), 8)])
+    data = report_data(answer)
+    assert [(row.name, row.tokens) for row in data.media] == [("clip.mp4", 4), ("photograph", 6)]
+    assert [frame.medium for frame in data.frames] == [0, 0, 1]
+
+
 def test_without_a_question_there_is_no_answer():
     data = report_data(samples.answer(question=None), "framefusion inspect clip.mp4", [("torch", "2")])
     assert data.question is None

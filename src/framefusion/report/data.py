@@ -248,7 +248,7 @@ def _frames(answer: Any, states: np.ndarray) -> list[FrameView]:
     ids = [[one.most_common(1)[0][0] if one else -1 for one in mine] for mine in votes]
     numbers = {segment: number for number, segment in enumerate(dict.fromkeys(one for mine in ids for one in mine))}
     views = []
-    for medium, items in enumerate(_items_of(answer.media, len(grids))):
+    for medium, items in enumerate(_items_of(answer.media, layout.kinds)):
         shown = answer.media[medium]
         positions = [(item, t) for item in items for t in range(layout.grids[item][0])]
         for place, (item, t) in enumerate(positions):
@@ -261,11 +261,17 @@ def _frames(answer: Any, states: np.ndarray) -> list[FrameView]:
     return views
 
 
-def _items_of(media: Sequence[Any], count: int) -> list[range]:
+def _items_of(media: Sequence[Any], kinds: Sequence[str]) -> list[list[int]]:
     """The items of the layout that show each medium. Of a single one all, which a layout may have taken apart."""
     if len(media) == 1:
-        return [range(count)]
-    return [range(number, min(number + 1, count)) for number in range(len(media))]
+        return [list(range(len(kinds)))]
+    wanted = ["video" if isinstance(medium, Video) else "image" for medium in media]
+    if sorted(wanted) != sorted(kinds):
+        # A video of one frame may count as an image.
+        return [[number] if number < len(kinds) else [] for number in range(len(media))]
+    # Templates may put one kind before the other.
+    by_kind = {kind: iter([item for item, own in enumerate(kinds) if own == kind]) for kind in wanted}
+    return [[next(by_kind[kind])] for kind in wanted]
 
 
 def _picture(medium: Any, place: int, places: int) -> tuple[np.ndarray, float | None]:

@@ -26,6 +26,8 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
     if len(data.media) > 1 or any(row.kind == "image" for row in data.media):
         each = (f"{row.name} {row.kept:,} of {row.tokens:,}" for row in data.media)
         rows.append(("Kept of each", ", ".join(each)))
+    if sum(row.tokens for row in data.media) > data.tokens_before:
+        rows.append(("Photographs", "left as they are, as the settings say, and not counted above"))
     if data.segmented:
         rows.append(("Segments", _segments(data)))
     rows += [
