@@ -12,12 +12,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from framefusion import cli
+from framefusion.evaluation.encodings import collate, prompts
 from framefusion.hf import families
-from framefusion.prompts import prompt_inputs
+from framefusion.loading import load
+from framefusion.prompts import model_inputs, prompt_inputs
 from framefusion.video import Video
 from tests import family_checkpoints
 from tests.hf import models
@@ -103,7 +106,10 @@ def ask(checkpoint, media, monkeypatch):
 def told(result: Any) -> list[tuple[str, int]]:
     """Kind and tokens of each medium, which are all that there are."""
     assert result.exit_code == 0, result.stderr
-    found = json.loads(result.stdout)
+    return told_of(json.loads(result.stdout))
+
+
+def told_of(found: dict[str, Any]) -> list[tuple[str, int]]:
     seen = [(medium["kind"], medium["tokens"]) for medium in found["media"]]
     assert sum(tokens for _, tokens in seen) == found["visual_tokens"]["before"]
     assert 0 < found["visual_tokens"]["after"] < found["visual_tokens"]["before"]
@@ -199,3 +205,45 @@ def test_a_single_frame_fills_a_temporal_patch(family):
     """As it does in the others; these processors would refuse it."""
     inputs, _ = inputs_of(family, uneven(np.array([7.0]), 900))
     assert inputs["video_grid_thw"].tolist() == [[1, 8, 12]]
+
+
+@pytest.mark.parametrize("family", ["gemma3", "idefics3"])
+def test_frames_as_images_reach_every_command(checkpoint, media, monkeypatch, tmp_path, family):
+    monkeypatch.setattr("framefusion.ask.warm_up", lambda dtype: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: Any) -> Any:
+        result = CliRunner().invoke(cli.app, [*map(str, words), "--model", str(checkpoint(family)), "--json"])
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    clip, of_photograph = str(media["clip.mkv"]), PHOTOGRAPH[family][0]
+    assert told_of(run("inspect", clip, "--keep", 0.5)) == [("video", VIDEO[family])]
+    rows = [
+        {"video": clip, "question": "what?", "answer": "it"},
+        {"image": str(media["a.png"]), "question": "what?"},
+    ]
+    Path("questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("batch", "questions.jsonl", "--keep", 0.5, "--max-new-tokens", 1)["errors"] == 0
+    answered = [json.loads(line) for line in Path("results.jsonl").read_text().splitlines()]
+    assert [row["tokens_before"] for row in answered] == [VIDEO[family], of_photograph]
+    few = ("--methods", "uniform", "--budgets", 1, "--frames", 4, "--timed", 0, "--max-new-tokens", 1, "--no-plots")
+    run("eval", "--data", "questions.jsonl", *few)
+    cells = [json.loads(line) for line in Path("out/eval/questions.jsonl").read_text().splitlines()]
+    assert sorted({row["tokens"] for row in cells}) == sorted([VIDEO[family], of_photograph])
+    (row,) = run("plan", "--frames", 4, "--size", f"{WIDTH}x{HEIGHT}", "--keep", 1)["rows"][:1]
+    assert row["visual_tokens"] == VIDEO[family]
+
+
+@pytest.mark.parametrize("family", ["gemma3", "idefics3", "smolvlm"])
+def test_prompts_encoded_ahead_are_those_of_the_pixels(checkpoint, family):
+    """As evaluations ask them, in a batch of two lengths."""
+    loaded = load(checkpoint(family), device="cpu")
+    video = uneven(TIMES, 900)
+    made = prompts(loaded.model, loaded.processor, video, ["what?", "what is it?"])
+    with torch.no_grad():
+        expected = loaded.model(**model_inputs(video, "what?", loaded.model, loaded.processor)).logits[0, -1]
+        output = loaded.model.generate(
+            **collate(made, 0), max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+    torch.testing.assert_close(output.logits[0][0], expected, rtol=1e-4, atol=1e-4)
