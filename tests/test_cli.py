@@ -2,6 +2,7 @@
 
 import html
 import json
+import logging
 import os
 import re
 import subprocess
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 import framefusion
 from framefusion import assets, cli
 from framefusion.hf.families import table
-from tests import tiny_checkpoints
+from tests import family_checkpoints, tiny_checkpoints
 
 QUESTION = "what colour is the circle"
 
@@ -297,8 +298,116 @@ def test_errors_of_our_own_making_are_not_hidden(run, clip, model, monkeypatch):
         raise KeyError("a defect")
 
     monkeypatch.setattr("framefusion.report.render", broken)
-    with pytest.raises(KeyError, match="a defect"):
-        run("inspect", clip, "--model", model, "--frames", 2, "--keep", 0.5)
+    words = ("inspect", clip, "--model", model, "--frames", 2, "--keep", 0.5)
+    short, long = run(*words), run(*words, "--verbose")
+    for result in (short, long):
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.splitlines()[-1].startswith(
+            "framefusion: unexpected KeyError: 'a defect'; this is a defect"
+        )
+        assert "--verbose" in result.stderr
+    assert short.stderr.count("\n") == 1
+    assert "Traceback" in long.stderr
+    assert "in broken" in long.stderr
+
+
+def test_verbose_shows_the_traceback_and_what_is_logged_of_one_command(run, clip, model, monkeypatch):
+    words = ("ask", clip, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 2)
+    logged = logging.getLogger("framefusion.ask")
+    monkeypatch.setattr("framefusion.ask.warm_up", lambda dtype: logged.info("compiling"))
+    assert "INFO framefusion.ask: compiling\n" in run(*words, "--verbose").stderr
+    assert run(*words).stderr == ""
+    refused = run("ask", "gone.mp4", QUESTION, "--verbose").stderr
+    assert refused.startswith("Traceback")
+    assert refused.endswith("VideoError: no such file: gone.mp4\nframefusion: no such file: gone.mp4\n")
+
+
+LONG = "what is the person doing " * 20
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ask", LONG, "q"),
+        ("ask", "CLIP", "q", "--report", f"{LONG}.html"),
+        ("ask", "CLIP", "q", "--settings", f"{LONG}.json"),
+        ("ask", "CLIP", "q", "--model", f"./{LONG}"),
+        ("ask", "CLIP/b.mp4", "q"),
+        ("ask", "CLIP", "q", "--report", "CLIP/b.html"),
+        ("ask", "loop.mp4", "q"),
+        ("ask", "CLIP", "q", "--report", "loop.html"),
+        ("ask", "CLIP", "q", "--settings", "loop.json"),
+        ("inspect", "CLIP", "--overlay", f"{LONG}.png"),
+        ("batch", f"{LONG}.jsonl"),
+        ("batch", "loop.jsonl"),
+        ("batch", "CLIP/b.jsonl"),
+        ("batch", "CLIP", "--out", f"{LONG}.jsonl"),
+        ("batch", "CLIP", "--settings", f"{LONG}.json"),
+        ("eval", "--data", f"{LONG}.jsonl", "--no-plots"),
+        ("eval", "--data", "loop.jsonl", "--no-plots"),
+        ("eval", "--data", "CLIP/b.jsonl", "--no-plots"),
+        ("eval", "--out", LONG, "--no-plots", "--videos", 1),
+        ("calibrate", "--data", "needle", "--settings", f"{LONG}.json"),
+        ("calibrate", "--data", f"{LONG}.jsonl", "--out", "here"),
+        ("bench", "--json", f"{LONG}.json"),
+        ("bench", "--plot", f"{LONG}.png"),
+        ("plan", "--settings", f"{LONG}.json"),
+        ("demo", "--out", f"CLIP/{LONG}"),
+        ("demo", "--out", LONG),
+    ],
+)
+def test_paths_that_no_system_takes(run, tmp_path, clip, words):
+    """Too long, through a file, and links that lead to themselves: for every option that names a file."""
+    for suffix in (".mp4", ".html", ".json", ".jsonl"):
+        (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
+    refuse(run(*(str(word).replace("CLIP", str(clip)) for word in words)), ".")
+
+
+def test_question_and_video_in_the_wrong_order(run, clip):
+    refuse(run("ask", LONG, clip), "two scenes.mp4 stands where the question belongs; the question comes last: frame")
+    refuse(run("ask", clip, clip), "stands where the question belongs")
+    refuse(run("ask", "what is it?", "https://example.org/a.mp4"), "stands where the question belongs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text(run, clip, model, tmp_path):
+    name = os.fsdecode(b"clip \xff.mp4")
+    (tmp_path / name).write_bytes(clip.read_bytes())
+    words = ("ask", name, QUESTION, "--model", model, "--frames", 2, "--max-new-tokens", 1)
+    assert parse(run(*words, "--json", "--report", "kept.html"))["video"]["name"] == "clip ?.mp4"
+    assert "clip ?.mp4" in (tmp_path / "kept.html").read_text(encoding="utf-8")
+
+
+def test_a_video_that_the_processor_refuses(run, tmp_path):
+    with av.open(str(tmp_path / "wide.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 1200, 5, "yuv444p"
+        for i in range(4):
+            picture = np.full((5, 1200, 3), 20 * i, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    refuse(
+        run("inspect", "wide.mkv", "--model", "bundled-qwen"),
+        "Qwen2_5_VLProcessor cannot take the video: absolute aspect ratio must be smaller than 200",
+    )
+
+
+def test_photographs_are_asked_about_and_reported(run, tmp_path, clip):
+    model = family_checkpoints.save("llava_onevision", tmp_path / "model")
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(tmp_path / name)
+    words = ("--model", model, "--frames", 2, "--keep", 0.5, "--max-new-tokens", 1)
+    result = run("ask", "a.png", clip, "b.png", QUESTION, *words, "--report", "report.html")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"Kept of each +a\.png \d+ of 37, two scenes\.mp4 \d+ of 18, b\.png \d+ of 37", result.stdout)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 4
+    assert page.count('class="mask"') == 2
+    assert "a.png, two scenes.mp4, b.png · 3.0 s · 2 frames · 2 photographs" in page
+    assert html.escape(f"framefusion ask a.png '{clip}' b.png") in re.sub("</?span>", "", page)
+    found = parse(run("inspect", "a.png", "--overlay", "a.jpg", *words[:4], "--json"))
+    assert (found["video"], found["media"][0]["kind"], found["media"][0]["duration"]) == (None, "image", None)
+    assert (tmp_path / "a.jpg").exists()
 
 
 def command(*words, **options):

@@ -1,16 +1,18 @@
-"""Ask a video a question with a share of its visual tokens: prompt, generation, timing."""
+"""Ask a question about videos and photographs with a share of their visual tokens: generation, timing."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
@@ -18,9 +20,37 @@ from framefusion.errors import FrameFusionError
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.layout import VisualLayout
+from framefusion.media import Media, read_media
+from framefusion.prompts import (
+    LESS,
+    AskError,
+    check_seen,
+    is_out_of_memory,
+    model_inputs,
+    prompt_inputs,
+    sentence,
+    turn_inputs,
+)
 from framefusion.selection import warm_up
 from framefusion.settings import FrameFusion
-from framefusion.video import Video, read_video
+from framefusion.video import Video
+
+__all__ = [
+    "INSPECT_PROMPT",
+    "MAX_NEW_TOKENS",
+    "Answer",
+    "AskError",
+    "Generation",
+    "ask",
+    "generate_timed",
+    "inspect",
+    "model_inputs",
+    "prompt_inputs",
+    "turn_inputs",
+]
+
+Given = Media | str | os.PathLike[str]
+"""A video, a photograph, or where to read one."""
 
 INSPECT_PROMPT = "Describe the video."
 """What :func:`inspect` asks, so that the attention to the video has a query."""
@@ -31,10 +61,6 @@ MAX_NEW_TOKENS = 64
 _SINGLE_RUN = "one run, the model not warmed up; vision encoder, prefill and reduction"
 _ROUNDS = 5
 _ENOUGH_SECONDS = 2.0
-
-
-class AskError(FrameFusionError, ValueError):
-    """A question that cannot be asked with this model and these settings. The text is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +94,12 @@ class Answer:
         summary: tokens, FLOPs and cache bytes before and after.
         stages: one entry per stage that reduced something.
         layout: where the visual tokens are and which part of which frame they show.
-        segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``; None when no stage
-            segmented.
+        segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``, -1 for those of photographs
+            that the settings leave as they are; None when no stage segmented.
         settings: the settings of the reduction.
         full: the answer with all visual tokens, when compared.
         timing: how the seconds were measured, in words.
-        video: the frames that were shown to the model.
+        media: the videos and photographs that were shown to the model, in order.
     """
 
     text: str
@@ -88,11 +114,16 @@ class Answer:
     settings: FrameFusion
     full: Generation | None
     timing: str
-    video: Video = field(repr=False)
+    media: tuple[Media, ...] = field(repr=False)
+
+    @property
+    def video(self) -> Video | None:
+        """The first video that was shown; None if there were photographs only."""
+        return next((medium for medium in self.media if isinstance(medium, Video)), None)
 
 
 def ask(
-    video: Video | str | os.PathLike[str],
+    media: Given | Sequence[Given],
     question: str,
     *,
     model: Any,
@@ -102,10 +133,13 @@ def ask(
     compare: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Answer:
-    """Answer a question about a video with greedy decoding on a share of its visual tokens.
+    """Answer a question about videos and photographs with greedy decoding on a share of their visual tokens.
+
+    Photographs are reduced as videos are, unless the settings say ``images=False``.
 
     Args:
-        video: a :class:`~framefusion.video.Video`, or a file of which 8 frames are read.
+        media: a :class:`~framefusion.video.Video`, a PIL image, or a file, of which 8 frames are read if it is a video;
+            or a list of these, in the order in which the model is to see them.
         question: what to ask.
         model: a supported Hugging Face model; it is unchanged afterwards.
         processor: its processor.
@@ -116,16 +150,17 @@ def ask(
         progress: called with a few words when a slow step begins.
 
     Raises:
-        AskError: an empty question, a processor without a chat template, or settings that this model or this
-            video cannot follow (an unreachable cost: with the smallest reachable one).
+        AskError: an empty question; nothing to ask about; a processor without a chat template; a video or photograph
+            that the processor or the model refuses, or that the model would not see; or settings that this model or
+            this video cannot follow (an unreachable cost: with the smallest reachable one).
         UnsupportedModelError: the model is of no supported family.
-        VideoError: the file cannot be read.
+        VideoError: a file cannot be read.
     """
     if not isinstance(question, str) or not question.strip():
         raise AskError("question must be a text that is not empty")
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
         raise AskError(f"max_new_tokens must be a whole number, at least 1, got {max_new_tokens!r}")
-    job = _Job(video, question, model, processor, settings, progress)
+    job = _Job(media, question, model, processor, settings, progress)
     if compare:
         return job.compare(question, max_new_tokens)
     job.progress("Answering")
@@ -134,29 +169,29 @@ def ask(
 
 
 def inspect(
-    video: Video | str | os.PathLike[str],
+    media: Given | Sequence[Given],
     *,
     model: Any,
     processor: Any,
     settings: FrameFusion | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Answer:
-    """Reduce a video without a question: one prefill with a neutral prompt (:data:`INSPECT_PROMPT`).
+    """Reduce videos and photographs without a question: one prefill with a neutral prompt (:data:`INSPECT_PROMPT`).
 
     Arguments and errors are those of :func:`ask`. The answer's ``question`` is None and its ``text`` empty.
     """
-    job = _Job(video, INSPECT_PROMPT, model, processor, settings, progress)
+    job = _Job(media, INSPECT_PROMPT, model, processor, settings, progress)
     job.progress("Reducing")
     reduced = job.reduced(1)
     return job.answer(reduced, None, None, _SINGLE_RUN)
 
 
 class _Job:
-    """One video and one prompt, ready to be run with and without reduction."""
+    """Some media and one prompt, ready to be run with and without reduction."""
 
     def __init__(
         self,
-        video: Video | str | os.PathLike[str],
+        media: Given | Sequence[Given],
         prompt: str,
         model: Any,
         processor: Any,
@@ -164,7 +199,7 @@ class _Job:
         progress: Callable[[str], None] | None,
     ) -> None:
         self.progress = progress or (lambda step: None)
-        self.video = video if isinstance(video, Video) else read_video(Path(video))
+        self.media = _read(media)
         self.model = model
         self.processor = processor
         self.settings = settings if settings is not None else FrameFusion()
@@ -181,17 +216,18 @@ class _Job:
             self.progress("Compiling the selection, unless that was done before")
             warm_up(model.dtype)
         self.progress("Preprocessing")
-        self.inputs = model_inputs(self.video, prompt, model, processor)
+        with _failures(model, "making the prompt"):
+            self.inputs = model_inputs(self.media, prompt, model, processor)
+            # Inside ``generate()`` the sizes of frames and images are lost; the prompt still has them.
+            self.layout = check_seen(model, self.inputs, len(self.media), type(processor).__name__)
 
     def full(self, max_new_tokens: int) -> Generation:
-        return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
+        with _failures(self.model, "answering"):
+            return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
 
     def reduced(self, max_new_tokens: int) -> Generation:
-        try:
-            with attach(self.model, self.settings) as self.run:
-                return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
-        except ValueError as error:
-            raise AskError(str(error)) from error
+        with _failures(self.model, "answering"), attach(self.model, self.settings) as self.run:
+            return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
 
     def compare(self, question: str, max_new_tokens: int) -> Answer:
         self.progress("Warming up")
@@ -218,13 +254,66 @@ class _Job:
             new_tokens=reduced.new_tokens,
             summary=run.summary(),
             stages=list(run.stages),
-            layout=run.layout[0],
-            segments=run.segments[0] if run.segments else None,
+            layout=self.layout,
+            segments=_segments(self.layout, run.layout[0], run.segments[0]) if run.segments else None,
             settings=self.settings,
             full=full,
             timing=timing,
-            video=self.video,
+            media=self.media,
         )
+
+
+def _segments(layout: VisualLayout, reduced: VisualLayout, segments: Tensor) -> Tensor:
+    """The segment of every visual token, from those of the tokens that the settings reduce; -1 for the others."""
+    found = torch.full((len(layout),), -1)
+    found[torch.isin(layout.columns, reduced.columns)] = segments
+    return found
+
+
+def _read(media: Given | Sequence[Given]) -> tuple[Media, ...]:
+    given = [media] if isinstance(media, (Video, Image.Image, str, os.PathLike)) else list(media)
+    if not given:
+        raise AskError("media is empty; give a video or a photograph to ask about")
+    for medium in given:
+        if not isinstance(medium, (Video, Image.Image, str, os.PathLike)):
+            raise AskError(f"media must be videos, PIL images or paths, got {type(medium).__name__}")
+    return tuple(_read_one(medium) for medium in given)
+
+
+def _read_one(medium: Given) -> Media:
+    if isinstance(medium, Video):
+        return medium
+    if isinstance(medium, Image.Image):
+        return ImageOps.exif_transpose(medium).convert("RGB")
+    return read_media(medium)
+
+
+@contextmanager
+def _failures(model: Any, doing: str) -> Iterator[None]:
+    """What the model or our checks of the input raise becomes an :class:`AskError`; our defects stay what they are."""
+    try:
+        yield
+    except (AskError, UnsupportedModelError):
+        raise
+    except FrameFusionError as error:
+        raise AskError(str(error)) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise AskError(f"there is not enough memory for {doing}; {LESS}") from error
+        if _is_ours(error.__traceback__):
+            raise
+        raise AskError(f"{type(model).__name__} failed while {doing}: {sentence(error)}") from error
+
+
+def _is_ours(trace: TracebackType | None) -> bool:
+    """Whether an error was raised by code of this package, rather than by a model that it called."""
+    ours = False
+    while trace is not None:
+        room = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if room in ("framefusion", "transformers"):
+            ours = room == "framefusion"
+        trace = trace.tb_next
+    return ours
 
 
 def _median(runs: list[Generation]) -> Generation:
@@ -234,64 +323,6 @@ def _median(runs: list[Generation]) -> Generation:
         seconds_total=statistics.median(run.seconds_total for run in runs),
         new_tokens=runs[-1].new_tokens,
     )
-
-
-def model_inputs(video: Video, prompt: str, model: Any, processor: Any) -> Any:
-    """The model's inputs for one video and a text behind it, see :func:`turn_inputs`."""
-    return turn_inputs([{"type": "video"}, {"type": "text", "text": prompt}], [video], [], model, processor)
-
-
-def turn_inputs(
-    content: Sequence[Mapping[str, str]], videos: Sequence[Video], pictures: Sequence[Any], model: Any, processor: Any
-) -> Any:
-    """The model's inputs for one user turn, on its device and in its dtype.
-
-    Args:
-        content: the parts of the turn, as chat templates take them.
-        videos: frames for the parts of type ``"video"``, in order.
-        pictures: PIL images for the parts of type ``"image"``, in order.
-        model: a loaded model.
-        processor: its processor.
-
-    Raises:
-        AskError: the processor has no chat template.
-    """
-    return prompt_inputs(content, videos, pictures, processor).to(model.device, dtype=model.dtype)
-
-
-def prompt_inputs(
-    content: Sequence[Mapping[str, str]],
-    videos: Sequence[Video],
-    pictures: Sequence[Any],
-    processor: Any,
-    more: Mapping[str, Any] | None = None,
-) -> Any:
-    """As :func:`turn_inputs`, as the processor makes them; ``more`` are further options for it."""
-    try:
-        text = processor.apply_chat_template(
-            [{"role": "user", "content": list(content)}], add_generation_prompt=True, tokenize=False
-        )
-    except ValueError as error:
-        raise AskError("the processor has no chat template; save one with the model") from error
-    options = dict(more or {})
-    if videos:
-        # The frames are already chosen; the metadata tells models with absolute time how far apart they are.
-        options["do_sample_frames"] = False
-        options["videos"] = [video.frames for video in videos]
-        options["video_metadata"] = [
-            {
-                "total_num_frames": video.total_frames,
-                "fps": video.source_fps,
-                "duration": video.duration,
-                "frames_indices": video.indices.tolist(),
-                "height": video.height,
-                "width": video.width,
-            }
-            for video in videos
-        ]
-    if pictures:
-        options["images"] = [list(pictures)]
-    return processor(text=[text], return_tensors="pt", **options)
 
 
 def generate_timed(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:

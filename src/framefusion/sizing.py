@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from framefusion.ask import INSPECT_PROMPT, MAX_NEW_TOKENS, AskError, prompt_inputs
+from framefusion.ask import INSPECT_PROMPT, MAX_NEW_TOKENS
 from framefusion.errors import FrameFusionError
-from framefusion.hf.families import Call, find
+from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
 from framefusion.hf.summary import DecoderSize, first_after_attention
 from framefusion.loading import LoadedModel, load_skeleton
+from framefusion.prompts import AskError, ProcessorError, prompt_inputs
 from framefusion.schedule import tokens_per_layer
 from framefusion.settings import FrameFusion
 from framefusion.video import MAX_BYTES, Video
@@ -241,7 +242,7 @@ def _rows(
     prompt: str,
 ) -> list[PlanRow]:
     multimodal, family = loaded.model.base_model, find(loaded.model)
-    inputs = _inputs(loaded, family.all_tokens, frames, size, fps, prompt)
+    inputs = _inputs(loaded, family.all_tokens, frames, size, fps, prompt, family)
     ids = inputs["input_ids"]
     (layout,) = family.layouts(multimodal, Call(ids, None, inputs))
     if not len(layout):
@@ -280,39 +281,47 @@ def _rows(
 
 
 def _inputs(
-    loaded: LoadedModel, options: Any, frames: int, size: tuple[int, int], fps: float, prompt: str
+    loaded: LoadedModel,
+    options: Mapping[str, Any],
+    frames: int,
+    size: tuple[int, int],
+    fps: float,
+    prompt: str,
+    family: Family | None = None,
 ) -> dict[str, Any]:
     """What the processor makes of a prompt with one video: ids with values, pixels as shapes where it lets them be."""
-    if getattr(loaded.processor, "video_processor", None) is None:
-        raise PlanError(f"the processor of {loaded.name!r} takes images only, no videos")
     content = [{"type": "video"}, {"type": "text", "text": prompt}]
     width, height = size
+    as_images = getattr(loaded.processor, "video_processor", None) is None
+    if as_images and (family is None or not family.frames_as_images):
+        raise PlanError(f"the processor of {loaded.name!r} takes images only, no videos")
 
-    def made(pixels: Any) -> dict[str, Any]:
+    def made(pixels: Any, kind: type[Video] = _Blank) -> dict[str, Any]:
         indices = np.arange(frames)
-        video = _Blank(pixels, indices / fps, indices, frames / fps, fps, frames, Path("blank"))
-        return dict(prompt_inputs(content, [video], [], loaded.processor, options))
+        video = kind(pixels, indices / fps, indices, frames / fps, fps, frames, Path("blank"))
+        return dict(prompt_inputs(content, [video], [], loaded.processor, options, family))
 
     shape = (frames, 3, height, width)
     try:
-        with Shapes():
-            return made(torch.empty(shape, dtype=torch.uint8, device=torch.device("meta")))
+        if not as_images:
+            with Shapes():
+                return made(torch.empty(shape, dtype=torch.uint8, device=torch.device("meta")))
+    except ProcessorError as error:
+        logger.debug("the processor needs pixels: %s", error)
     except AskError as error:
         raise PlanError(str(error)) from error
-    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        logger.debug("the processor needs pixels: %s", error)
     if math.prod(shape) > MAX_BYTES:
         raise PlanError(
             f"the processor of {loaded.name!r} needs real pixels, and {frames} frames of {width}×{height} would take "
             f"{math.prod(shape) / 2**30:.0f} GiB; ask for fewer frames or a smaller size"
         )
     try:
+        if as_images:
+            return made(np.zeros((frames, height, width, 3), np.uint8), Video)
         return made(torch.zeros(shape, dtype=torch.uint8))
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()
+    except AskError as error:
         raise PlanError(
-            f"the processor of {loaded.name!r} refuses {frames} frames of {width}×{height}: "
-            f"{reason[0] if reason else type(error).__name__}"
+            f"the processor of {loaded.name!r} refuses {frames} frames of {width}×{height}: {error}"
         ) from error
 
 

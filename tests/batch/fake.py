@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Fake:
     def __call__(self) -> Fake:
         return self
 
-    def answer(self, video: Path, question: str) -> dict[str, Any]:
+    def answer(self, media: Sequence[str], question: str) -> dict[str, Any]:
         if self.directory is not None:
             with open(self.directory / "asked", "a") as file:
                 file.write(f"{os.getpid()} {question}\n")

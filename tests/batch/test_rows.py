@@ -22,7 +22,7 @@ def test_rows_are_what_they_say(tmp_path):
     rows = list(read_rows(path))
     assert [row.line for row in rows] == [1, 3, 4]
     assert [row.id for row in rows] == ["x", 7, None]
-    assert [str(row.video) for row in rows] == [str(tmp_path / "clips/a.mp4"), "/b.mp4", str(tmp_path / "c.mp4")]
+    assert [row.media for row in rows] == [(str(tmp_path / "clips/a.mp4"),), ("/b.mp4",), (str(tmp_path / "c.mp4"),)]
     assert [row.question for row in rows] == ["谁？", "who?", "what?"]
     assert [row.problem for row in rows] == [None] * 3
 
@@ -34,7 +34,7 @@ def test_what_eval_reads_is_read_here_too(tmp_path):
     path.write_text(json.dumps(entry) + "\n")
     (asked,) = JsonLines(path).questions(8)
     (row,) = read_rows(path)
-    assert (row.question, row.video) == (asked.text, tmp_path / asked.video)
+    assert (row.question, row.media) == (asked.text, (str(tmp_path / asked.video),))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_no_question_has_a_problem_and_the_rest_goes_on(line, problem, t
     assert first.fingerprint == last.fingerprint
     assert bad.problem is not None
     assert bad.problem.startswith(problem)
-    assert bad.video is None
+    assert bad.media == ()
 
 
 def test_a_bad_row_keeps_its_id(tmp_path):

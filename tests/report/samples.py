@@ -51,7 +51,7 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         settings=FrameFusion(),
         full=full,
         timing="one run",
-        video=video,
+        media=(video,),
     )
 
 

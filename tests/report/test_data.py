@@ -2,7 +2,9 @@
 
 import numpy as np
 import torch
+from PIL import Image
 
+from framefusion.layout import VisualItem, VisualLayout
 from framefusion.report.data import ABSENT, DROPPED, KEPT, MERGED, report_data, token_states
 from tests.report import samples
 
@@ -68,6 +70,45 @@ def test_ragged_frames_have_absent_positions():
     assert first.states.tolist() == [[KEPT, KEPT, ABSENT]]
     assert first.tokens == 2
     np.testing.assert_array_equal(second.states, [[KEPT] * 3])
+
+
+def test_photographs_stand_where_they_were_shown():
+    layout = VisualLayout.of(
+        [
+            VisualItem.run("image", (1, 2, 3), 1),
+            VisualItem.run("video", (2, 1, 2), 8),
+            VisualItem.run("image", (1, 1, 9), 20),
+        ]
+    )
+    answer = samples.answer(frames=4, segments=torch.tensor([0] * 6 + [1] * 4 + [2] * 9))
+    answer.media = (Image.new("RGB", (60, 40), (1, 2, 3)), *answer.media, Image.new("RGB", (20, 20), (4, 5, 6)))
+    answer.layout = layout
+    answer.stages = [samples.stage(1, [0, 1, 2, 8, 20])]
+    data = report_data(answer, names=["a.jpg", "clip.mp4", "b.jpg"])
+    assert [(frame.medium, frame.seconds, frame.placed, frame.segment) for frame in data.frames] == [
+        (0, None, True, 0),
+        (1, 0.0, True, 1),
+        (1, 1.0, True, 1),
+        (2, None, False, 2),
+    ]
+    assert [frame.picture[0, 0].tolist() for frame in data.frames] == [[1, 2, 3], [0] * 3, [2] * 3, [4, 5, 6]]
+    assert data.frames[0].states.tolist() == [[KEPT, KEPT, DROPPED], [DROPPED] * 3]
+    assert [(row.kind, row.name, row.duration, row.tokens, row.kept) for row in data.media] == [
+        ("image", "a.jpg", None, 6, 2),
+        ("video", "clip.mp4", 2.0, 4, 1),
+        ("image", "b.jpg", None, 9, 1),
+    ]
+    assert (data.video_name, data.duration) == ("a.jpg, clip.mp4, b.jpg", 2.0)
+    assert [row.seconds for row in data.segments] == [None, 0.0, None]
+
+
+def test_a_template_may_put_one_kind_before_the_other():
+    answer = samples.answer(frames=2)
+    answer.media = (*answer.media, Image.new("RGB", (60, 40)))
+    answer.layout = VisualLayout.of([VisualItem.run("image", (1, 2, 3), 1), VisualItem.run("video", (2, 1, 2), 8)])
+    data = report_data(answer)
+    assert [(row.name, row.tokens) for row in data.media] == [("clip.mp4", 4), ("photograph", 6)]
+    assert [frame.medium for frame in data.frames] == [0, 0, 1]
 
 
 def test_without_a_question_there_is_no_answer():

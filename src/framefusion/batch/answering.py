@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from framefusion.batch.rows import BatchError, Row, RowError
@@ -22,8 +21,8 @@ class Answerer(Protocol):
     def description(self) -> str:
         """Which model it is; the same in every process of a batch."""
 
-    def answer(self, video: Path, question: str) -> Result:
-        """The answer and what it took.
+    def answer(self, media: Sequence[str], question: str) -> Result:
+        """The answer to a question about some videos and photographs, and what it took.
 
         Raises:
             RowError: this row cannot be answered.
@@ -41,10 +40,10 @@ def result_of(answerer: Answerer, row: Row) -> Result:
     Raises:
         BatchError: the process cannot answer any more.
     """
-    if row.video is None:
+    if not row.media:
         return {"error": row.problem}
     try:
-        return answerer.answer(row.video, row.question)
+        return answerer.answer(row.media, row.question)
     except BatchError as error:
         raise BatchError(f"line {row.line}: {error}") from error
     except RowError as error:

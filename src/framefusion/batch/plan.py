@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from framefusion.batch.rows import BatchError, RowError
 from framefusion.evaluation.run import describe
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.loading import ModelError, load
+from framefusion.media import read_media
 from framefusion.settings import FrameFusion
 from framefusion.settings_file import to_plain
-from framefusion.video import VideoError, check_request, read_video
+from framefusion.video import VideoError, check_request
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
@@ -85,12 +85,12 @@ class ModelAnswerer:
             raise BatchError(str(error)) from error
         self.description = describe(self.loaded)
 
-    def answer(self, video: Path, question: str) -> Result:
-        """One row; seconds are from the file to the text."""
+    def answer(self, media: Sequence[str], question: str) -> Result:
+        """One row; seconds are from the files to the text."""
         begin = time.perf_counter()
         try:
             answer = ask(
-                read_video(video, frames=self.plan.frames, fps=self.plan.fps),
+                [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media],
                 question,
                 model=self.loaded.model,
                 processor=self.loaded.processor,
@@ -98,12 +98,13 @@ class ModelAnswerer:
                 max_new_tokens=self.plan.max_new_tokens,
             )
         except (VideoError, AskError) as error:
+            if isinstance(error.__cause__, _BROKEN_DEVICE):
+                # Every further row would fail, and pass for a bad one.
+                raise BatchError(f"the device failed: {error.__cause__}") from error
+            if isinstance(error.__cause__, torch.OutOfMemoryError):
+                torch.cuda.empty_cache()
             raise RowError(str(error)) from error
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            raise
         except _BROKEN_DEVICE as error:
-            # Every further row would fail, and pass for a bad one.
             raise BatchError(f"the device failed: {error}") from error
         return {
             "answer": answer.text,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefusion.entries import KEYS, parse_entry
+from framefusion.entries import KEYS, located, media_of, parse_entry
 from framefusion.errors import FrameFusionError
 
 ROW_KEYS = ("id", "prompt", *KEYS)
@@ -38,15 +40,15 @@ class Row:
         line: its number in the file, from 1.
         fingerprint: 12 hexadecimal digits that change with the line's bytes.
         id: as given; None without one.
-        video: path of the video, made absolute from the directory of the file.
+        media: the videos and photographs in order: addresses, or paths made absolute from the directory of the file.
         question: what to ask.
-        problem: why the line is no question; then ``video`` is None and ``question`` empty.
+        problem: why the line is no question; then ``media`` and ``question`` are empty.
     """
 
     line: int
     fingerprint: str
     id: str | int | None = None
-    video: Path | None = None
+    media: tuple[str, ...] = ()
     question: str = ""
     problem: str | None = None
 
@@ -62,11 +64,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         try:
             if data is None:
                 raise RowError(f"line {line} is longer than {MAX_LINE} bytes")
-            identity, video, question = _question(data, f"line {line}")
+            identity, media, question = _question(data, f"line {line}")
         except ValueError as error:
             yield Row(line, fingerprint, _id_of(data), problem=str(error))
         else:
-            yield Row(line, fingerprint, identity, directory / video, question)
+            yield Row(line, fingerprint, identity, tuple(located(source, directory) for source in media), question)
 
 
 def fingerprints(path: Path) -> Iterator[tuple[int, str]]:
@@ -76,13 +78,11 @@ def fingerprints(path: Path) -> Iterator[tuple[int, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
     """Number, fingerprint and bytes of every line that is not empty; None for the bytes of one that is too long."""
-    if not path.exists():
-        raise BatchError(f"no such file: {path}")
-    if not path.is_file():
-        # A pipe could not be read twice, and a batch that goes on has to.
-        raise BatchError(f"{path} is no file of questions; name a file with one JSON object a line")
     number = 0
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            # A pipe could not be read twice, and a batch that goes on has to.
+            raise BatchError(f"{path} is no file of questions; name a file with one JSON object a line")
         with open(path, "rb") as file:
             while data := file.readline(MAX_LINE + 1):
                 number += 1
@@ -91,8 +91,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str, bytes | None]]:
                     yield number, _rest(line, file), None
                 elif line := line.strip():
                     yield number, hashlib.sha256(line).hexdigest()[:12], line
-    except OSError as error:
-        raise BatchError(f"cannot read {path}: {error.strerror}") from error
+    except FileNotFoundError as error:
+        raise BatchError(f"no such file: {path}") from error
+    except (OSError, ValueError) as error:
+        raise BatchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _rest(data: bytes, file: Any) -> str:
@@ -103,7 +105,7 @@ def _rest(data: bytes, file: Any) -> str:
     return digest.hexdigest()[:12]
 
 
-def _question(data: bytes, where: str) -> tuple[str | int | None, str, str]:
+def _question(data: bytes, where: str) -> tuple[str | int | None, list[str], str]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -111,15 +113,16 @@ def _question(data: bytes, where: str) -> tuple[str | int | None, str, str]:
     entry = parse_entry(text, where, ROW_KEYS)
     if not _is_text(entry):
         raise RowError(f"{where} has half of a surrogate pair, which is no character")
-    video, question, prompt = (entry.get(key) for key in ("video", "question", "prompt"))
+    media, question, prompt = media_of(entry), entry.get("question"), entry.get("prompt")
     if question is not None and prompt is not None:
         raise RowError(f"{where} has a question and a prompt, which mean the same; give one of them")
     question = prompt if question is None else question
-    if video is None or question is None:
-        raise RowError(f"{where} has no {'video' if video is None else 'question'}")
-    if "\0" in video:
-        raise RowError(f"{where}: video must be the path of a file, got {video!r}")
-    return entry.get("id"), video, question
+    if not media or question is None:
+        raise RowError(f"{where} has no {'question' if media else 'video'}")
+    for source in media:
+        if "\0" in source:
+            raise RowError(f"{where}: video must be the path of a file, got {source!r}")
+    return entry.get("id"), media, question
 
 
 def _is_text(value: Any) -> bool:

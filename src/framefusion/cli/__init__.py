@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from framefusion._version import __version__
+from framefusion.cli.verbosity import Commands, with_verbose
 
 MODULES = (
     "ask",
@@ -26,11 +27,12 @@ MODULES = (
 """Where the commands are, in the order of ``--help``."""
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Ask a video a question with a fraction of its visual tokens.",
+    help="Ask questions about videos and photographs with a fraction of their visual tokens.",
 )
 
 
@@ -52,7 +54,7 @@ def _top(
 
 for _module in MODULES:
     for _name, _command in import_module(f"{__name__}.{_module}").COMMANDS.items():
-        app.command(_name)(_command)
+        app.command(_name)(with_verbose(_command))
 
 
 def main() -> None:

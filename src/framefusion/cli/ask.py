@@ -1,9 +1,10 @@
-"""Ask a video a question, or reduce it and report what was kept."""
+"""Ask a question about videos and photographs, or reduce them and report what was kept."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import platform
 import shlex
 import sys
@@ -15,7 +16,14 @@ import typer
 
 from framefusion._version import __version__
 from framefusion.assets import usual_frames
-from framefusion.cli.common import check_writable, fail, progress_display, silence_transformers
+from framefusion.cli.common import (
+    check_writable,
+    fail,
+    named,
+    printable,
+    progress_display,
+    silence_transformers,
+)
 from framefusion.cli.options import (
     DEFAULT_NEW_TOKENS,
     AttnOption,
@@ -26,12 +34,12 @@ from framefusion.cli.options import (
     FramesOption,
     JsonOption,
     KeepOption,
+    MediaArgument,
     ModelOption,
     SegmentationOption,
     SettingsOption,
     SimilarityOption,
     TrustOption,
-    VideoArgument,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +56,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 class Request:
     """The options that ``ask`` and ``inspect`` share."""
 
-    video: Path
+    media: list[str] = dataclasses.field(default_factory=list)
     model: str | None = None
     frames: int | None = None
     fps: float | None = None
@@ -70,7 +78,7 @@ class Request:
 
 
 def ask(
-    video: VideoArgument,
+    media: MediaArgument,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: ModelOption = None,
     frames: FramesOption = None,
@@ -93,13 +101,15 @@ def ask(
         int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")
     ] = DEFAULT_NEW_TOKENS,
 ) -> None:
-    """Answer a question about a video with a share of its visual tokens.
+    """Answer a question about videos and photographs with a share of their visual tokens.
+
+    Photographs are reduced too; images=false in a file for --settings leaves them as they are.
 
     Without --cost and --keep the cost is 0.3: on average 30 % of the visual tokens in each decoder layer.
     """
     execute(
         Request(
-            video=video,
+            media=media,
             question=question,
             model=model,
             frames=frames,
@@ -122,7 +132,7 @@ def ask(
 
 
 def inspect(
-    video: VideoArgument,
+    media: MediaArgument,
     model: ModelOption = None,
     frames: FramesOption = None,
     fps: FpsOption = None,
@@ -141,13 +151,13 @@ def inspect(
     attn: AttnOption = None,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """Reduce a video without a question and report what was kept.
+    """Reduce videos and photographs without a question and report what was kept.
 
     The prompt is "Describe the video."; no answer is generated.
     """
     execute(
         Request(
-            video=video,
+            media=media,
             model=model,
             frames=frames,
             fps=fps,
@@ -188,6 +198,7 @@ def execute(request: Request) -> None:
     check_options(request)
     if request.question is not None and not request.question.strip():
         fail("the question is empty")
+    _check_order(request)
     for path in (request.report, request.overlay):
         check_writable(path)
     if request.overlay is not None and request.overlay.suffix.lower() not in PICTURES:
@@ -198,10 +209,11 @@ def execute(request: Request) -> None:
         from framefusion.report import frame_strip, record, render, report_data
 
         provenance = _provenance(answer.settings, loaded)
-        data = report_data(answer, _command(request), _listed(provenance))
+        names = [printable(os.path.basename(source) or source) for source in request.media]
+        data = report_data(answer, _command(request), _listed(provenance), names)
         try:
             if request.report is not None:
-                request.report.write_text(render(data), encoding="utf-8")
+                request.report.write_text(render(data), encoding="utf-8", errors="replace")
             if request.overlay is not None:
                 frame_strip(data.frames).save(request.overlay)
         except (OSError, ValueError) as error:
@@ -210,30 +222,51 @@ def execute(request: Request) -> None:
     if request.json:
         written = {"report": request.report, "overlay": request.overlay}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
-        typer.echo(json.dumps({**record(data), **provenance, **paths}, ensure_ascii=False))
+        typer.echo(printable(json.dumps({**record(data), **provenance, **paths}, ensure_ascii=False)))
     else:
         _show(data, request)
 
 
+def _check_order(request: Request) -> None:
+    """Refuse a file where the question belongs."""
+    question = request.question
+    if question is None or not (_is_address(question) or os.path.isfile(question)):
+        return
+    swapped = any(not (_is_address(source) or os.path.exists(source)) for source in request.media)
+    if swapped or os.path.splitext(question)[1]:
+        fail(
+            f"{named(question)} stands where the question belongs; the question comes last: "
+            "framefusion ask MEDIA... QUESTION"
+        )
+
+
+def _is_address(source: str) -> bool:
+    return source == "-" or ("://" in source and " " not in source)
+
+
 def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calibration | None]:
     """Check, decode, load and ask; everything that a user can get wrong ends in one sentence."""
-    from framefusion.video import VideoError, check_file, read_video
+    from framefusion.media import check_source, read_media
+    from framefusion.video import VideoError
 
     try:
-        check_file(request.video)
+        for source in request.media:
+            check_source(source)
         progress("Starting")
         stored = stored_settings(request)
         settings, calibration = stored.settings, stored.calibration
-        progress(f"Decoding {request.video.name}")
-        video = read_video(request.video, frames=shown_frames(request, calibration), fps=request.fps)
+        media = []
+        for source in request.media:
+            progress(f"Decoding {named(source)}")
+            media.append(read_media(source, frames=shown_frames(request, calibration), fps=request.fps))
     except VideoError as error:
         fail(error)
 
     progress("Loading the model" if request.model is None else f"Loading {request.model}")
     silence_transformers()
     from framefusion.ask import AskError
-    from framefusion.ask import ask as ask_video
-    from framefusion.ask import inspect as inspect_video
+    from framefusion.ask import ask as ask_model
+    from framefusion.ask import inspect as inspect_media
     from framefusion.hf import UnsupportedModelError
     from framefusion.loading import ModelError, load
 
@@ -252,9 +285,9 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calib
             "progress": progress,
         }
         if request.question is None:
-            return inspect_video(video, **common), loaded, calibration
-        answer = ask_video(
-            video,
+            return inspect_media(media, **common), loaded, calibration
+        answer = ask_model(
+            media,
             request.question,
             max_new_tokens=request.max_new_tokens,
             compare=request.compare,
@@ -352,7 +385,7 @@ def _show_styled(rows: list[tuple[str, str]], heading: int) -> None:
 
 def _command(request: Request) -> str:
     """The command line that repeats a request."""
-    words = ["framefusion", "inspect" if request.question is None else "ask", str(request.video)]
+    words = ["framefusion", "inspect" if request.question is None else "ask", *request.media]
     words += [] if request.question is None else [request.question]
     options: Mapping[str, object | None] = {
         "--model": request.model,

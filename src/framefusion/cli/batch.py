@@ -1,4 +1,4 @@
-"""Ask many questions about many videos, in this process or on Ray."""
+"""Ask many questions about many videos and photographs, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ EVERY_SECONDS = 30.0
 
 
 def batch(
-    questions: Annotated[Path, typer.Argument(help='A file of JSON lines: {"video": …, "question": …, "id": …}.')],
+    questions: Annotated[
+        Path,
+        typer.Argument(help='A file of JSON lines: {"video" or "image": …, "question": …, "id": …}.'),
+    ],
     out: Annotated[
         Path, typer.Option("--out", help="File for the results; rows that it holds already are not asked again.")
     ] = Path("results.jsonl"),
@@ -84,12 +87,11 @@ def batch(
         int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")
     ] = DEFAULT_NEW_TOKENS,
 ) -> None:
-    """Answer every question of a file, each about its own video.
+    """Answer every question of a file, each about its own videos and photographs.
 
     Interrupt it whenever you like, or let the machine do so; the same command goes on where it was.
     """
     request = Request(
-        video=questions,
         model=model,
         frames=frames,
         fps=fps,

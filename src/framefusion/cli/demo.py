@@ -30,7 +30,7 @@ def demo(
         typer.echo(f"\n{pair['question']}  (right: {pair['answer']})")
         execute(
             Request(
-                video=DEMO_VIDEO,
+                media=[str(DEMO_VIDEO)],
                 question=pair["question"],
                 cost=0.2,
                 compare=True,
@@ -40,7 +40,7 @@ def demo(
     typer.echo(f"\nA real clip, {REAL_VIDEO.name}, at 20 %")
     execute(
         Request(
-            video=REAL_VIDEO,
+            media=[str(REAL_VIDEO)],
             frames=32,
             keep="0.2",
             # To the bundled model all backgrounds look alike, token by token; the frames' means tell them apart.

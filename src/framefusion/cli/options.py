@@ -11,7 +11,13 @@ from framefusion.assets import BUNDLED, BUNDLED_FRAMES, DEFAULT_MODEL, OTHER_FRA
 
 DEFAULT_NEW_TOKENS = 64
 
-VideoArgument = Annotated[Path, typer.Argument(help="A video file, in any format that FFmpeg reads.")]
+MediaArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MEDIA",
+        help="Videos, in any format that FFmpeg reads, and photographs, in the order in which the model sees them.",
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -22,7 +28,7 @@ FramesOption = Annotated[
     int | None,
     typer.Option(
         "--frames",
-        help=f"Frames to show, spread evenly. Default: {BUNDLED_FRAMES} with the model {DEFAULT_MODEL}, "
+        help=f"Frames to show of each video, spread evenly. Default: {BUNDLED_FRAMES} with the model {DEFAULT_MODEL}, "
         f"else {OTHER_FRAMES}.",
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ def shares(text: str) -> list[float]:
 
 def check_directory(out: Path) -> None:
     """Refuse an ``--out`` that is a file."""
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         fail(f"--out must be a directory, but {out} is a file")
 
 

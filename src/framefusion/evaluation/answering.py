@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from framefusion.errors import FrameFusionError
 from framefusion.evaluation.cells import Cell
@@ -16,6 +17,7 @@ from framefusion.evaluation.encodings import Prompt, collate, prompts
 from framefusion.evaluation.scoring import exact_match
 from framefusion.hf import attach
 from framefusion.loading import LoadedModel
+from framefusion.media import Media
 from framefusion.video import Video
 
 GREY = 128
@@ -152,14 +154,19 @@ class Chunk:
                 shown = self._video(video, cell)
                 texts = [question.text for question in asked]
                 made = prompts(self.loaded.model, self.loaded.processor, shown, texts)
-                groups.setdefault(shown.frames.shape, []).extend(zip(asked, made, strict=True))
+                size = shown.frames.shape if isinstance(shown, Video) else shown.size
+                groups.setdefault(size, []).extend(zip(asked, made, strict=True))
             self._made[key] = []
             for group in groups.values():
                 group.sort(key=lambda pair: pair[1].length)
-                size = self.generating.batch
-                self._made[key] += [group[first : first + size] for first in range(0, len(group), size)]
+                count = self.generating.batch
+                self._made[key] += [group[first : first + count] for first in range(0, len(group), count)]
         return self._made[key]
 
-    def _video(self, video: str, cell: Cell) -> Video:
+    def _video(self, video: str, cell: Cell) -> Media:
         shown = self.data.video(video, self.frames, cell.shown)
-        return replace(shown, frames=np.full_like(shown.frames, GREY)) if cell.blank else shown
+        if not cell.blank:
+            return shown
+        if isinstance(shown, Video):
+            return replace(shown, frames=np.full_like(shown.frames, GREY))
+        return Image.new("RGB", shown.size, (GREY, GREY, GREY))

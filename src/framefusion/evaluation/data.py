@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from framefusion.errors import FrameFusionError
-from framefusion.video import Video
+from framefusion.media import Media
 
 
 class DataError(FrameFusionError, ValueError):
@@ -54,8 +54,8 @@ class Dataset(Protocol):
             DataError: the data set cannot be used.
         """
 
-    def video(self, video: str, frames: int, shown: int) -> Video:
-        """The video of questions asked at ``frames`` frames.
+    def video(self, video: str, frames: int, shown: int) -> Media:
+        """The video, or photograph, of questions asked at ``frames`` frames.
 
         Args:
             video: its id.

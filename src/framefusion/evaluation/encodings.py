@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefusion.ask import model_inputs
-from framefusion.video import Video
+from framefusion.media import Media
+from framefusion.prompts import model_inputs
 
 MODALITIES = ("image", "video")
 _PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
@@ -37,8 +37,8 @@ class Prompt:
         return int(self.inputs["input_ids"].shape[1])
 
 
-def prompts(model: Any, processor: Any, video: Video, questions: Sequence[str]) -> list[Prompt]:
-    """The prompts of some questions about one video, which is encoded once.
+def prompts(model: Any, processor: Any, video: Media, questions: Sequence[str]) -> list[Prompt]:
+    """The prompts of some questions about one video or photograph, which is encoded once.
 
     A family that takes no encoded videos (``mm_encoder_outputs`` of ``generate()``) keeps its pixels and encodes
     them with every answer.
@@ -46,11 +46,11 @@ def prompts(model: Any, processor: Any, video: Video, questions: Sequence[str]) 
     Args:
         model: a supported model.
         processor: its processor.
-        video: the frames to show.
+        video: the frames to show, or the photograph.
         questions: the texts.
 
     Raises:
-        AskError: the processor has no chat template.
+        AskError: the processor has no chat template, refuses the video, or leaves it out.
     """
     made: list[Prompt] = []
     encoded: dict[str, Any] = {}

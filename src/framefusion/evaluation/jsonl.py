@@ -6,17 +6,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefusion.entries import KEYS, parse_entry
+from framefusion.entries import KEYS, located, media_of, parse_entry
 from framefusion.evaluation.data import DataError, Question
 from framefusion.evaluation.scoring import normalise
-from framefusion.video import Video, VideoError, check_file, read_video
+from framefusion.media import Media, check_source, read_media
+from framefusion.video import VideoError
 
 
 @dataclass(frozen=True)
 class JsonLines:
     """Questions from a file of JSON lines: ``{"video": "a.mp4", "question": "…", "answer": "…", "kind": "…"}``.
 
-    ``video`` is relative to the file. ``answer`` (without it, agreement with the full-token answer is scored),
+    ``video``, or ``image``, is one path relative to the file, or an address.
+    ``answer`` (without it, agreement with the full-token answer is scored),
     ``kind`` and ``tags`` (a list of texts) may be missing.
 
     Attributes:
@@ -42,21 +44,22 @@ class JsonLines:
             raise DataError(f"{self.path} holds no questions")
         return [question for group in found.values() for question in group]
 
-    def video(self, video: str, frames: int, shown: int) -> Video:
+    def video(self, video: str, frames: int, shown: int) -> Media:
         try:
-            return read_video(self.path.parent / video, frames=shown)
+            return read_media(located(video, self.path.parent), frames=shown)
         except VideoError as error:
             raise DataError(f"{self.path}: {error}") from error
 
     def _lines(self) -> list[str]:
         try:
-            return check_file(self.path).read_text(encoding="utf-8-sig").split("\n")
-        except VideoError as error:
-            # its words are about a video
-            reason = f"no such file: {self.path}" if not self.path.exists() else f"{self.path} is no file with lines"
-            raise DataError(reason) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path} cannot be read as UTF-8 text: {error}") from error
+            return self.path.read_text(encoding="utf-8-sig").split("\n")
+        except FileNotFoundError as error:
+            raise DataError(f"no such file: {self.path}") from error
+        except IsADirectoryError as error:
+            raise DataError(f"{self.path} is no file with lines") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{self.path} cannot be read as UTF-8 text: {reason}") from error
 
     def _question(self, number: int, line: str) -> Question:
         where = f"{self.path} line {number}"
@@ -64,20 +67,23 @@ class JsonLines:
             entry = parse_entry(line, where, KEYS)
         except ValueError as error:
             raise DataError(str(error)) from error
-        video, text = entry.get("video"), entry.get("question")
-        if video is None or text is None:
-            raise DataError(f"{where} has no {'video' if video is None else 'question'}")
+        media, text = media_of(entry), entry.get("question")
+        if not media or text is None:
+            raise DataError(f"{where} has no {'question' if media else 'video'}")
+        if len(media) > 1:
+            raise DataError(f"{where} has {len(media)} videos or photographs; an evaluation asks about one at a time")
+        (video,) = media
         answer = entry.get("answer")
         if answer is not None and not normalise(answer):
             raise DataError(f"{where}: answer {answer!r} is nothing but punctuation, which is not scored")
         try:
-            check_file(self.path.parent / video)
+            check_source(located(video, self.path.parent))
         except VideoError as error:
             raise DataError(f"{where}: {error}") from error
         # Two spellings of one path are one video, not two independent samples.
         return Question(
             f"line {number}",
-            os.path.normpath(video),
+            video if "://" in video else os.path.normpath(video),
             text,
             answer,
             entry.get("kind") or "question",

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from framefusion.ask import turn_inputs
 from framefusion.errors import ArgumentError
 from framefusion.evaluation.encodings import Prompt
-from framefusion.video import Video, read_video
+from framefusion.media import Media, read_media
+from framefusion.prompts import turn_inputs
+from framefusion.video import Video
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 PLACEHOLDER = "<image>"
 """Where a task wants a picture inside its text."""
 
-Visual = Video | Image.Image
+Visual = Media
 
 
 @dataclass(frozen=True)
@@ -90,22 +89,15 @@ def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
 @lru_cache(maxsize=1)
 def _read(path: str, frames: int | None, fps: float | None) -> Visual:
     """Tasks ask several questions about one video, one after the other."""
-    return _picture(Path(path)) if path.lower().endswith(PICTURES) else read_video(path, frames=frames, fps=fps)
-
-
-def _picture(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ArgumentError(f"{path} is not a picture that can be read: {error}") from error
+    return read_media(path, frames=frames, fps=fps)
 
 
 def prompt(sample: Sample, model: Any, processor: Any) -> Prompt:
     """The model's inputs for one sample, on its device and in its dtype.
 
     Raises:
-        ValueError: see :attr:`Sample.content`; or the processor has no chat template.
+        ValueError: see :attr:`Sample.content`; or the processor has no chat template, refuses the sample, or leaves a
+            video or picture out.
     """
     videos = [visual for visual in sample.visuals if isinstance(visual, Video)]
     pictures = [visual for visual in sample.visuals if not isinstance(visual, Video)]

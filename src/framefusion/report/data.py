@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from framefusion.video import Video
+
 if TYPE_CHECKING:
     from framefusion.ask import Answer
 
@@ -20,19 +22,24 @@ ABSENT = 255
 
 @dataclass(frozen=True)
 class FrameView:
-    """One temporal position of the token grid.
+    """One temporal position of the token grid of a video, or a photograph.
 
     Attributes:
-        picture: uint8 ``(H, W, 3)``, the (first) video frame that it shows.
+        picture: uint8 ``(H, W, 3)``, the (first) video frame that it shows, or the photograph.
         states: uint8 ``(rows, columns)`` of DROPPED, MERGED, KEPT or ABSENT.
-        seconds: when the frame is shown.
+        seconds: when the frame is shown; None for a photograph.
         segment: temporal segment, from 0.
+        medium: of which video or photograph it is, from 0.
+        placed: whether the rows and columns are places in the picture; not where a processor shows it in several
+            views, whose tokens lie in no one grid.
     """
 
     picture: np.ndarray = field(repr=False)
     states: np.ndarray
-    seconds: float
+    seconds: float | None
     segment: int
+    medium: int = 0
+    placed: bool = True
 
     def count(self, state: int) -> int:
         """Number of tokens in a state."""
@@ -45,13 +52,24 @@ class FrameView:
 
 
 @dataclass(frozen=True)
+class MediumRow:
+    """One video or photograph; ``duration`` in seconds is None for a photograph."""
+
+    kind: str
+    name: str
+    duration: float | None
+    tokens: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class SegmentRow:
     """One temporal segment; frames count from 0, ``last_frame`` included."""
 
     number: int
     first_frame: int
     last_frame: int
-    seconds: float
+    seconds: float | None
     tokens: int
     kept: int
     merged: int
@@ -79,9 +97,9 @@ class ReportData:
         question: None when the video was only reduced.
         answer: with reduced tokens; None without a question.
         full_answer: with all tokens; None when not compared.
-        video_name: file name.
-        duration: of the video, seconds.
-        frames: in order of time.
+        video_name: file names, separated by commas.
+        duration: of the videos, seconds; None for photographs alone.
+        frames: in order of time, medium after medium.
         segmented: whether a stage divided the video into segments.
         segments: in order of time; one for the whole video when not segmented.
         stages: in order of depth.
@@ -97,13 +115,14 @@ class ReportData:
         reduction_milliseconds: time that the stages took.
         command: command line that repeats the run.
         settings: further names and values needed to repeat it.
+        media: the videos and photographs, in order.
     """
 
     question: str | None
     answer: str | None
     full_answer: str | None
     video_name: str
-    duration: float
+    duration: float | None
     frames: Sequence[FrameView]
     segmented: bool
     segments: Sequence[SegmentRow]
@@ -122,6 +141,7 @@ class ReportData:
     reduction_milliseconds: float
     command: str
     settings: Sequence[tuple[str, str]]
+    media: Sequence[MediumRow] = ()
 
     @property
     def has_merged(self) -> bool:
@@ -129,24 +149,32 @@ class ReportData:
         return any(segment.merged for segment in self.segments)
 
 
-def report_data(answer: Answer, command: str = "", settings: Sequence[tuple[str, str]] = ()) -> ReportData:
+def report_data(
+    answer: Answer,
+    command: str = "",
+    settings: Sequence[tuple[str, str]] = (),
+    names: Sequence[str] | None = None,
+) -> ReportData:
     """Collect what the report shows from an answer.
 
     Args:
         answer: from :func:`framefusion.ask.ask` or :func:`framefusion.ask.inspect`.
         command: command line that repeats the run.
         settings: names and values that the page lists so that the run can be repeated.
+        names: of the videos and photographs; default the file of a video, "photograph" for a photograph.
     """
     states = token_states(answer)
     frames = _frames(answer, states)
+    media = _media(answer.media, frames, names)
+    durations = [row.duration for row in media if row.duration is not None]
     visual = set(answer.layout.columns.tolist())
     summary = answer.summary
     return ReportData(
         question=answer.question,
         answer=None if answer.question is None else answer.text,
         full_answer=None if answer.full is None else answer.full.text,
-        video_name=answer.video.path.name,
-        duration=answer.video.duration,
+        video_name=", ".join(row.name for row in media),
+        duration=sum(durations) if durations else None,
         frames=frames,
         segmented=answer.segments is not None,
         segments=_segments(frames),
@@ -168,6 +196,7 @@ def report_data(answer: Answer, command: str = "", settings: Sequence[tuple[str,
         reduction_milliseconds=summary.reduction_milliseconds,
         command=command,
         settings=list(settings),
+        media=media,
     )
 
 
@@ -188,32 +217,69 @@ def token_states(answer: Any) -> np.ndarray:
     return states
 
 
+def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[str] | None) -> list[MediumRow]:
+    rows = []
+    for number, medium in enumerate(media):
+        mine = [frame for frame in frames if frame.medium == number]
+        video = isinstance(medium, Video)
+        rows.append(
+            MediumRow(
+                kind="video" if video else "image",
+                name=names[number] if names is not None else medium.path.name if video else "photograph",
+                duration=medium.duration if video else None,
+                tokens=sum(frame.tokens for frame in mine),
+                kept=sum(frame.count(KEPT) for frame in mine),
+            )
+        )
+    return rows
+
+
 def _frames(answer: Any, states: np.ndarray) -> list[FrameView]:
     """One view per temporal position; a token that covers several frames shows the first of them."""
-    layout, video = answer.layout, answer.video
-    if not layout.grids:
-        return []
-    count, rows, columns = layout.grids[0]
-    grid = np.full((count, rows * columns), ABSENT, dtype=np.uint8)
-    segment_of: list[Counter[int]] = [Counter() for _ in range(count)]
+    layout = answer.layout
+    grids = [np.full((t, h * w), ABSENT, dtype=np.uint8) for t, h, w in layout.grids]
+    votes: list[list[Counter[int]]] = [[Counter() for _ in range(t)] for t, _, _ in layout.grids]
     segments = [0] * len(states) if answer.segments is None else answer.segments.tolist()
-    for frame, patch, state, segment in zip(
-        layout.frame.tolist(), layout.patch.tolist(), states.tolist(), segments, strict=True
+    for item, frame, patch, state, segment in zip(
+        layout.item.tolist(), layout.frame.tolist(), layout.patch.tolist(), states.tolist(), segments, strict=True
     ):
-        grid[frame, patch] = state
-        segment_of[frame][segment] += 1
-    ids = [votes.most_common(1)[0][0] if votes else -1 for votes in segment_of]
-    numbers = {segment: number for number, segment in enumerate(dict.fromkeys(ids))}
-    per_position = max(1, -(-len(video) // count))
-    return [
-        FrameView(
-            picture=video.frames[min(i * per_position, len(video) - 1)],
-            states=grid[i].reshape(rows, columns),
-            seconds=float(video.timestamps[min(i * per_position, len(video) - 1)]),
-            segment=numbers[ids[i]],
-        )
-        for i in range(count)
-    ]
+        grids[item][frame, patch] = state
+        votes[item][frame][segment] += 1
+    ids = [[one.most_common(1)[0][0] if one else -1 for one in mine] for mine in votes]
+    numbers = {segment: number for number, segment in enumerate(dict.fromkeys(one for mine in ids for one in mine))}
+    views = []
+    for medium, items in enumerate(_items_of(answer.media, layout.kinds)):
+        shown = answer.media[medium]
+        positions = [(item, t) for item in items for t in range(layout.grids[item][0])]
+        for place, (item, t) in enumerate(positions):
+            picture, seconds = _picture(shown, place, len(positions))
+            _, rows, columns = layout.grids[item]
+            # One row of many columns says nothing about places, unless the picture is as flat as that.
+            placed = rows > 1 or columns == 1 or 2 * picture.shape[1] >= columns * picture.shape[0]
+            numbered = numbers[ids[item][t]]
+            views.append(FrameView(picture, grids[item][t].reshape(rows, columns), seconds, numbered, medium, placed))
+    return views
+
+
+def _items_of(media: Sequence[Any], kinds: Sequence[str]) -> list[list[int]]:
+    """The items of the layout that show each medium. Of a single one all, which a layout may have taken apart."""
+    if len(media) == 1:
+        return [list(range(len(kinds)))]
+    wanted = ["video" if isinstance(medium, Video) else "image" for medium in media]
+    if sorted(wanted) != sorted(kinds):
+        # A video of one frame may count as an image.
+        return [[number] if number < len(kinds) else [] for number in range(len(media))]
+    # Templates may put one kind before the other.
+    by_kind = {kind: iter([item for item, own in enumerate(kinds) if own == kind]) for kind in wanted}
+    return [[next(by_kind[kind])] for kind in wanted]
+
+
+def _picture(medium: Any, place: int, places: int) -> tuple[np.ndarray, float | None]:
+    """What one of ``places`` temporal positions of a medium shows first, and when."""
+    if not isinstance(medium, Video):
+        return np.asarray(medium), None
+    frame = min(place * max(1, -(-len(medium) // places)), len(medium) - 1)
+    return medium.frames[frame], float(medium.timestamps[frame])
 
 
 def _segments(frames: Sequence[FrameView]) -> list[SegmentRow]:

@@ -45,9 +45,11 @@ def mask_uri(states: np.ndarray) -> str:
 
 
 def marked(frame: FrameView, width: int) -> Image.Image:
-    """A frame with its mask laid over it, ``width`` pixels wide."""
+    """A frame with its mask laid over it where its tokens have places, ``width`` pixels wide."""
     height = max(1, round(frame.picture.shape[0] * width / frame.picture.shape[1]))
     base = Image.fromarray(frame.picture).resize((width, height), Image.Resampling.BICUBIC).convert("RGBA")
+    if not frame.placed:
+        return base.convert("RGB")
     mask = Image.fromarray(token_mask(frame.states)).resize((width, height), Image.Resampling.NEAREST)
     return Image.alpha_composite(base, mask).convert("RGB")
 
@@ -68,7 +70,7 @@ def frame_strip(frames: Sequence[FrameView], width: int = 240, per_row: int | No
     if per_row is None:
         per_row = math.ceil(len(frames) / math.ceil(len(frames) / 8))
     gap, bar, margin = 8, 4, 12
-    height = max(1, round(frames[0].picture.shape[0] * width / frames[0].picture.shape[1]))
+    height = max(1, *(round(frame.picture.shape[0] * width / frame.picture.shape[1]) for frame in frames))
     rows = math.ceil(len(frames) / per_row)
     size = (2 * margin + per_row * (width + gap) - gap, 2 * margin + rows * (height + gap) - gap)
     sheet = Image.new("RGB", size, (24, 27, 33))

@@ -20,10 +20,12 @@ def render(data: ReportData) -> str:
     """The page as text: images are data URIs, there is no script, every text from outside is escaped."""
     title = data.question if data.question is not None else f"What was kept of {data.video_name}"
     style = files("framefusion.report").joinpath("style.css").read_text(encoding="utf-8")
+    photographs = sum(frame.seconds is None for frame in data.frames)
+    shown = [("frame", len(data.frames) - photographs), ("photograph", photographs)]
     facts = [
         data.video_name,
-        units.clock(data.duration),
-        units.count(len(data.frames), "frame"),
+        *([] if data.duration is None else [units.clock(data.duration)]),
+        *(units.count(number, noun) for noun, number in shown if number or (noun == "frame" and not photographs)),
         units.count(data.tokens_before, "visual token"),
     ]
     parts = [
@@ -154,10 +156,20 @@ def _strip(data: ReportData) -> str:
             '<h2 id="frames">What the model still sees</h2>',
             f'<ul class="legend"><li><i></i>kept</li>{merged}<li><i class="dropped"></i>dropped</li></ul>',
             '<input type="checkbox" id="whole" class="switch"><label for="whole">Show the whole frames</label>',
+            *_unplaced(data.frames),
             f'<ol class="strip" style="--columns:{_columns(len(data.frames))}">\n{frames}\n</ol>',
             "</section>",
         ]
     )
+
+
+def _unplaced(frames: Sequence[FrameView]) -> list[str]:
+    if all(frame.placed for frame in frames):
+        return []
+    return [
+        '<p class="note">A picture without marks was shown to the model in several views, whose tokens have no single '
+        "place in it.</p>"
+    ]
 
 
 def _columns(frames: int) -> int:
@@ -169,8 +181,10 @@ def _frame(position: int, frame: FrameView, begins: SegmentRow | None, segmented
     """One frame of the strip, headed by its segment when it is the first of it."""
     height, width = frame.picture.shape[:2]
     kept, merged, dropped = (frame.count(state) for state in (KEPT, MERGED, DROPPED))
-    when = units.clock(frame.seconds)
-    alt = f"Frame {position + 1} at {when}: {kept} tokens kept, {merged} merged, {dropped} dropped"
+    when = "photograph" if frame.seconds is None else units.clock(frame.seconds)
+    what = f"Photograph {position + 1}" if frame.seconds is None else f"Frame {position + 1} at {when}"
+    alt = f"{what}: {kept} tokens kept, {merged} merged, {dropped} dropped"
+    mask = f'<img class="mask" src="{mask_uri(frame.states)}" alt="">' if frame.placed else ""
     head = ""
     if begins is not None:
         name = f"Segment {begins.number + 1}" if segmented else "All frames"
@@ -178,7 +192,7 @@ def _frame(position: int, frame: FrameView, begins: SegmentRow | None, segmented
     return (
         f'<li{" class=begins" if begins is not None else ""}>{head}<figure><div class="window">'
         f'<img src="{picture_uri(frame.picture)}" width="{width}" height="{height}" alt="{alt}">'
-        f'<img class="mask" src="{mask_uri(frame.states)}" alt=""></div>'
+        f"{mask}</div>"
         f"<figcaption><span>{when}</span><span>{kept} of {frame.tokens}</span></figcaption></figure></li>"
     )
 
@@ -240,7 +254,7 @@ def _segments(rows: Sequence[SegmentRow], segmented: bool) -> str:
         return ""
     lines = "\n".join(
         f"<tr><th scope=row>{row.number + 1}</th><td>{_frame_range(row)}</td>"
-        f'<td class="wide">{units.clock(row.seconds)}</td>'
+        f'<td class="wide">{"" if row.seconds is None else units.clock(row.seconds)}</td>'
         f"<td>{row.tokens:,}</td><td>{row.kept:,}</td><td>{row.merged:,}</td>"
         f'<td>{units.percent(row.share)}<span class="meter"><i style="width:{100 * row.share:.1f}%"></i></span>'
         "</td></tr>"

@@ -23,6 +23,11 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
         ),
         ("Per layer", per_layer(data.tokens_per_layer)),
     ]
+    if len(data.media) > 1 or any(row.kind == "image" for row in data.media):
+        each = (f"{row.name} {row.kept:,} of {row.tokens:,}" for row in data.media)
+        rows.append(("Kept of each", ", ".join(each)))
+    if sum(row.tokens for row in data.media) > data.tokens_before:
+        rows.append(("Photographs", "left as they are, as the settings say, and not counted above"))
     if data.segmented:
         rows.append(("Segments", _segments(data)))
     rows += [
@@ -67,11 +72,18 @@ def record(data: ReportData) -> dict[str, Any]:
         "question": data.question,
         "answer": data.answer,
         "full_answer": data.full_answer,
-        "video": {
-            "name": data.video_name,
-            "duration": data.duration,
-            "frame_seconds": [frame.seconds for frame in data.frames],
-        },
+        "video": _video(data),
+        "media": [
+            {
+                "kind": row.kind,
+                "name": row.name,
+                "duration": row.duration,
+                "frame_seconds": _seconds(data, number),
+                "tokens": row.tokens,
+                "kept": row.kept,
+            }
+            for number, row in enumerate(data.media)
+        ],
         "visual_tokens": {
             "before": data.tokens_before,
             "after": data.tokens_after,
@@ -101,3 +113,17 @@ def record(data: ReportData) -> dict[str, Any]:
         "reduction_milliseconds": data.reduction_milliseconds,
         "command": data.command,
     }
+
+
+def _video(data: ReportData) -> dict[str, Any] | None:
+    """The first video; None with photographs alone."""
+    for number, row in enumerate(data.media):
+        if row.kind == "video":
+            return {"name": row.name, "duration": row.duration, "frame_seconds": _seconds(data, number)}
+    return None
+
+
+def _seconds(data: ReportData, medium: int) -> list[float] | None:
+    """When each frame of a video is shown; None for a photograph."""
+    found = [frame.seconds for frame in data.frames if frame.medium == medium]
+    return None if None in found else [seconds for seconds in found if seconds is not None]

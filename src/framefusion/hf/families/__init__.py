@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError
@@ -26,6 +29,7 @@ from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
+from framefusion.layout import VisualLayout
 
 FAMILIES: list[Family] = [
     LlavaOnevision(),
@@ -50,7 +54,17 @@ FAMILIES: list[Family] = [
     MiniCPMV47(),
 ]
 
-__all__ = ["FAMILIES", "Call", "Family", "UnsupportedModelError", "find", "register_family", "table"]
+__all__ = [
+    "FAMILIES",
+    "Call",
+    "Family",
+    "UnsupportedModelError",
+    "find",
+    "layouts_of",
+    "register_family",
+    "table",
+    "unwrapped",
+]
 
 
 def register_family(family: Family) -> None:
@@ -93,6 +107,32 @@ def find(model: nn.Module) -> Family:
             return family
     supported = ", ".join(f"{family.name} ({family.model_classes[0]})" for family in FAMILIES)
     raise UnsupportedModelError(f"{type(model).__name__} is not supported. Supported: {supported}.")
+
+
+def layouts_of(model: Any, inputs: Mapping[str, Any]) -> list[VisualLayout]:
+    """Where the visual tokens of each sample are, before the model runs.
+
+    Args:
+        model: a supported model, bare or inside what PEFT or ``torch.compile`` put around it.
+        inputs: its keyword arguments, as the processor makes them.
+
+    Raises:
+        UnsupportedModelError: the model is of no supported family.
+        ValueError: the placeholders do not match the videos and images.
+    """
+    model = unwrapped(model)
+    return find(model).layouts(model.base_model, Call(inputs["input_ids"], None, inputs))
+
+
+def unwrapped(model: Any) -> Any:
+    """The model inside what PEFT or ``torch.compile`` put around it."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        else:
+            return model
 
 
 def table() -> list[dict[str, str]]:

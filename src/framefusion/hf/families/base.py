@@ -75,6 +75,14 @@ class Family(ABC):
     """How the family was checked."""
     all_tokens: Mapping[str, Any] = MappingProxyType({})
     """Options with which the family's processor leaves no token of a video out, whatever it shows."""
+    mixes: bool = True
+    """Whether the family's processor takes videos and images in one prompt."""
+    needs_names: frozenset[Kind] = frozenset()
+    """Kinds whose neighbours in a prompt would count as one item: words have to stand between them."""
+    frames_as_images: bool = False
+    """Whether a prompt has an image for every frame where the processor takes no videos, or none beside images."""
+    one_view: Mapping[str, Any] = MappingProxyType({})
+    """Options with which the processor makes one view of every image, for frames that go in as images."""
 
     @abstractmethod
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

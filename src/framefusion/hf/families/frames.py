@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,18 @@ class FrameLabels:
 def _common(one: list[int], other: list[int]) -> int:
     """Length of the common beginning."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def frame_labels(seconds: Sequence[float]) -> list[str]:
+    """The labels of a video's frames for processors that know images only, as SmolVLM's processor writes them:
+    ``"Frame from 00:07:"``, minutes and whole seconds. Every :class:`FrameLabels` recognises them.
+
+    Args:
+        seconds: when each frame is shown.
+    """
+    # Labels of one length: the first frame's is recognised by its distance from the image.
+    width = max([2, *(len(str(int(time // 60))) for time in seconds)])
+    return [f"Frame from {int(time // 60):0{width}d}:{int(time % 60):02d}:" for time in seconds]
 
 
 def item_of(group: list[Span], side: int) -> VisualItem:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
-from framefusion.layout import VisualLayout, runs
+from framefusion.layout import Kind, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=1, number=6, repeats=True)
 """Nothing but what opens an image, or words of the prompt's author with a number or time among them."""
@@ -26,6 +27,9 @@ class Gemma3(Family):
 
     name = "Gemma 3"
     model_classes = ("Gemma3ForConditionalGeneration", "Gemma3Model")
+    needs_names: frozenset[Kind] = frozenset({"image"})
+    frames_as_images = True
+    one_view = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
     verified = "masked oracle on a random-weight model"
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
-from framefusion.layout import VisualItem, VisualLayout, runs
+from framefusion.layout import Span, VisualItem, VisualLayout, runs
 
 
 class LlavaOnevision(Family):
@@ -35,19 +38,17 @@ class LlavaOnevision(Family):
             frames = (call.encoded("video").pooler_output.shape[1] - self.newlines) // side**2
         elif call.has("video"):
             frames = call.arguments["pixel_values_videos"].shape[1]
-        sizes = iter(call.encoded_sizes("image") or [])
         assert call.input_ids is not None
+        found = [runs(row == config.image_token_id) if call.has("image") else [] for row in call.input_ids.cpu()]
+        lengths = iter(call.encoded_sizes("image") or _lengths(model, call, found))
         layouts = []
         for b, row in enumerate(call.input_ids.cpu()):
             items: list[VisualItem] = []
             if call.has("video"):
                 items += self._videos(row == config.video_token_id, (frames, side, side), b)
-            if call.encoded("image") is not None:
+            if call.has("image"):
                 columns = call.placeholders(b, config.image_token_id)
-                items += take_items("image", columns, ((1, 1, size) for size in sizes), f"input_ids[{b}]")
-            elif call.has("image"):
-                found = runs(row == config.image_token_id)
-                items += [VisualItem.run("image", (1, 1, end - first), first) for first, end in found]
+                items += take_items("image", columns, ((1, 1, length) for length in lengths), f"input_ids[{b}]")
             layouts.append(layout_of(items))
         return layouts
 
@@ -62,3 +63,30 @@ class LlavaOnevision(Family):
                 )
             items += [VisualItem.run("video", grid, start) for start in range(first, end, length)]
         return items
+
+
+def _lengths(model: Any, call: Call, found: list[list[Span]]) -> list[int]:
+    """Tokens of each image of the batch: its run, unless images stand next to each other in one run."""
+    lengths = [end - first for mine in found for first, end in mine]
+    sizes = call.arguments.get("image_sizes")
+    if sizes is None or len(sizes) <= len(lengths):
+        return lengths
+    counts = call.arguments.get("batch_num_images")
+    together = [1] * len(sizes) if counts is None else [n for n in counts.tolist() for _ in range(n)]
+    config, meta = model.config, torch.device("meta")
+    cells = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+    # The model's own arithmetic, on features without values: views, unpadding and newlines.
+    views = [
+        image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size) if n == 1 else 1
+        for size, n in zip(sizes.tolist(), together, strict=True)
+    ]
+    given = {
+        "image_features": [torch.empty(count, cells, 1, device=meta) for count in views],
+        "image_sizes": sizes.tolist(),
+        "image_newline": torch.empty(1, device=meta),
+        "vision_feature_select_strategy": config.vision_feature_select_strategy,
+        "vision_aspect_ratio": getattr(config, "vision_aspect_ratio", None),
+    }
+    known = inspect.signature(model.pack_image_features).parameters
+    features, _ = model.pack_image_features(**{name: value for name, value in given.items() if name in known})
+    return [len(feature) for feature in features]

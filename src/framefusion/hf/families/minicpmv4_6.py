@@ -30,6 +30,7 @@ class MiniCPMV46(Family):
 
     name = "MiniCPM-V 4.6"
     model_classes: tuple[str, ...] = ("MiniCPMV4_6ForConditionalGeneration", "MiniCPMV4_6Model")
+    needs_names: frozenset[Kind] = frozenset({"video"})
     placeholder = "video or image token; one run per frame or image and one per slice, markers between"
     verified = "masked oracle on a random-weight model"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,10 +25,15 @@ class SmolVLM(Family):
     frames of one video when nothing but "Frame from 00:00:", "Frame from 00:01:", … introduces them, see
     :class:`~framefusion.hf.families.frames.FrameLabels`. An image that was split is one item: its tiles, which lie
     close together behind markers of their own, and the view of the whole that ends them.
+
+    Beside images the processor loses the pixels of one kind; the frames then go in as images.
     """
 
     name = "SmolVLM"
     model_classes: tuple[str, ...] = ("SmolVLMForConditionalGeneration", "SmolVLMModel")
+    mixes = False
+    frames_as_images = True
+    one_view = MappingProxyType({"do_image_splitting": False})
     placeholder = "image token; one run per frame, labels between; one run per tile of an image"
     verified = "masked oracle on a random-weight model"
 
