@@ -50,15 +50,17 @@ def test_damaged_files_give_frames_that_make_sense_or_one_sentence(name: str, tm
     whole = next(entry for entry in ENTRIES if entry.name == name).make(tmp_path).read_bytes()
     chance = random.Random(name)
     path = tmp_path / f"damaged-{name}"
+    reasons: list[str] = []
     for damage in (flipped, head_flipped, cut, zeroed, repeated) * 4:
         path.write_bytes(damage(bytearray(whole), chance))
         try:
             video = read_media(path, frames=chance.choice([1, 4, 1000]))
         except VideoError as error:
-            assert "\n" not in str(error)
+            reasons.append(str(error))
             continue
         if isinstance(video, Video):
             assert len(video.frames) == len(video.timestamps) == len(video.indices) > 0
             assert np.isfinite(video.timestamps).all()
             assert (np.diff(video.timestamps) >= 0).all()
             assert video.duration > 0
+    assert not any("\n" in reason for reason in reasons)
