@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from framefusion.decoding.stills import upright_rgb
 from framefusion.errors import FrameFusionError
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
@@ -284,7 +285,7 @@ def _read_one(medium: Given) -> Media:
     if isinstance(medium, Video):
         return medium
     if isinstance(medium, Image.Image):
-        return ImageOps.exif_transpose(medium).convert("RGB")
+        return upright_rgb(medium)
     return read_media(medium)
 
 

@@ -76,7 +76,7 @@ def read_picture(source: Source) -> Image.Image:
     """
     try:
         with _open(source.location) as image:
-            return _upright_rgb(image)
+            return upright_rgb(image)
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise VideoError(f"{source.name} is not a picture that can be read ({_said(error)})") from error
 
@@ -107,7 +107,7 @@ def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Tim
     with _open(source.location) as image:
         check_bytes(len(wanted), *image.size)
         pictures = [
-            np.asarray(_upright_rgb(shown))
+            np.asarray(upright_rgb(shown))
             for position, shown in zip(range(wanted[-1] + 1), _frames(image), strict=False)
             if position in needed
         ]
@@ -163,7 +163,8 @@ def _frames(image: Any) -> Iterator[Any]:
         yield image
 
 
-def _upright_rgb(image: Any) -> Image.Image:
+def upright_rgb(image: Any) -> Image.Image:
+    """A picture of any mode as RGB, 8 bits a channel, on white and turned as its EXIF orientation says."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16") or image.mode == "I":
         # 16 bits a channel, which Pillow would cut off instead of scaling
