@@ -45,7 +45,7 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
         "text.mp4": "not a video",
         "no-frames.mkv": "contains no frames|has no video stream|end of file",
         "missing.mp4": "no such file: ",
-        ".": "is a directory; name a video file",
+        ".": "is a directory without pictures",
     }
     rows = [{"video": str(assets.DEMO_VIDEO), "question": QUESTION, "id": "first"}]
     rows += [{"video": name, "question": QUESTION, "id": name} for name in bad]

@@ -71,7 +71,8 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_error(file, tmp_path):
         ({**GOOD, "anwser": "x"}, "line 2 has an unknown key 'anwser'; known are video, question, answer"),
         ({**GOOD, "tags": "fast"}, "line 2: tags must be a list of texts, got 'fast'"),
         ({**GOOD, "video": "gone.mp4"}, r"line 2: no such file: .*gone\.mp4"),
-        ({**GOOD, "video": "."}, "line 2: .* is a directory"),
+        ({**GOOD, "video": "a.mp4/b.mp4"}, "line 2: .* cannot be opened"),
+        ({**GOOD, "video": ["a.mp4", "b.mp4"]}, "line 2 has 2 videos or photographs; an evaluation asks about one at"),
     ],
 )
 def test_errors_name_the_line(file, line, message):
