@@ -33,6 +33,8 @@ MAX_BYTES = 8 * 2**30
 
 _FALLBACK_RATE = 25.0
 _TOLERANCE = 1e-6  # seconds; finer than any container's clock
+# PyAV 19 always does that, and has no argument for it.
+_OPEN_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _TEXT_FORMATS = {"tty"}  # FFmpeg renders any text file as terminal video
 
 
@@ -169,7 +171,7 @@ def _open(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream that is not a cover picture."""
     try:
         # an absolute path can never be taken for a URL
-        container = av.open(str(path.resolve()), metadata_errors="replace")
+        container = av.open(str(path.resolve()), **_OPEN_OPTIONS)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoError(f"{path} is not a video that can be read ({reason.lower()})") from error
