@@ -1,4 +1,4 @@
-"""What must work in any environment that installs the wheel: run by ``scripts/test_wheel.sh``, away from the source tree.
+"""What must work wherever the wheel is installed: run by ``scripts/test_wheel.sh``, away from the source tree.
 
 ``ask`` on the bundled video, ``attach`` and ``generate()`` on a model with random weights, ``select_tokens``, and
 ``read_video`` on three containers. Prints what ran; the first thing that is wrong ends it with an exit code.
