@@ -108,15 +108,14 @@ def test_every_requirement_has_a_lower_bound() -> None:
 
 
 def test_no_upper_bound_without_a_reason_beside_it() -> None:
-    """A comment right above it, or above the capped line that it follows."""
-    reasoned, bare = False, []
-    for line in sections():
-        if line.lstrip().startswith("#"):
-            reasoned = True
-        elif any(re.search(r"<|==|~=", constraint) for _, constraint in REQUIREMENT.findall(line)):
-            bare += [line.strip()] * (not reasoned)
-        else:
-            reasoned = False
+    """A comment right above it."""
+    lines = sections()
+    bare = [
+        line.strip()
+        for above, line in zip(["", *lines], lines, strict=False)
+        if not line.lstrip().startswith("#") and not above.lstrip().startswith("#")
+        if any(re.search(r"<|==|~=", constraint) for _, constraint in REQUIREMENT.findall(line))
+    ]
     assert bare == []
     python = re.search(r'requires-python = "(.*)"', DECLARED)
     assert python is not None
