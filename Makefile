@@ -5,14 +5,15 @@ WORKERS := -n auto --maxprocesses=4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install compiled demo test test-all test-interpreter test-package test-lmms test-vllm lint format bench bench-check leaderboard train clean
+.PHONY: help install compiled demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm lint format bench bench-check leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
 	@echo "make test          the whole test suite"
 	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 15 minutes)"
 	@echo "make test-interpreter  the contract suite for the Triton kernels, on inputs of full size, in Triton's interpreter"
-	@echo "make test-package  build the wheel and run the main job from it in a new environment"
+	@echo "make test-floors   the built wheel on the oldest Python found, every dependency at its lower bound"
+	@echo "make test-newest   the built wheel on the newest Python found, everything in its newest release"
 	@echo "make test-lmms     the tests that need lmms-eval, in a new environment of their own"
 	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
 	@echo "make lint          ruff and mypy"
@@ -27,6 +28,8 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+	@# torchcodec, by which transformers decodes videos, uses the system's FFmpeg.
+	scripts/system_packages.sh ffmpeg
 	touch $@
 
 demo: install
@@ -47,8 +50,8 @@ test-all: install
 test-interpreter: install
 	$(BIN)/python -m pytest tests/selection -k triton $(WORKERS) --whole-interpreter
 
-test-package: install
-	scripts/test_package.sh $(BIN)/python
+test-floors test-newest: test-%:
+	scripts/test_wheel.sh $* $(PYTHON)
 
 test-lmms: install
 	scripts/test_lmms.sh $(BIN)/python

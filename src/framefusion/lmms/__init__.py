@@ -1,6 +1,6 @@
 """framefusion as a model of lmms-eval, the field's evaluation harness (arXiv 2407.12772).
 
-With the extra ``eval``, ``lmms-eval --model framefusion`` finds it through an entry point.
+With the extra ``lmms``, ``lmms-eval --model framefusion`` finds it through an entry point.
 :mod:`framefusion.lmms.model` alone imports lmms-eval.
 """
 
