@@ -43,7 +43,12 @@ def read_media(source: str | os.PathLike[str], frames: int | None = None, fps: f
     with source_of(source) as given, _fetched(given) as local:
         if is_picture(local) and not is_moving_picture(local):
             return read_picture(local)
-        return read_video(given.location if given.remote else local.location, frames=frames, fps=fps)
+        try:
+            return read_video(given.location if given.remote else local.location, frames=frames, fps=fps)
+        except VideoError as error:
+            if Path(local.location).suffix.lower() not in ENDINGS:
+                raise
+            raise VideoError(f"{local.name} is neither a picture nor a video that can be read") from error
 
 
 @contextmanager

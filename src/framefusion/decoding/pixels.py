@@ -93,7 +93,8 @@ def _converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
     graph.configure()
     first.push(frame)
     first.push(None)
-    return sink.pull().to_ndarray()
+    shown: Any = sink.pull()  # a VideoFrame, which its type does not say
+    return shown.to_ndarray()
 
 
 def _matrix(frame: Any) -> str:
