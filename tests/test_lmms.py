@@ -218,11 +218,12 @@ def test_pictures_and_videos_are_read(tmp_path):
     assert len(read_visual(str(DEMO_VIDEO), 4, None)) == 4
     assert read_visual(str(DEMO_VIDEO), 4, None) is read_visual(str(DEMO_VIDEO), 4, None)
     (tmp_path / "b.png").write_text("no picture")
+    (tmp_path / "empty").mkdir()
     for visual, reason in [
         (str(tmp_path / "b.png"), r"b\.png is neither a picture nor a video that can be read"),
         (str(tmp_path / "gone.png"), "no such file"),
         (str(tmp_path / "gone.mp4"), "no such file"),
-        (str(tmp_path), "is a directory without pictures"),
+        (str(tmp_path / "empty"), "is a directory without pictures"),
         ({"array": [], "sampling_rate": 16000}, "must be a PIL image or the path of a video or picture, got dict"),
         (None, "got NoneType"),
     ]:

@@ -147,7 +147,8 @@ def prompt_inputs(
         videos = [_whole_patch(video, processor) for video in videos]
         # The frames are already chosen; the metadata tells when each of them is shown.
         options["do_sample_frames"] = False
-        options["videos"] = [video.frames for video in videos]
+        # One list for each prompt: processors of transformers 5.12 count them by prompt.
+        options["videos"] = [[video.frames for video in videos]]
         options["video_metadata"] = [_metadata(video) for video in videos]
     if pictures:
         options["images"] = [list(pictures)]

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from framefusion.decoding.stills import upright_rgb
 from framefusion.errors import ArgumentError
 from framefusion.evaluation.encodings import Prompt
 from framefusion.media import Media, read_media
@@ -77,7 +78,7 @@ def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
         ValueError: it is something else, or cannot be read.
     """
     if isinstance(given, Image.Image):
-        return given.convert("RGB")
+        return upright_rgb(given)
     if not isinstance(given, (str, os.PathLike)):
         raise ArgumentError(
             f"a visual must be a PIL image or the path of a video or picture, got {type(given).__name__}; sound, and "
