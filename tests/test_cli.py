@@ -20,6 +20,7 @@ import framefusion
 from framefusion import assets, cli
 from framefusion.hf.families import table
 from tests import family_checkpoints, tiny_checkpoints
+from tests.media.corpus import ENTRIES
 
 QUESTION = "what colour is the circle"
 
@@ -65,6 +66,29 @@ def parse(result) -> dict:
     assert result.exit_code == 0, result.stderr
     assert result.stdout.count("\n") == 1
     return json.loads(result.stdout)
+
+
+def test_what_is_damaged_is_said_wherever_an_answer_is(run, model, tmp_path, caplog):
+    path = next(entry for entry in ENTRIES if entry.name == "some-lost.mp4").make(tmp_path)
+    words = ("ask", path, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 8)
+    shown = run(*words, "--report", "report.html")
+    assert shown.exit_code == 0, shown.stderr
+    warning = re.search(r"Warning +some-lost\.mp4: (\d of 8 frames are damaged)", shown.stdout)
+    assert warning is not None
+    assert warning[1] in caplog.text
+    assert warning[1] in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert parse(run(*words, "--json"))["media"][0]["warning"] == warning[1]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"video": path.name, "question": QUESTION}), encoding="utf-8")
+    assert run("batch", "rows.jsonl", "--model", model, "--max-new-tokens", 1, "--frames", 8).exit_code == 0
+    row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert row["warning"] == f"{path.name}: {warning[1]}"
+
+
+def test_a_video_of_which_nothing_is_intact_is_not_answered(run, model, tmp_path):
+    path = next(entry for entry in ENTRIES if entry.name == "encrypted.mp4").make(tmp_path)
+    result = run("ask", path, QUESTION, "--model", model)
+    assert result.exit_code == 2
+    assert "encrypted" in result.stderr
 
 
 def test_ask_prints_the_answer_what_was_kept_and_what_it_saved(asked):

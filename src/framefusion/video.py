@@ -49,7 +49,7 @@ class Video:
         source_fps: mean frame rate of the source, frames per second.
         total_frames: number of readable frames in the source.
         path: the file; of an address, a path that ends in its last part.
-        complete: False when the file announces more playing time than could be read.
+        announced: playing time in seconds that the file announces, 0 when it says nothing.
         damaged: how many of the frames are damaged, or refer to damaged ones.
     """
 
@@ -60,11 +60,26 @@ class Video:
     source_fps: float
     total_frames: int
     path: Path
-    complete: bool = True
+    announced: float = 0.0
     damaged: int = 0
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def complete(self) -> bool:
+        """False when the file announces more playing time than could be read."""
+        return self.announced <= self.duration + _COMPLETE
+
+    @property
+    def warning(self) -> str | None:
+        """What a viewer would notice, as one sentence; None if there is nothing."""
+        found = []
+        if not self.complete:
+            found.append(f"ends after {self.duration:.1f} s of the {self.announced:.1f} s it announces")
+        if self.damaged:
+            found.append(f"{self.damaged} of {len(self)} frames are damaged")
+        return "; ".join(found) or None
 
     @property
     def height(self) -> int:
@@ -105,9 +120,7 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
             pictures, timeline, wanted = _read(source, frames, fps)
         except av.error.FFmpegError as error:
             raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
-    intact = timeline.intact[wanted]
-    _tell(source, timeline, intact)
-    return Video(
+    video = Video(
         frames=pictures,
         timestamps=timeline.times[wanted] - timeline.times[0],
         indices=np.array(wanted, dtype=np.int64),
@@ -115,9 +128,12 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
         source_fps=timeline.rate,
         total_frames=len(timeline.times),
         path=source.path,
-        complete=timeline.announced <= timeline.duration + _COMPLETE,
-        damaged=int((~intact).sum()),
+        announced=timeline.announced,
+        damaged=int((~timeline.intact[wanted]).sum()),
     )
+    if video.warning is not None:
+        logger.warning("%s: %s", video.path.name, video.warning)
+    return video
 
 
 def _read(source: Source, frames: int | None, fps: float | None) -> tuple[np.ndarray, Timeline, list[int]]:
@@ -150,19 +166,6 @@ def _chosen(timeline: Timeline, frames: int | None, fps: float | None) -> list[i
     if fps is not None:
         return timeline.choose(max(1, math.floor(timeline.duration * fps + 0.5)))
     return timeline.choose(frames or DEFAULT_FRAMES)
-
-
-def _tell(source: Source, timeline: Timeline, intact: np.ndarray) -> None:
-    """Warn of what a viewer would notice."""
-    if timeline.announced > timeline.duration + _COMPLETE:
-        logger.warning(
-            "%s ends after %.1f s of the %.1f s it announces; what could be read is used",
-            source.path.name,
-            timeline.duration,
-            timeline.announced,
-        )
-    if not intact.all():
-        logger.warning("%s: %d of %d frames are damaged", source.path.name, (~intact).sum(), len(intact))
 
 
 def check_request(frames: int | None, fps: float | None) -> None:

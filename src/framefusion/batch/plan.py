@@ -19,7 +19,7 @@ from framefusion.loading import ModelError, load
 from framefusion.media import read_media
 from framefusion.settings import FrameFusion
 from framefusion.settings_file import to_plain
-from framefusion.video import VideoError, check_request
+from framefusion.video import Video, VideoError, check_request
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
@@ -89,8 +89,9 @@ class ModelAnswerer:
         """One row; seconds are from the files to the text."""
         begin = time.perf_counter()
         try:
+            shown = [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media]
             answer = ask(
-                [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media],
+                shown,
                 question,
                 model=self.loaded.model,
                 processor=self.loaded.processor,
@@ -106,10 +107,14 @@ class ModelAnswerer:
             raise RowError(str(error)) from error
         except _BROKEN_DEVICE as error:
             raise BatchError(f"the device failed: {error}") from error
+        warnings = [
+            f"{video.path.name}: {video.warning}" for video in shown if isinstance(video, Video) and video.warning
+        ]
         return {
             "answer": answer.text,
             "tokens_before": answer.summary.visual_tokens_before,
             "tokens_after": answer.summary.visual_tokens_after,
             "mean_share": round(answer.summary.mean_share, 4),
             "seconds": round(time.perf_counter() - begin, 3),
+            **({"warning": "; ".join(warnings)} if warnings else {}),
         }

@@ -53,13 +53,17 @@ class FrameView:
 
 @dataclass(frozen=True)
 class MediumRow:
-    """One video or photograph; ``duration`` in seconds is None for a photograph."""
+    """One video or photograph; ``duration`` in seconds is None for a photograph.
+
+    ``warning`` says what is wrong with a video, see :attr:`framefusion.video.Video.warning`.
+    """
 
     kind: str
     name: str
     duration: float | None
     tokens: int
     kept: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,7 @@ def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[st
                 duration=medium.duration if video else None,
                 tokens=sum(frame.tokens for frame in mine),
                 kept=sum(frame.count(KEPT) for frame in mine),
+                warning=medium.warning if video else None,
             )
         )
     return rows

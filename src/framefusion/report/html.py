@@ -156,11 +156,20 @@ def _strip(data: ReportData) -> str:
             '<h2 id="frames">What the model still sees</h2>',
             f'<ul class="legend"><li><i></i>kept</li>{merged}<li><i class="dropped"></i>dropped</li></ul>',
             '<input type="checkbox" id="whole" class="switch"><label for="whole">Show the whole frames</label>',
+            *_warnings(data),
             *_unplaced(data.frames),
             f'<ol class="strip" style="--columns:{_columns(len(data.frames))}">\n{frames}\n</ol>',
             "</section>",
         ]
     )
+
+
+def _warnings(data: ReportData) -> list[str]:
+    return [
+        f'<p class="note">{escape(row.name)}: {escape(row.warning)}.</p>'
+        for row in data.media
+        if row.warning is not None
+    ]
 
 
 def _unplaced(frames: Sequence[FrameView]) -> list[str]:

@@ -23,6 +23,7 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
         ),
         ("Per layer", per_layer(data.tokens_per_layer)),
     ]
+    rows += [("Warning", f"{row.name}: {row.warning}") for row in data.media if row.warning is not None]
     if len(data.media) > 1 or any(row.kind == "image" for row in data.media):
         each = (f"{row.name} {row.kept:,} of {row.tokens:,}" for row in data.media)
         rows.append(("Kept of each", ", ".join(each)))
@@ -81,6 +82,7 @@ def record(data: ReportData) -> dict[str, Any]:
                 "frame_seconds": _seconds(data, number),
                 "tokens": row.tokens,
                 "kept": row.kept,
+                "warning": row.warning,
             }
             for number, row in enumerate(data.media)
         ],
