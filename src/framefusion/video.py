@@ -34,7 +34,7 @@ MAX_BYTES = 8 * 2**30
 _FALLBACK_RATE = 25.0
 _TOLERANCE = 1e-6  # seconds; finer than any container's clock
 # PyAV 19 always does that, and has no argument for it.
-_OPEN_OPTIONS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_OPEN_OPTIONS: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _TEXT_FORMATS = {"tty"}  # FFmpeg renders any text file as terminal video
 
 
