@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Debian's packages for the programs named, as far as they are not there: root installs them, others are told.
+# Programs by the names of their Debian packages, as far as they are not there: root installs them. Exit code 1, and a
+# line that says what to do, where one is still missing.
 set -euo pipefail
 
 missing=()
@@ -14,4 +15,5 @@ if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         exit 0
     fi
 fi
-echo "not found: ${missing[*]}. Install them with your system's package manager; what needs them is left out until then."
+echo "not found: ${missing[*]}. Install them with your system's package manager; what needs them is left out until then." >&2
+exit 1
