@@ -334,6 +334,7 @@ class Run:
             changed = self._prefill_layer(index, forward, forward.reduction, hidden, kwargs)
         else:
             changed = self._decode_layer(index, hidden, caches.of_call(kwargs), kwargs)
+        caches.announce(caches.of_call(kwargs), index)
         if changed is None:
             return None
         hidden, kwargs = changed
@@ -464,8 +465,8 @@ class Run:
         batch = len(slots.columns)
         if batch != hidden.shape[0]:
             raise ArgumentError(
-                f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; start "
-                "again with an empty cache."
+                f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; repeat "
+                "it with its batch_repeat_interleave(), or start again with an empty cache."
             )
         given: Any = kwargs.get("attention_mask")
         if caches.is_shortened_static(cache.layers[index]):
@@ -482,7 +483,7 @@ class Run:
         prefilled = slots.columns[:, :held].to(hidden.device)
         first = slots.length - (slots.columns.shape[1] - prefilled.shape[1])
         tail = held - prefilled.shape[1] + queries
-        key = (id(slots.columns), held, window, hidden.device)
+        key = (slots, held, window, hidden.device)
         made = layout.steps.get(key)
         if made is not None and made[0] is given:
             return made[1]
