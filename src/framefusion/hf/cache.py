@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import (
+    Cache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionLayer,
@@ -284,16 +285,20 @@ class _Reduced:
         return _rebuilt, (type(self).__bases__[1],), self.__dict__
 
 
-@lru_cache(maxsize=None)
-def _reduced(kind: type) -> type:
-    """The class of a cache of this class while some of its layers are shortened."""
-    return type(f"Reduced{kind.__name__}", (_Reduced, kind), {})
+_KINDS: dict[type, Any] = {}
+"""The class of a cache while some of its layers are shortened, by its own class."""
+
+
+def _reduced(kind: type) -> Any:
+    if kind not in _KINDS:
+        _KINDS[kind] = type(f"Reduced{kind.__name__}", (_Reduced, kind), {})
+    return _KINDS[kind]
 
 
 def _rebuilt(kind: type) -> Any:
     """A copy to be filled with the state of a cache, see :meth:`object.__reduce_ex__`."""
     cls = _reduced(kind)
-    return cls.__new__(cls)
+    return object.__new__(cls)
 
 
 def _admitted(layout: CacheLayout, layer: int) -> None:
@@ -358,6 +363,11 @@ def check(cache: Any, *, filled: bool, before_first: bool) -> None:
                 "past_key_values is a quantized cache, which reduction before layer 0 would miscount; start keep at "
                 "layer 1 with merge=False, or use a DynamicCache()."
             )
+
+
+def is_paged(cache: Any) -> bool:
+    """Whether this is the store of continuous batching, which holds the tokens of many requests in pages."""
+    return cache is not None and not isinstance(cache, Cache)
 
 
 def is_static(cache: Any) -> bool:

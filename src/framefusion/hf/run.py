@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import masks, recording
+from framefusion.hf import generation, masks, recording, refusals
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
@@ -91,6 +91,7 @@ class Run:
         settings.check(len(self._layers), self._first)
         self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
+        self._generating: Any = None if model is self._multimodal else model
         self._undo: list[Callable[[], None]] = []
         try:
             self._hook(model)
@@ -120,7 +121,7 @@ class Run:
             self._undo.pop()()
         _leave(self)
         # What the run tells stays; the model must not live on with it.
-        self._multimodal = self._decoder = None
+        self._multimodal = self._decoder = self._generating = None
         self._layers = []
 
     @property
@@ -165,6 +166,12 @@ class Run:
             sum(stage.milliseconds for stage in reduction.stages),
         )
 
+    def _tell(self, reduction: Reduction | None) -> None:
+        """Note of which prefill the run tells from now on; None while there is none."""
+        self._reduction = reduction
+        others = {run: told for run, told in (_records.get() or {}).items() if run is not self}
+        _records.set(WeakKeyDictionary(others if reduction is None else {**others, self: reduction}))
+
     def _latest(self) -> Reduction:
         records = _records.get()
         reduction = self._reduction if records is None else records.get(self, self._reduction)
@@ -180,10 +187,8 @@ class Run:
 
         _attached.add(self._decoder)
         self._undo.append(partial(_attached.discard, self._decoder))
-        if model is not self._multimodal and not self.settings.keeps_all:
-            keep(model.register_forward_pre_hook(_enter_head, with_kwargs=True))
-            self._undo.append(_before_method(model, "_prefill", _refuse_chunks))
-            self._undo.append(_before_method(model, "_get_candidate_generator", _expect_drafts))
+        if model is not self._multimodal:
+            self._undo.extend(generation.install(model, reducing=not self.settings.keeps_all))
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
@@ -227,6 +232,8 @@ class Run:
                 f"the language model of {type(self._multimodal).__name__} was called directly while a reduction is "
                 "attached, which hides where the visual tokens are. Call the whole model, or detach first."
             )
+        if caches.is_paged(cache):
+            return None if self.settings.keeps_all else refusals.batching()
         filled = 0 if cache is None else int(cache.get_seq_length())
         if cache is not None and not filled:
             caches.start(cache)
@@ -243,9 +250,11 @@ class Run:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        self._reduction = None
-        _records.set(WeakKeyDictionary({run: told for run, told in (_records.get() or {}).items() if run is not self}))
         call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
+        generating = None if self._generating is None else generation.current(self._generating)
+        aside = generating is not None and generating.aside and not call.has_visual
+        if not aside:
+            self._tell(None)
         if call.input_ids is None and not self.settings.keeps_all:
             raise ArgumentError(
                 "input_ids is missing: framefusion finds the visual tokens by their placeholders. Pass input_ids "
@@ -265,16 +274,18 @@ class Run:
             static = cache is not None and caches.is_static(cache)
             valid = masks.visible_columns(mask, *hidden.shape[:2], static=static)
         if reducing:
-            self._check_prefill(layouts, valid, call)
+            refusals.prefill(self.settings, self._decoder, self._layers, layouts, valid, call)
         if cache is not None and (reducing or (filled and caches.layout_of(cache) is not None)):
             before_first = self.settings.reduces_before_first(len(self._layers))
             caches.check(cache, filled=filled > 0, before_first=before_first)
             if caches.is_static(cache):
-                self._check_static()
-        forward.reduction = self._reduction = Reduction(
-            self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=_drafts.get()
+                refusals.static_cache(self._decoder)
+        drafts = 0 if generating is None else generating.drafts
+        forward.reduction = Reduction(
+            self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=drafts
         )
-        _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
+        if not aside:
+            self._tell(forward.reduction)
         forward.filled = filled
         if filled:
             # The masks of the decoder may be those of shortened layers.
@@ -284,47 +295,6 @@ class Run:
             forward.deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
             return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
         return None
-
-    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, call: Call) -> None:
-        if self._decoder.training:
-            raise StateError(
-                "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
-            )
-        implementation = self._decoder.config._attn_implementation
-        if implementation not in masks.DENSE and any(map(window_of, self._layers)):
-            raise ArgumentError(
-                f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
-                "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
-            )
-        values = self.settings.values
-        if values > 1 and len(layouts) > values and len(layouts) % values == 0 and call.input_ids is not None:
-            groups = call.input_ids.unflatten(0, (values, -1))
-            if not bool((groups == groups[:, :1]).all()):
-                raise ArgumentError(
-                    f"keep or cost has {values} values for a batch of {len(layouts)} different samples; give one value "
-                    "for each sample, or a single one for all. (Only the equal rows of an expanded batch share one.)"
-                )
-        for b, layout in enumerate(layouts):
-            last = valid[b].nonzero().flatten()[-1:]
-            if len(layout) and last.equal(layout.columns[-1:]):
-                raise ArgumentError(
-                    f"sample {b} ends in a visual token, which reduction may drop and with it the place of the answer; "
-                    "let at least one text token follow the last video or image, as chat templates do."
-                )
-            hidden = int((~valid[b, layout.columns]).sum())
-            if hidden:
-                raise ArgumentError(
-                    f"attention_mask hides {hidden} of the {len(layout)} visual tokens of sample {b}; only padding may "
-                    "be masked while a reduction is attached."
-                )
-
-    def _check_static(self) -> None:
-        implementation = self._decoder.config._attn_implementation
-        if implementation not in masks.DENSE:
-            raise ArgumentError(
-                f"attn_implementation={implementation!r} takes no dense mask, which reduction with a static cache "
-                "needs; use 'sdpa' or 'eager', or a DynamicCache()."
-            )
 
     def _before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -470,7 +440,7 @@ class Run:
             )
         given: Any = kwargs.get("attention_mask")
         if caches.is_shortened_static(cache.layers[index]):
-            self._check_static()
+            refusals.static_cache(self._decoder)
             columns = caches.static_columns(cache.layers[index], slots, hidden.shape[1]).to(hidden.device)
             return hidden, {**kwargs, "attention_mask": masks.static_step(given, columns)}
         return hidden, {**kwargs, "attention_mask": self._decoding_mask(index, hidden, cache, slots, given)}
@@ -533,10 +503,6 @@ class _Forward:
 _STEP_MASKS = 8
 """Decoding masks that a cache keeps: more than the kinds of layers of a step, and few enough to forget."""
 
-_drafting: ContextVar[bool] = ContextVar("framefusion_drafting", default=False)
-"""Whether the next forward pass is the first of an assisted generation."""
-_drafts: ContextVar[int] = ContextVar("framefusion_drafts", default=0)
-"""Drafted tokens at the end of the forward pass: no part of the prompt."""
 _current: ContextVar[_Forward | None] = ContextVar("framefusion_forward", default=None)
 _records: ContextVar[WeakKeyDictionary[Run, Reduction] | None] = ContextVar("framefusion_records", default=None)
 
@@ -573,47 +539,3 @@ def _gather_positions(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[
         return table.gather(-2, index.to(table.device).expand(*table.shape[:-2], length, table.shape[-1]))
 
     return tuple(gather(table) for table in embeddings)
-
-
-def _enter_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if not torch.compiler.is_compiling():
-        _drafts.set(int(kwargs.get("logits_to_keep") or 1) - 1 if _drafting.get() else 0)
-        _drafting.set(False)
-    if isinstance(kwargs.get("logits_to_keep"), Tensor):
-        raise ArgumentError(
-            "logits_to_keep is a tensor of columns, which a reduced sequence no longer has; pass the number of last "
-            "columns, or leave it out."
-        )
-    if kwargs.get("labels") is not None:
-        raise ArgumentError(
-            "labels cannot be used while a reduction is attached: the logits are shorter than the labels. Detach "
-            "to compute a loss."
-        )
-
-
-def _before_method(model: Any, name: str, before: Callable[..., None]) -> Callable[[], None]:
-    """Call ``before`` with the arguments of a method of ``GenerationMixin`` ahead of it; returns the undo."""
-    method = getattr(model, name, None)
-    if method is None:
-        return lambda: None
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        before(*args, **kwargs)
-        return method(*args, **kwargs)
-
-    setattr(model, name, wrapped)
-    return partial(delattr, model, name)
-
-
-def _refuse_chunks(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> None:
-    """Before the prefill of ``generate()``: the hooks could not tell a chunk from a later turn."""
-    if getattr(generation_config, "prefill_chunk_size", None) is not None:
-        raise ArgumentError(
-            "prefill_chunk_size splits a video between forward passes, and only whole videos can be reduced; leave it "
-            "out (reduction already shortens the prefill), or detach first."
-        )
-
-
-def _expect_drafts(*args: Any, **kwargs: Any) -> None:
-    """Before assisted decoding, whose first forward pass carries drafts behind the prompt."""
-    _drafting.set(True)
