@@ -486,13 +486,6 @@ class TestRefusals:
         with framefusion.attach(case.model), pytest.raises(ValueError, match=r"attention_mask has 3 dimensions; .* 2D"):
             case.model(**inputs)
 
-    def test_another_batch_on_the_same_cache(self, case: Case, inputs: dict[str, Tensor]) -> None:
-        with framefusion.attach(case.model), torch.no_grad():
-            cache = case.model(**inputs).past_key_values
-            cache.batch_repeat_interleave(2)
-            with pytest.raises(ValueError, match="filled for a batch of 1, but the call has 2 rows"):
-                case.model(input_ids=torch.tensor([[11], [12]]), past_key_values=cache)
-
     def test_the_language_model_alone(self, case: Case) -> None:
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="was called directly"):
             case.model.get_decoder()(inputs_embeds=torch.randn(1, 5, 64))

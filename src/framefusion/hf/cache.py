@@ -365,6 +365,21 @@ def check(cache: Any, *, filled: bool, before_first: bool) -> None:
             )
 
 
+def check_rows(cache: Any, rows: int) -> None:
+    """Refuse a call for another number of rows than a cache with shortened layers holds, before any layer runs.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    layout = layout_of(cache)
+    held = rows if layout is None else next((len(slots.columns) for slots in layout.layers.values()), rows)
+    if held != rows:
+        raise ArgumentError(
+            f"past_key_values was filled for a batch of {held}, but the call has {rows} rows; repeat it with its "
+            "batch_repeat_interleave(), or start again with an empty cache."
+        )
+
+
 def is_paged(cache: Any) -> bool:
     """Whether this is the store of continuous batching, which holds the tokens of many requests in pages."""
     return cache is not None and not isinstance(cache, Cache)

@@ -219,10 +219,11 @@ class Run:
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, cache = kwargs["inputs_embeds"], caches.of_call(kwargs)
         if hidden.shape[1] == 1:
-            if torch.compiler.is_compiling() or cache is None or caches.layout_of(cache) is None:
-                return None
-            if not int(cache.get_seq_length()):
-                caches.start(cache)
+            if cache is not None and caches.layout_of(cache) is not None:
+                if torch.compiler.is_compiling() or int(cache.get_seq_length()):
+                    caches.check_rows(cache, len(hidden))
+                else:
+                    caches.start(cache)
             return None
         forward = _current.get()
         if forward is None and self.settings.keeps_all:
@@ -235,7 +236,9 @@ class Run:
         if caches.is_paged(cache):
             return None if self.settings.keeps_all else refusals.batching()
         filled = 0 if cache is None else int(cache.get_seq_length())
-        if cache is not None and not filled:
+        if cache is not None and filled:
+            caches.check_rows(cache, len(hidden))
+        elif cache is not None:
             caches.start(cache)
         if filled and not Call(forward.arguments.get("input_ids"), None, forward.arguments).has_visual:
             return None
@@ -432,12 +435,6 @@ class Run:
         slots = None if layout is None else layout.layers.get(index)
         if slots is None:
             return None
-        batch = len(slots.columns)
-        if batch != hidden.shape[0]:
-            raise ArgumentError(
-                f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; repeat "
-                "it with its batch_repeat_interleave(), or start again with an empty cache."
-            )
         given: Any = kwargs.get("attention_mask")
         if caches.is_shortened_static(cache.layers[index]):
             refusals.static_cache(self._decoder)
