@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefusion.hf import refusals
+from framefusion.hf import graphs, refusals
 
 
 class Generation:
@@ -75,6 +75,7 @@ def replace(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable
     own, changed, attached = vars(owner).get(name), make(original), True
 
     @wraps(original)
+    @graphs.inlined_only
     def method(*args: Any, **kwargs: Any) -> Any:
         return changed(*args, **kwargs) if attached else original(*args, **kwargs)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import fields
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -19,13 +20,15 @@ from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import generation, masks, recording, refusals
+from framefusion.hf import generation, graphs, masks, recording, refusals
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
 from framefusion.settings import FrameFusion
+
+_DEFAULTS = FrameFusion()
 
 _attached: WeakSet[nn.Module] = WeakSet()
 """Decoders with a reduction attached; a run itself is kept alive by its hooks."""
@@ -73,6 +76,7 @@ class Run:
     def __init__(self, model: Any, settings: FrameFusion) -> None:
         self.settings = settings
         model = _unwrap(model)
+        self._name = type(model).__name__
         self._family = find(model)
         self._multimodal: Any = model.base_model
         self._decoder: Any = self._multimodal.get_decoder()
@@ -98,6 +102,20 @@ class Run:
         except BaseException:
             self.detach()
             raise
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self.settings, field.name)!r}"
+            for field in fields(FrameFusion)
+            if getattr(self.settings, field.name) not in (None, getattr(_DEFAULTS, field.name))
+        ]
+        try:
+            present = self._latest().visual_per_layer
+            latest = f"latest prefill kept {present[-1]} of {sum(map(len, self._latest().layouts))} visual tokens"
+        except StateError:
+            latest = "no prefill to tell of"
+        where = "attached to" if self.attached else "detached from"
+        return f"<Run of FrameFusion({', '.join(changed)}), {where} {self._name}, {latest}>"
 
     def __enter__(self) -> Run:
         return self
@@ -192,6 +210,7 @@ class Run:
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
+        self._undo.append(generation.replace(self._decoder, "forward", graphs.only_steps))
         for index, layer in enumerate(self._layers):
             if attends(layer):
                 self._undo.append(recording.install(layer.self_attn))
@@ -199,6 +218,7 @@ class Run:
             if "deepstack_visual_embeds" in inspect.signature(type(self._decoder).forward).parameters:
                 keep(layer.register_forward_hook(partial(self._after_layer, index)))
 
+    @graphs.inlined_only
     def _enter_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
         tokens = kwargs.get("inputs_embeds") if ids is None else ids
@@ -207,15 +227,21 @@ class Run:
             if not torch.compiler.is_compiling():
                 _leave(self)
             return
+        self._begin(module, args, kwargs)
+
+    @torch.compiler.disable
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         bound = self._signature.bind_partial(module, *args, **kwargs).arguments
         more = bound.pop("kwargs", {})
         _current.set(_Forward(self, {**bound, **more}))
         recording.active.set(None)
 
+    @graphs.inlined_only
     def _leave_call(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             _leave(self)
 
+    @graphs.inlined_only
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, cache = kwargs["inputs_embeds"], caches.of_call(kwargs)
         if hidden.shape[1] == 1:
@@ -225,6 +251,11 @@ class Run:
                 else:
                     caches.start(cache)
             return None
+        return self._enter_prefill(args, kwargs)
+
+    @torch.compiler.disable
+    def _enter_prefill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden, cache = kwargs["inputs_embeds"], caches.of_call(kwargs)
         forward = _current.get()
         if forward is None and self.settings.keeps_all:
             return None
@@ -323,7 +354,6 @@ class Run:
         hidden = forward.deepstack.add(index, hidden, reduction.columns, reduction.merged_into)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    @torch.compiler.disable
     def _prefill_layer(
         self, index: int, forward: _Forward, reduction: Reduction, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]] | None:
@@ -504,6 +534,7 @@ _current: ContextVar[_Forward | None] = ContextVar("framefusion_forward", defaul
 _records: ContextVar[WeakKeyDictionary[Run, Reduction] | None] = ContextVar("framefusion_records", default=None)
 
 
+@torch.compiler.disable
 def _leave(run: Run) -> None:
     """Forget the forward pass under way, also one that was interrupted: Ctrl-C runs no hook."""
     forward = _current.get()
