@@ -75,7 +75,8 @@ class _Announcement(event.Listener):
         pass
 
 
-event.register("numba:compile", _Announcement())
+announcement = _Announcement()
+event.register("numba:compile", announcement)
 
 
 @dataclass(frozen=True)
