@@ -171,7 +171,7 @@ def test_copies_go_on_and_are_as_careful(name: str, copied: Callable[[Any], Any]
         # A first step, so that there are masks that the copy must not take over.
         detached(case, cache)
         twin = copied(cache)
-        step = torch.tensor([[12]])
+        step = torch.tensor([[12, 13]])
         expected = case.model(input_ids=step, past_key_values=cache).logits
         assert torch.equal(case.model(input_ids=step, past_key_values=twin).logits, expected)
     assert isinstance(twin, DynamicCache)

@@ -18,7 +18,7 @@ from framefusion.selection import cpu_kernels, numba_backend
 from tests.hf import models, oracle
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
-from tests.hf.ways import PLANS, TOLERANCE, generate
+from tests.hf.ways import ATTENTION, PLANS, TOLERANCE, generate
 
 TWO = PLANS["two stages"]
 
@@ -67,7 +67,7 @@ def test_drafts_of_an_assistant_that_is_attached_too(case: Case) -> None:
     """Which of the two models carries drafts is not mixed up: the model keeps what it keeps alone."""
     inputs = case.inputs([[3, (6, *case.frame), 9]])
     assistant = models.build("llava_onevision").model
-    settings = FrameFusion(keep={1: 0.2}, relevance="text")
+    settings = FrameFusion(keep={1: 0.2}, **{**ATTENTION, "relevance_exponent": 4.0})
     with framefusion.attach(case.model, settings) as run, framefusion.attach(assistant, settings):
         alone = generate(case, inputs)
         kept = run.stages[0].kept[0]
