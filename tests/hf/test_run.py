@@ -431,7 +431,9 @@ class TestRefusals:
         config = Qwen2Config(
             vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
         )
-        with pytest.raises(UnsupportedModelError, match=r"Qwen2ForCausalLM is not supported\. Supported: LLaVA-One"):
+        with pytest.raises(
+            UnsupportedModelError, match=r"not supported\. Supported: LLaVA-One.* framefusion\.register_family\(\)"
+        ):
             framefusion.attach(Qwen2ForCausalLM(config))
 
     def test_wrong_kinds(self, case: Case) -> None:
@@ -485,13 +487,6 @@ class TestRefusals:
         inputs["position_ids"] = torch.arange(inputs["input_ids"].shape[1]).expand(3, 1, -1)
         with framefusion.attach(case.model), pytest.raises(ValueError, match=r"attention_mask has 3 dimensions; .* 2D"):
             case.model(**inputs)
-
-    def test_another_batch_on_the_same_cache(self, case: Case, inputs: dict[str, Tensor]) -> None:
-        with framefusion.attach(case.model), torch.no_grad():
-            cache = case.model(**inputs).past_key_values
-            cache.batch_repeat_interleave(2)
-            with pytest.raises(ValueError, match="filled for a batch of 1, but the call has 2 rows"):
-                case.model(input_ids=torch.tensor([[11], [12]]), past_key_values=cache)
 
     def test_the_language_model_alone(self, case: Case) -> None:
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="was called directly"):

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import (
+    Cache,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionLayer,
@@ -42,9 +43,9 @@ def as_argument(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
     return {"cache" if "cache" in inspect.signature(function).parameters else "past_key_values": cache}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slots:
-    """What one shortened layer holds.
+    """What one shortened layer holds. Layers of one kind share one, by which they are known.
 
     Attributes:
         columns: ``(B, n)`` int64, ascending: the column of the conversation that each slot holds, -1 for padding.
@@ -56,7 +57,7 @@ class Slots:
     columns: Tensor
     length: int
     padded: bool
-    _ends: dict[int, Slots] = field(default_factory=dict, repr=False, compare=False)
+    _ends: dict[int, Slots] = field(default_factory=dict, repr=False)
 
     @cached_property
     def floor(self) -> int:
@@ -64,6 +65,11 @@ class Slots:
         slots = self.columns.shape[1]
         whole = self.columns == torch.arange(self.length - slots, self.length, device=self.columns.device)
         return slots - int(whole.all(0).flip(0).long().cumprod(0).sum())
+
+    def rows(self, take: Callable[[Tensor], Tensor]) -> Slots:
+        """The same of other rows, see :meth:`CacheLayout.rows`."""
+        columns = take(self.columns)
+        return Slots(columns, self.length, self.padded and bool((columns < 0).any()))
 
     def last(self, count: int) -> Slots:
         """The last ``count`` of them; the same object each time, so that layers of one kind share it."""
@@ -82,10 +88,26 @@ class CacheLayout:
     Attributes:
         layers: by index.
         steps: the latest decoding masks, with what they were made from: layers of one kind share one.
+        expected: the layer whose mask is ready, so that it may read the cache; None between forward passes.
     """
 
     layers: dict[int, Slots] = field(default_factory=dict)
     steps: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
+    expected: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its masks anew."""
+        return {"layers": self.layers, "steps": {}, "expected": None}
+
+    def rows(self, take: Callable[[Tensor], Tensor]) -> None:
+        """Follow a change of the batch.
+
+        Args:
+            take: ``(B, n)`` to ``(B', n)``, as it was done to keys and values.
+        """
+        taken = {slots: slots.rows(take) for slots in self.layers.values()}
+        self.layers = {layer: taken[slots] for layer, slots in self.layers.items()}
+        self.steps.clear()
 
 
 class ShortenedLayer(DynamicLayer):
@@ -128,6 +150,11 @@ class ShortenedLayer(DynamicLayer):
         held = super().get_seq_length()
         return held + query_length, self.dropped if held else 0
 
+    def check_crop(self, tokens: int) -> None:
+        """Refuse what :meth:`crop` cannot do, before any layer is cropped."""
+        if self.keys is not None and self._end(tokens) < self.floor and tokens > -self.get_seq_length():
+            raise _cropped_too_far()
+
     def crop(self, tokens: int) -> None:
         """Remove the last ``-tokens`` tokens, or cut to ``tokens`` counted with the dropped ones.
 
@@ -136,23 +163,36 @@ class ShortenedLayer(DynamicLayer):
         """
         if tokens == 0 or self.keys is None or self.values is None:
             return
-        end = self.keys.shape[-2] + tokens if tokens < 0 else tokens - self.dropped
-        if end < self.floor and tokens > -self.get_seq_length():
-            raise StateError(
-                "crop reaches into a reduced prompt, of which this layer no longer holds every token; crop no further "
-                "than the text behind the last video or image, or fill a new cache."
-            )
-        self.keys, self.values = self.keys[..., : max(end, 0), :], self.values[..., : max(end, 0), :]
+        self.check_crop(tokens)
+        end = max(self._end(tokens), 0)
+        self.keys, self.values = self.keys[..., :end, :], self.values[..., :end, :]
+
+    def _end(self, tokens: int) -> int:
+        """Slots that are left after cropping."""
+        assert self.keys is not None
+        return int(self.keys.shape[-2]) + tokens if tokens <= 0 else tokens - self.dropped
+
+
+def _cropped_too_far() -> StateError:
+    return StateError(
+        "crop reaches into a reduced prompt, of which this layer no longer holds every token; crop no further than the "
+        "text behind the last video or image, or fill a new cache."
+    )
 
 
 class ShortenedStaticLayer(StaticLayer):
     """A static cache layer that counts the tokens dropped before it, see :class:`ShortenedLayer`."""
 
     dropped: int = 0
+    floor: int = 0
 
     def reset(self) -> None:
         super().reset()
-        self.dropped = 0
+        self.dropped, self.floor = 0, 0
+
+    def check_crop(self, tokens: int) -> None:
+        """As :meth:`ShortenedLayer.check_crop`."""
+        _check_static_crop(self, tokens)
 
     def get_seq_length(self) -> Any:
         held = super().get_seq_length()
@@ -166,10 +206,15 @@ class ShortenedStaticSlidingLayer(StaticSlidingWindowLayer):
     """
 
     dropped: int = 0
+    floor: int = 0
 
     def reset(self) -> None:
         super().reset()
-        self.dropped = 0
+        self.dropped, self.floor = 0, 0
+
+    def check_crop(self, tokens: int) -> None:
+        """As :meth:`ShortenedLayer.check_crop`."""
+        _check_static_crop(self, tokens)
 
     def get_seq_length(self) -> int:
         held = super().get_seq_length()
@@ -182,6 +227,94 @@ class ShortenedStaticSlidingLayer(StaticSlidingWindowLayer):
         if seen >= window:
             return window + query_length - 1, first
         return max(seen + query_length, window), first
+
+
+def _check_static_crop(layer: Any, tokens: int) -> None:
+    held = int(layer.get_seq_length()) - layer.dropped
+    if layer.is_initialized and -held < tokens < 0 and held + tokens < layer.floor:
+        raise _cropped_too_far()
+
+
+class _Reduced:
+    """What a cache does differently while some of its layers are shortened; goes before the class of the cache.
+
+    Its layers hold different tokens, which only the hooks of an attached reduction know how to mask. So they announce
+    each layer before it runs, and everything else that would read or fill the cache is refused ahead of any change.
+    Whatever changes the rows of the batch changes the layout too.
+    """
+
+    _framefusion_layout: CacheLayout
+    layers: list[Any]
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        _admitted(self._framefusion_layout, layer_idx)
+        self._framefusion_layout.expected = None
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)  # type: ignore[misc]
+
+    def has_previous_state(self, layer_idx: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        # A layer of linear attention asks this before it changes its state.
+        if layer_idx is not None:
+            _admitted(self._framefusion_layout, layer_idx)
+        return super().has_previous_state(layer_idx, *args, **kwargs)  # type: ignore[misc]
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        start(self)
+
+    def crop(self, tokens: int) -> None:
+        for layer in self.layers:
+            if hasattr(layer, "check_crop"):
+                layer.check_crop(tokens)
+        super().crop(tokens)  # type: ignore[misc]
+        if not int(self.get_seq_length()):  # type: ignore[attr-defined]
+            start(self)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._framefusion_layout.rows(lambda columns: columns.index_select(0, beam_idx.to(columns.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self._framefusion_layout.rows(lambda columns: columns.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._framefusion_layout.rows(lambda columns: columns[torch.as_tensor(indices, device=columns.device)])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuilt, (type(self).__bases__[1],), self.__dict__
+
+
+_KINDS: dict[type, Any] = {}
+"""The class of a cache while some of its layers are shortened, by its own class."""
+
+
+def _reduced(kind: type) -> Any:
+    if kind not in _KINDS:
+        _KINDS[kind] = type(f"Reduced{kind.__name__}", (_Reduced, kind), {})
+    return _KINDS[kind]
+
+
+def _rebuilt(kind: type) -> Any:
+    """A copy to be filled with the state of a cache, see :meth:`object.__reduce_ex__`."""
+    cls = _reduced(kind)
+    return object.__new__(cls)
+
+
+def _admitted(layout: CacheLayout, layer: int) -> None:
+    if layout.expected != layer:
+        raise StateError(
+            "past_key_values was filled while a reduction was attached, and its layers hold different tokens, which "
+            "only a model with a reduction attached can read; call framefusion.attach() again (settings may differ), "
+            "or fill a new cache."
+        )
+
+
+def announce(cache: Any, layer: int) -> None:
+    """Let ``layer``, which is about to run under masks of ours, read a cache with shortened layers."""
+    layout = None if cache is None else layout_of(cache)
+    if layout is not None:
+        layout.expected = layer
 
 
 _USE = "Leave past_key_values and cache_implementation out, or pass DynamicCache(config=model.config)."
@@ -232,6 +365,26 @@ def check(cache: Any, *, filled: bool, before_first: bool) -> None:
             )
 
 
+def check_rows(cache: Any, rows: int) -> None:
+    """Refuse a call for another number of rows than a cache with shortened layers holds, before any layer runs.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    layout = layout_of(cache)
+    held = rows if layout is None else next((len(slots.columns) for slots in layout.layers.values()), rows)
+    if held != rows:
+        raise ArgumentError(
+            f"past_key_values was filled for a batch of {held}, but the call has {rows} rows; repeat it with its "
+            "batch_repeat_interleave(), or start again with an empty cache."
+        )
+
+
+def is_paged(cache: Any) -> bool:
+    """Whether this is the store of continuous batching, which holds the tokens of many requests in pages."""
+    return cache is not None and not isinstance(cache, Cache)
+
+
 def is_static(cache: Any) -> bool:
     """Whether the layers of a cache have a fixed size."""
     return any(isinstance(layer, StaticLayer) for layer in cache.layers)
@@ -247,6 +400,8 @@ def start(cache: Any) -> None:
     if layout_of(cache) is None:
         return
     delattr(cache, _ATTRIBUTE)
+    if isinstance(cache, _Reduced):
+        cache.__class__ = type(cache).__bases__[1]
     for index, layer in enumerate(cache.layers):
         if type(layer) in _ORIGINAL:
             layer.__class__ = _ORIGINAL[type(layer)]
@@ -260,6 +415,7 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
     if layout is None:
         layout = CacheLayout()
         setattr(cache, _ATTRIBUTE, layout)
+        cache.__class__ = _reduced(type(cache))
     # A cache that makes its layers as they come has none for this layer yet.
     while len(cache.layers) <= layer:
         cache.layers.append(cache.layer_class_to_replicate())
@@ -273,7 +429,7 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
         # Its buffers may be known by address to a compiled graph, so the layer itself stays.
         static: Any = own
         static.__class__ = _SHORTENED.get(type(own), type(own))
-        static.dropped = dropped
+        static.dropped, static.floor = dropped, slots.floor
         if not static.is_sliding:
             # Every slot of the buffers, so that a compiled step only has to gather.
             tail = torch.arange(slots.length, static.max_cache_len + dropped, device=slots.columns.device)

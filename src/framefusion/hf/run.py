@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import fields
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -19,13 +20,15 @@ from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import masks, recording
+from framefusion.hf import generation, graphs, masks, recording, refusals
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
 from framefusion.settings import FrameFusion
+
+_DEFAULTS = FrameFusion()
 
 _attached: WeakSet[nn.Module] = WeakSet()
 """Decoders with a reduction attached; a run itself is kept alive by its hooks."""
@@ -73,6 +76,7 @@ class Run:
     def __init__(self, model: Any, settings: FrameFusion) -> None:
         self.settings = settings
         model = _unwrap(model)
+        self._name = type(model).__name__
         self._family = find(model)
         self._multimodal: Any = model.base_model
         self._decoder: Any = self._multimodal.get_decoder()
@@ -91,12 +95,27 @@ class Run:
         settings.check(len(self._layers), self._first)
         self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
+        self._generating: Any = None if model is self._multimodal else model
         self._undo: list[Callable[[], None]] = []
         try:
             self._hook(model)
         except BaseException:
             self.detach()
             raise
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self.settings, field.name)!r}"
+            for field in fields(FrameFusion)
+            if getattr(self.settings, field.name) not in (None, getattr(_DEFAULTS, field.name))
+        ]
+        try:
+            present = self._latest().visual_per_layer
+            latest = f"latest prefill kept {present[-1]} of {sum(map(len, self._latest().layouts))} visual tokens"
+        except StateError:
+            latest = "no prefill to tell of"
+        where = "attached to" if self.attached else "detached from"
+        return f"<Run of FrameFusion({', '.join(changed)}), {where} {self._name}, {latest}>"
 
     def __enter__(self) -> Run:
         return self
@@ -120,7 +139,7 @@ class Run:
             self._undo.pop()()
         _leave(self)
         # What the run tells stays; the model must not live on with it.
-        self._multimodal = self._decoder = None
+        self._multimodal = self._decoder = self._generating = None
         self._layers = []
 
     @property
@@ -165,6 +184,12 @@ class Run:
             sum(stage.milliseconds for stage in reduction.stages),
         )
 
+    def _tell(self, reduction: Reduction | None) -> None:
+        """Note of which prefill the run tells from now on; None while there is none."""
+        self._reduction = reduction
+        others = {run: told for run, told in (_records.get() or {}).items() if run is not self}
+        _records.set(WeakKeyDictionary(others if reduction is None else {**others, self: reduction}))
+
     def _latest(self) -> Reduction:
         records = _records.get()
         reduction = self._reduction if records is None else records.get(self, self._reduction)
@@ -180,13 +205,12 @@ class Run:
 
         _attached.add(self._decoder)
         self._undo.append(partial(_attached.discard, self._decoder))
-        if model is not self._multimodal and not self.settings.keeps_all:
-            keep(model.register_forward_pre_hook(_enter_head, with_kwargs=True))
-            self._undo.append(_before_method(model, "_prefill", _refuse_chunks))
-            self._undo.append(_before_method(model, "_get_candidate_generator", _expect_drafts))
+        if model is not self._multimodal:
+            self._undo.extend(generation.install(model, reducing=not self.settings.keeps_all))
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
+        self._undo.append(generation.replace(self._decoder, "forward", graphs.only_steps))
         for index, layer in enumerate(self._layers):
             if attends(layer):
                 self._undo.append(recording.install(layer.self_attn))
@@ -194,6 +218,7 @@ class Run:
             if "deepstack_visual_embeds" in inspect.signature(type(self._decoder).forward).parameters:
                 keep(layer.register_forward_hook(partial(self._after_layer, index)))
 
+    @graphs.inlined_only
     def _enter_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         ids = args[0] if args else kwargs.get("input_ids")
         tokens = kwargs.get("inputs_embeds") if ids is None else ids
@@ -202,23 +227,35 @@ class Run:
             if not torch.compiler.is_compiling():
                 _leave(self)
             return
+        self._begin(module, args, kwargs)
+
+    @torch.compiler.disable
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         bound = self._signature.bind_partial(module, *args, **kwargs).arguments
         more = bound.pop("kwargs", {})
         _current.set(_Forward(self, {**bound, **more}))
         recording.active.set(None)
 
+    @graphs.inlined_only
     def _leave_call(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
             _leave(self)
 
+    @graphs.inlined_only
     def _enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, cache = kwargs["inputs_embeds"], caches.of_call(kwargs)
         if hidden.shape[1] == 1:
-            if torch.compiler.is_compiling() or cache is None or caches.layout_of(cache) is None:
-                return None
-            if not int(cache.get_seq_length()):
-                caches.start(cache)
+            if cache is not None and caches.layout_of(cache) is not None:
+                if torch.compiler.is_compiling() or int(cache.get_seq_length()):
+                    caches.check_rows(cache, len(hidden))
+                else:
+                    caches.start(cache)
             return None
+        return self._enter_prefill(args, kwargs)
+
+    @torch.compiler.disable
+    def _enter_prefill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden, cache = kwargs["inputs_embeds"], caches.of_call(kwargs)
         forward = _current.get()
         if forward is None and self.settings.keeps_all:
             return None
@@ -227,8 +264,12 @@ class Run:
                 f"the language model of {type(self._multimodal).__name__} was called directly while a reduction is "
                 "attached, which hides where the visual tokens are. Call the whole model, or detach first."
             )
+        if caches.is_paged(cache):
+            return None if self.settings.keeps_all else refusals.batching()
         filled = 0 if cache is None else int(cache.get_seq_length())
-        if cache is not None and not filled:
+        if cache is not None and filled:
+            caches.check_rows(cache, len(hidden))
+        elif cache is not None:
             caches.start(cache)
         if filled and not Call(forward.arguments.get("input_ids"), None, forward.arguments).has_visual:
             return None
@@ -243,9 +284,11 @@ class Run:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        self._reduction = None
-        _records.set(WeakKeyDictionary({run: told for run, told in (_records.get() or {}).items() if run is not self}))
         call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
+        generating = None if self._generating is None else generation.current(self._generating)
+        aside = generating is not None and generating.aside and not call.has_visual
+        if not aside:
+            self._tell(None)
         if call.input_ids is None and not self.settings.keeps_all:
             raise ArgumentError(
                 "input_ids is missing: framefusion finds the visual tokens by their placeholders. Pass input_ids "
@@ -265,16 +308,18 @@ class Run:
             static = cache is not None and caches.is_static(cache)
             valid = masks.visible_columns(mask, *hidden.shape[:2], static=static)
         if reducing:
-            self._check_prefill(layouts, valid, call)
+            refusals.prefill(self.settings, self._decoder, self._layers, layouts, valid, call)
         if cache is not None and (reducing or (filled and caches.layout_of(cache) is not None)):
             before_first = self.settings.reduces_before_first(len(self._layers))
             caches.check(cache, filled=filled > 0, before_first=before_first)
             if caches.is_static(cache):
-                self._check_static()
-        forward.reduction = self._reduction = Reduction(
-            self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=_drafts.get()
+                refusals.static_cache(self._decoder)
+        drafts = 0 if generating is None else generating.drafts
+        forward.reduction = Reduction(
+            self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=drafts
         )
-        _records.set(WeakKeyDictionary({**(_records.get() or {}), self: forward.reduction}))
+        if not aside:
+            self._tell(forward.reduction)
         forward.filled = filled
         if filled:
             # The masks of the decoder may be those of shortened layers.
@@ -285,47 +330,6 @@ class Run:
             return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
         return None
 
-    def _check_prefill(self, layouts: list[VisualLayout], valid: Tensor, call: Call) -> None:
-        if self._decoder.training:
-            raise StateError(
-                "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
-            )
-        implementation = self._decoder.config._attn_implementation
-        if implementation not in masks.DENSE and any(map(window_of, self._layers)):
-            raise ArgumentError(
-                f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
-                "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
-            )
-        values = self.settings.values
-        if values > 1 and len(layouts) > values and len(layouts) % values == 0 and call.input_ids is not None:
-            groups = call.input_ids.unflatten(0, (values, -1))
-            if not bool((groups == groups[:, :1]).all()):
-                raise ArgumentError(
-                    f"keep or cost has {values} values for a batch of {len(layouts)} different samples; give one value "
-                    "for each sample, or a single one for all. (Only the equal rows of an expanded batch share one.)"
-                )
-        for b, layout in enumerate(layouts):
-            last = valid[b].nonzero().flatten()[-1:]
-            if len(layout) and last.equal(layout.columns[-1:]):
-                raise ArgumentError(
-                    f"sample {b} ends in a visual token, which reduction may drop and with it the place of the answer; "
-                    "let at least one text token follow the last video or image, as chat templates do."
-                )
-            hidden = int((~valid[b, layout.columns]).sum())
-            if hidden:
-                raise ArgumentError(
-                    f"attention_mask hides {hidden} of the {len(layout)} visual tokens of sample {b}; only padding may "
-                    "be masked while a reduction is attached."
-                )
-
-    def _check_static(self) -> None:
-        implementation = self._decoder.config._attn_implementation
-        if implementation not in masks.DENSE:
-            raise ArgumentError(
-                f"attn_implementation={implementation!r} takes no dense mask, which reduction with a static cache "
-                "needs; use 'sdpa' or 'eager', or a DynamicCache()."
-            )
-
     def _before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
         compiled_step = hidden.shape[1] == 1 and torch.compiler.is_compiling()
@@ -334,6 +338,7 @@ class Run:
             changed = self._prefill_layer(index, forward, forward.reduction, hidden, kwargs)
         else:
             changed = self._decode_layer(index, hidden, caches.of_call(kwargs), kwargs)
+        caches.announce(caches.of_call(kwargs), index)
         if changed is None:
             return None
         hidden, kwargs = changed
@@ -349,7 +354,6 @@ class Run:
         hidden = forward.deepstack.add(index, hidden, reduction.columns, reduction.merged_into)
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    @torch.compiler.disable
     def _prefill_layer(
         self, index: int, forward: _Forward, reduction: Reduction, hidden: Tensor, kwargs: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Any]] | None:
@@ -461,15 +465,9 @@ class Run:
         slots = None if layout is None else layout.layers.get(index)
         if slots is None:
             return None
-        batch = len(slots.columns)
-        if batch != hidden.shape[0]:
-            raise ArgumentError(
-                f"past_key_values was filled for a batch of {batch}, but the call has {hidden.shape[0]} rows; start "
-                "again with an empty cache."
-            )
         given: Any = kwargs.get("attention_mask")
         if caches.is_shortened_static(cache.layers[index]):
-            self._check_static()
+            refusals.static_cache(self._decoder)
             columns = caches.static_columns(cache.layers[index], slots, hidden.shape[1]).to(hidden.device)
             return hidden, {**kwargs, "attention_mask": masks.static_step(given, columns)}
         return hidden, {**kwargs, "attention_mask": self._decoding_mask(index, hidden, cache, slots, given)}
@@ -482,7 +480,7 @@ class Run:
         prefilled = slots.columns[:, :held].to(hidden.device)
         first = slots.length - (slots.columns.shape[1] - prefilled.shape[1])
         tail = held - prefilled.shape[1] + queries
-        key = (id(slots.columns), held, window, hidden.device)
+        key = (slots, held, window, hidden.device)
         made = layout.steps.get(key)
         if made is not None and made[0] is given:
             return made[1]
@@ -532,14 +530,11 @@ class _Forward:
 _STEP_MASKS = 8
 """Decoding masks that a cache keeps: more than the kinds of layers of a step, and few enough to forget."""
 
-_drafting: ContextVar[bool] = ContextVar("framefusion_drafting", default=False)
-"""Whether the next forward pass is the first of an assisted generation."""
-_drafts: ContextVar[int] = ContextVar("framefusion_drafts", default=0)
-"""Drafted tokens at the end of the forward pass: no part of the prompt."""
 _current: ContextVar[_Forward | None] = ContextVar("framefusion_forward", default=None)
 _records: ContextVar[WeakKeyDictionary[Run, Reduction] | None] = ContextVar("framefusion_records", default=None)
 
 
+@torch.compiler.disable
 def _leave(run: Run) -> None:
     """Forget the forward pass under way, also one that was interrupted: Ctrl-C runs no hook."""
     forward = _current.get()
@@ -572,47 +567,3 @@ def _gather_positions(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[
         return table.gather(-2, index.to(table.device).expand(*table.shape[:-2], length, table.shape[-1]))
 
     return tuple(gather(table) for table in embeddings)
-
-
-def _enter_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    if not torch.compiler.is_compiling():
-        _drafts.set(int(kwargs.get("logits_to_keep") or 1) - 1 if _drafting.get() else 0)
-        _drafting.set(False)
-    if isinstance(kwargs.get("logits_to_keep"), Tensor):
-        raise ArgumentError(
-            "logits_to_keep is a tensor of columns, which a reduced sequence no longer has; pass the number of last "
-            "columns, or leave it out."
-        )
-    if kwargs.get("labels") is not None:
-        raise ArgumentError(
-            "labels cannot be used while a reduction is attached: the logits are shorter than the labels. Detach "
-            "to compute a loss."
-        )
-
-
-def _before_method(model: Any, name: str, before: Callable[..., None]) -> Callable[[], None]:
-    """Call ``before`` with the arguments of a method of ``GenerationMixin`` ahead of it; returns the undo."""
-    method = getattr(model, name, None)
-    if method is None:
-        return lambda: None
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        before(*args, **kwargs)
-        return method(*args, **kwargs)
-
-    setattr(model, name, wrapped)
-    return partial(delattr, model, name)
-
-
-def _refuse_chunks(input_ids: Any, generation_config: Any, *args: Any, **kwargs: Any) -> None:
-    """Before the prefill of ``generate()``: the hooks could not tell a chunk from a later turn."""
-    if getattr(generation_config, "prefill_chunk_size", None) is not None:
-        raise ArgumentError(
-            "prefill_chunk_size splits a video between forward passes, and only whole videos can be reduced; leave it "
-            "out (reduction already shortens the prefill), or detach first."
-        )
-
-
-def _expect_drafts(*args: Any, **kwargs: Any) -> None:
-    """Before assisted decoding, whose first forward pass carries drafts behind the prompt."""
-    _drafting.set(True)

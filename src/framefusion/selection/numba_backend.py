@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba.core import event
 from torch import Tensor
 
 from framefusion.selection import cpu_kernels as kernels
@@ -35,6 +37,8 @@ from framefusion.selection.numerics import (
 )
 from framefusion.selection.plan import Picks, Segment
 
+logger = logging.getLogger(__name__)
+
 WORK_PER_THREAD = 1 << 24
 """Multiply–adds below which another thread costs more than it saves."""
 
@@ -48,6 +52,31 @@ _EXHAUSTED = {"fill": kernels.FILL, "stop": kernels.STOP, "restart": kernels.RES
 
 _spare: list[np.ndarray] = []
 """Scratch memory that no thread uses just now; never more than were in use at once."""
+
+
+class _Announcement(event.Listener):
+    """Says once in a process that the kernels are being compiled: whoever waits for them should know why.
+
+    Numba tells of what it compiles, not of what it loads from its cache.
+    """
+
+    said = False
+
+    def on_start(self, told: Any) -> None:
+        if self.said or told.data["dispatcher"].py_func.__module__ != kernels.__name__:
+            return
+        self.said = True
+        logger.info(
+            "Compiling the selection for this processor, which can take a minute; Numba's cache keeps it for later "
+            "processes."
+        )
+
+    def on_end(self, told: Any) -> None:
+        pass
+
+
+announcement = _Announcement()
+event.register("numba:compile", announcement)
 
 
 @dataclass(frozen=True)

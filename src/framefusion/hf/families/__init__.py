@@ -106,7 +106,11 @@ def find(model: nn.Module) -> Family:
         if names.intersection(family.model_classes):
             return family
     supported = ", ".join(f"{family.name} ({family.model_classes[0]})" for family in FAMILIES)
-    raise UnsupportedModelError(f"{type(model).__name__} is not supported. Supported: {supported}.")
+    raise UnsupportedModelError(
+        f"{type(model).__name__} is not supported. Supported: {supported}. For another video LLM, write a "
+        "framefusion.Family that tells where its visual tokens are, and pass an object of it to "
+        "framefusion.register_family() (docs/models.md, Families of your own)."
+    )
 
 
 def layouts_of(model: Any, inputs: Mapping[str, Any]) -> list[VisualLayout]:
