@@ -22,7 +22,7 @@ from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import cache as caches
 from framefusion.hf import generation, graphs, masks, recording, refusals
 from framefusion.hf.deepstack import DeepStack
-from framefusion.hf.families import Call, UnsupportedModelError, find
+from framefusion.hf.families import Call, UnsupportedModelError, find, unwrapped
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
@@ -75,7 +75,7 @@ class Run:
 
     def __init__(self, model: Any, settings: FrameFusion) -> None:
         self.settings = settings
-        model = _unwrap(model)
+        model = unwrapped(model)
         self._name = type(model).__name__
         self._family = find(model)
         self._multimodal: Any = model.base_model
@@ -541,17 +541,6 @@ def _leave(run: Run) -> None:
     if forward is not None and forward.run is run:
         _current.set(None)
         recording.active.set(None)
-
-
-def _unwrap(model: Any) -> Any:
-    """The model inside what PEFT or ``torch.compile`` put around it."""
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod
-        elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()
-        else:
-            return model
 
 
 def _gather_positions(embeddings: tuple[Tensor, ...], columns: Tensor) -> tuple[Tensor, ...]:
