@@ -116,10 +116,15 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
     """
     check_request(frames, fps)
     with source_of(path) as source:
-        try:
-            pictures, timeline, wanted = _read(source, frames, fps)
-        except av.error.FFmpegError as error:
-            raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
+        return video_of(source, frames, fps)
+
+
+def video_of(source: Source, frames: int | None, fps: float | None) -> Video:
+    """As :func:`read_video`, of a request that was checked and a source that was found."""
+    try:
+        pictures, timeline, wanted = _read(source, frames, fps)
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
     video = Video(
         frames=pictures,
         timestamps=timeline.times[wanted] - timeline.times[0],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shutil
 import sys
 import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +21,10 @@ from framefusion.decoding.errors import VideoError
 STANDARD_INPUT = "-"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(data):")
 _SCHEMES = ("http", "https")
+_SECONDS = 60.0
+"""How long a server may be silent."""
+_MOST_BYTES = 32 * 2**30
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Source:
 
     Attributes:
         name: what messages call it.
-        location: what FFmpeg opens, an absolute path or an address.
+        location: what FFmpeg opens: an absolute path, or the address of a playlist.
         remote: whether it is an address.
     """
 
@@ -35,30 +43,59 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """The file; of an address, its last part."""
-        return Path(self.name)
+        """The file; of an address, its path on the server."""
+        return Path(urllib.parse.urlsplit(self.name).path if _scheme(self.name) is not None else self.name)
 
 
 @contextmanager
 def source_of(given: str | os.PathLike[str]) -> Iterator[Source]:
-    """What ``given`` names; what comes from standard input lies in a temporary file meanwhile.
+    """What ``given`` names; what comes from an address or standard input lies in a temporary file meanwhile.
 
     Raises:
-        VideoError: see :func:`check_source`; standard input is a terminal or empty.
+        VideoError: see :func:`check_source`; standard input is empty, or an address cannot be fetched.
     """
     text = check_source(given)
-    if text != STANDARD_INPUT:
-        remote = _scheme(text) is not None
+    if text != STANDARD_INPUT and _scheme(text) is None:
         # an absolute path can never be taken for an address
-        yield Source(text, text if remote else os.path.abspath(text), remote)
+        yield Source(text, os.path.abspath(text))
         return
     with tempfile.TemporaryDirectory(prefix="framefusion-") as directory:
-        path = Path(directory, "standard-input")
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        if not path.stat().st_size:
-            raise VideoError("standard input is empty; pipe a video into it, or name a file")
-        yield Source("standard input", str(path))
+        if text == STANDARD_INPUT:
+            path = Path(directory, "standard-input")
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+            if not path.stat().st_size:
+                raise VideoError("standard input is empty; pipe a video into it, or name a file")
+            yield Source("standard input", str(path))
+            return
+        # Every packet is read anyway, and not every server can send a part of a file.
+        path = Path(directory, "fetched" + Source(text, text).path.suffix)
+        playlist = _fetch(text, path)
+        yield Source(text, text, remote=True) if playlist else Source(text, str(path))
+
+
+def _fetch(address: str, path: Path) -> bool:
+    """Copy what is at an address into a file; whether it is a playlist, of which that is not enough."""
+    escaped = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
+    try:
+        with urllib.request.urlopen(escaped, timeout=_SECONDS) as answer, path.open("wb") as file:
+            if answer.headers.get_content_maintype() == "multipart":
+                raise VideoError(f"{address} is a broadcast without an end; record a part of it and name that file")
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                if file.tell() > _MOST_BYTES:
+                    raise VideoError(f"{address} is larger than {_MOST_BYTES // 2**30} GiB; fetch it and name the file")
+    except VideoError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        status = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+        raise VideoError(f"{address} cannot be fetched ({status}{str(reason).lower()})") from error
+    with path.open("rb") as file:
+        head = file.read(1024).lstrip()
+    if not head:
+        raise VideoError(f"{address} is empty, not a video")
+    return head.startswith(b"#EXTM3U") or b"<MPD" in head
 
 
 def check_source(given: str | os.PathLike[str]) -> str:
