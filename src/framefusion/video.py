@@ -22,11 +22,11 @@ import numpy as np
 from framefusion.decoding.container import reason_of
 from framefusion.decoding.errors import IrregularError, VideoError
 from framefusion.decoding.frames import MAX_BYTES, read_through, sought
-from framefusion.decoding.source import Source, check_source, source_of
+from framefusion.decoding.source import Source, source_of
 from framefusion.decoding.stills import is_moving_picture, read_folder, read_moving_picture
 from framefusion.decoding.timeline import Timeline, decoded_timeline, index_of
 
-__all__ = ["DEFAULT_FRAMES", "MAX_BYTES", "Video", "VideoError", "check_file", "check_request", "read_video"]
+__all__ = ["DEFAULT_FRAMES", "MAX_BYTES", "Video", "VideoError", "check_request", "read_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -187,15 +187,3 @@ def check_request(frames: int | None, fps: float | None) -> None:
         raise VideoError(f"frames must be at least 1, got {frames}")
     if fps is not None and not (fps > 0 and math.isfinite(fps)):
         raise VideoError(f"fps must be a number above 0, got {fps}")
-
-
-def check_file(path: str | os.PathLike[str]) -> Path:
-    """The path, if it is a file that has content.
-
-    Raises:
-        VideoError: no such file, one that cannot be opened, a directory, or an empty file.
-    """
-    text = check_source(path)
-    if os.path.isdir(text):
-        raise VideoError(f"{text} is a directory; name a file")
-    return Path(text)

@@ -444,6 +444,8 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("lost-packets.ts", _changed("lost-packets.ts", _encoded("b.ts", *H264), _packets_lost), expected="damaged",
           warned=True),
     Entry("some-lost.mp4", _lost("some-lost.mp4", _encoded("b.mp4", *PLAIN), 0.1), expected="damaged", warned=True),
+    Entry("tail-lost.mkv", _copied("tail-lost.mkv", _encoded("b.mkv", *PLAIN), "-live", 1, "-bsf:v",
+                                   "noise=amount=if(gte(n\\,20)\\,1\\,0)"), warned=True),
     Entry("all-lost.mp4", _lost("all-lost.mp4", _encoded("b.mp4", *PLAIN), 1.0), expected="refused"),
     Entry("encrypted.mp4", _crypt("encrypted.mp4"), expected="refused"),
     Entry("without-index.mp4", _changed("without-index.mp4", _encoded("b.mp4", *H264), _tail_lost),

@@ -17,7 +17,7 @@ from PIL import Image
 
 from framefusion.decoding.source import check_source
 from framefusion.media import read_media
-from framefusion.video import VideoError, check_file, read_video
+from framefusion.video import VideoError, read_video
 from tests.media import corpus
 
 
@@ -111,12 +111,10 @@ def test_paths_that_name_nothing(tmp_path: Path) -> None:
         (tmp_path / "empty.mp4", "is empty"),
         ("", "no such file"),
     ):
-        for read in (check_source, read_video, read_media, check_file):
+        for read in (check_source, read_video, read_media):
             with pytest.raises(VideoError, match=reason) as found:
                 read(given)
             assert len(str(found.value)) < 400
-    with pytest.raises(VideoError, match="is a directory; name a file"):
-        check_file(tmp_path)
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:

@@ -155,6 +155,10 @@ def decoded_timeline(source: Source) -> Timeline:
     times = _times(stamps, base, rate, counted)
     last = 0.0 if counted else durations.get(stamps[-1], 0) * base
     duration = float(times[-1] - times[0]) + (last or 1 / rate)
+    if not counted and stamps[0] is not None:
+        # A tail that cannot be decoded is missing as one that was cut off is, also where no header tells of it.
+        ends = [stamp + length for stamp, length in durations.items() if stamp is not None]
+        announced = max(announced, (max(ends, default=0) - stamps[0]) * base)
     # A join breaks the numbering of packets as a loss does; behind it comes a key frame.
     lost += [(due, stamp) for packet, due, stamp in doubtful if not any(packet_keys[packet : packet + _JOIN])]
     begins = [due if stamp is None or counted else _position(stamps, stamp) for due, stamp in lost]
