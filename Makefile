@@ -10,7 +10,7 @@ PEERS := $(VENV)/.installed-bench
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
 	@echo "make test          the whole test suite"
-	@echo "make test-all      every family, way to generate and plan, and the tables of the docs (about 15 minutes)"
+	@echo "make test-all      make test with every family, way to generate and plan; writes the tables of the docs"
 	@echo "make test-interpreter  the contract suite for the Triton kernels, on inputs of full size, in Triton's interpreter"
 	@echo "make test-floors   the built wheel on the oldest Python found, every dependency at its lower bound"
 	@echo "make test-newest   the built wheel on the newest Python found, everything in its newest release"
@@ -36,15 +36,16 @@ demo: install
 	$(BIN)/framefusion demo --out out
 
 test: compiled
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) $(if $(MATRIX),--matrix $(MATRIX))
 
 # Once, before workers and their children do it at the same time, each for itself.
 compiled: install
 	printf '%s\n' float32 float64 | xargs -P 2 -I @ \
 	    $(BIN)/python -c 'import torch; from framefusion.selection import warm_up; warm_up(torch.@)'
 
-test-all: install
-	$(BIN)/python -m pytest tests/hf/test_matrix.py $(WORKERS) --matrix docs/data/matrix.json
+# The same with the whole matrix in the place of its fast part, in one run.
+test-all:
+	$(MAKE) test MATRIX=docs/data/matrix.json
 	$(BIN)/python scripts/update_tables.py
 
 test-interpreter: install
