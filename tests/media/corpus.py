@@ -233,7 +233,7 @@ def _lost(name: str, source: Callable[[Path], Path], share: float, seed: int = 0
     return make
 
 
-def _variable(name: str, times: Sequence[float], *options: object) -> Callable[[Path], Path]:
+def _variable(name: str, times: Sequence[float]) -> Callable[[Path], Path]:
     """One picture at each time, in seconds."""
 
     def make(folder: Path) -> Path:

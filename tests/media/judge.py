@@ -14,12 +14,9 @@ _COARSE = 0.003
 """Seconds: what ``ffmpeg`` takes for the length of the last frame may be that far from its neighbours'."""
 
 
-def expected(shown: Shown, count: int) -> list[int]:
-    """Positions of the frames on display at the middle of ``count`` equal intervals; every frame if there are fewer."""
-    return _on_display(shown, count, 1e-6)
-
-
 def _on_display(shown: Shown, count: int, shift: float) -> list[int]:
+    """Positions of the frames on display ``shift`` seconds from the middle of ``count`` equal intervals; every frame if
+    there are fewer."""
     if count >= len(shown.times):
         return list(range(len(shown.times)))
     middles = (np.arange(count) + 0.5) * shown.duration / count
@@ -27,7 +24,7 @@ def _on_display(shown: Shown, count: int, shift: float) -> list[int]:
 
 
 def _acceptable(shown: Shown, count: int) -> list[set[int]]:
-    """As :func:`expected`, with both frames where the middle of an interval falls on the change between them."""
+    """The right positions for each interval: both frames where its middle falls on the change between them."""
     early, late = (_on_display(shown, count, shift) for shift in (-_COARSE, _COARSE))
     return [{one, other} for one, other in zip(early, late, strict=True)]
 
