@@ -36,7 +36,7 @@ demo: install
 	$(BIN)/framefusion demo --out out
 
 test: compiled
-	$(BIN)/python -m pytest $(WORKERS) $(if $(MATRIX),--matrix $(MATRIX))
+	$(BIN)/python -m pytest $(WORKERS) $(if $(MATRIX),--matrix=$(MATRIX))
 
 # Once, before workers and their children do it at the same time, each for itself.
 compiled: install
