@@ -48,6 +48,8 @@ class Method:
         blank: whether the model is to be given blank frames.
         frames: for a method that gives the model fewer frames and all of their tokens: how many, of the budget and
             the frames that there are.
+        rule: the settings that say which tokens stay, without where and how many, so that the rule can be put into
+            another one's stages; None for what is no rule of one stage.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Method:
     budgeted: bool = True
     blank: bool = False
     frames: Callable[[float, int], int] | None = None
+    rule: Mapping[str, Any] | None = None
 
     def settings(self, budget: float, layers: int) -> FrameFusion:
         """The settings that spend the budget.
