@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch._dynamo.utils import counters
 
@@ -39,9 +40,11 @@ def breaks(case: Case, calls: int = 1) -> tuple[int, torch.Tensor]:
     return sum(counters["graph_break"].values()), logits
 
 
-def test_one_graph_break_more_than_the_plain_model() -> None:
-    """One for all stages: dynamo would run a loop with a break in it layer by layer."""
-    case = models.build("llava_onevision")
+@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])
+def test_one_graph_break_more_than_the_plain_model(family: str) -> None:
+    """One for all stages: dynamo would run a loop with a break in it layer by layer. A step is one graph; where it is
+    not, every layer is a graph of its own, and dynamo reaches its limit of recompilations."""
+    case = models.build(family)
     plain, _ = breaks(case)
     with framefusion.attach(case.model, FrameFusion()) as run:
         expected = said(case, case.model)

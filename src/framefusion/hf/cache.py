@@ -43,21 +43,21 @@ def as_argument(function: Callable[..., Any], cache: Any) -> dict[str, Any]:
     return {"cache" if "cache" in inspect.signature(function).parameters else "past_key_values": cache}
 
 
-@dataclass(frozen=True, eq=False)
 class Slots:
     """What one shortened layer holds. Layers of one kind share one, by which they are known.
 
-    Attributes:
+    No dataclass, which dynamo would hash by its fields.
+
+    Args:
         columns: ``(B, n)`` int64, ascending: the column of the conversation that each slot holds, -1 for padding.
         length: columns that the conversation had when these slots were filled; the slots after them hold the
             columns from there on, none left out.
         padded: whether any slot is padding.
     """
 
-    columns: Tensor
-    length: int
-    padded: bool
-    _ends: dict[int, Slots] = field(default_factory=dict, repr=False)
+    def __init__(self, columns: Tensor, length: int, padded: bool) -> None:
+        self.columns, self.length, self.padded = columns, length, padded
+        self._ends: dict[int, Slots] = {}
 
     @cached_property
     def floor(self) -> int:
