@@ -341,6 +341,7 @@ class Reduction:
             {},
             settings.seed,
             settings.similarity_lower_bound if settings.dropped == "merge" else None,
+            settings.gamma,
         )
         asked = None if settings.budget_rule == "joint" else self._budgets(candidates, total)
         if asked is None or settings.novelty_lower_bound is not None:

@@ -74,6 +74,9 @@ class FrameFusion:
         selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"dpp-once"`` (which fills up by
             relevance where the kept tokens span the rest), ``"topk"`` (relevance only),
             ``"uniform"`` (evenly spaced), another one of :data:`framefusion.selectors.SELECTORS`, or a registered one.
+        gamma: in (0, 20]: the selector ``"dpp"`` takes the Gaussian kernel ``exp(2·gamma·(cos − 1))`` of the tokens'
+            directions; None (default) the kernel of cosines, whose rank ends after as many picks as there are
+            dimensions, and on real features long before.
         novelty_lower_bound: in (0, 1]; None (default) keeps the exact share. A segment takes no more tokens once the
             *novelty* of all its remaining ones is below this: the share ``d² / r²`` of a token's direction that the
             tokens kept in its segment do not span. ``cost`` and ``keep`` become upper bounds, also at 1.0, and a still
@@ -106,6 +109,7 @@ class FrameFusion:
     relevance_sign: int = 1
     relevance_exponent: float = 0.25
     selector: str = "dpp"
+    gamma: float | None = None
     novelty_lower_bound: float | None = None
     keep_lower_bound: float = 0.0
     dropped: Dropped = "merge"
@@ -144,6 +148,8 @@ class FrameFusion:
         else:
             _number("segment_threshold", self.segment_threshold, 0, 1)
         _number("relevance_exponent", self.relevance_exponent, 0, 100)
+        if self.gamma is not None:
+            _number("gamma", self.gamma, 0, 20, open_below=True)
         _whole("segment_minimum", self.segment_minimum, "segments", 1)
         _whole("segment_window", self.segment_window, "frames", 1)
         if not _is_int(self.seed):

@@ -48,11 +48,16 @@ def selection_variants() -> Iterator[Variant]:
     for own in (torch.float32, torch.float64):
         yield kernels.scale_segments, own, own, {**kernels.scale_options(), "UNIFORM": False}
         for width in (20, 196, kernels.RESIDENT):
-            for flags in ({"FILL": True, "TRACED": False}, {"FILL": False, "TRACED": True}):
+            for flags in (
+                {"FILL": True, "TRACED": False, "GAMMA": 0.0},
+                {"FILL": False, "TRACED": True, "GAMMA": 0.0},
+                {"FILL": True, "TRACED": False, "GAMMA": 1.0},
+            ):
                 yield kernels.greedy_resident, own, own, {**kernels.resident_options(width, own), **flags}
         for tile in (kernels.ROW_TILE, kernels.STEP_TILE):
             yield kernels.first_gains, own, own, kernels.start_options(tile, own)
-        yield kernels.greedy_step, own, own, {**kernels.step_options(own), "TRACED": True}
+        for gamma in (0.0, 1.0):
+            yield kernels.greedy_step, own, own, {**kernels.step_options(own), "TRACED": True, "GAMMA": gamma}
 
 
 def attention_variants() -> Iterator[Variant]:

@@ -7,16 +7,19 @@ import torch
 from torch import Tensor
 
 
-def kernel(features: Tensor, relevance: Tensor | None) -> np.ndarray:
-    """``r[i] · cos(X[i], X[j]) · r[j]`` in float64; zero vectors have cosine 0 with everything."""
+def kernel(features: Tensor, relevance: Tensor | None, gamma: float | None = None) -> np.ndarray:
+    """``r[i] · cos(X[i], X[j]) · r[j]`` in float64; zero vectors have cosine 0 with everything. With ``gamma`` the
+    Gaussian kernel of the directions in the place of the cosine, zero vectors with a diagonal of 0."""
     x = features.double().numpy()
     x = x / np.maximum(np.abs(x).max(axis=1, keepdims=True), 1e-320)
     norm = np.linalg.norm(x, axis=1, keepdims=True)
     x = np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
     r = np.ones(len(x)) if relevance is None else relevance.double().numpy()
-    cosine = x @ x.T
-    np.fill_diagonal(cosine, norm[:, 0] > 0)
-    return r[:, None] * cosine * r[None, :]
+    similarity = x @ x.T
+    if gamma is not None:
+        similarity = np.exp(2 * gamma * (similarity - 1))
+    np.fill_diagonal(similarity, norm[:, 0] > 0)
+    return r[:, None] * similarity * r[None, :]
 
 
 def greedy_by_determinants(matrix: np.ndarray, k: int) -> list[int]:

@@ -23,6 +23,7 @@ class Problem:
     relevance: Tensor | None
     ids: Tensor
     budgets: dict[int, int]
+    gamma: float | None
 
 
 @st.composite
@@ -52,17 +53,18 @@ def problems(draw: st.DrawFn, most: int = 60) -> Problem:
         ids = ids.sort().values
     order = draw(st.permutations(range(segments)))
     budgets = {i: draw(st.integers(0, n + 3)) for i in order}
-    return Problem(features, None if kind == "none" else relevance, ids, budgets)
+    gamma = draw(st.sampled_from([None, 0.02, 1.0, 8.0]))
+    return Problem(features, None if kind == "none" else relevance, ids, budgets, gamma)
 
 
 def check(problem: Problem, name: str, dtype: torch.dtype, exhausted: str) -> None:
     features = problem.features.to(dtype)
     arguments = (features, problem.relevance, problem.ids, problem.budgets)
-    reference = select_tokens(*arguments, backend="reference", exhausted=exhausted)
-    selected = select_tokens(*arguments, backend=name, exhausted=exhausted)
+    reference = select_tokens(*arguments, backend="reference", exhausted=exhausted, gamma=problem.gamma)
+    selected = select_tokens(*arguments, backend=name, exhausted=exhausted, gamma=problem.gamma)
     accumulation = torch.float64 if dtype == torch.float64 else torch.float32
     margin = 1e-9 if dtype == torch.float64 else 1e-4
-    full = kernel(features, problem.relevance)
+    full = kernel(features, problem.relevance, problem.gamma)
     exhaustion = EXHAUSTION_FACTOR * torch.finfo(accumulation).eps
     if exhausted == "fill":
         lengths = [min(k, int((problem.ids == i).sum())) for i, k in problem.budgets.items()]
@@ -98,9 +100,10 @@ def test_fuzz_against_the_reference(
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("gamma", [None, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_half_and_single_precision_are_as_good_as_float64(
-    backend: str, interpreted: bool, dtype: torch.dtype, seed: int
+    backend: str, interpreted: bool, dtype: torch.dtype, gamma: float | None, seed: int
 ) -> None:
     """Contract 1: log-determinants within 1e-3·k and at least 99.5 % of the indices on random data."""
     if interpreted and seed > 0:
@@ -110,9 +113,9 @@ def test_half_and_single_precision_are_as_good_as_float64(
     features = (noise(s * tokens, dim, seed=seed) + 3 * noise(1, dim, seed=seed + 9)).to(dtype)
     r = weights(s * tokens, seed=seed)
     ids = torch.arange(s).repeat_interleave(tokens)
-    chosen = select_tokens(features, r, ids, [k] * s, backend=backend).split(k)
-    exact = select_tokens(features.double(), r, ids, [k] * s, backend="reference").split(k)
-    full = kernel(features, r)
+    chosen = select_tokens(features, r, ids, [k] * s, backend=backend, gamma=gamma).split(k)
+    exact = select_tokens(features.double(), r, ids, [k] * s, backend="reference", gamma=gamma).split(k)
+    full = kernel(features, r, gamma)
     for mine, best in zip(chosen, exact, strict=True):
         assert abs(log_determinant(full, mine) - log_determinant(full, best)) <= 1e-3 * k
     agreement = torch.isin(torch.cat(exact), torch.cat(chosen)).double().mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,13 +27,13 @@ def one_of_the_interpreted(request: pytest.FixtureRequest) -> None:
 
 def block_diagonal(problem: Problem) -> np.ndarray:
     ids = problem.ids.numpy()
-    return kernel(problem.features, problem.relevance) * (ids[:, None] == ids[None, :])
+    return kernel(problem.features, problem.relevance, problem.gamma) * (ids[:, None] == ids[None, :])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_reference_maximises_the_determinant_over_all_segments(seed: int) -> None:
     features, ids = noise(15, 20, seed=seed, dtype=torch.float64), torch.arange(15) % 3
-    problem = Problem(features, weights(15, seed=seed), ids, {})
+    problem = Problem(features, weights(15, seed=seed), ids, {}, None)
     chosen = select_tokens(features, problem.relevance, ids, 9, joint=True, backend="reference").tolist()
     expected = greedy_by_determinants(block_diagonal(problem), 9)
     assert sorted(chosen) == sorted(expected)
@@ -49,7 +51,7 @@ def test_fuzz_against_the_reference(name: str, exhausted: str, monkeypatch: pyte
     @given(problems(24 if small(name) else 60), st.integers(0, 70))
     def fuzz(problem: Problem, total: int) -> None:
         arguments = (problem.features, problem.relevance, problem.ids, total)
-        options = {"exhausted": exhausted, "joint": True}
+        options: Any = {"exhausted": exhausted, "joint": True, "gamma": problem.gamma}
         mine = select_tokens(*arguments, backend=backend, **options)
         textbook = select_tokens(*arguments, backend="reference", **options)
         assert isinstance(mine, torch.Tensor)

@@ -69,19 +69,19 @@ def test_planned_segments_and_kernels_trace() -> None:
 def test_sizes_that_the_budgets_decide_are_part_of_the_graph() -> None:
     with torch._subclasses.FakeTensorMode() as mode:
         features = mode.from_tensor(noise(24, 5))
-        arguments = ("auto", "fill", None, False, 0.0, 0, True)
+        arguments = ("auto", "fill", None, False, 0.0, 0, None, True)
         kept, gains = ops.select_tokens(features, None, None, "total", [], [30], [], *arguments)
     assert kept.shape == gains.shape == (24,)
 
 
 def test_operators_pass_the_check() -> None:
-    features, choices = noise(24, 5), ("auto", "stop", None, False, 0.0, 0)
+    features, choices = noise(24, 5), ("auto", "stop", None, False, 0.0, 0, 0.5)
     torch.library.opcheck(
         ops.select_tokens, (features, weights(24), IDS, *ops.encode_budgets({0: 3, 2: 9}), *choices, True)
     )
     torch.library.opcheck(ops.select_tokens, (noise(2, 24, 5), None, IDS, *ops.encode_budgets(9), *choices, False))
     rows = torch.arange(24)
-    torch.library.opcheck(ops.select_in_segments, (features, None, rows, [8, 16], [3, 4], "auto", "fill", None))
+    torch.library.opcheck(ops.select_in_segments, (features, None, rows, [8, 16], [3, 4], "auto", "fill", None, 0.5))
     torch.library.opcheck(ops.greedy_map, (features @ features.T, 9, "stop", "auto"))
 
 

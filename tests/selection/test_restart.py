@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,9 +68,10 @@ def test_assigned_tokens_are_the_most_similar_kept_ones(data: st.DataObject) -> 
     features[torch.rand(count, generator=generator) < 0.1] = 0
     ids = torch.randint(-1, segments, (count,), generator=generator)
     budgets = {i: data.draw(st.integers(0, 12)) for i in range(segments)}
-    exhausted = data.draw(st.sampled_from(["fill", "stop", "restart"]))
-    chosen, nearest, similarity = select_and_assign(features, None, ids, budgets, exhausted=exhausted)
-    assert torch.equal(chosen, select_tokens(features, None, ids, budgets, exhausted=exhausted))
+    choices: Any = {"exhausted": data.draw(st.sampled_from(["fill", "stop", "restart"]))}
+    choices["gamma"] = data.draw(st.sampled_from([None, 0.5, 3.0]))
+    chosen, nearest, similarity = select_and_assign(features, None, ids, budgets, **choices)
+    assert torch.equal(chosen, select_tokens(features, None, ids, budgets, **choices))
     kept = torch.zeros(count, dtype=torch.bool)
     kept[chosen] = True
     expected, cosine = most_similar_kept(features, ids, kept)

@@ -100,6 +100,7 @@ PLAIN: Mapping[str, Any] = {
     "relevance": "none",
     "relevance_sign": 1,
     "relevance_exponent": 1.0,
+    "gamma": None,
     "dropped": "drop",
 }
 """Settings of a rule that says everything itself, spelt out so that it stays what it is when a default changes."""

@@ -40,6 +40,7 @@ def select_tokens(
     joint: bool = False,
     novelty_lower_bound: float = 0.0,
     at_least: int = 0,
+    gamma: float | None = None,
     return_gains: Literal[False] = False,
 ) -> Tensor | list[Tensor]: ...
 
@@ -57,6 +58,7 @@ def select_tokens(
     joint: bool = False,
     novelty_lower_bound: float = 0.0,
     at_least: int = 0,
+    gamma: float | None = None,
     return_gains: Literal[True],
 ) -> tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]: ...
 
@@ -74,13 +76,14 @@ def select_tokens(
     joint: bool = False,
     novelty_lower_bound: float = 0.0,
     at_least: int = 0,
+    gamma: float | None = None,
     return_gains: bool = False,
 ) -> Tensor | list[Tensor] | tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]:
     """Select visual tokens by greedy MAP of a determinantal point process in each temporal segment.
 
     Per segment S the kernel is ``L[i, j] = r[i] · cos(X[i], X[j]) · r[j]`` over the tokens of S (Chen, Zhang
-    & Zhou 2018, "Fast Greedy MAP Inference for Determinantal Point Process"). Products are accumulated in
-    float32 (float64 for float64 features). Ties go to the lowest index. The same input gives bitwise the same
+    & Zhou 2018, "Fast Greedy MAP Inference for Determinantal Point Process"), or with ``gamma`` the Gaussian kernel
+    ``r[i] · exp(−γ ‖X[i]/‖X[i]‖ − X[j]/‖X[j]‖‖²) · r[j]`` of the directions. Products are accumulated in float32 (float64 for float64 features). Ties go to the lowest index. The same input gives bitwise the same
     output on one backend, whatever the batch around it.
 
     Args:
@@ -116,6 +119,9 @@ def select_tokens(
             saved is not spent elsewhere: the budgets become upper bounds. Default 0, never.
         at_least: tokens that a sample keeps all the same, if its budgets allow; split over the segments by largest
             remainder over what they would keep otherwise. Default 0.
+        gamma: in (0, 20], width of the Gaussian kernel ``exp(2γ (cos − 1))``. The kernel of cosines (None, the
+            default) has no rank left after D picks, and on real features far fewer; this one has full rank, so only
+            copies and zero vectors exhaust it. Segments of more than 4,096 tokens then take O(count · tokens) memory.
         return_gains: also return the gain of each pick: its ``d²`` when it was picked, the factor by which it made
             the determinant of the picks grow. Computed in the accumulation dtype.
 
@@ -144,6 +150,7 @@ def select_tokens(
             joint=joint,
             novelty_lower_bound=novelty_lower_bound,
             at_least=at_least,
+            gamma=gamma,
         )
         return traced_result
     features = check.check_features(features)
@@ -158,6 +165,7 @@ def select_tokens(
     check.check_share(novelty_lower_bound, "novelty_lower_bound")
     at_least = check.check_count(at_least, "at_least")
     wanted = check.check_budgets(budgets, ids, batched)
+    gamma = check.check_gamma(gamma)
     if exhausted == "restart" and (joint or novelty_lower_bound > 0):
         raise ArgumentError("exhausted must be 'fill' or 'stop' with joint or novelty_lower_bound, got 'restart'")
     total = check.check_total(wanted) if joint else None
@@ -166,14 +174,15 @@ def select_tokens(
     kept, gains = [], []
     together = None
     if total is None and exhausted != "restart" and resolve_backend(backend, features.device) == "triton":
-        together = _select_together(features, relevance, plans, exhausted, check_finite, traced)
+        together = _select_together(features, relevance, plans, exhausted, check_finite, traced, gamma)
     for b, plan in enumerate(plans):
         own = features[b] if batched else features
         weight = relevance[b] if batched and relevance is not None else relevance
         try:
-            picks = (
-                together[b] if together else _select(own, weight, plan, backend, exhausted, check_finite, traced, total)
-            )
+            if together is not None:
+                picks = together[b]
+            else:
+                picks = _select(own, weight, plan, backend, exhausted, check_finite, traced, total, gamma)
         except NonFiniteFeaturesError:
             _raise_non_finite(own, plan, (b,) if batched else ())
         if novelty_lower_bound > 0:
@@ -193,6 +202,7 @@ def _select_together(
     exhausted: str,
     check_finite: bool,
     traced: bool,
+    gamma: float | None,
 ) -> list[list[Picks]]:
     """What each segment of each sample keeps, by the Triton backend, whose launches all samples share."""
     triton_backend = _triton_backend()
@@ -201,7 +211,9 @@ def _select_together(
         relevance = (relevance if batched else relevance[None]).to(features.device)
     stacked = features if batched else features[None]
     try:
-        return triton_backend.select(stacked, relevance, plans, exhausted == "stop", check_finite, traced, LONG_SEGMENT)
+        return triton_backend.select(
+            stacked, relevance, plans, exhausted == "stop", check_finite, traced, LONG_SEGMENT, gamma
+        )
     except NonFiniteFeaturesError as error:
         (b,) = error.args
         _raise_non_finite(stacked[b], plans[b], (b,) if batched else ())
@@ -219,13 +231,14 @@ def select_and_assign(
     budgets: Budgets,
     *,
     exhausted: str = "fill",
+    gamma: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`select_tokens` for one sample, and for each token the most similar one that its segment keeps.
 
     On the CPU both come from the same Gram matrices.
 
     Args:
-        features, relevance, segments, budgets, exhausted: as in :func:`select_tokens`; (N, D).
+        features, relevance, segments, budgets, exhausted, gamma: as in :func:`select_tokens`; (N, D).
 
     Returns:
         (K,) int64 on the features' device, tokens to keep. (N,) int64 on the CPU, the kept token of its segment with
@@ -243,9 +256,10 @@ def select_and_assign(
     check.check_choice(exhausted, "exhausted", check.EXHAUSTED)
     shape = features.shape[:1]
     ids = check.check_segments(segments, shape)
+    gamma = check.check_gamma(gamma)
     plan = plan_segments(ids[0], *check.check_budgets(budgets, ids, False)[0])
     if resolve_backend("auto", features.device) != "numba" or any(len(s) > LONG_SEGMENT for s in plan):
-        chosen = select_tokens(features, relevance, segments, budgets, exhausted=exhausted)
+        chosen = select_tokens(features, relevance, segments, budgets, exhausted=exhausted, gamma=gamma)
         assert isinstance(chosen, Tensor)
         kept = torch.zeros(shape, dtype=torch.bool, device="cpu")
         kept[chosen.cpu()] = True
@@ -255,7 +269,7 @@ def select_and_assign(
     relevance = check.check_relevance(relevance, shape, True)
     weights = None if relevance is None else relevance.detach().to(features.device, torch.float64)
     try:
-        return numba_backend.select_and_assign(features.detach(), weights, plan, exhausted, True)
+        return numba_backend.select_and_assign(features.detach(), weights, plan, exhausted, True, gamma)
     except NonFiniteFeaturesError:
         _raise_non_finite(features, plan, ())
 
@@ -269,6 +283,7 @@ def select_in_segments(
     backend: str = "auto",
     exhausted: str = "fill",
     check_finite: bool | None = None,
+    gamma: float | None = None,
 ) -> Tensor:
     """:func:`select_tokens` for one sample whose segments are planned already; checks nothing but NaN and
     Inf.
@@ -277,19 +292,19 @@ def select_in_segments(
         features: (N, D).
         relevance: (N,) on any device, or None.
         segments: :class:`Segment` for each segment, in the order of the result; see :func:`make_segment`.
-        backend, exhausted, check_finite: as in :func:`select_tokens`.
+        backend, exhausted, check_finite, gamma: as in :func:`select_tokens`.
 
     Returns:
         (K,) int64 on the features' device.
     """
     if torch.compiler.is_compiling():
         return ops.traced_select_in_segments(
-            features, relevance, segments, backend=backend, exhausted=exhausted, check_finite=check_finite
+            features, relevance, segments, backend=backend, exhausted=exhausted, check_finite=check_finite, gamma=gamma
         )
     if check_finite is None:
         check_finite = features.device.type == "cpu"
     try:
-        picks = _select(features, relevance, segments, backend, exhausted, check_finite)
+        picks = _select(features, relevance, segments, backend, exhausted, check_finite, gamma=gamma)
     except NonFiniteFeaturesError:
         _raise_non_finite(features, segments, ())
     return _joined([p.rows for p in picks], features)
@@ -304,6 +319,7 @@ def _select(
     check_finite: bool,
     traced: bool = False,
     total: int | None = None,
+    gamma: float | None = None,
 ) -> list[Picks]:
     """What each segment keeps; with a ``total``, what it keeps of that."""
     if relevance is not None:
@@ -311,15 +327,15 @@ def _select(
     features = features.detach()
 
     def sequences(weights: Tensor | None, wanted: Sequence[Segment]) -> list[Picks]:
-        return _select_exactly(features, weights, wanted, backend, "stop", check_finite, True)
+        return _select_exactly(features, weights, wanted, backend, "stop", check_finite, True, gamma)
 
     # Autocast would take the products in half precision, and so select other tokens.
     with torch.autocast(features.device.type, enabled=False):
         if total is None:
-            return _select_exactly(features, relevance, segments, backend, exhausted, check_finite, traced)
+            return _select_exactly(features, relevance, segments, backend, exhausted, check_finite, traced, gamma)
         if backend == "reference":
             _check_finite(features, segments)
-            return reference.select_jointly(features, relevance, segments, total, exhausted == "stop")
+            return reference.select_jointly(features, relevance, segments, total, exhausted == "stop", gamma)
         return joint_selection.select(sequences, relevance, segments, total, exhausted == "stop")
 
 
@@ -331,6 +347,7 @@ def _select_exactly(
     exhausted: str,
     check_finite: bool,
     traced: bool,
+    gamma: float | None,
 ) -> list[Picks]:
     resolved = resolve_backend(backend, features.device)
     compiled = resolved == "numba"
@@ -338,17 +355,17 @@ def _select_exactly(
     if exhausted == "restart" and not compiled:
 
         def run(wanted: Sequence[Segment], until: str) -> list[Picks]:
-            return _select_exactly(features, relevance, wanted, backend, until, check_finite, traced)
+            return _select_exactly(features, relevance, wanted, backend, until, check_finite, traced, gamma)
 
         return restart.select(run, segments)
     if backend == "reference":
         _check_finite(features, segments)
-        return reference.select(features, relevance, segments, early_stop)
+        return reference.select(features, relevance, segments, early_stop, gamma)
     if resolved == "triton":
         weights = None if relevance is None else relevance[None]
         samples = [segments]
         return _triton_backend().select(
-            features[None], weights, samples, early_stop, check_finite, traced, LONG_SEGMENT
+            features[None], weights, samples, early_stop, check_finite, traced, LONG_SEGMENT, gamma
         )[0]
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
@@ -365,13 +382,13 @@ def _select_exactly(
             short.append((place, segment))
         elif segment.count > 0:
             picks[place] = gram_schmidt.select_segment(
-                features, relevance, segment, early_stop, check_finite, traced, greedy, exhausted == "restart"
+                features, relevance, segment, early_stop, check_finite, traced, greedy, exhausted == "restart", gamma
             )
     own = [segment for _, segment in short]
     if compiled:
-        results = numba_backend.select(features, relevance, own, exhausted, check_finite, traced)
+        results = numba_backend.select(features, relevance, own, exhausted, check_finite, traced, gamma)
     else:
-        results = torch_backend.select(features, relevance, own, early_stop, check_finite, traced)
+        results = torch_backend.select(features, relevance, own, early_stop, check_finite, traced, gamma)
     for (place, _), result in zip(short, results, strict=True):
         picks[place] = result
     return picks

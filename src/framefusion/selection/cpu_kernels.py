@@ -779,6 +779,23 @@ def _scale(gram, first, end, scale, diagonal):  # type: ignore[no-untyped-def]
 
 
 @_inner
+def _gaussian(gram, first, end, scale, diagonal, inverse, gamma):  # type: ignore[no-untyped-def]
+    """Instead of :func:`_scale`, make the rows ``first … end`` of the lower triangle those of the Gaussian kernel, with
+    a diagonal of 1; write ``r²``, and 0 for ``r`` of zero vectors. ``inverse`` keeps ``1 / ‖X‖``, 0 for those."""
+    double, one = gram.dtype.type(2 * gamma), gram.dtype.type(1)
+    for i in range(first, end):
+        square = gram[i, i]
+        inverse[i] = 1 / np.sqrt(square) if square > 0 and square < np.inf else 0
+        if inverse[i] == 0:
+            scale[i] = 0
+        diagonal[i] = scale[i] * scale[i]
+        row = gram[i, :i]
+        for j in range(i):
+            row[j] = math.exp(double * (row[j] * (inverse[j] * inverse[i]) - one))
+        gram[i, i] = 1
+
+
+@_inner
 def _mirror(gram, first, end):  # type: ignore[no-untyped-def]
     """Copy the rows ``first … end`` of the lower triangle to the upper one, a cache-sized square at a time."""
     side = 32
@@ -1042,8 +1059,9 @@ def _greedy_again(gram, ties, scale, diagonal, factor, found, picks, trace):  # 
 
 
 @_inner
-def _find_nearest(gram, rows, picks, nearest, similarity):  # type: ignore[no-untyped-def]
-    """Write each token's most similar pick and their cosine, from the lower triangle, row by row."""
+def _find_nearest(gram, rows, picks, gamma, nearest, similarity):  # type: ignore[no-untyped-def]
+    """Write each token's most similar pick and their cosine, from the lower triangle, row by row; with ``gamma`` > 0
+    the matrix is :func:`_gaussian`'s, which grows with the cosine."""
     n = len(rows)
     inverse, kept = np.empty(n, gram.dtype), np.zeros(n, np.bool_)
     for i in range(n):
@@ -1070,6 +1088,8 @@ def _find_nearest(gram, rows, picks, nearest, similarity):  # type: ignore[no-un
         if kept[i]:
             place[i] = i
             best[i] = 1
+        elif gamma > 0 and place[i] >= 0:
+            best[i] = 1 + math.log(best[i]) / (2 * gamma)
         nearest[i] = rows[place[i]] if place[i] >= 0 else -1
         similarity[i] = best[i]
 
@@ -1142,12 +1162,12 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
     rows = segments.rows[begin:end]
     n, first, count = len(rows), segments.firsts[s], segments.counts[s]
     picks, trace = result.picks[first : first + count], result.trace[first : first + count]
-    low, high, factor = limits
+    low, high, factor, gamma = limits
     wanted = n
     growing = known == 0 and count < n and len(relevance) > 0 and len(trace) == 0 and len(result.nearest) == 0
     if growing:
         rows = _by_relevance(relevance, rows)
-    scale, diagonal = np.empty(n, gram.dtype), np.empty(n, gram.dtype)
+    scale, diagonal, inverse = np.empty(n, gram.dtype), np.empty(n, gram.dtype), np.empty(n, gram.dtype)
     exponent = _weigh(relevance, rows, scale)
     if growing:
         wanted = _first_guess(scale, count, _growth(features))
@@ -1157,9 +1177,12 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
         if known < wanted:
             _extend_gram(features, rows, known, wanted, gram, scratch)
         if low < high and not _in_range(gram, admitted, wanted, low, high):
-            if wanted < n:
+            if gamma > 0 and admitted > 0:
+                # What was admitted holds products no more.
+                _extend_gram(features, rows, ZERO, n, gram, scratch)
+            elif wanted < n:
                 _extend_gram(features, rows, wanted, n, gram, scratch)
-                wanted = n
+            wanted = n
             if not _mend_range(features, rows, low, high, gram, scratch):
                 result.found[s] = -1
                 return
@@ -1167,8 +1190,11 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
             search = _begin(n, count, scale)
             _weigh(relevance, rows, scale)
             found, admitted = ZERO, ZERO
+        if gamma > 0:
+            _gaussian(gram, admitted, wanted, scale, diagonal, inverse, gamma)
+        else:
+            _scale(gram, admitted, wanted, scale, diagonal)
         _mirror(gram, admitted, wanted)
-        _scale(gram, admitted, wanted, scale, diagonal)
         _admit(search, diagonal, admitted, wanted, factor)
         known = admitted = wanted
         bound = scale[known] * scale[known] if known < n else gram.dtype.type(0)
@@ -1189,7 +1215,7 @@ def _select(features, relevance, segments, s, known, exhausted, limits, gram, sc
         _fill(relevance, rows, picks, found)
         found = count
     if len(result.nearest) > 0:
-        _find_nearest(gram, rows, picks[:found], result.nearest[begin:end], result.similarity[begin:end])
+        _find_nearest(gram, rows, picks[:found], gamma, result.nearest[begin:end], result.similarity[begin:end])
     for t in range(found):
         picks[t] = rows[picks[t]]
     result.found[s] = found
@@ -1206,7 +1232,7 @@ def select_short(features, relevance, segments, order, exhausted, limits, result
         order: (n,) int64, the segments to do.
         exhausted: FILL, STOP or RESTART.
         limits: squared norms between the first and the second carry full precision (no check if the first is not
-            less); the factor of exhaustion.
+            less); the factor of exhaustion; ``gamma`` of the Gaussian kernel, 0 for cosines.
         result: :class:`Result`, to be filled.
         scratch: see :func:`make_scratch`; one for each thread.
         counter: (1,) int64, shared by all threads that work on this.

@@ -3,12 +3,13 @@
 
 With ``q`` the orthonormal directions of the chosen rows, ``(v[i] · q[t])`` is the ``e[i]`` of the incremental
 Cholesky, so the gains are ``d²[i] = r[i]² − Σ_t (v[i] · q[t])²``. Memory beyond the features is O(k·D + N),
-time O(k·N·D + k²·D).
+time O(k·N·D + k²·D). A Gaussian kernel needs its columns instead (:func:`greedy_by_columns`), O(k·N).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from framefusion.selection.numerics import (
     accumulation_dtype,
     exhaustion_threshold,
     fill_exhausted,
+    gaussian_,
     normalise_relevance,
     safe_square_range,
     scale_by_peak,
@@ -87,10 +89,12 @@ def select_segment(
     traced: bool,
     greedy: Greedy | None = None,
     restart: bool = False,
+    gamma: float | None = None,
 ) -> Picks:
     """What one segment keeps; see :func:`gram.segment_kernels` for the arguments.
 
-    ``greedy`` takes the place of :func:`greedy_everywhere`. With ``restart`` a new greedy begins over what is left as
+    ``greedy`` takes the place of :func:`greedy_everywhere`; with ``gamma``, of the Gaussian kernel,
+    :func:`greedy_by_columns` does. With ``restart`` a new greedy begins over what is left as
     often as all candidates are exhausted; it reads the host.
     """
     x = Rows(features, segment)
@@ -105,9 +109,12 @@ def select_segment(
     weights = features.new_ones(len(segment), dtype=torch.float64) if relevance is None else relevance[x.rows]
     r = normalise_relevance(weights[None], x.dtype)[0]
     usable = (norms_squared > 0) & (norms_squared < torch.inf)
-    scale = torch.where(usable, r * norms_squared.rsqrt(), 0.0)
+    inverse_norm = torch.where(usable, norms_squared.rsqrt(), 0.0)
+    scale = r * inverse_norm
     trace = r.new_zeros(segment.count, 2) if traced else None
     diagonal, greedy = torch.where(usable, r * r, 0.0), greedy or greedy_everywhere
+    if gamma is not None:
+        greedy, scale = partial(greedy_by_columns, gamma=gamma), inverse_norm
     picks = greedy(x, scale, diagonal, segment.count, trace)
     found = fresh = int((picks >= 0).sum()) if restart else 0
     while fresh > 0 and found < segment.count:
@@ -155,6 +162,40 @@ def greedy_everywhere(x: Rows, scale: Tensor, diagonal: Tensor, count: int, trac
         for part, rows in x:
             torch.mv(rows, q, out=projection[part])
         gain -= (projection * scale) ** 2
+        gain.index_fill_(0, j.view(1), -1.0)
+    return picks
+
+
+def greedy_by_columns(
+    x: Rows, inverse_norm: Tensor, diagonal: Tensor, count: int, trace: Tensor | None, *, gamma: float
+) -> Tensor:
+    """The picks of one segment by incremental Cholesky, a column of its Gaussian kernel at each.
+
+    The kernel has no directions of D numbers to stand for what was picked, so memory is O(count · n).
+
+    Args:
+        inverse_norm: (n,) ``1 / ‖X‖``, 0 for zero vectors.
+        gamma: of the kernel.
+        x, diagonal, count, trace: and result, as in :func:`greedy_everywhere`.
+    """
+    gain, r = diagonal.clone(), diagonal.sqrt()
+    threshold = exhaustion_threshold(diagonal)
+    cholesky = gain.new_empty(count, len(gain))
+    picks = torch.full((count,), -1, dtype=torch.int64, device=gain.device)
+    for t in range(count):
+        best, j = torch.where(gain > threshold, gain, -1.0).max(dim=0)
+        alive = best > 0
+        picks[t] = torch.where(alive, j, -1)
+        if trace is not None:
+            novelty = torch.where(diagonal > 0, gain / diagonal, 0.0).max()
+            trace[t] = torch.where(alive, torch.stack([best, novelty]), 0.0)
+        column, unit = cholesky[t], x.row(j) * inverse_norm[j]
+        for part, rows in x:
+            torch.mv(rows, unit, out=column[part])
+        gaussian_(column.mul_(inverse_norm), gamma).mul_(r).mul_(r[j])
+        column -= cholesky[:t, j] @ cholesky[:t]
+        column *= torch.where(alive, best.rsqrt(), 0.0)
+        gain -= column**2
         gain.index_fill_(0, j.view(1), -1.0)
     return picks
 

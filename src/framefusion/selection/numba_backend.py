@@ -87,7 +87,7 @@ class _Job:
     relevance: np.ndarray
     segments: kernels.Segments
     exhausted: int
-    limits: tuple[float, float, float]
+    limits: tuple[float, float, float, float]
     result: kernels.Result
 
 
@@ -98,6 +98,7 @@ def select(
     exhausted: str,
     check_finite: bool,
     traced: bool,
+    gamma: float | None = None,
 ) -> list[Picks]:
     """What each segment of a sample keeps.
 
@@ -109,12 +110,13 @@ def select(
         check_finite: look at the norms: raise for NaN and Inf, and rescale rows whose squares leave the range of the
             accumulation dtype. Without it such rows count as zero vectors.
         traced: return gains and novelty too.
+        gamma: of the Gaussian kernel, None for cosines.
 
     Raises:
         NonFiniteFeaturesError: NaN or Inf in a row of a segment (only with ``check_finite``).
     """
     wanted = [s for s in segments if s.count > 0]
-    job = _run(features, relevance, wanted, exhausted, check_finite, traced, False)
+    job = _run(features, relevance, wanted, exhausted, check_finite, traced, False, gamma)
     found = iter(zip(job.segments.firsts.tolist(), job.result.found.tolist(), strict=True))
     parts = [next(found) if s.count > 0 else (0, 0) for s in segments]
     picks, trace = torch.from_numpy(job.result.picks), torch.from_numpy(job.result.trace)
@@ -122,7 +124,12 @@ def select(
 
 
 def select_and_assign(
-    features: Tensor, relevance: Tensor | None, segments: Sequence[Segment], exhausted: str, check_finite: bool
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    exhausted: str,
+    check_finite: bool,
+    gamma: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Select, and find the kept token that each of the others is most similar to, from the same Gram matrices.
 
@@ -134,7 +141,7 @@ def select_and_assign(
         the earliest), −1 where it keeps none; (N,) float32 their cosine, −Inf where there is none.
     """
     wanted = [s for s in segments if s.count > 0]
-    job = _run(features, relevance, wanted, exhausted, check_finite, False, True)
+    job = _run(features, relevance, wanted, exhausted, check_finite, False, True, gamma)
     picks = torch.from_numpy(job.result.picks)
     parts = [picks[at : at + n] for at, n in zip(job.segments.firsts.tolist(), job.result.found.tolist(), strict=True)]
     nearest = torch.full((len(features),), -1, dtype=torch.int64, device="cpu")
@@ -152,6 +159,7 @@ def _run(
     check_finite: bool,
     traced: bool,
     assigned: bool,
+    gamma: float | None,
 ) -> _Job:
     plan = _segments(segments)
     kept, dtype = int(plan.counts.sum()), accumulation_dtype(features.dtype)
@@ -169,7 +177,7 @@ def _run(
         np.empty(0) if relevance is None else relevance.contiguous().numpy(),
         plan,
         _EXHAUSTED[exhausted],
-        (low, high, EXHAUSTION_FACTOR * torch.finfo(dtype).eps),
+        (low, high, EXHAUSTION_FACTOR * torch.finfo(dtype).eps, gamma or 0.0),
         result,
     )
     lengths = np.diff(plan.starts)

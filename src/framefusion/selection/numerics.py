@@ -41,6 +41,11 @@ def scale_by_peak(values: Tensor, peak: Tensor) -> Tensor:
     return values * torch.ldexp(one, -half) * torch.ldexp(one, half - exponent)
 
 
+def gaussian_(cosine: Tensor, gamma: float) -> Tensor:
+    """The Gaussian kernel ``exp(−γ ‖u − v‖²) = exp(2γ (cos − 1))`` of unit vectors, in the place of their cosines."""
+    return cosine.sub_(1).mul_(2 * gamma).exp_()
+
+
 def unscale_trace(trace: Tensor, relevance: Tensor) -> Tensor:
     """The gains of a trace (S, k, 2) as if relevance (S, n) had not been normalised, in float64; exact."""
     exponent = torch.frexp(relevance.double().amax(dim=-1)).exponent[:, None]

@@ -31,6 +31,7 @@ def select_tokens(
     joint: bool,
     novelty_lower_bound: float,
     at_least: int,
+    gamma: float | None,
     return_gains: bool,
 ) -> list[Tensor]:
     """:func:`framefusion.select_tokens`; budgets as :func:`encode_budgets` writes them.
@@ -51,6 +52,7 @@ def select_tokens(
         joint=joint,
         novelty_lower_bound=novelty_lower_bound,
         at_least=at_least,
+        gamma=gamma,
         return_gains=return_gains,  # type: ignore[call-overload]
     )
     kept, gains = result if return_gains else (result, [])
@@ -74,6 +76,7 @@ def _(
     joint: bool,
     novelty_lower_bound: float,
     at_least: int,
+    gamma: float | None,
     return_gains: bool,
 ) -> list[Tensor]:
     samples = features.shape[0] if features.dim() == 3 else 1
@@ -101,6 +104,7 @@ def select_in_segments(
     backend: str,
     exhausted: str,
     check_finite: bool | None,
+    gamma: float | None,
 ) -> Tensor:
     """:func:`framefusion.selection.select_in_segments`; ``rows`` (R,) holds the segments' one after the other."""
     from framefusion.selection import api
@@ -108,7 +112,7 @@ def select_in_segments(
     parts = zip(rows.split(lengths), counts, strict=True)
     segments = [make_segment(i, part, count) for i, (part, count) in enumerate(parts)]
     return api.select_in_segments(
-        features, relevance, segments, backend=backend, exhausted=exhausted, check_finite=check_finite
+        features, relevance, segments, backend=backend, exhausted=exhausted, check_finite=check_finite, gamma=gamma
     )
 
 
@@ -122,6 +126,7 @@ def _(
     backend: str,
     exhausted: str,
     check_finite: bool | None,
+    gamma: float | None,
 ) -> Tensor:
     size: Any = sum(counts)
     if exhausted == "stop":

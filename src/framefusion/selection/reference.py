@@ -24,7 +24,13 @@ def _check_size(features: Tensor) -> None:
         )
 
 
-def select(features: Tensor, relevance: Tensor | None, segments: Sequence[Segment], early_stop: bool) -> list[Picks]:
+def select(
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    early_stop: bool,
+    gamma: float | None = None,
+) -> list[Picks]:
     """What each segment keeps, always with its trace.
 
     Args:
@@ -32,11 +38,12 @@ def select(features: Tensor, relevance: Tensor | None, segments: Sequence[Segmen
         relevance: (N,) relevance ≥ 0, or None for uniform relevance.
         segments: segments of this sample.
         early_stop: return fewer tokens instead of filling up when a segment is exhausted.
+        gamma: of the Gaussian kernel, None for cosines, see :func:`full_kernel`.
     """
     _check_size(features)
     n = features.shape[0]
     r = torch.ones(n, dtype=torch.float64, device="cpu") if relevance is None else relevance.double().cpu()
-    kernel = full_kernel(features.double().cpu(), r)
+    kernel = full_kernel(features.double().cpu(), r, gamma)
     device = features.device
     eps = torch.finfo(torch.float64 if features.dtype == torch.float64 else torch.float32).eps
     picks = []
@@ -54,7 +61,12 @@ def select(features: Tensor, relevance: Tensor | None, segments: Sequence[Segmen
 
 
 def select_jointly(
-    features: Tensor, relevance: Tensor | None, segments: Sequence[Segment], total: int, early_stop: bool
+    features: Tensor,
+    relevance: Tensor | None,
+    segments: Sequence[Segment],
+    total: int,
+    early_stop: bool,
+    gamma: float | None = None,
 ) -> list[Picks]:
     """What each segment keeps of ``total`` tokens: the greedy on the full kernel with zeros between segments.
 
@@ -67,7 +79,7 @@ def select_jointly(
     for s, segment in enumerate(segments):
         owner[segment.rows] = s
     same = (owner[:, None] == owner[None, :]) & (owner >= 0)
-    kernel = torch.where(same, full_kernel(features.double().cpu(), r), 0.0)
+    kernel = torch.where(same, full_kernel(features.double().cpu(), r, gamma), 0.0)
     eps = torch.finfo(torch.float64 if features.dtype == torch.float64 else torch.float32).eps
     diagonal = kernel.diagonal().clone()
     everyone = {s for s, segment in enumerate(segments) if len(segment)}
@@ -108,15 +120,18 @@ def select_jointly(
     return picks
 
 
-def full_kernel(features: Tensor, relevance: Tensor) -> Tensor:
-    """``L[i, j] = r[i] · cos(X[i], X[j]) · r[j]`` with an exact diagonal, (N, N) float64."""
+def full_kernel(features: Tensor, relevance: Tensor, gamma: float | None = None) -> Tensor:
+    """``L[i, j] = r[i] · s(X[i], X[j]) · r[j]`` with an exact diagonal, (N, N) float64; ``s`` is the cosine, or with
+    ``gamma`` the Gaussian kernel of the directions, ``exp(−γ ‖X[i]/‖X[i]‖ − X[j]/‖X[j]‖‖²)``."""
     peak = features.abs().amax(dim=1, keepdim=True)
     shrunk = features / torch.where(peak > 0, peak, 1.0)
     norm = shrunk.norm(dim=1, keepdim=True)
     unit = shrunk / torch.where(norm > 0, norm, 1.0)
-    cosine = unit @ unit.T
-    cosine.diagonal().copy_((norm[:, 0] > 0).double())
-    return relevance[:, None] * cosine * relevance[None, :]
+    similarity = unit @ unit.T
+    if gamma is not None:
+        similarity = torch.exp(-gamma * (2 - 2 * similarity))
+    similarity.diagonal().copy_((norm[:, 0] > 0).double())
+    return relevance[:, None] * similarity * relevance[None, :]
 
 
 def greedy_map(kernel: Tensor, k: int, exhausted_below: float) -> tuple[list[int], list[tuple[float, float]]]:

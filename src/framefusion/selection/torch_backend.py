@@ -18,7 +18,13 @@ from framefusion.selection.gram import (
     make_buckets,
     segment_kernels,
 )
-from framefusion.selection.numerics import accumulation_dtype, exhaustion_threshold, fill_exhausted, unscale_trace
+from framefusion.selection.numerics import (
+    accumulation_dtype,
+    exhaustion_threshold,
+    fill_exhausted,
+    gaussian_,
+    unscale_trace,
+)
 from framefusion.selection.plan import Picks, Segment
 
 
@@ -29,26 +35,39 @@ def select(
     early_stop: bool,
     check_finite: bool,
     traced: bool,
+    gamma: float | None,
 ) -> list[Picks]:
-    """What each segment of a sample keeps; arguments as in :func:`gram.segment_kernels`, but for all segments."""
+    """What each segment of a sample keeps; arguments as in :func:`gram.segment_kernels`, but for all segments, and
+    ``gamma`` of the Gaussian kernel, None for cosines."""
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
     picks = [nothing for _ in segments]
     limit = BUCKET_BYTES_CPU if features.device.type == "cpu" else BUCKET_BYTES_ACCELERATOR
     itemsize = accumulation_dtype(features.dtype).itemsize
     for bucket in make_buckets(list(enumerate(segments)), features.shape[1], itemsize, limit):
-        results = select_bucket(features, relevance, bucket, early_stop, check_finite, traced)
+        results = select_bucket(features, relevance, bucket, early_stop, check_finite, traced, gamma)
         for place, result in zip(bucket.places, results, strict=True):
             picks[place] = result
     return picks
 
 
 def select_bucket(
-    features: Tensor, relevance: Tensor | None, bucket: Bucket, early_stop: bool, check_finite: bool, traced: bool
+    features: Tensor,
+    relevance: Tensor | None,
+    bucket: Bucket,
+    early_stop: bool,
+    check_finite: bool,
+    traced: bool,
+    gamma: float | None,
 ) -> list[Picks]:
-    """What each segment of the bucket keeps; arguments as in :func:`gram.segment_kernels`."""
+    """What each segment of the bucket keeps; arguments as in :func:`select`."""
     k = segment_kernels(features, relevance, bucket, check_finite)
-    kernel = k.gram.mul_(k.scale[:, :, None]).mul_(k.scale[:, None, :])
+    scale = k.scale
+    if gamma is not None:
+        scale = k.diagonal.sqrt()
+        inverse_norm = torch.where(scale > 0, k.scale / scale, 0.0)
+        gaussian_(k.gram.mul_(inverse_norm[:, :, None]).mul_(inverse_norm[:, None, :]), gamma)
+    kernel = k.gram.mul_(scale[:, :, None]).mul_(scale[:, None, :])
     steps = int(k.counts.max())
     trace = k.diagonal.new_zeros(len(k.diagonal), steps, 2) if traced else None
     picks = greedy_map(kernel, k.diagonal, steps, trace)

@@ -43,6 +43,7 @@ def select(
     check_finite: bool,
     traced: bool,
     long_segment: int,
+    gamma: float | None = None,
 ) -> list[list[Picks]]:
     """What each segment of each sample keeps.
 
@@ -55,6 +56,7 @@ def select(
             waits for the device.
         traced: with the gain and novelty of each pick.
         long_segment: segments of more tokens than this go without a Gram matrix.
+        gamma: of the Gaussian kernel, None for cosines.
 
     Raises:
         NonFiniteFeaturesError: NaN or Inf in a row of a segment, with the sample as its argument (only with
@@ -62,7 +64,9 @@ def select(
     """
     check_device(features.device)
     plan = device_plan(samples, features.shape[-1], features.dtype, features.device, long_segment)
-    local, trace = run(plan, features, relevance, fill=not early_stop, check_finite=check_finite, traced=traced)
+    local, trace = run(
+        plan, features, relevance, fill=not early_stop, check_finite=check_finite, traced=traced, gamma=gamma
+    )
     counts = [count for own in plan.counts for count in own]
     rows = plan.rows[plan.origin + local.clamp(min=0)].split(counts) if plan.picks else [local] * len(counts)
     notes = [None] * len(counts) if trace is None else trace.split(counts)
@@ -82,12 +86,13 @@ def run(
     fill: bool = True,
     check_finite: bool = False,
     traced: bool = False,
+    gamma: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Select by a plan; without ``check_finite`` in launches alone.
 
     Args:
         plan: made for the width and dtype of the features.
-        features, relevance, check_finite, traced: as for :func:`select`.
+        features, relevance, check_finite, traced, gamma: as for :func:`select`.
         fill: give what is left of the budget of an exhausted segment to its remaining tokens.
 
     Returns:
@@ -102,7 +107,7 @@ def run(
     if features.stride(-1) != 1:
         features = features.contiguous()
     with torch.autocast(features.device.type, enabled=False), torch.cuda.device_of(features):
-        task = _Run(plan, features.detach(), None if relevance is None else relevance.detach(), traced)
+        task = _Run(plan, features.detach(), None if relevance is None else relevance.detach(), traced, gamma)
         for group in plan.groups:
             task.select(group, fill, check_finite)
     return task.picks, task.trace
@@ -131,18 +136,20 @@ def greedy_map(
     exponents = torch.zeros(len(gram), dtype=torch.int64, device=gram.device)
     with torch.cuda.device_of(gram):
         if group.resident:
-            _greedy_resident(group, gram, scale, diagonal, diagonal, exponents, picks, trace, False)
+            _greedy_resident(group, gram, scale, diagonal, diagonal, exponents, picks, trace, False, None)
         else:
             steps = _Steps(group, diagonal, kernels.STEP_TILE)
-            _greedy_steps(group, steps, gram, scale, diagonal, exponents, picks, trace)
+            _greedy_steps(group, steps, gram, scale, diagonal, exponents, picks, trace, None)
     return picks
 
 
 class _Run:
     """One selection: the tensors that its launches share."""
 
-    def __init__(self, plan: DevicePlan, features: Tensor, relevance: Tensor | None, traced: bool) -> None:
-        self.plan, self.features, self.relevance = plan, features, relevance
+    def __init__(
+        self, plan: DevicePlan, features: Tensor, relevance: Tensor | None, traced: bool, gamma: float | None
+    ) -> None:
+        self.plan, self.features, self.relevance, self.gamma = plan, features, relevance, gamma
         self.dtype = accumulation_dtype(features.dtype)
         new = features.new_empty
         tokens = len(plan.rows)
@@ -153,7 +160,8 @@ class _Run:
 
     def select(self, group: Group, fill: bool, check_finite: bool) -> None:
         """Select from the segments of one group."""
-        if not group.has_gram and self.features.shape[-1] * self.dtype.itemsize > kernels.DIRECTION_BYTES:
+        wide = self.features.shape[-1] * self.dtype.itemsize > kernels.DIRECTION_BYTES
+        if not group.has_gram and (wide or self.gamma is not None):
             for place in group.places:
                 self._gram_schmidt_in_torch(place, fill, check_finite)
             return
@@ -163,12 +171,21 @@ class _Run:
         exponents = self._scale(group)
         if group.resident:
             _greedy_resident(
-                group, gram, self.scale, self.diagonal, self.weights, exponents, self.picks, self.trace, fill
+                group,
+                gram,
+                self.scale,
+                self.diagonal,
+                self.weights,
+                exponents,
+                self.picks,
+                self.trace,
+                fill,
+                self.gamma,
             )
             return
         if group.has_gram:
             steps = _Steps(group, self.diagonal, kernels.STEP_TILE)
-            _greedy_steps(group, steps, gram, self.scale, self.diagonal, exponents, self.picks, self.trace)
+            _greedy_steps(group, steps, gram, self.scale, self.diagonal, exponents, self.picks, self.trace, self.gamma)
         else:
             self._gram_schmidt(group, exponents)
         if fill:
@@ -249,12 +266,13 @@ class _Run:
             own.copy_(fill_exhausted(own[None], weights[None], length, count)[0])
 
     def _gram_schmidt_in_torch(self, place: Place, fill: bool, check_finite: bool) -> None:
-        """What the kernels cannot do: a long segment of wide features, or one whose rows must be rescaled."""
+        """What the kernels cannot do: a long segment of wide features or with the Gaussian kernel, or one whose rows
+        must be rescaled."""
         relevance = None if self.relevance is None else self.relevance[place.sample].double()
         features, traced = self.features[place.sample], self.trace is not None
         try:
             rows, trace = gram_schmidt.select_segment(
-                features, relevance, place.segment, not fill, check_finite, traced
+                features, relevance, place.segment, not fill, check_finite, traced, gamma=self.gamma
             )
         except NonFiniteFeaturesError:
             raise NonFiniteFeaturesError(place.sample) from None
@@ -287,19 +305,19 @@ class _Steps:
 
 def _greedy_resident(
     group: Group, gram: Tensor, scale: Tensor, diagonal: Tensor, weights: Tensor, exponents: Tensor, picks: Tensor,
-    trace: Tensor | None, fill: bool,
+    trace: Tensor | None, fill: bool, gamma: float | None,
 ) -> None:  # fmt: skip
     """Greedy MAP of segments that one program can hold, all steps of all of them in one launch."""
     cholesky = gram.new_empty(group.state_size)
     kernels.greedy_resident[(len(group.table),)](
         gram, scale, diagonal, weights, exponents, group.table, cholesky, picks, gram if trace is None else trace,
-        FILL=fill, TRACED=trace is not None, **kernels.resident_options(group.width, diagonal.dtype),
+        FILL=fill, TRACED=trace is not None, GAMMA=gamma or 0.0, **kernels.resident_options(group.width, diagonal.dtype),
     )  # fmt: skip
 
 
 def _greedy_steps(
     group: Group, steps: _Steps, gram: Tensor, scale: Tensor, diagonal: Tensor, exponents: Tensor, picks: Tensor,
-    trace: Tensor | None,
+    trace: Tensor | None, gamma: float | None,
 ) -> None:  # fmt: skip
     """Greedy MAP of segments that no program can hold, a launch for each step."""
     cholesky = gram.new_empty(group.state_size)
@@ -307,5 +325,6 @@ def _greedy_steps(
     for t in range(group.steps):
         kernels.greedy_step[(len(group.tiles),)](
             gram, scale, diagonal, exponents, group.table, group.tiles, t, steps.gain, cholesky, *steps.partial,
-            len(group.tiles), picks, gram if trace is None else trace, TRACED=trace is not None, **options,
+            len(group.tiles), picks, gram if trace is None else trace, TRACED=trace is not None, GAMMA=gamma or 0.0,
+            **options,
         )  # fmt: skip

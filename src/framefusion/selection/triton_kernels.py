@@ -148,6 +148,17 @@ def binary_exponent(x):
 
 
 @triton.jit
+def kernel_row(products, scale_j, diagonal_j, scale, diagonal, GAMMA: tl.constexpr):
+    """A row of ``L`` from raw products: with GAMMA the Gaussian kernel of the directions, with 0 that of cosines."""
+    if GAMMA == 0:
+        return products * scale_j * scale
+    else:
+        r_j, r = square_root(diagonal_j), square_root(diagonal)
+        cosine = products * quotient(scale_j, r_j) * quotient(scale, tl.where(r > 0, r, 1.0))
+        return tl.exp(2 * GAMMA * (cosine - 1)) * r_j * r
+
+
+@triton.jit
 def novelty_of(gain, diagonal):
     """The largest share of a candidate's diagonal that is left."""
     some = diagonal > 0
@@ -267,11 +278,11 @@ def scale_segments(
 @triton.jit
 def greedy_resident(
     gram, scale, diagonal, weights, exponents, table, cholesky, picks, trace,
-    FILL: tl.constexpr, TRACED: tl.constexpr, BLOCK: tl.constexpr, EXHAUSTED: tl.constexpr,
+    FILL: tl.constexpr, TRACED: tl.constexpr, GAMMA: tl.constexpr, BLOCK: tl.constexpr, EXHAUSTED: tl.constexpr,
 ):  # fmt: skip
     """Greedy MAP of one segment of at most BLOCK tokens; Chen, Zhang & Zhou 2018, Algorithm 1.
 
-    ``L[i, j] = gram[i, j] · scale[i] · scale[j]`` is formed as it is read. Writes COUNT positions inside the segment to
+    ``L[i, j] = gram[i, j] · scale[i] · scale[j]`` is formed as it is read, or with GAMMA :func:`kernel_row`. Writes COUNT positions inside the segment to
     ``picks``; where no candidate is left, −1, or with FILL the remaining tokens by ``weights``, then by position.
     TRACED writes each greedy pick's gain and novelty.
     """
@@ -295,7 +306,8 @@ def greedy_resident(
             novelty = novelty_of(tl.where(free, gain, 0.0), own_diagonal)
             note(trace, places + t, best, novelty, tl.load(exponents + segment))
         update = tl.load(matrix + j * pitch + lane, mask=usable, other=0.0)
-        update = update * tl.load(scale + first + j) * own_scale
+        scale_j, diagonal_j = tl.load(scale + first + j), tl.load(diagonal + first + j)
+        update = kernel_row(update, scale_j, diagonal_j, own_scale, own_diagonal, GAMMA)
         before = state
         for _ in tl.range(0, t, loop_unroll_factor=_UNROLL):
             update = tl.fma(-tl.load(before + j), tl.load(before + lane, mask=inside, other=0.0), update)
@@ -368,7 +380,7 @@ def first_gains(
 def greedy_step(
     gram, scale, diagonal, exponents, table, tiles, step, gain, cholesky,
     partial_gain, partial_index, partial_novelty, partials, picks, trace,
-    TRACED: tl.constexpr, BLOCK: tl.constexpr, EXHAUSTED: tl.constexpr,
+    TRACED: tl.constexpr, GAMMA: tl.constexpr, BLOCK: tl.constexpr, EXHAUSTED: tl.constexpr,
 ):  # fmt: skip
     """Pick ``step`` of long segments, and what it takes from the gains of one tile.
 
@@ -399,7 +411,9 @@ def greedy_step(
         own_scale = tl.load(scale + first + i, mask=inside, other=0.0)
         row = gram + tl.load(entry + GRAM) + j * tl.load(entry + PITCH)
         state = cholesky + tl.load(entry + STATE)
-        update = tl.load(row + i, mask=own_scale != 0, other=0.0) * tl.load(scale + first + j) * own_scale
+        update = tl.load(row + i, mask=own_scale != 0, other=0.0)
+        scale_j, diagonal_j = tl.load(scale + first + j), tl.load(diagonal + first + j)
+        update = kernel_row(update, scale_j, diagonal_j, own_scale, own_diagonal, GAMMA)
         earlier = state
         for _ in tl.range(0, step, loop_unroll_factor=_UNROLL):
             update = tl.fma(-tl.load(earlier + j), tl.load(earlier + i, mask=inside, other=0.0), update)

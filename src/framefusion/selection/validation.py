@@ -142,6 +142,21 @@ def check_share(value: Any, name: str) -> float:
     return float(value)
 
 
+GAMMA = 20.0
+"""Largest ``gamma``: beyond it, kernels of opposite vectors leave float32."""
+
+
+def check_gamma(value: Any) -> float | None:
+    """``gamma`` must be None or a number in (0, GAMMA]."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(f"gamma must be None or a number, got {value!r} ({type(value).__name__})")
+    if not 0 < float(value) <= GAMMA:
+        raise ArgumentError(f"gamma must be in (0, {GAMMA:g}], or None for the kernel of cosines, got {value}")
+    return float(value)
+
+
 def check_total(budgets: Sequence[tuple[Budgets, list[int]]]) -> int:
     """The integer that the budgets of all samples must be when segments share it."""
     total, _ = budgets[0] if budgets else (0, [])

@@ -14,15 +14,20 @@ from framefusion.selectors.candidates import Candidates, Selected
 def select(candidates: Candidates) -> Tensor | Selected:
     """Greedy MAP (Chen, Zhang & Zhou 2018, arXiv 1709.05135), again and again until the budgets are spent.
 
-    A greedy is over once the kept tokens span their segment, after as many as the features have dimensions at the most:
-    all determinants are 0 from there on. What is left of the budget goes to a new greedy over the tokens that are left.
+    With the kernel of cosines a greedy is over once the kept tokens span their segment, after as many as the features
+    have dimensions at the most: all determinants are 0 from there on. The Gaussian kernel ends at copies only. What is left of the budget goes to a new greedy over the tokens that are left.
     Filling up by relevance or by index instead would favour one place of the video.
     """
     bound = candidates.merge_above
     if bound is None:
         return select_within(candidates, candidates.budgets, exhausted="restart")
     chosen, nearest, similarity = select_and_assign(
-        candidates.features, candidates.relevance, candidates.segments, candidates.budgets, exhausted="restart"
+        candidates.features,
+        candidates.relevance,
+        candidates.segments,
+        candidates.budgets,
+        exhausted="restart",
+        gamma=candidates.gamma,
     )
     target = torch.where(similarity >= bound, nearest, -1)
     target[chosen.cpu()] = chosen.cpu()
@@ -62,6 +67,7 @@ def select_within(
         novelty_lower_bound=novelty_lower_bound or 0.0,
         at_least=at_least,
         exhausted=exhausted,
+        gamma=candidates.gamma,
     )
     assert isinstance(chosen, Tensor)
     return chosen
