@@ -66,6 +66,8 @@ def _all() -> Iterator[Method]:
             yield variant(base, rule, budget_rule=rule)
     for base in (INSIDE, INPUT):
         yield variant(base, "merge-dropped", dropped="merge")
+    for base in (INPUT, PYRAMID):
+        yield variant(base, "gaussian", gamma=1.0)
     yield variant(PYRAMID, "drop", dropped="drop")
     yield variant(PYRAMID, "once", selector="dpp-once")
     yield variant(INSIDE, "no-relevance", relevance="none")

@@ -81,10 +81,11 @@ def select_tokens(
 ) -> Tensor | list[Tensor] | tuple[Tensor, Tensor] | tuple[list[Tensor], list[Tensor]]:
     """Select visual tokens by greedy MAP of a determinantal point process in each temporal segment.
 
-    Per segment S the kernel is ``L[i, j] = r[i] · cos(X[i], X[j]) · r[j]`` over the tokens of S (Chen, Zhang
-    & Zhou 2018, "Fast Greedy MAP Inference for Determinantal Point Process"), or with ``gamma`` the Gaussian kernel
-    ``r[i] · exp(−γ ‖X[i]/‖X[i]‖ − X[j]/‖X[j]‖‖²) · r[j]`` of the directions. Products are accumulated in float32 (float64 for float64 features). Ties go to the lowest index. The same input gives bitwise the same
-    output on one backend, whatever the batch around it.
+    Per segment S the kernel is ``L[i, j] = r[i] · cos(X[i], X[j]) · r[j]`` over the tokens of S (Chen, Zhang & Zhou
+    2018, "Fast Greedy MAP Inference for Determinantal Point Process"), or with ``gamma`` the Gaussian kernel ``r[i] ·
+    exp(−γ ‖X[i]/‖X[i]‖ − X[j]/‖X[j]‖‖²) · r[j]`` of the directions. Products are accumulated in float32 (float64 for
+    float64 features). Ties go to the lowest index. The same input gives bitwise the same output on one backend,
+    whatever the batch around it.
 
     Args:
         features: (N, D) or (B, N, D), float16, bfloat16, float32 or float64: one row per token in sequence

@@ -311,7 +311,8 @@ def _greedy_resident(
     cholesky = gram.new_empty(group.state_size)
     kernels.greedy_resident[(len(group.table),)](
         gram, scale, diagonal, weights, exponents, group.table, cholesky, picks, gram if trace is None else trace,
-        FILL=fill, TRACED=trace is not None, GAMMA=gamma or 0.0, **kernels.resident_options(group.width, diagonal.dtype),
+        FILL=fill, TRACED=trace is not None, GAMMA=gamma or 0.0,
+        **kernels.resident_options(group.width, diagonal.dtype),
     )  # fmt: skip
 
 

@@ -282,9 +282,9 @@ def greedy_resident(
 ):  # fmt: skip
     """Greedy MAP of one segment of at most BLOCK tokens; Chen, Zhang & Zhou 2018, Algorithm 1.
 
-    ``L[i, j] = gram[i, j] · scale[i] · scale[j]`` is formed as it is read, or with GAMMA :func:`kernel_row`. Writes COUNT positions inside the segment to
-    ``picks``; where no candidate is left, −1, or with FILL the remaining tokens by ``weights``, then by position.
-    TRACED writes each greedy pick's gain and novelty.
+    ``L[i, j] = gram[i, j] · scale[i] · scale[j]`` is formed as it is read, or with GAMMA :func:`kernel_row`. Writes
+    COUNT positions inside the segment to ``picks``; where no candidate is left, −1, or with FILL the remaining tokens
+    by ``weights``, then by position. TRACED writes each greedy pick's gain and novelty.
     """
     segment = tl.program_id(0)
     entry = table + COLUMNS * segment

@@ -15,8 +15,9 @@ def select(candidates: Candidates) -> Tensor | Selected:
     """Greedy MAP (Chen, Zhang & Zhou 2018, arXiv 1709.05135), again and again until the budgets are spent.
 
     With the kernel of cosines a greedy is over once the kept tokens span their segment, after as many as the features
-    have dimensions at the most: all determinants are 0 from there on. The Gaussian kernel ends at copies only. What is left of the budget goes to a new greedy over the tokens that are left.
-    Filling up by relevance or by index instead would favour one place of the video.
+    have dimensions at the most: all determinants are 0 from there on. The Gaussian kernel ends at copies only. What is
+    left of the budget goes to a new greedy over the tokens that are left. Filling up by relevance or by index instead
+    would favour one place of the video.
     """
     bound = candidates.merge_above
     if bound is None:
