@@ -89,6 +89,7 @@ def one_sentence(out: Path) -> Iterator[None]:
     """Whatever ends an evaluation ends it with one sentence; what was answered stays in ``out``."""
     from framefusion import evaluation
     from framefusion.ask import AskError
+    from framefusion.errors import MissingDependencyError
     from framefusion.hf import UnsupportedModelError
     from framefusion.loading import ModelError
 
@@ -96,6 +97,7 @@ def one_sentence(out: Path) -> Iterator[None]:
         yield
     except (
         AskError,
+        MissingDependencyError,
         ModelError,
         UnsupportedModelError,
         OSError,

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from framefusion.evaluation import decoders
 from framefusion.loading import LoadedModel, load
 
-CHECKPOINTS: dict[str, Callable[[], Path]] = {}
+CHECKPOINTS: dict[str, Callable[[], Path]] = {**decoders.MAKERS}
 """By name, what returns the directory of a checkpoint, and makes it before if it is not there."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from framefusion.evaluation.data import DataError, Question
+from framefusion.evaluation.data import DataError, Question, spread
 from framefusion.needle.questions import QUESTION_KINDS
 from framefusion.video import Video
 
@@ -49,8 +49,7 @@ class VideoNeedle:
 
     def video(self, video: str, frames: int, shown: int) -> Video:
         whole = _load(self, frames)[video].frames
-        # the middle of equal intervals, as videos are decoded
-        chosen = ((2 * np.arange(shown) + 1) * len(whole)) // (2 * shown)
+        chosen = np.array(spread(len(whole), shown))
         fps = len(whole) / SECONDS
         return Video(
             frames=whole[chosen],
