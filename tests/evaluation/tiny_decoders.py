@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from framefusion.evaluation.facts.spelling import ASKED, BEFORE
+from framefusion.evaluation.facts.spelling import ASKED, BEFORE, LABEL
 from framefusion.evaluation.facts.wordings import FILLERS, TAILS, WORDINGS
 
 PIECE = r"\n| ?\w+| ?[^\w\s]"
@@ -38,7 +38,7 @@ TEXT = {
 
 def tokenizer() -> Any:
     """One that has a token for every word, with the space before it."""
-    texts = [BEFORE, ASKED, *TAILS, *FILLERS]
+    texts = [BEFORE, ASKED, LABEL, *TAILS, *FILLERS]
     for wording in WORDINGS.values():
         texts += [f" {wording.sentence}", *(text for asked in wording.asked for text in (asked.text, f" {asked.lead}"))]
         texts += [f" {word}" for word in (*wording.answers, *wording.keys, *wording.details)]

@@ -22,6 +22,8 @@ NOISY = 0.5
 """Share of the tokens of a frame that are noisy copies where noise is the control."""
 NOISE = 0.2
 """Standard deviation of the noise, relative to the root mean square of the embedding that it is added to."""
+LABEL = "\nNote:"
+"""Stands before every frame that goes in as a picture: so pictures are the frames of one video."""
 BEFORE = "These are notes about a video.\n"
 ASKED = "\nQuestion: {question}\nAnswer: {lead}"
 
@@ -116,15 +118,13 @@ def spelled(
         shown = [model.config.video_token_id] * whole.shape[1]
     else:
         encoded = {"image": BaseModelOutputWithPooling(pooler_output=features)}
-        picture = [tokenizer.boi_token_id, *[model.config.image_token_id] * side**2, tokenizer.eoi_token_id]
-        shown = picture * len(frames)
+        label = tokens_of(LABEL, tokenizer)
+        shown = [*label, *[model.config.image_token_id] * side**2] * len(frames)
     start = [*start, *tokens_of(BEFORE, tokenizer), *shown]
     made = []
     for question, lead in asked:
         ids = torch.tensor([[*start, *tokens_of(ASKED.format(question=question, lead=lead), tokenizer)]])
         inputs = {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
-        if "image" in encoded:
-            inputs["token_type_ids"] = (inputs["input_ids"] == model.config.image_token_id).long()
         made.append(Prompt(inputs, encoded))
     return made
 
