@@ -190,11 +190,11 @@ def too_hard(
         least: the smallest accuracy that is enough.
     """
     asked = {question.id: question.kind for question in questions}
-    correct: dict[str, list[bool]] = {}
+    correct: dict[str, list[bool]] = {kind: [] for kind in asked.values()}
     for row in rows:
         if row["cell"] == full and row["question"] in asked and row["correct"] is not None:
-            correct.setdefault(asked[row["question"]], []).append(row["correct"])
-    shares = {kind: sum(answers) / len(answers) for kind, answers in correct.items()}
+            correct[asked[row["question"]]].append(row["correct"])
+    shares = {kind: sum(answers) / len(answers) for kind, answers in correct.items() if answers}
     return {kind: share for kind, share in shares.items() if share < least}
 
 
