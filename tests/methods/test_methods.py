@@ -90,9 +90,14 @@ def test_a_prefill_spends_the_budget(method: Method) -> None:
 
 
 def test_every_budget_is_left_alone_by_what_has_none() -> None:
-    for name in ("full", "text-only", "fewer-frames"):
+    for name in ("full", "text-only", "fewer-frames", "one-frame-a-scene"):
         assert METHODS[name].settings(0.1, 12).keeps_all
-    assert {name for name, method in METHODS.items() if not method.budgeted} == {"full", "text-only"}
+    assert {name for name, method in METHODS.items() if not method.budgeted} == {
+        "full",
+        "text-only",
+        "one-frame-a-scene",
+    }
+    assert [name for name, method in METHODS.items() if method.scenes] == ["one-frame-a-scene"]
     assert [name for name, method in METHODS.items() if method.blank] == ["text-only"]
     assert [name for name, method in METHODS.items() if method.random] == ["random"]
 

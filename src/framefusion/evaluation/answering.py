@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from framefusion.errors import FrameFusionError
 from framefusion.evaluation.cells import Cell
-from framefusion.evaluation.data import Dataset, Question
+from framefusion.evaluation.data import (
+    DataError,
+    Dataset,
+    Question,
+    WithPrompts,
+    WithScenes,
+    middles,
+    spread,
+)
 from framefusion.evaluation.encodings import Prompt, collate, prompts
 from framefusion.evaluation.scoring import exact_match
 from framefusion.hf import attach
@@ -60,6 +69,30 @@ def chunks(questions: Sequence[Question], batch: int) -> list[list[Question]]:
     return cut
 
 
+def best_choice(choices: Sequence[str], logits: Tensor, tokenizer: Any) -> str:
+    """The choice whose first token has the largest logit, the first of equals.
+
+    Args:
+        choices: texts as they would follow the prompt.
+        logits: ``(V,)``, of the first token of the answer.
+        tokenizer: the model's.
+
+    Returns:
+        The choice without the space around it.
+
+    Raises:
+        DataError: two choices begin with the same token, so that nothing tells them apart.
+    """
+    firsts = [tokenizer(choice, add_special_tokens=False)["input_ids"][0] for choice in choices]
+    if len(set(firsts)) < len(firsts):
+        double = next(choice for i, choice in enumerate(choices) if firsts[i] in firsts[:i])
+        raise DataError(
+            f"the choice {double.strip()!r} begins with the token of another one in this model's vocabulary; take "
+            "choices that differ in their first token"
+        )
+    return choices[int(logits[firsts].argmax())].strip()
+
+
 class Chunk:
     """Some videos of a data set, each encoded once, and their questions.
 
@@ -76,7 +109,7 @@ class Chunk:
     ) -> None:
         self.loaded, self.data, self.frames, self.generating = loaded, data, frames, generating
         self.questions = list(questions)
-        self._made: dict[tuple[int, bool], list[list[tuple[Question, Prompt]]]] = {}
+        self._made: dict[tuple[int, bool, bool], list[list[tuple[Question, Prompt]]]] = {}
 
     def answer(self, cells: Sequence[Cell], done: Set[tuple[str, str]] = frozenset()) -> Iterator[list[Row]]:
         """The rows of one batch after the other.
@@ -105,7 +138,7 @@ class Chunk:
 
     def _rows(self, cell: Cell, run: Any, batch: list[tuple[Question, Prompt]]) -> list[Row]:
         try:
-            texts = self._generate([prompt for _, prompt in batch])
+            texts = self._answers(batch)
         except (ValueError, RuntimeError) as error:
             asked = ", ".join(question.id for question, _ in batch)
             raise EvaluationError(f"{cell.key} failed on the questions {asked}: {error}") from error
@@ -129,33 +162,47 @@ class Chunk:
             for (question, _), text in zip(batch, texts, strict=True)
         ]
 
-    def _generate(self, batch: list[Prompt]) -> list[str]:
-        model, tokenizer = self.loaded.model, self.loaded.processor.tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        arguments = collate(batch, pad)
+    def _answers(self, batch: list[tuple[Question, Prompt]]) -> list[str]:
+        """The answers of a batch: the best choice of each question, or what is generated where none has choices."""
+        tokenizer = self.loaded.processor.tokenizer
+        choosing = any(question.choices for question, _ in batch)
+        arguments = collate([prompt for _, prompt in batch], self._pad)
         with torch.inference_mode():
-            output = model.generate(
+            output = self.loaded.model.generate(
                 **arguments,
-                max_new_tokens=self.generating.new_tokens,
+                # Of choices, the prefill alone decides.
+                max_new_tokens=1 if choosing else self.generating.new_tokens,
                 do_sample=False,
                 num_beams=1,
-                pad_token_id=pad,
+                pad_token_id=self._pad,
+                output_logits=choosing,
+                return_dict_in_generate=True,
             )
-        new = output[:, arguments["input_ids"].shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        new = output.sequences[:, arguments["input_ids"].shape[1] :]
+        texts = [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        if not choosing:
+            return texts
+        return [
+            best_choice(question.choices, logits, tokenizer) if question.choices else text
+            for (question, _), logits, text in zip(batch, output.logits[0], texts, strict=True)
+        ]
+
+    @property
+    def _pad(self) -> int:
+        tokenizer = self.loaded.processor.tokenizer
+        return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     def _batches(self, cell: Cell) -> list[list[tuple[Question, Prompt]]]:
         """The questions in batches of videos of one size and prompts of nearly one length."""
-        key = cell.shown, cell.blank
+        key = cell.shown, cell.blank, cell.scenes
         if key not in self._made:
-            groups: dict[tuple[int, ...], list[tuple[Question, Prompt]]] = {}
+            groups: dict[tuple[Any, ...], list[tuple[Question, Prompt]]] = {}
             for video in dict.fromkeys(question.video for question in self.questions):
-                asked = [question for question in self.questions if question.video == video]
-                shown = self._video(video, cell)
-                texts = [question.text for question in asked]
-                made = prompts(self.loaded.model, self.loaded.processor, shown, texts)
-                size = shown.frames.shape if isinstance(shown, Video) else shown.size
-                groups.setdefault(size, []).extend(zip(asked, made, strict=True))
+                # Answers that are chosen and answers that are generated are no batch.
+                for choosing in (False, True):
+                    asked = [q for q in self.questions if q.video == video and bool(q.choices) is choosing]
+                    size, made = self._prompts(video, cell, [question.text for question in asked])
+                    groups.setdefault((choosing, *size), []).extend(zip(asked, made, strict=True))
             self._made[key] = []
             for group in groups.values():
                 group.sort(key=lambda pair: pair[1].length)
@@ -163,8 +210,29 @@ class Chunk:
                 self._made[key] += [group[first : first + count] for first in range(0, len(group), count)]
         return self._made[key]
 
+    def _prompts(self, video: str, cell: Cell, texts: Sequence[str]) -> tuple[tuple[int, ...], list[Prompt]]:
+        """What tells the size of a video as it is shown, and the prompts about it."""
+        if not texts:
+            return (), []
+        if isinstance(self.data, WithPrompts):
+            frames = spread(self.frames, cell.shown)
+            if cell.scenes and isinstance(self.data, WithScenes):
+                frames = middles(self.data.scenes(video, self.frames))
+            return (len(frames),), self.data.prompts(self.loaded, video, self.frames, frames, cell.blank, texts)
+        shown = self._video(video, cell)
+        size = shown.frames.shape if isinstance(shown, Video) else shown.size
+        return size, prompts(self.loaded.model, self.loaded.processor, shown, texts)
+
     def _video(self, video: str, cell: Cell) -> Media:
         shown = self.data.video(video, self.frames, cell.shown)
+        if cell.scenes and isinstance(self.data, WithScenes) and isinstance(shown, Video):
+            chosen = middles(self.data.scenes(video, self.frames))
+            shown = replace(
+                shown,
+                frames=shown.frames[chosen],
+                timestamps=shown.timestamps[chosen],
+                indices=shown.indices[chosen],
+            )
         if not cell.blank:
             return shown
         if isinstance(shown, Video):

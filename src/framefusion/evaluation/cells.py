@@ -37,6 +37,7 @@ class Cell:
         frames: frames of the videos that the questions were made for.
         shown: frames that the model gets, fewer only with the control that shows fewer.
         blank: whether the model gets grey frames instead of the video.
+        scenes: whether it gets the middle frame of every scene, in the place of ``shown`` frames.
         settings: of the reduction.
     """
 
@@ -47,11 +48,13 @@ class Cell:
     shown: int
     blank: bool
     settings: FrameFusion
+    scenes: bool = False
 
     @property
     def key(self) -> str:
         """Tells cells apart, changes in the settings included."""
-        what = json.dumps([self.shown, self.blank, asdict(self.settings)], sort_keys=True, default=str)
+        shown: list[Any] = [self.shown, self.blank, *(["scenes"] if self.scenes else [])]
+        what = json.dumps([*shown, asdict(self.settings)], sort_keys=True, default=str)
         digest = hashlib.sha256(what.encode()).hexdigest()[:8]
         budget = "all" if self.budget is None else f"{self.budget:g}"
         return f"{self.method}@{budget}/{self.frames}f/seed{self.seed}/{digest}"
@@ -134,4 +137,4 @@ def _cell(method: Method, budget: float | None, layers: int, frames: int) -> Cel
     spent = 1.0 if budget is None else budget
     settings = method.settings(spent, layers)
     shown = frames if method.frames is None else method.frames(spent, frames)
-    return Cell(method.name, budget, 0, frames, shown, method.blank, settings)
+    return Cell(method.name, budget, 0, frames, shown, method.blank, settings, method.scenes)

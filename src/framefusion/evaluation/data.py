@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from framefusion.errors import FrameFusionError
 from framefusion.media import Media
+
+if TYPE_CHECKING:
+    from framefusion.evaluation.encodings import Prompt
+    from framefusion.loading import LoadedModel
 
 
 class DataError(FrameFusionError, ValueError):
@@ -25,6 +30,8 @@ class Question:
         answer: the right answer; None when unknown, which scores agreement with the full-token answer.
         kind: the type of the question; accuracies are also given by kind.
         tags: further groups, such as ``"static"`` or ``"fast"`` footage.
+        choices: the answers that there are, as they would follow the prompt (``" wolf"``, with the space). The one
+            whose first token has the largest logit is then the answer; empty generates it freely.
     """
 
     id: str
@@ -33,11 +40,13 @@ class Question:
     answer: str | None
     kind: str = "question"
     tags: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """Changes with everything that an answer or its score depends on, apart from the frames."""
-        return hashlib.sha256(repr((self.id, self.video, self.text, self.answer)).encode()).hexdigest()[:12]
+        known = (self.id, self.video, self.text, self.answer)
+        return hashlib.sha256(repr((*known, self.choices) if self.choices else known).encode()).hexdigest()[:12]
 
 
 class Dataset(Protocol):
@@ -65,3 +74,57 @@ class Dataset(Protocol):
         Raises:
             DataError: it cannot be read.
         """
+
+
+@runtime_checkable
+class WithScenes(Protocol):
+    """A data set that knows where the scenes of its videos begin and end."""
+
+    def scenes(self, video: str, frames: int) -> list[tuple[int, int]]:
+        """The first frame of each scene of a video and the one behind its last.
+
+        Args:
+            video: its id.
+            frames: as given to :meth:`Dataset.questions`.
+        """
+
+
+@runtime_checkable
+class WithPrompts(Protocol):
+    """A data set that has visual tokens instead of pictures, and makes the prompts itself."""
+
+    def prompts(
+        self, loaded: LoadedModel, video: str, frames: int, shown: Sequence[int], blank: bool, texts: Sequence[str]
+    ) -> list[Prompt]:
+        """The prompts of some questions about one video.
+
+        Args:
+            loaded: the model.
+            video: its id.
+            frames: as given to :meth:`Dataset.questions`.
+            shown: positions of the frames to show, in order.
+            blank: show as many frames that show nothing.
+            texts: of the questions.
+
+        Raises:
+            DataError: this model cannot be asked.
+        """
+
+
+@runtime_checkable
+class WithFloor(Protocol):
+    """A data set of which a model is asked only what it can answer."""
+
+    @property
+    def least(self) -> float:
+        """Accuracy with all tokens below which a kind of question is left out."""
+
+
+def spread(frames: int, shown: int) -> list[int]:
+    """Positions of ``shown`` of ``frames`` frames: the middle of equal intervals, as videos are decoded."""
+    return [((2 * i + 1) * frames) // (2 * shown) for i in range(shown)]
+
+
+def middles(scenes: Sequence[tuple[int, int]]) -> list[int]:
+    """Position of the middle frame of each scene, the later one of two."""
+    return [(first + end) // 2 for first, end in scenes]

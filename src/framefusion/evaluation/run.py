@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,13 +15,14 @@ import transformers
 
 from framefusion._version import __version__
 from framefusion.evaluation import timing, workers
-from framefusion.evaluation.answering import Chunk, Generating, chunks
+from framefusion.evaluation.answering import Chunk, EvaluationError, Generating, chunks
 from framefusion.evaluation.cells import FULL, Cell, MethodError, Unreachable, choose, plan
-from framefusion.evaluation.data import Dataset, Question
+from framefusion.evaluation.checkpoints import open_model
+from framefusion.evaluation.data import Dataset, Question, WithFloor, WithScenes
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.evaluation.summary import measured, summarise
-from framefusion.loading import LoadedModel, load
+from framefusion.loading import LoadedModel
 from framefusion.methods import Method
 from framefusion.selection import warm_up
 
@@ -129,12 +130,12 @@ def evaluate(
         EvaluationError: the model or a method failed.
     """
     what, progress = what or Plan(), progress or Silent()
-    methods = choose(what.methods)
+    methods = _possible(choose(what.methods), what.methods, data)
     store = Store(out)
     progress.step("Reading the questions")
     questions = data.questions(what.frames)
     progress.step("Loading the model")
-    loaded = load(**(model or {}))
+    loaded = open_model(model or {})
     identity = {
         "model": describe(loaded),
         "data": data.name,
@@ -148,6 +149,16 @@ def evaluate(
     answered = (row for row in store.collect() if current.get(row["question"]) == row["fingerprint"])
     done = {(row["cell"], row["question"]) for row in answered}
     work = workers.Work(model or {}, data, what.frames, cells, done, what.generating, prepare)
+    left_out: dict[str, float] = {}
+    if isinstance(data, WithFloor):
+        full = next(cell for cell in cells if cell.method == FULL)
+        _answer(replace(work, cells=[full]), questions, loaded, store, what.jobs, progress)
+        left_out = too_hard(full.key, questions, store.collect(), data.least)
+        questions = [question for question in questions if question.kind not in left_out]
+        if not questions:
+            raise EvaluationError(_nothing_left(left_out, data.least))
+        current = {question.id: question.fingerprint for question in questions}
+        work = replace(work, done={*done, *((full.key, question) for question in current)})
     _answer(work, questions, loaded, store, what.jobs, progress)
     rows = store.collect()
     if what.timed:
@@ -161,10 +172,45 @@ def evaluate(
         "seed": SEED,
         "resamples": RESAMPLES,
         "level": LEVEL,
-        "frames": summarise(lines, rows, {what.frames: list(current)}, seed=SEED),
+        "frames": summarise(lines, rows, {what.frames: list(current)}, seed=SEED, left_out={what.frames: left_out}),
     }
     store.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return summary
+
+
+def too_hard(
+    full: str, questions: Sequence[Question], rows: Sequence[Mapping[str, Any]], least: float
+) -> dict[str, float]:
+    """Kinds of questions that the model cannot answer with all tokens, and its accuracy in each.
+
+    Args:
+        full: key of the cell with all tokens.
+        questions: those asked.
+        rows: the answers, of any cell and question.
+        least: the smallest accuracy that is enough.
+    """
+    asked = {question.id: question.kind for question in questions}
+    correct: dict[str, list[bool]] = {kind: [] for kind in asked.values()}
+    for row in rows:
+        if row["cell"] == full and row["question"] in asked and row["correct"] is not None:
+            correct[asked[row["question"]]].append(row["correct"])
+    shares = {kind: sum(answers) / len(answers) for kind, answers in correct.items() if answers}
+    return {kind: share for kind, share in shares.items() if share < least}
+
+
+def _nothing_left(left_out: Mapping[str, float], least: float) -> str:
+    told = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in left_out.items())
+    return f"the model answers no kind of question in {100 * least:g} % with all tokens ({told}); take another model"
+
+
+def _possible(methods: list[Method], named: Sequence[str], data: Dataset) -> list[Method]:
+    """The methods that this data set can be asked with; refuses one that was named and is not."""
+    if isinstance(data, WithScenes):
+        return methods
+    for method in methods:
+        if method.scenes and method.name in named:
+            raise MethodError(f"{method.name} needs data that knows its scenes, {data.name} does not; leave it out")
+    return [method for method in methods if not method.scenes]
 
 
 def versions() -> dict[str, str]:

@@ -28,6 +28,7 @@ def summarise(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    left_out: Mapping[int, Mapping[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
     """One entry for each number of frames.
 
@@ -37,10 +38,12 @@ def summarise(
         asked: per number of frames, the ids of the questions that count. Default: those answered with all tokens.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        left_out: per number of frames, the kinds that do not count because the model cannot answer them, with its
+            accuracy in each.
 
     Returns:
-        ``{"frames", "questions", "videos", "labelled", "methods": […]}`` each. A method's entry has ``reached`` False
-        and a ``reason``, or ``accuracy``, ``vs_full`` and ``vs_rival`` (estimates with intervals), ``by_kind``,
+        ``{"frames", "questions", "videos", "labelled", "left_out", "methods": […]}`` each. A method's entry has
+        ``reached`` False and a ``reason``, or ``accuracy``, ``vs_full`` and ``vs_rival`` (with intervals), ``by_kind``,
         ``by_tag``, ``seeds`` (the accuracy of each), ``share`` and ``on_budget``, ``kv_bytes`` and, where they were
         measured, times. Methods that were not asked all the questions are left out.
     """
@@ -57,7 +60,8 @@ def summarise(
         if not full or not ids or any(i not in full[0] for i in ids):
             logger.warning("the questions at %d frames have no answers with all tokens; they are left out", frames)
             continue
-        summaries.append(_Table(frames, lines, answers, full[0], ids, resamples, seed).summary())
+        table = _Table(frames, lines, answers, full[0], ids, resamples, seed)
+        summaries.append({**table.summary(), "left_out": dict((left_out or {}).get(frames, {}))})
     return summaries
 
 

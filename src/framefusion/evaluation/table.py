@@ -73,9 +73,23 @@ def headline(part: Mapping[str, Any]) -> str:
     scored = "exact match" if part["labelled"] == part["questions"] else "agreement with the answer of all tokens"
     if 0 < part["labelled"] < part["questions"]:
         scored = f"exact match on {part['labelled']}, else {scored}"
-    known = "; ".join(f"{entry['title']} {percent(entry['accuracy']['value'])} %" for entry in fixed(part))
+    known = "; ".join(
+        f"{entry['title']} {percent(entry['accuracy']['value'])} %{_spent(entry)}" for entry in fixed(part)
+    )
     asked = f"{part['frames']} frames, {part['questions']} questions about {part['videos']} videos"
-    return f"{asked}, {scored}. {known}."
+    return f"{asked}, {scored}. {known}.{_left_out(part)}"
+
+
+def _spent(entry: Entry) -> str:
+    """The share of the tokens, where a method without a budget takes fewer than all."""
+    return "" if entry["share"] > 1 - 1e-9 else f" (of {percent(entry['share'])} % of the tokens)"
+
+
+def _left_out(part: Mapping[str, Any]) -> str:
+    """The kinds of questions that the model cannot answer."""
+    # Summaries that are older than the rule have none.
+    left = [f"{kind}, {percent(share)} % with all tokens" for kind, share in part.get("left_out", {}).items()]
+    return f" Left out: {'; '.join(left)}." if left else ""
 
 
 def terminal(part: Mapping[str, Any]) -> Table:

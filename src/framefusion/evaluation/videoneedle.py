@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from framefusion.evaluation.data import DataError, Question
+from framefusion.evaluation.data import DataError, Question, spread
+from framefusion.needle.questions import QUESTION_KINDS
 from framefusion.video import Video
 
 SECONDS = 8.0
@@ -25,6 +26,10 @@ class VideoNeedle:
         seed: of the generation.
         kinds: of questions; None asks :data:`framefusion.needle.ASKED_KINDS`.
     """
+
+    usual_videos: ClassVar[int] = 100
+    known_kinds: ClassVar[tuple[str, ...]] = tuple(QUESTION_KINDS)
+    usual_model: ClassVar[str | None] = None
 
     videos: int
     seed: int = 0
@@ -44,8 +49,7 @@ class VideoNeedle:
 
     def video(self, video: str, frames: int, shown: int) -> Video:
         whole = _load(self, frames)[video].frames
-        # the middle of equal intervals, as videos are decoded
-        chosen = ((2 * np.arange(shown) + 1) * len(whole)) // (2 * shown)
+        chosen = np.array(spread(len(whole), shown))
         fps = len(whole) / SECONDS
         return Video(
             frames=whole[chosen],

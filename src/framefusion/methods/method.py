@@ -50,6 +50,8 @@ class Method:
             the frames that there are.
         rule: the settings that say which tokens stay, without where and how many, so that the rule can be put into
             another one's stages; None for what is no rule of one stage.
+        scenes: whether the model is given the middle frame of every scene and all of its tokens; only data sets that
+            know the scenes of their videos can be asked so.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Method:
     blank: bool = False
     frames: Callable[[float, int], int] | None = None
     rule: Mapping[str, Any] | None = None
+    scenes: bool = False
 
     def settings(self, budget: float, layers: int) -> FrameFusion:
         """The settings that spend the budget.
