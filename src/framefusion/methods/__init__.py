@@ -16,6 +16,9 @@ from framefusion.methods import (
     fastv,
     fastvid,
     fewer_frames,
+    flashvid,
+    floc,
+    forestprune,
     framefusion,
     full,
     holitom,
@@ -23,7 +26,9 @@ from framefusion.methods import (
     random,
     segment_dpp,
     text_only,
+    unicomp,
     uniform,
+    v_cast,
     vidcom2,
 )
 from framefusion.methods.method import BudgetError, Kind, Method
@@ -45,6 +50,11 @@ METHODS: dict[str, Method] = {
         vidcom2.METHOD,
         fastvid.METHOD,
         holitom.METHOD,
+        floc.METHOD,
+        unicomp.METHOD,
+        forestprune.METHOD,
+        v_cast.METHOD,
+        flashvid.METHOD,
         *segment_dpp.METHODS,
         *ablations.METHODS,
     )

@@ -20,11 +20,16 @@ from framefusion.selectors import (
     dpp,
     evs,
     fastvid,
+    flashvid,
+    floc,
+    forestprune,
     holitom,
     low_resolution,
     random,
     topk,
+    unicomp,
     uniform,
+    v_cast,
     vidcom2,
 )
 from framefusion.selectors.candidates import Candidates, Selected
@@ -43,6 +48,11 @@ SELECTORS: dict[str, Selector] = {
     "vidcom2": vidcom2.select,
     "fastvid": fastvid.select,
     "holitom": holitom.select,
+    "floc": floc.select,
+    "unicomp": unicomp.select,
+    "forestprune": forestprune.select,
+    "v-cast": v_cast.select,
+    "flashvid": flashvid.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}
