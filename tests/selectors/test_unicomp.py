@@ -11,7 +11,9 @@ from framefusion.selectors.candidates import Candidates
 from tests.selectors.given import cosine, frames_of, largest_remainder, meets, nasty, stilled, videos
 
 
-def fused_groups(x: torch.Tensor, frames: list[list[int]], patches: list[int], count: int) -> list[dict[int, list[int]]]:
+def fused_groups(
+    x: torch.Tensor, frames: list[list[int]], patches: list[int], count: int
+) -> list[dict[int, list[int]]]:
     """The tokens of each patch of each group of frames."""
     means = [x[frame].mean(0) for frame in frames]
     for longest in range(sum(map(len, frames)) // count, 0, -1):

@@ -22,8 +22,8 @@ METHOD = Method(
     title="FlashVID",
     kind="published",
     citation="arXiv 2602.08024",
-    description="Different tokens of each frame stay and the rest joins trees through time, before layer 0; before layer "
-    "20 of 28 the three tenths most attended to stay.",
+    description="Different tokens of each frame stay and the rest joins trees through time, before layer 0; before "
+    "layer 20 of 28 the three tenths most attended to stay.",
     build=_build,
     rule=RULE,
 )

@@ -9,8 +9,8 @@ METHOD = Method(
     title="UniComp",
     kind="published",
     citation="arXiv 2512.03575",
-    description="Frames that are alike fuse, unusual ones get more tokens, and in each the rarest absorb what resembles "
-    "them, before layer 0.",
+    description="Frames that are alike fuse, unusual ones get more tokens, and in each the rarest absorb what "
+    "resembles them, before layer 0.",
     build=at_input("unicomp"),
     rule={**PLAIN, "selector": "unicomp"},
 )

@@ -45,8 +45,10 @@ def max_min(features: Tensor, count: int, weights: Tensor | None = None) -> Tens
     chosen[0] = (weights * (1 - _nearest_similarity(unit))).argmax()
     distance = unit.new_full((len(unit),), torch.inf)
     for t in range(1, count):
-        distance = torch.minimum(distance, 1 - unit @ unit[chosen[t - 1 : t]][0])
-        chosen[t] = (weights * distance).index_fill(0, chosen[:t], -torch.inf).argmax()
+        last = chosen[t - 1 : t]
+        distance = torch.minimum(distance, weights * (1 - unit @ unit[last][0]))
+        distance[last] = -torch.inf
+        chosen[t] = distance.argmax()
     return chosen
 
 

@@ -90,7 +90,10 @@ def _join(features: Tensor, frames: list[Tensor], count: int) -> Tensor:
         if len(before) and len(frame):
             unit, others = (F.normalize(features[f.to(features.device)], dim=-1) for f in (frame, before))
             best = (unit @ others.T).cpu().max(1)
-            similarity[first : first + len(frame)], parent[first : first + len(frame)] = best.values, before[best.indices]
+            similarity[first : first + len(frame)], parent[first : first + len(frame)] = (
+                best.values,
+                before[best.indices],
+            )
         first += len(frame)
     joins = similarity > SIMILAR
     order = torch.argsort(similarity, descending=True, stable=True)
