@@ -24,6 +24,7 @@ from framefusion.methods import (
     holitom,
     low_resolution,
     random,
+    scissor,
     segment_dpp,
     text_only,
     unicomp,
@@ -55,6 +56,7 @@ METHODS: dict[str, Method] = {
         forestprune.METHOD,
         v_cast.METHOD,
         flashvid.METHOD,
+        scissor.METHOD,
         *segment_dpp.METHODS,
         *ablations.METHODS,
     )

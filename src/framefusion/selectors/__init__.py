@@ -26,6 +26,7 @@ from framefusion.selectors import (
     holitom,
     low_resolution,
     random,
+    scissor,
     topk,
     unicomp,
     uniform,
@@ -53,6 +54,7 @@ SELECTORS: dict[str, Selector] = {
     "forestprune": forestprune.select,
     "v-cast": v_cast.select,
     "flashvid": flashvid.select,
+    "scissor": scissor.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}
