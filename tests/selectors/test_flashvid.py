@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from hypothesis import given
@@ -73,7 +74,7 @@ def by_the_paper(candidates: Candidates) -> tuple[dict[int, int], dict[int, torc
         if not budget:
             continue
         similar = {}
-        for before, frame in zip(rest, rest[1:], strict=False):
+        for before, frame in pairwise(rest):
             for i in frame if before else []:
                 parent = max(before, key=lambda j: cosine(x[i], x[j]))
                 similar[i] = (cosine(x[i], x[parent]), parent)

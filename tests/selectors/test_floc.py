@@ -18,7 +18,7 @@ def facility_location(similarity: list[list[float]], chosen: list[int]) -> float
 
 
 def greedy_choices(candidates: Candidates) -> dict[int, list[set[int]]]:
-    """For each segment, step by step: all tokens that add the most to those that were chosen before, but for rounding."""
+    """For each segment, step by step: the tokens that add the most to those chosen before, but for rounding."""
     x, answer = candidates.features.double(), floc.select(candidates).tolist()
     choices = {}
     for segment, count in candidates.budgets.items():

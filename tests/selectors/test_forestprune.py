@@ -117,3 +117,19 @@ def test_a_token_far_away_is_no_part_of_the_tree() -> None:
     places = forestprune._places(near, torch.arange(2))
     assert forestprune._depths(features, [1, 1], places).tolist() == [0, 1]
     assert forestprune._depths(features, [1, 1], 1.01 * places).tolist() == [0, 0]
+
+
+def test_trees_grow_deeper_frame_by_frame() -> None:
+    """A cosine of 0.9 and more joins; the third frame is 0.92 from the second, the fourth 0.88 from all before."""
+    angles = torch.tensor([0.0, 0.0, 0.92, 0.0, 0.88], dtype=torch.float64)
+    turns = torch.where(angles > 0, angles.arccos(), 0.0) * torch.tensor([1, 1, 1, 1, -1])
+    unit = torch.stack([turns.cos(), turns.sin()], dim=1)
+    places = torch.zeros(5, 2, dtype=torch.float64)
+    assert forestprune._depths(unit, [1] * 5, places).tolist() == [0, 1, 2, 3, 0]
+
+
+def test_scores_move_five_times() -> None:
+    turns = torch.tensor([0.0, 0.2, 0.35, 0.6, 2.5], dtype=torch.float64)
+    x = torch.stack([turns.cos(), turns.sin()], dim=1) * torch.tensor([1.0, 5.0, 2.0, 9.0, 3.0])[:, None]
+    expected = torch.tensor(g_prune(x, [0, 1, 2, 3, 4]), dtype=torch.float64)
+    assert torch.allclose(forestprune._scores(x), expected, atol=1e-12)

@@ -11,11 +11,12 @@ from tests.selectors.given import cosine, frames_of, meets, nasty, stilled, vide
 
 def components(x: list[torch.Tensor], threshold: float) -> list[list[int]]:
     """The connected components of the graph of cosines above the threshold."""
+    near = [[cosine(a, b) > threshold for b in x] for a in x]
     left, found = list(range(len(x))), []
     while left:
         reached = [left[0]]
         for i in reached:
-            reached += [j for j in left if j not in reached and cosine(x[i], x[j]) > threshold]
+            reached += [j for j in left if j not in reached and near[i][j]]
         found.append(sorted(reached))
         left = [i for i in left if i not in reached]
     return found
@@ -48,10 +49,11 @@ def by_the_paper(candidates: Candidates) -> tuple[dict[int, int], dict[int, torc
             enough = len(components([x[own].mean(0) for own in groups], middle / 128)) >= count
             low, high, inside = (low, middle, groups) if enough else (middle, high, inside)
         means = [x[own].mean(0) for own in inside]
+        similarity = [[cosine(a, b) for b in means] for a in means]
         joined = [[i] for i in range(len(means))]
         while len(joined) > count:
             alike = {
-                (m, n): max(cosine(means[i], means[j]) for i in a for j in b)
+                (m, n): max(similarity[i][j] for i in a for j in b)
                 for m, a in enumerate(joined)
                 for n, b in enumerate(joined)
                 if m < n

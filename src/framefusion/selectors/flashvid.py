@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -85,16 +86,13 @@ def _join(features: Tensor, frames: list[Tensor], count: int) -> Tensor:
     Writes the trees' means to their roots."""
     members = torch.cat(frames)
     parent, similarity = members.clone(), torch.full((len(members),), -torch.inf, dtype=features.dtype)
-    first = len(frames[0])
-    for before, frame in zip(frames, frames[1:], strict=False):
+    start = len(frames[0])
+    for before, frame in pairwise(frames):
         if len(before) and len(frame):
             unit, others = (F.normalize(features[f.to(features.device)], dim=-1) for f in (frame, before))
-            best = (unit @ others.T).cpu().max(1)
-            similarity[first : first + len(frame)], parent[first : first + len(frame)] = (
-                best.values,
-                before[best.indices],
-            )
-        first += len(frame)
+            best, own = (unit @ others.T).cpu().max(1), slice(start, start + len(frame))
+            similarity[own], parent[own] = best.values, before[best.indices]
+        start += len(frame)
     joins = similarity > SIMILAR
     order = torch.argsort(similarity, descending=True, stable=True)
     joins[order[len(members) - count :]] = False

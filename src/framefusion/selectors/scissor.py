@@ -102,7 +102,7 @@ def _spanning_tree(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _earliest(parent: Tensor, joins: Tensor) -> Tensor:
-    """``(n,)`` int64: the lowest index of each one's component, when those that join hang together with their parent."""
+    """``(n,)`` int64: the lowest index of each one's component, where those that join hang on their parent."""
     everyone = torch.arange(len(parent))
     root = torch.where(joins, parent, everyone)
     while not torch.equal(root, further := root[root]):
