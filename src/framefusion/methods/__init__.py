@@ -26,6 +26,7 @@ from framefusion.methods import (
     random,
     scissor,
     segment_dpp,
+    sttm,
     text_only,
     unicomp,
     uniform,
@@ -57,6 +58,7 @@ METHODS: dict[str, Method] = {
         v_cast.METHOD,
         flashvid.METHOD,
         scissor.METHOD,
+        sttm.METHOD,
         *segment_dpp.METHODS,
         *ablations.METHODS,
     )

@@ -27,6 +27,7 @@ from framefusion.selectors import (
     low_resolution,
     random,
     scissor,
+    sttm,
     topk,
     unicomp,
     uniform,
@@ -55,6 +56,7 @@ SELECTORS: dict[str, Selector] = {
     "v-cast": v_cast.select,
     "flashvid": flashvid.select,
     "scissor": scissor.select,
+    "sttm": sttm.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}
