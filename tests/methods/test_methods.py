@@ -15,6 +15,9 @@ from framefusion.reducer import Reduction
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
 LAYERS = (12, 28)
+AT_INPUT = {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid"} | {
+    "floc", "unicomp", "forestprune", "v-cast", "flashvid", "llava-scissor",
+}  # fmt: skip
 SPENDING = [method for method in METHODS.values() if method.budgeted and method.frames is None]
 
 
@@ -57,8 +60,7 @@ def test_what_starts_too_deep_says_so() -> None:
     shallow = {"segment-dpp-input", "segment-dpp-pyramid", "holitom", "random", "evs", "cdpruner-input"}
     for method in SPENDING:
         if ":" not in method.name and method.name not in shallow:
-            reaches = method.name in {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid"}
-            if reaches:
+            if method.name in AT_INPUT:
                 assert method.settings(0.05, 28)
             else:
                 with pytest.raises(BudgetError, match=r"a budget of 0\.05 cannot be reached: the first"):
@@ -112,6 +114,14 @@ def test_fewer_frames() -> None:
     assert caught.value.smallest == 1 / 8
     with pytest.raises(ValueError, match="budget must be a share"):
         frames(0, 8)
+
+
+@pytest.mark.parametrize("method", [m for m in SPENDING if m.rule is not None], ids=lambda method: method.name)
+def test_a_rule_is_the_method_without_its_stages(method: Method) -> None:
+    assert method.rule is not None
+    settings = method.settings(0.2, 28)
+    stages = {"keep": settings.keep} if settings.keep is not None else {"cost": settings.cost}
+    assert FrameFusion(**stages, **method.rule) == settings
 
 
 def test_the_share_of_one_stage() -> None:

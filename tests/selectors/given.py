@@ -46,6 +46,16 @@ def nasty(candidates: Candidates, seed: int) -> Candidates:
     return candidates._replace(features=(features * 1e6).float())
 
 
+def stilled(candidates: Candidates, change: float) -> Candidates:
+    """The same tokens, changing less over time: ``change`` times what each differs from the mean of its patch."""
+    features = candidates.features.clone()
+    for patch in candidates.patches.unique():
+        own = candidates.patches == patch
+        mean = features[own].mean(0)
+        features[own] = mean + change * (features[own] - mean)
+    return candidates._replace(features=features)
+
+
 def with_relevance(candidates: Candidates, seed: int) -> Candidates:
     """The same tokens with random relevance."""
     generator = torch.Generator().manual_seed(seed)
@@ -61,6 +71,12 @@ def cosine(a: Tensor, b: Tensor) -> float:
     """Of two float64 vectors; 0 with a zero vector."""
     norms = float(a.norm() * b.norm())
     return float(a @ b) / norms if norms else 0.0
+
+
+def frames_of(candidates: Candidates, segment: int) -> list[list[int]]:
+    """The tokens of one segment, frame by frame."""
+    own, frames = members(candidates, segment), candidates.frames.tolist()
+    return [[i for i in own if frames[i] == f] for f in sorted({frames[i] for i in own})]
 
 
 def largest_remainder(weights: list[float], total: int, capacities: list[int]) -> list[int]:

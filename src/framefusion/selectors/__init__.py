@@ -20,11 +20,18 @@ from framefusion.selectors import (
     dpp,
     evs,
     fastvid,
+    flashvid,
+    floc,
+    forestprune,
     holitom,
     low_resolution,
     random,
+    scissor,
+    sttm,
     topk,
+    unicomp,
     uniform,
+    v_cast,
     vidcom2,
 )
 from framefusion.selectors.candidates import Candidates, Selected
@@ -43,6 +50,13 @@ SELECTORS: dict[str, Selector] = {
     "vidcom2": vidcom2.select,
     "fastvid": fastvid.select,
     "holitom": holitom.select,
+    "floc": floc.select,
+    "unicomp": unicomp.select,
+    "forestprune": forestprune.select,
+    "v-cast": v_cast.select,
+    "flashvid": flashvid.select,
+    "scissor": scissor.select,
+    "sttm": sttm.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}

@@ -28,23 +28,25 @@ def select(candidates: Candidates) -> Tensor:
     return torch.cat(chosen)
 
 
-def max_min(features: Tensor, count: int) -> Tensor:
+def max_min(features: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
     """Greedy max–min diversity.
 
     Args:
         features: ``(n, D)``, any float dtype; computed in float32 (float64 stays float64).
         count: rows to choose, from 1 to n.
+        weights: ``(n,)``, what the distance from a row to those chosen is multiplied by; None for 1.
 
     Returns:
         ``(count,)`` int64 rows in greedy order.
     """
     unit = F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+    weights = unit.new_ones(len(unit)) if weights is None else weights.to(unit)
     chosen = torch.zeros(count, dtype=torch.long, device=features.device)
-    chosen[0] = (1 - _nearest_similarity(unit)).argmax()
+    chosen[0] = (weights * (1 - _nearest_similarity(unit))).argmax()
     distance = unit.new_full((len(unit),), torch.inf)
     for t in range(1, count):
         last = chosen[t - 1 : t]
-        distance = torch.minimum(distance, 1 - unit @ unit[last][0])
+        distance = torch.minimum(distance, weights * (1 - unit @ unit[last][0]))
         distance[last] = -torch.inf
         chosen[t] = distance.argmax()
     return chosen
