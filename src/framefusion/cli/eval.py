@@ -89,6 +89,8 @@ def eval_(
     if data == FOOTAGE:
         if model is not None or kinds is not None:
             fail(f"--data {FOOTAGE} asks no model and no questions; leave out --model and --kinds")
+        if jobs > 1:
+            fail(f"--data {FOOTAGE} runs in one process; leave out --jobs")
         _footage(frames, chosen, budget_list, videos, seeds, out, json_)
         return
     with bars() as progress, one_sentence(out):

@@ -10,6 +10,7 @@ import numpy as np
 
 from framefusion.evaluation.cells import Unreachable
 from framefusion.evaluation.statistics import Bootstrap
+from framefusion.settings import SEGMENT_THRESHOLDS
 
 Row = Mapping[str, Any]
 RANDOM = "random"
@@ -41,7 +42,7 @@ def summarise(
         ``people``: how many, ``moments``: how many with anybody; ``methods``: of each at each budget the shares of
         people who keep a token and who leave a trace, with intervals, the share of their tokens that stays, the share
         of all tokens that stays, the median time of the rule, and the paired difference to random tokens; ``left_out``:
-        why a method did not run; ``shots``: by segmentation and film, and over all films.
+        why a method did not run; ``shots``: by segmentation and film.
     """
     groups: dict[tuple[str, float], list[Row]] = {}
     for row in rows:
@@ -93,27 +94,25 @@ def _people(group: Sequence[Row]) -> dict[str, np.ndarray]:
 
 
 def _shots(shots: Sequence[Row]) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each segmentation: of every film, then of the cuts of all films together."""
+    """Precision, recall and F1 of each segmentation on each film; None where nothing was found, or there is no cut."""
     result = []
-    for segmentation in dict.fromkeys(row["segmentation"] for row in shots):
-        mine = [row for row in shots if row["segmentation"] == segmentation]
-        counts = [(row["film"], len(row["found"]), len(row["true"]), row["matched"]) for row in mine]
-        counts.append(("all", *(sum(column) for column in list(zip(*counts, strict=True))[1:])))
-        for name, found, true, matched in counts:
-            scores = {
-                "precision": matched / found if found else None,
-                "recall": matched / true if true else None,
-                "f1": 2 * matched / (found + true) if found + true else None,
-            }
-            about = {"segmentation": segmentation, "threshold": mine[0]["threshold"], "film": name}
-            result.append({**about, "found": found, "true": true, "matched": matched, **scores})
+    for row in sorted(shots, key=lambda row: list(SEGMENT_THRESHOLDS).index(row["segmentation"])):
+        found, true, matched = len(row["found"]), len(row["true"]), row["matched"]
+        about = {key: row[key] for key in ("segmentation", "threshold", "film", "frames")}
+        scores = {
+            "precision": matched / found if found else None,
+            "recall": matched / true if true else None,
+            "f1": 2 * matched / (found + true) if found + true else None,
+        }
+        result.append({**about, "found": found, "true": true, "matched": matched, **scores})
     return result
 
 
 def page(summary: Mapping[str, Any]) -> str:
     """``footage.md``: the summary for people."""
     asked = f"{summary['people']} people in {summary['videos']} videos of {summary['frames']} frames"
-    lines = ["# Real footage without a model", "", "Measured by", "", "```", *summary["commands"], "```", ""]
+    lines = ["# Real footage without a model", "", "What this measures: evaluation.md, *Real footage*. Measured by", ""]
+    lines += ["```", *summary["commands"], "```", ""]
     lines += [f"Tokens: {summary['model'].removeprefix('none, ')}. {asked}.", ""]
     lines += [*people_table(summary), "", LEGEND, "", *shots_table(summary), ""]
     reasons: dict[str, dict[str, list[float]]] = {}
