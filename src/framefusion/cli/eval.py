@@ -12,6 +12,7 @@ import typer
 from framefusion.cli.common import fail, silence_transformers
 from framefusion.cli.options import AttnOption, DeviceOption, DtypeOption, JsonOption, ModelOption, TrustOption
 from framefusion.cli.questions import (
+    FOOTAGE,
     NEEDLE,
     bars,
     check_directory,
@@ -32,7 +33,10 @@ def eval_(
     model: ModelOption = None,
     data: Annotated[
         str,
-        typer.Option("--data", help=f"{NEEDLE} (generated, see docs/evaluation.md) or a file of JSON lines."),
+        typer.Option(
+            "--data",
+            help=f"{NEEDLE} (generated, see docs/evaluation.md), {FOOTAGE} (film, no model), or a file of JSON lines.",
+        ),
     ] = NEEDLE,
     frames: Annotated[int, typer.Option("--frames", help="Frames of each video.")] = FRAMES,
     methods: Annotated[
@@ -82,6 +86,13 @@ def eval_(
         fail(f"--videos must be at least 1, got {videos}")
     chosen, budget_list = names(methods, "--methods"), shares(budgets)
     check_directory(out)
+    if data == FOOTAGE:
+        if model is not None or kinds is not None:
+            fail(f"--data {FOOTAGE} asks no model and no questions; leave out --model and --kinds")
+        if jobs > 1:
+            fail(f"--data {FOOTAGE} runs in one process; leave out --jobs")
+        _footage(frames, chosen, budget_list, videos, seeds, out, json_)
+        return
     with bars() as progress, one_sentence(out):
         silence_transformers()
         from framefusion import evaluation
@@ -127,6 +138,30 @@ def eval_(
 
 
 COMMANDS = {"eval": eval_}
+
+
+def _footage(
+    frames: int, methods: list[str], budgets: list[float], videos: int | None, seeds: int, out: Path, json_: bool
+) -> None:
+    """Real footage without a model: other results, so other tables."""
+    with bars() as progress, one_sentence(out):
+        silence_transformers()
+        from framefusion import evaluation
+        from framefusion.evaluation.footage_run import VIDEOS, evaluate_footage
+        from framefusion.evaluation.footage_summary import people_table, shots_table
+
+        summary = evaluate_footage(
+            out,
+            evaluation.Plan(frames=frames, methods=methods, budgets=budgets, seeds=seeds),
+            videos=VIDEOS if videos is None else videos,
+            command=command_line(sys.argv[1:]),
+            progress=progress,
+        )
+    if json_:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    typer.echo("\n".join([*people_table(summary), "", *shots_table(summary)]))
+    typer.echo(f"Results in {out}: footage.md, summary.json, rows.jsonl, shots.jsonl")
 
 
 def _check_plots() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NEEDLE = "needle"
 """What ``--data`` calls the generated benchmark."""
+FOOTAGE = "footage"
+"""What ``--data`` calls real footage, about which no questions are asked."""
 
 
 def names(text: str, option: str) -> list[str]:
