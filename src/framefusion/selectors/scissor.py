@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -86,19 +87,20 @@ def _spanning_tree(features: Tensor) -> tuple[Tensor, Tensor]:
         the CPU.
     """
     unit = F.normalize(features, dim=-1)
-    similarity = (unit @ unit.T).cpu()
-    parent, strength = torch.zeros(len(unit), dtype=torch.long), similarity[0].clone()
-    outside = torch.ones(len(unit), dtype=torch.bool)
+    # Thousands of small steps, which NumPy takes faster.
+    similarity = (unit @ unit.T).cpu().numpy()
+    parent, strength = np.zeros(len(unit), dtype=np.int64), np.full(len(unit), -np.inf, dtype=similarity.dtype)
+    best, outside = similarity[0].copy(), np.ones(len(unit), dtype=bool)
     last = 0
     for _ in range(len(unit) - 1):
-        outside[last] = False
-        last = int(strength.masked_fill(~outside, -torch.inf).argmax())
-        closer = outside & (similarity[last] > strength)
+        outside[last], best[last] = False, -np.inf
+        last = int(best.argmax())
+        strength[last] = best[last]
+        closer = outside & (similarity[last] > best)
         closer[last] = False
-        strength = torch.where(closer, similarity[last], strength)
-        parent[closer] = last
-    strength[0] = -torch.inf
-    return parent, strength
+        np.copyto(best, similarity[last], where=closer)
+        np.putmask(parent, closer, last)
+    return torch.from_numpy(parent), torch.from_numpy(strength)
 
 
 def _earliest(parent: Tensor, joins: Tensor) -> Tensor:
