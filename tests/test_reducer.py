@@ -335,6 +335,18 @@ def test_relevance_and_its_sign_decide() -> None:
         assert kept & set(columns.tolist()) == set(columns[best].tolist())
 
 
+def test_attention_that_float32_cannot_tell_apart_decides() -> None:
+    settings = FrameFusion(keep={1: 0.4}, relevance="last", selector="topk", segmentation="single", dropped="drop")
+    reduction, hidden = setup(settings)
+    reduction.before_layer(0, hidden)
+    received = 0.01 + 1e-12 * torch.arange(hidden.shape[1], dtype=torch.float64).expand(len(hidden), -1)
+    reduction.before_layer(1, hidden, received)
+    for kept, layout in zip(reduction.stages[0].kept, reduction.layouts, strict=True):
+        for item, tokens in enumerate(layout.counts):
+            columns = layout.columns[layout.item == item]
+            assert torch.equal(kept[torch.isin(kept, columns)], columns[-total_kept(0.4, tokens) :])
+
+
 def test_the_exponent_weighs_relevance() -> None:
     def kept(**rule: Any) -> list[list[int]]:
         reduction, hidden = setup(FrameFusion(keep={0: 0.2}, segmentation="single", **rule))

@@ -318,8 +318,9 @@ class Reduction:
             if received is None:
                 return None
             scores = received.to(hidden.device)[visual]
-        weights = torch.zeros(hidden.shape[1], dtype=torch.float32, device=hidden.device)
-        weights[visual] = relevance.min_max(scores, sign, self.settings.relevance_exponent)
+        scaled = relevance.min_max(scores, sign, self.settings.relevance_exponent)
+        weights = torch.zeros(hidden.shape[1], dtype=scaled.dtype, device=hidden.device)
+        weights[visual] = scaled
         return weights
 
     def _prune(

@@ -18,7 +18,7 @@ class Candidates(NamedTuple):
     """``(N, D)``, any float dtype: hidden states before the layer of the stage. May be a view of the model's own:
     read it, do not write into it."""
     relevance: Tensor | None
-    """``(N,)`` float32, positive; None where there is no attention."""
+    """``(N,)`` float32, or float64 where the model is, positive; None where there is no attention."""
     segments: Tensor
     """``(N,)`` int64: temporal segment of each token."""
     frames: Tensor
