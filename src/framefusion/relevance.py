@@ -106,6 +106,28 @@ def attention_received_in_torch(
     return total / (viewers if per_viewer else used.sum(1, keepdim=True)).clamp_min(1)
 
 
+def attention_received_from_all(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    """Attention that every token of a layer without a mask receives, averaged over heads and queries.
+
+    :data:`SCORE_ENTRIES` scores at a time, whatever kernel computes the layer itself.
+
+    Args:
+        query: ``(B, H, N, d)`` after rotary embedding.
+        key: ``(B, H, N, d)`` likewise.
+        scaling: factor of the scores, normally ``d ** -0.5``.
+
+    Returns:
+        ``(B, N)`` float32, float64 for a query of float64; each row sums to 1.
+    """
+    batch, heads, length, _ = query.shape
+    wide = torch.promote_types(query.dtype, torch.float32)
+    keys = key.to(wide).transpose(2, 3)
+    total = torch.zeros(batch, length, dtype=wide, device=query.device)
+    for rows in query.split(max(1, SCORE_ENTRIES // max(1, batch * heads * length)), dim=2):
+        total += ((rows.to(wide) * scaling) @ keys).softmax(-1).mean(1).sum(1)
+    return total / max(1, length)
+
+
 def question_similarity(features: Tensor, question: Tensor) -> Tensor:
     """The largest cosine of each visual token with a token of the question, at the same layer.
 

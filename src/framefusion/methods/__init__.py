@@ -20,6 +20,7 @@ from framefusion.methods import (
     full,
     holitom,
     low_resolution,
+    pyramiddrop,
     random,
     segment_dpp,
     text_only,
@@ -45,6 +46,7 @@ METHODS: dict[str, Method] = {
         vidcom2.METHOD,
         fastvid.METHOD,
         holitom.METHOD,
+        pyramiddrop.METHOD,
         *segment_dpp.METHODS,
         *ablations.METHODS,
     )

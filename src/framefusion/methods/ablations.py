@@ -34,7 +34,8 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
         return replace(base.build(budget, layers), **{**fresh, **changes})
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    return _ablation(base, suffix, f"{base.name} with {listed}.", build)
+    rule = None if base.rule is None else {**base.rule, **fresh, **changes}
+    return replace(_ablation(base, suffix, f"{base.name} with {listed}.", build), rule=rule)
 
 
 def _ablation(base: Method, suffix: str, description: str, build: Callable[[float, int], FrameFusion]) -> Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, at_input
+from framefusion.methods.method import PLAIN, Method, at_input
 
 METHOD = Method(
     name="divprune",
@@ -11,4 +11,5 @@ METHOD = Method(
     citation="arXiv 2503.02175",
     description="Max–min diversity over the whole video, before layer 0.",
     build=at_input("divprune"),
+    rule={**PLAIN, "selector": "divprune"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, at_input
+from framefusion.methods.method import PLAIN, Method, at_input
 
 METHOD = Method(
     name="evs",
@@ -11,4 +11,5 @@ METHOD = Method(
     citation="arXiv 2510.14624",
     description="The tokens least like the same patch of the frame before, before layer 0; the rule that vLLM ships.",
     build=at_input("evs"),
+    rule={**PLAIN, "selector": "evs"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, at_input
+from framefusion.methods.method import PLAIN, Method, at_input
 
 METHOD = Method(
     name="vidcom2",
@@ -11,4 +11,5 @@ METHOD = Method(
     citation="arXiv 2505.14454",
     description="Frame budgets by the frames' uniqueness, tokens by theirs, before layer 0.",
     build=at_input("vidcom2"),
+    rule={**PLAIN, "selector": "vidcom2"},
 )

@@ -22,6 +22,7 @@ from framefusion.selectors import (
     fastvid,
     holitom,
     low_resolution,
+    pyramiddrop,
     random,
     topk,
     uniform,
@@ -43,6 +44,8 @@ SELECTORS: dict[str, Selector] = {
     "vidcom2": vidcom2.select,
     "fastvid": fastvid.select,
     "holitom": holitom.select,
+    "holitom-loose": holitom.select_loose,
+    "pyramiddrop": pyramiddrop.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}

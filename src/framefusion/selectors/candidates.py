@@ -34,6 +34,8 @@ class Candidates(NamedTuple):
     merge_above: float | None = None
     """Dropped tokens go into the most similar kept one of their segment, where the cosine is at least this; None: they
     are dropped. Whoever asks sees to it; a selector that has the similarities at hand may return the ``target``."""
+    layer: int = 0
+    """The decoder layer before which the stage lies, for rules that are others there."""
 
     @property
     def total(self) -> int:
