@@ -70,6 +70,23 @@ def test_attention_and_similarity_of_a_float64_model_stay_float64() -> None:
     torch.testing.assert_close(relevance.question_similarity(features, question), expected, rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("entries", [1, 40, 1 << 24])
+def test_attention_received_from_all_equals_full_attention(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relevance, "SCORE_ENTRIES", entries)
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(3, 2, 7, 4, generator=generator) for _ in range(2))
+    expected = torch.stack(
+        [
+            torch.stack([(0.7 * key[b, h] @ query[b, h, row]).softmax(0) for h in range(2) for row in range(7)]).mean(0)
+            for b in range(3)
+        ]
+    )
+    got = relevance.attention_received_from_all(query, key, 0.7)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(got.sum(1), torch.ones(3))
+    assert relevance.attention_received_from_all(query.double(), key.double(), 0.7).dtype == torch.float64
+
+
 def test_similarity_is_the_largest_cosine_with_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     features, question = torch.randn(11, 6, generator=generator), 100 * torch.randn(4, 6, generator=generator)

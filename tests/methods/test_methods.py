@@ -57,7 +57,7 @@ def test_what_starts_too_deep_says_so() -> None:
     shallow = {"segment-dpp-input", "segment-dpp-pyramid", "holitom", "pyramiddrop", "random", "evs", "cdpruner-input"}
     for method in SPENDING:
         if ":" not in method.name and method.name not in shallow:
-            reaches = method.name in {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid"}
+            reaches = method.name in {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid", "fastvid-qwen"}
             if reaches:
                 assert method.settings(0.05, 28)
             else:

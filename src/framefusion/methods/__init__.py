@@ -44,7 +44,7 @@ METHODS: dict[str, Method] = {
         divprune.METHOD,
         evs.METHOD,
         vidcom2.METHOD,
-        fastvid.METHOD,
+        *fastvid.METHODS,
         holitom.METHOD,
         pyramiddrop.METHOD,
         *segment_dpp.METHODS,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from framefusion.errors import ArgumentError
-from framefusion.methods import fastv, fastvid
+from framefusion.methods import fastv, fastvid, holitom
 from framefusion.methods.method import Method, behind_attention
 from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
 from framefusion.settings import FrameFusion
@@ -87,8 +87,11 @@ def _all() -> Iterator[Method]:
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
     for relevance in ("text", "all-viewers"):
         yield variant(fastv.METHOD, relevance, relevance=relevance)
+    yield variant(fastvid.METHOD, "density", relevance="none")
     told = "fastvid before layer 2 of 28, with the last token's attention for its salient tokens."
-    yield _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
+    inside = _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
+    yield replace(inside, rule={**fastvid.RULE, "relevance": "last"})
+    yield variant(holitom.METHOD, "density", relevance="last")
 
 
 METHODS = tuple(_all())
