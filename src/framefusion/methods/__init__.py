@@ -18,6 +18,7 @@ from framefusion.methods import (
     fewer_frames,
     framefusion,
     full,
+    hieravid,
     holitom,
     low_resolution,
     pyramiddrop,
@@ -47,6 +48,7 @@ METHODS: dict[str, Method] = {
         *fastvid.METHODS,
         holitom.METHOD,
         pyramiddrop.METHOD,
+        hieravid.METHOD,
         *segment_dpp.METHODS,
         *ablations.METHODS,
     )

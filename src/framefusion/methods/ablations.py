@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from framefusion.errors import ArgumentError
-from framefusion.methods import fastv, fastvid, holitom
+from framefusion.methods import fastv, fastvid, hieravid, holitom
 from framefusion.methods.method import Method, behind_attention
 from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
 from framefusion.settings import FrameFusion
@@ -85,6 +85,7 @@ def _all() -> Iterator[Method]:
         yield _ablation(PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps))
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
+    yield variant(hieravid.METHOD, "least-attended", relevance_sign=-1)
     for relevance in ("text", "all-viewers"):
         yield variant(fastv.METHOD, relevance, relevance=relevance)
     yield variant(fastvid.METHOD, "density", relevance="none")

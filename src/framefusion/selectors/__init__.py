@@ -20,6 +20,7 @@ from framefusion.selectors import (
     dpp,
     evs,
     fastvid,
+    hieravid,
     holitom,
     low_resolution,
     pyramiddrop,
@@ -45,11 +46,15 @@ SELECTORS: dict[str, Selector] = {
     "fastvid": fastvid.select,
     "holitom": holitom.select,
     "holitom-loose": holitom.select_loose,
+    "hieravid": hieravid.select,
     "pyramiddrop": pyramiddrop.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}
 """The selectors that cannot do without relevance: no stage of theirs may come before the first attention."""
+
+SPLIT_AT_INPUT: set[str] = {"hieravid"}
+"""The selectors that split the total over the segments themselves before layer 0, where only the total is held."""
 
 
 def select(name: str, candidates: Candidates) -> Selected:
@@ -82,6 +87,12 @@ def _check_indices(name: str, chosen: Tensor, candidates: Candidates) -> Tensor:
     got = {
         int(segment): int(count) for segment, count in zip(*segments[distinct].unique(return_counts=True), strict=True)
     }
+    if name in SPLIT_AT_INPUT and candidates.layer == 0:
+        if len(distinct) != candidates.total or len(chosen) != candidates.total:
+            raise ArgumentError(
+                f"selector {name!r} returned {len(distinct)} distinct tokens in all, asked for {candidates.total}."
+            )
+        return chosen
     for segment in candidates.budgets.keys() | got.keys():
         count = candidates.budgets.get(segment, 0)
         if got.get(segment, 0) != count or len(distinct) != len(chosen):
