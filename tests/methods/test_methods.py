@@ -56,15 +56,6 @@ def test_the_plan_spends_the_budget(method: Method, budget: float, layers: int) 
 def test_what_starts_too_deep_says_so() -> None:
     shallow = {"holitom", "pyramiddrop", "hieravid", "random", "evs", "cdpruner-input"}
     shallow |= {"segment-dpp-input", "segment-dpp-pyramid"}
-        "segment-dpp-input",
-        "segment-dpp-pyramid",
-        "holitom",
-        "pyramiddrop",
-        "hieravid",
-        "random",
-        "evs",
-        "cdpruner-input",
-    }
     for method in SPENDING:
         if ":" not in method.name and method.name not in shallow:
             reaches = method.name in {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid", "fastvid-qwen"}

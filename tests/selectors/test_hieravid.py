@@ -81,8 +81,8 @@ def test_a_wrong_total_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(SELECTORS, "hieravid", lambda _, wrong=wrong: torch.tensor(wrong))
         with pytest.raises(ValueError, match=r"returned \d distinct tokens in all, asked for 2"):
             select("hieravid", candidates)
+    monkeypatch.setitem(SELECTORS, "hieravid", lambda _: torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="distinct tokens of segment"):
-        monkeypatch.setitem(SELECTORS, "hieravid", lambda _: torch.tensor([0, 1]))
         select("hieravid", candidates._replace(layer=7))
 
 

@@ -3,7 +3,8 @@
 A selector is a function of pure tensors, ``select(candidates) -> indices``: it is given the
 :class:`~framefusion.selectors.candidates.Candidates` of one video or image and returns
 
-* an int64 tensor of distinct indices into them, exactly ``candidates.budgets[s]`` of each segment ``s``, in any order;
+* an int64 tensor of distinct indices into them, exactly ``candidates.budgets[s]`` of each segment ``s``, in any order
+  (of those in :data:`SPLIT_AT_INPUT` as many in all, before layer 0);
 * or a :class:`~framefusion.selectors.candidates.Selected`, when what is dropped leaves a trace in what stays.
 """
 
