@@ -201,6 +201,18 @@ def test_other_families_refuse_by_name(name: str) -> None:
     framefusion.attach(case.model).detach()  # nothing of the refused one is left
 
 
+def test_a_tower_with_a_class_token_is_refused() -> None:
+    """And to record it does nothing."""
+    case = models.build("llava_onevision")
+    tower = case.model.base_model.vision_tower
+    tower.encoder.layer = tower.encoder.layers
+    del tower.encoder.layers
+    with pytest.raises(UnsupportedModelError, match=r"LLaVA-OneVision \(LlavaOnevisionModel\) does not tell that of"):
+        framefusion.attach(case.model, SETTINGS)
+    with encoder.recorded(case.model):
+        assert case.model.base_model not in encoder._recording
+
+
 def test_videos_that_were_encoded_before_are_refused() -> None:
     """Without recording nothing is known of them."""
     case = models.build("qwen2_5_vl")

@@ -67,7 +67,7 @@ def install(model: Any) -> Iterator[Callable[[], None]]:
         known = ", ".join(other.name for other in FAMILIES if other.tells_encoder)
         raise UnsupportedModelError(
             f"relevance='encoder' and 'encoder-last' go by the attention of the vision encoder, and {family.name} "
-            f"({type(model).__name__}) does not tell its own. Known: {known}. Use another relevance, such as "
+            f"({type(model).__name__}) does not tell that of this one. Known: {known}. Use another relevance, such as "
             "'similarity'."
         )
     if model in _recording:

@@ -30,14 +30,15 @@ class LlavaOnevision(Family):
     """Tokens behind a video that carry its placeholder, but show none of it."""
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
-        """Of SigLIP: the pooling head's where there is one (FastVID), else that of the last layer (HoliTom)."""
+        """Of SigLIP: the pooling head's where there is one (FastVID), else that of the last layer (HoliTom). Other
+        towers, with a class token among the patches, are not told of."""
         tower = model.vision_tower
-        encoder = getattr(tower, "encoder", None)
-        if not self.tells_encoder or encoder is None or model.config.vision_feature_select_strategy != "full":
+        layers = getattr(getattr(tower, "encoder", None), "layers", None)
+        if not self.tells_encoder or not layers or model.config.vision_feature_select_strategy != "full":
             return None
         head = getattr(tower, "head", None)
         pooling = getattr(head, "attention", None)
-        return pooling if isinstance(pooling, nn.MultiheadAttention) else encoder.layers[-1].self_attn
+        return pooling if isinstance(pooling, nn.MultiheadAttention) else layers[-1].self_attn
 
     def encoder_scores(
         self, model: Any, kind: Kind, received: Sequence[Tensor], arguments: Mapping[str, Any]
