@@ -54,7 +54,7 @@ def reference_marginal_values(means: torch.Tensor) -> list[float]:
         future = torch.cosine_similarity(means[i], later.mean(0), dim=0).item() if len(later) else 0.0
         values.append(0.5 * past + 0.5 * (1 - future))
     mean = sum(values) / len(values)
-    spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+    spread = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
     return [(v - mean) / (spread + 1e-8) for v in values]
 
 
@@ -62,6 +62,12 @@ def test_marginal_values_follow_the_formula() -> None:
     means = torch.randn(5, 7, generator=torch.Generator().manual_seed(3))
     assert budgets.marginal_values(means).tolist() == pytest.approx(reference_marginal_values(means), abs=1e-5)
     assert budgets.marginal_values(means[:1]).tolist() == [0.0]
+
+
+def test_two_segments_deviate_by_one() -> None:
+    """The deviation is the population's: two values lie one of it from their mean."""
+    means = torch.randn(2, 7, generator=torch.Generator().manual_seed(4))
+    assert sorted(budgets.marginal_values(means).tolist()) == pytest.approx([-1.0, 1.0], abs=1e-5)
 
 
 def test_marginal_value_shifts_tokens_and_hits_the_total() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -333,6 +334,44 @@ def test_relevance_and_its_sign_decide() -> None:
         best = (sign * received[2, columns]).topk(total_kept(0.4, len(columns))).indices
         kept = set(reduction.stages[0].kept[2].tolist())
         assert kept & set(columns.tolist()) == set(columns[best].tolist())
+
+
+def test_attention_that_float32_cannot_tell_apart_decides() -> None:
+    settings = FrameFusion(keep={1: 0.4}, relevance="last", selector="topk", segmentation="single", dropped="drop")
+    reduction, hidden = setup(settings)
+    reduction.before_layer(0, hidden)
+    received = 0.01 + 1e-12 * torch.arange(hidden.shape[1], dtype=torch.float64).expand(len(hidden), -1)
+    reduction.before_layer(1, hidden, received)
+    for kept, layout in zip(reduction.stages[0].kept, reduction.layouts, strict=True):
+        for item, tokens in enumerate(layout.counts):
+            columns = layout.columns[layout.item == item]
+            assert torch.equal(kept[torch.isin(kept, columns)], columns[-total_kept(0.4, tokens) :])
+
+
+def test_the_encoder_decides_before_layer_0() -> None:
+    """And what it said of a token goes with the token; \"encoder-last\" hears the last token afterwards."""
+    rule: dict[str, Any] = {"selector": "topk", "segmentation": "single", "dropped": "drop"}
+    for which, layers in (("encoder", (0, 2)), ("encoder-last", (0,))):
+        settings = FrameFusion(keep={0: 0.5, 2: 0.2}, relevance=which, **rule)
+        with pytest.raises(ValueError, match="goes by the attention of the vision encoder, which was not recorded"):
+            setup(settings)
+        plain, hidden = setup(replace(settings, relevance="similarity"))
+        generator = torch.Generator().manual_seed(3)
+        encoder = [torch.rand(len(layout), generator=generator) for layout in plain.layouts]
+        valid = plain.columns >= 0
+        reduction = Reduction(settings, plain.layouts, valid, LAYERS, encoder=encoder)
+        received = None
+        for layer in range(LAYERS):
+            hidden = reduction.before_layer(layer, hidden, received)
+            received = torch.rand(hidden.shape[:2], generator=generator)
+        assert reduction.wants_attention(2) == (which == "encoder-last")
+        for stage, share in zip(reduction.stages, (0.5, 0.2), strict=True):
+            for b, layout in enumerate(plain.layouts):
+                for item, tokens in enumerate(layout.counts):
+                    columns = layout.columns[layout.item == item]
+                    best = encoder[b][layout.item == item].argsort(descending=True)[: total_kept(share, tokens)]
+                    mine = stage.kept[b][torch.isin(stage.kept[b], columns)]
+                    assert torch.equal(mine, columns[best.sort().values]) == (stage.layer in layers)
 
 
 def test_the_exponent_weighs_relevance() -> None:

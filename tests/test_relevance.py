@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from framefusion import relevance
@@ -42,6 +44,47 @@ def test_min_max_follows_the_formula() -> None:
     assert relevance.min_max(torch.zeros(0)).shape == (0,)
     with pytest.raises(ValueError, match="sign must be"):
         relevance.min_max(s, 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=30), st.floats(0.25, 2))
+def test_what_float32_cannot_tell_apart_keeps_its_order(sign: int, steps: list[int], exponent: float) -> None:
+    """Attention of a float64 model that differs by less than a float32 has digits for."""
+    scores = 0.01 + 1e-13 * torch.tensor(steps, dtype=torch.float64)
+    assert scores.float().unique().numel() <= 3
+    scaled = relevance.min_max(torch.cat([scores, torch.tensor([0.02], dtype=torch.float64)]), sign, exponent)[:-1]
+    assert scaled.dtype == torch.float64
+    assert torch.equal(scaled.argsort(stable=True), (sign * scores).argsort(stable=True))
+    assert relevance.min_max(scores.float()).dtype == relevance.min_max(scores.half()).dtype == torch.float32
+
+
+def test_attention_and_similarity_of_a_float64_model_stay_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 7, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    visible = torch.ones(7, 7, dtype=torch.bool).tril()
+    full = (query @ key.transpose(2, 3) * 0.5).masked_fill(~visible, float("-inf")).softmax(-1).mean(1)
+    got = relevance.attention_received(query, key, torch.tensor([[3, 6]]), torch.ones(1, 7, dtype=torch.bool), 0.5)
+    torch.testing.assert_close(got, full[:, [3, 6]].mean(1), rtol=1e-13, atol=0)
+    features, question = query[0, 0], key[0, 0]
+    expected = torch.stack([torch.cosine_similarity(x[None], question).max() for x in features])
+    torch.testing.assert_close(relevance.question_similarity(features, question), expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("entries", [1, 40, 1 << 24])
+def test_attention_received_from_all_equals_full_attention(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relevance, "SCORE_ENTRIES", entries)
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(3, 2, 7, 4, generator=generator) for _ in range(2))
+    expected = torch.stack(
+        [
+            torch.stack([(0.7 * key[b, h] @ query[b, h, row]).softmax(0) for h in range(2) for row in range(7)]).mean(0)
+            for b in range(3)
+        ]
+    )
+    got = relevance.attention_received_from_all(query, key, 0.7)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(got.sum(1), torch.ones(3))
+    assert relevance.attention_received_from_all(query.double(), key.double(), 0.7).dtype == torch.float64
 
 
 def test_similarity_is_the_largest_cosine_with_the_question(monkeypatch: pytest.MonkeyPatch) -> None:

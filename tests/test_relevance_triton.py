@@ -66,8 +66,13 @@ def test_without_rows_nothing_is_received(rows: list[list[int]]) -> None:
 def test_cuda_takes_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     class Elsewhere:
         device = torch.device("cuda")
+        dtype = torch.bfloat16
 
     monkeypatch.setattr(relevance_triton, "attention_received", lambda *args, **options: (args, options))
     (query, *_), options = relevance.attention_received(Elsewhere(), None, None, None, 1.0, per_viewer=True)  # type: ignore[arg-type]
     assert isinstance(query, Elsewhere)
     assert options == {"mask": None, "per_viewer": True, "softcap": None}
+    # The kernels sum in float32, which a float64 model must not notice.
+    monkeypatch.setattr(relevance, "attention_received_in_torch", lambda *args, **options: "in torch")
+    monkeypatch.setattr(Elsewhere, "dtype", torch.float64)
+    assert relevance.attention_received(Elsewhere(), None, None, None, 1.0) == "in torch"  # type: ignore[arg-type]

@@ -64,7 +64,8 @@ def test_keeps_all() -> None:
         ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', 'joint', got 'best'"),
         (
             {"relevance": "some"},
-            "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'similarity', 'dissimilarity', 'none', got",
+            "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'similarity', 'dissimilarity', 'encoder', "
+            "'encoder-last', 'none', got",
         ),
         ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
         ({"selector": "magic"}, "selector must be one of 'dpp', 'dpp-once', 'topk', 'uniform'"),

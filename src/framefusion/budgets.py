@@ -99,8 +99,8 @@ def marginal_value(means: Tensor, lengths: Sequence[int], total: int) -> list[in
 
     With ``g_i`` the mean feature of segment ``i``:
     ``MV_i = 0.5 * cos(g_i, mean of earlier) + 0.5 * (1 - cos(g_i, mean of later))`` (a missing side counts as
-    cosine 0), z-scored over the segments; the keep ratio of segment ``i`` is
-    ``clamp(keep + 0.1 * MV_i, 0.05, 0.95)``, rescaled so that the total is exact.
+    cosine 0), z-scored over the segments with the population's standard deviation, as in the published code; the keep
+    ratio of segment ``i`` is ``clamp(keep + 0.1 * MV_i, 0.05, 0.95)``, rescaled so that the total is exact.
 
     Args:
         means: ``(S, D)``, mean feature of each segment, in temporal order.
@@ -126,4 +126,4 @@ def marginal_values(means: Tensor) -> Tensor:
     later = g.flip(0).cumsum(0).flip(0) - g
     earlier[0], later[-1] = 0, 0
     values = 0.5 * F.cosine_similarity(g, earlier, dim=1) + 0.5 * (1 - F.cosine_similarity(g, later, dim=1))
-    return ((values - values.mean()) / (values.std() + 1e-8)).float()
+    return ((values - values.mean()) / (values.std(unbiased=False) + 1e-8)).float()

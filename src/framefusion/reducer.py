@@ -17,7 +17,7 @@ from framefusion.layout import VisualLayout
 from framefusion.schedule import Plan
 from framefusion.selectors import dpp
 from framefusion.selectors.candidates import Candidates, Selected
-from framefusion.settings import WITHOUT_ATTENTION, FrameFusion
+from framefusion.settings import FROM_ENCODER, WITHOUT_ATTENTION, FrameFusion
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +57,11 @@ class Reduction:
         seen: per sample the columns of all visual tokens, those that are left alone included; default those of the
             layouts. No text, whoever asks for it.
         drafts: columns at the end that are no part of the prompt, so that no attention of theirs counts.
+        encoder: per sample ``(N_visual,)``, in the order of the layout: the attention that each visual token received
+            in the vision encoder. Needed where the settings go by it.
 
     Raises:
-        ValueError: a video cannot reach the cost of the settings.
+        ValueError: a video cannot reach the cost of the settings, or the encoder's attention is missing.
     """
 
     def __init__(
@@ -72,8 +74,15 @@ class Reduction:
         *,
         seen: Sequence[Tensor] | None = None,
         drafts: int = 0,
+        encoder: Sequence[Tensor] | None = None,
     ) -> None:
-        self.settings = settings
+        going_by = settings.relevance in FROM_ENCODER and not settings.keeps_all
+        if going_by and encoder is None and any(map(len, layouts)):
+            raise ArgumentError(
+                f"relevance={settings.relevance!r} goes by the attention of the vision encoder, which was not "
+                "recorded; pass it as encoder, or use another relevance."
+            )
+        self.settings, self._encoder = settings, encoder if going_by else None
         self.layouts = list(layouts)
         self.layers, self.first = layers, first
         self.length = valid.shape[1]
@@ -137,11 +146,16 @@ class Reduction:
             return False
         return any(plan.wants_attention(layer) for plans in self.plans for plan in plans)
 
+    @property
+    def _whose(self) -> str:
+        """Whose attention counts."""
+        return "last" if self.settings.relevance == "encoder-last" else self.settings.relevance
+
     def query_rows(self) -> Tensor:
         """``(B, R)`` int64 slots of the present sequence whose attention counts, -1 for none."""
         columns = self.columns.clamp_min(0)
         asking = (self.columns >= 0) & self._prompt[columns]
-        return relevance.query_rows(self._visual.gather(1, columns), asking, self.settings.relevance)
+        return relevance.query_rows(self._visual.gather(1, columns), asking, self._whose)
 
     def before_layer(self, layer: int, hidden: Tensor, received: Tensor | None = None) -> Tensor:
         """Run the stage before ``layer``, if there is one.
@@ -241,7 +255,7 @@ class Reduction:
             if step.keep is not None:
                 if weights is None:
                     weights = self._relevance(b, hidden)
-                selected, rewritten, features = self._prune(b, item, hidden, slots, step.keep, weights)
+                selected, rewritten, features = self._prune(b, item, layer, hidden, slots, step.keep, weights)
                 if len(rewritten):
                     self._rewritten.append((b, columns[slots[rewritten]], features))
                 gone = torch.ones(len(slots), dtype=torch.bool)
@@ -313,17 +327,20 @@ class Reduction:
             layout = self.layouts[b]
             places = layout.patch + layout.item * (int(layout.patch.max()) + 1 if len(layout) else 1)
             scores = relevance.dissimilarity(hidden[b, visual], layout.frame[tokens], places[tokens])
+        elif self._encoder is not None and (which == "encoder" or self._received is None):
+            scores = self._encoder[b].to(hidden.device)[tokens.to(hidden.device)]
         else:
             received = self._attention(b)
             if received is None:
                 return None
             scores = received.to(hidden.device)[visual]
-        weights = torch.zeros(hidden.shape[1], dtype=torch.float32, device=hidden.device)
-        weights[visual] = relevance.min_max(scores, sign, self.settings.relevance_exponent)
+        scaled = relevance.min_max(scores, sign, self.settings.relevance_exponent)
+        weights = torch.zeros(hidden.shape[1], dtype=scaled.dtype, device=hidden.device)
+        weights[visual] = scaled
         return weights
 
     def _prune(
-        self, b: int, item: int, hidden: Tensor, slots: Tensor, total: int, weights: Tensor | None
+        self, b: int, item: int, layer: int, hidden: Tensor, slots: Tensor, total: int, weights: Tensor | None
     ) -> tuple[Selected, Tensor, Tensor]:
         """Which of ``slots``, the item's present tokens, stay, and where the rest goes; ``total`` of them stay, or
         fewer with adaptive settings. Then those that change, ``(R,)`` int64 ascending on the CPU, and their ``(R, D)``
@@ -342,6 +359,7 @@ class Reduction:
             settings.seed,
             settings.similarity_lower_bound if settings.dropped == "merge" else None,
             settings.gamma,
+            layer,
         )
         asked = None if settings.budget_rule == "joint" else self._budgets(candidates, total)
         if asked is None or settings.novelty_lower_bound is not None:

@@ -50,10 +50,10 @@ def attention_received(
         softcap: the layer's cap of the scores, ``softcap * tanh(scores / softcap)``; None without.
 
     Returns:
-        ``(B, P + N)`` float32. Zero for a sample without rows.
+        ``(B, P + N)`` float32, float64 for a query of float64. Zero for a sample without rows.
     """
     compute = attention_received_in_torch
-    if query.device.type == "cuda" and find_spec("triton") is not None:
+    if query.device.type == "cuda" and query.dtype != torch.float64 and find_spec("triton") is not None:
         from framefusion import relevance_triton
 
         compute = relevance_triton.attention_received
@@ -76,11 +76,12 @@ def attention_received_in_torch(
     groups, held = key.shape[1], key.shape[2] - length
     used = rows >= 0
     index = rows.clamp_min(0)
-    picked = query.gather(2, index[:, None, :, None].expand(-1, heads, -1, width)).float()
+    wide = torch.promote_types(query.dtype, torch.float32)
+    picked = query.gather(2, index[:, None, :, None].expand(-1, heads, -1, width)).to(wide)
     picked = picked.reshape(batch, groups, heads // groups, rows.shape[1], width)
-    keys = key.float()
+    keys = key.to(wide)
     columns = torch.arange(key.shape[2], device=query.device)
-    total = torch.zeros(batch, key.shape[2], dtype=torch.float32, device=query.device)
+    total = torch.zeros(batch, key.shape[2], dtype=wide, device=query.device)
     viewers = torch.zeros_like(total)
     chunk = max(1, SCORE_ENTRIES // (batch * heads * key.shape[2]))
     for first in range(0, rows.shape[1], chunk):
@@ -97,12 +98,34 @@ def attention_received_in_torch(
             if own.dtype == torch.bool:
                 visible = visible & own
             else:
-                scores = scores + own[:, None, None].float()
+                scores = scores + own[:, None, None].to(wide)
                 visible = visible & (own > HIDDEN)
         scores = scores.masked_fill(~visible[:, None, None], torch.finfo(scores.dtype).min)
         total += (scores.softmax(-1).mean((1, 2)) * visible).sum(1)
         viewers += visible.sum(1)
     return total / (viewers if per_viewer else used.sum(1, keepdim=True)).clamp_min(1)
+
+
+def attention_received_from_all(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    """Attention that every token of a layer without a mask receives, averaged over heads and queries.
+
+    :data:`SCORE_ENTRIES` scores at a time, whatever kernel computes the layer itself.
+
+    Args:
+        query: ``(B, H, N, d)`` after rotary embedding.
+        key: ``(B, H, N, d)`` likewise.
+        scaling: factor of the scores, normally ``d ** -0.5``.
+
+    Returns:
+        ``(B, N)`` float32, float64 for a query of float64; each row sums to 1.
+    """
+    batch, heads, length, _ = query.shape
+    wide = torch.promote_types(query.dtype, torch.float32)
+    keys = key.to(wide).transpose(2, 3)
+    total = torch.zeros(batch, length, dtype=wide, device=query.device)
+    for rows in query.split(max(1, SCORE_ENTRIES // max(1, batch * heads * length)), dim=2):
+        total += ((rows.to(wide) * scaling) @ keys).softmax(-1).mean(1).sum(1)
+    return total / max(1, length)
 
 
 def question_similarity(features: Tensor, question: Tensor) -> Tensor:
@@ -112,18 +135,19 @@ def question_similarity(features: Tensor, question: Tensor) -> Tensor:
     CLIP's image and text features instead, which needs CLIP's text encoder.
 
     Args:
-        features: ``(N, D)``, any float dtype, the visual tokens; computed in float32.
+        features: ``(N, D)``, any float dtype, the visual tokens; computed in float32 (float64 stays float64).
         question: ``(Q, D)``, the text tokens.
 
     Returns:
-        ``(N,)`` float32 in [-1, 1]; 0 for zero vectors, and without a question.
+        ``(N,)`` in [-1, 1]; 0 for zero vectors, and without a question.
     """
+    wide = torch.promote_types(features.dtype, torch.float32)
     if not len(question):
-        return torch.zeros(len(features), dtype=torch.float32, device=features.device)
-    asked = F.normalize(question.float(), dim=-1)
+        return torch.zeros(len(features), dtype=wide, device=features.device)
+    asked = F.normalize(question.to(wide), dim=-1)
     chunk = max(1, SCORE_ENTRIES // (len(asked) + features.shape[1]))
-    parts = [(F.normalize(part.float(), dim=-1) @ asked.T).amax(1) for part in features.split(chunk)]
-    return torch.cat(parts) if parts else features.new_zeros(0, dtype=torch.float32)
+    parts = [(F.normalize(part.to(wide), dim=-1) @ asked.T).amax(1) for part in features.split(chunk)]
+    return torch.cat(parts) if parts else features.new_zeros(0, dtype=wide)
 
 
 def dissimilarity(features: Tensor, frames: Tensor, patches: Tensor) -> Tensor:
@@ -150,16 +174,17 @@ def min_max(received: Tensor, sign: int = 1, exponent: float = 1.0) -> Tensor:
     which takes ``sign = -1`` for CLIP scores, and ``t = 1``).
 
     Args:
-        received: ``(N,)``, the visual tokens of one sample.
+        received: ``(N,)``, the visual tokens of one sample; computed in float32 (float64 stays float64, so that scores
+            which float32 cannot tell apart keep their order).
         sign: +1 makes the token with the largest value the most relevant, -1 that with the smallest.
         exponent: ``t``, at least 0: how much relevance weighs against diversity; 0 makes all tokens equal.
 
     Returns:
-        ``(N,)`` float32, positive; the largest is 1 but for rounding, or all are equal if every score is.
+        ``(N,)`` positive; the largest is 1 but for rounding, or all are equal if every score is.
     """
     if sign not in (1, -1):
         raise ArgumentError(f"sign must be +1 or -1, got {sign}.")
-    s = sign * received.float()
+    s = sign * received.to(torch.promote_types(received.dtype, torch.float32))
     if s.numel() == 0:
         return s
     low, high = s.min(), s.max()

@@ -14,11 +14,16 @@ from framefusion.selectors import NEED_RELEVANCE, SELECTORS
 
 Segmentation = Literal["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]
 BudgetRule = Literal["uniform", "marginal-value", "joint"]
-Relevance = Literal["last", "text", "all", "all-viewers", "similarity", "dissimilarity", "none"]
+Relevance = Literal[
+    "last", "text", "all", "all-viewers", "similarity", "dissimilarity", "encoder", "encoder-last", "none"
+]
 Dropped = Literal["drop", "merge"]
 
-WITHOUT_ATTENTION = ("similarity", "dissimilarity", "none")
-"""The kinds of relevance that need no attention, so that a stage before layer 0 may go by them."""
+WITHOUT_ATTENTION = ("similarity", "dissimilarity", "encoder", "none")
+"""The kinds of relevance that need no attention of the decoder, so that a stage before layer 0 may go by them."""
+
+FROM_ENCODER = ("encoder", "encoder-last")
+"""The kinds of relevance that go by the attention of the vision encoder, at least before layer 0."""
 
 SEGMENT_THRESHOLDS = {"frame-similarity": 0.4, "dyseg": 0.9, "dp": 0.8}
 """The default ``segment_threshold`` of the segmentations that have one."""
@@ -62,11 +67,14 @@ class FrameFusion:
             largest). Each hits the total exactly, with a token for every segment if the total allows.
         relevance: ``"none"`` (default; diversity alone), ``"similarity"`` (the largest cosine between the hidden
             states of a token and of the text tokens after the last visual token) or ``"dissimilarity"`` (1 less the
-            cosine with the token before it at the same place; EVS, arXiv 2510.14624). Or whose attention counts, in the
+            cosine with the token before it at the same place; EVS, arXiv 2510.14624) or ``"encoder"`` (the attention
+            that its patches receive in the last layer of the vision encoder, where the family tells; FastVID,
+            arXiv 2503.11187), which need no attention of the decoder. Or whose attention counts, in the
             layer before the stage (in a hybrid decoder the latest one before it with softmax attention): ``"last"``
             (the last query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over
-            all tokens, which favours early ones, as more tokens see them) or ``"all-viewers"`` (the mean over the
-            tokens that can see each one).
+            all tokens, which favours early ones, as more tokens see them), ``"all-viewers"`` (the mean over the
+            tokens that can see each one) or ``"encoder-last"`` (``"encoder"`` before layer 0 and ``"last"`` behind it;
+            HoliTom, arXiv 2505.21334).
         relevance_sign: +1 (default) prefers the most relevant tokens, -1 the least relevant, as the published
             segment-wise code does.
         relevance_exponent: in [0, 100], power of the relevance after it is scaled to (0, 1] in each sample: how much it
@@ -287,7 +295,11 @@ class FrameFusion:
         return 1 if self.relevance in WITHOUT_ATTENTION else first
 
     def _check_relevance(self, shares: Mapping[int, float]) -> None:
-        if self.selector in NEED_RELEVANCE and self.relevance not in WITHOUT_ATTENTION and shares.get(0, 1.0) < 1:
+        if (
+            self.selector in NEED_RELEVANCE
+            and self.relevance not in (*WITHOUT_ATTENTION, *FROM_ENCODER)
+            and shares.get(0, 1.0) < 1
+        ):
             raise ArgumentError(
                 f"selector={self.selector!r} ranks by attention, and no attention exists before layer 0: start keep at "
                 "layer 1 or later (cost: with merge=True), or use relevance='similarity' or 'dissimilarity', or "

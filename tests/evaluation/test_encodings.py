@@ -11,6 +11,7 @@ from tests import tiny_checkpoints
 from tests.evaluation.fake import ASKED, Noise
 
 TEXTS = [text for text, _ in ASKED]
+ENCODER = FrameFusion(keep={0: 0.5, 2: 0.2}, relevance="encoder-last", selector="topk")
 SETTINGS = (FrameFusion(keep=1.0), FrameFusion(keep=0.3), FrameFusion(cost=0.5), FrameFusion(keep={0: 0.5, 2: 0.2}))
 
 
@@ -50,6 +51,27 @@ def test_a_batch_of_several_videos_gives_what_each_gives_alone(loaded, settings)
         together = logits(loaded.model, collate(made, 0), tokens=1)
     assert (alone - together).abs().max() < 1e-4
     assert (alone[0] - alone[len(TEXTS)]).abs().max() > 1e-3  # the videos differ
+
+
+def test_the_attention_of_the_encoder_travels_along(loaded):
+    """Encoded before anything was attached, and in a batch of several videos."""
+    made = []
+    for video in ("0", "1"):
+        shown = Noise().video(video, 6, 6)
+        made += [
+            (shown, text, prompt)
+            for text, prompt in zip(TEXTS, prompts(loaded.model, loaded.processor, shown, TEXTS), strict=True)
+        ]
+    with attach(loaded.model, ENCODER) as run:
+        alone, kept = [], []
+        for shown, text, prompt in made:
+            expected = logits(loaded.model, model_inputs(shown, text, loaded.model, loaded.processor), tokens=1)
+            assert torch.equal(logits(loaded.model, collate([prompt], 0), tokens=1), expected)
+            alone.append(expected)
+            kept.append(len(run.stages[0].kept[0]))
+        together = logits(loaded.model, collate([prompt for _, _, prompt in made], 0), tokens=1)
+        assert [len(row) for row in run.stages[0].kept] == kept
+    assert (torch.cat(alone) - together).abs().max() < 1e-4
 
 
 def test_a_video_is_encoded_once(loaded, monkeypatch):

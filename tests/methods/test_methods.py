@@ -57,7 +57,8 @@ def test_the_plan_spends_the_budget(method: Method, budget: float, layers: int) 
 
 
 def test_what_starts_too_deep_says_so() -> None:
-    shallow = {"segment-dpp-input", "segment-dpp-pyramid", "holitom", "random", "evs", "cdpruner-input"}
+    shallow = {"holitom", "pyramiddrop", "hieravid", "random", "evs", "cdpruner-input"}
+    shallow |= {"segment-dpp-input", "segment-dpp-pyramid"}
     for method in SPENDING:
         if ":" not in method.name and method.name not in shallow:
             if method.name in AT_INPUT:
@@ -82,7 +83,9 @@ def test_a_prefill_spends_the_budget(method: Method) -> None:
     hidden = torch.randn(1, 170, 24, generator=generator)
     hidden[0, 4:164] = video
     layout = VisualLayout.of([VisualItem.run("video", grid, 4)])
-    reduction = Reduction(method.settings(budget, layers), [layout], torch.ones(1, 170, dtype=torch.bool), layers)
+    encoder = [torch.rand(160, generator=generator)]
+    valid = torch.ones(1, 170, dtype=torch.bool)
+    reduction = Reduction(method.settings(budget, layers), [layout], valid, layers, encoder=encoder)
     received = None
     for layer in range(layers):
         hidden = reduction.before_layer(layer, hidden, received)
@@ -157,6 +160,22 @@ def test_an_ablation_changes_nothing_else() -> None:
     for changes in ({}, {"keep": 0.2}, {"cost": 0.2}):
         with pytest.raises(ValueError, match="changes must name fields of FrameFusion other than cost and keep"):
             variant(base, "x", **changes)
+
+
+def test_a_rule_is_that_of_the_settings() -> None:
+    """Between 10 % and all: HoliTom has another threshold below."""
+    ruled = [method for method in METHODS.values() if method.rule is not None]
+    assert {"holitom"} <= {method.name for method in ruled}
+    for method in ruled:
+        assert method.rule is not None
+        settings = method.settings(0.3, 28)
+        assert replace(settings, **method.rule) == settings
+        assert not {"cost", "keep"} & set(method.rule)
+
+
+def test_holitom_has_two_thresholds() -> None:
+    chosen = [METHODS["holitom"].settings(budget, 28).selector for budget in (0.11, 0.1, 0.05)]
+    assert chosen == ["holitom", "holitom-loose", "holitom-loose"]
 
 
 @pytest.mark.parametrize("budget", [0, -0.1, 1.5, True, "0.2", float("nan")])

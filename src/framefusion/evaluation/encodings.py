@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefusion.hf.encoder import recorded
 from framefusion.media import Media
 from framefusion.prompts import model_inputs
 
 MODALITIES = ("image", "video")
 _PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
-_UNUSED = ("last_hidden_state", "hidden_states", "attentions")
+_UNUSED = ("last_hidden_state", "hidden_states")
 """Parts of an encoder's output that no decoder reads, and that would take most of the memory."""
 
 
@@ -96,11 +97,12 @@ def _encode(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         return {}
     encoded = {}
     for modality in MODALITIES:
-        encoder = getattr(model.base_model, f"get_{modality}_features", None)
-        if encoder is None or inputs.get(_PIXELS[modality]) is None:
-            continue
-        taken = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
-        with torch.inference_mode():
+        # Whatever goes by the encoder's attention afterwards finds it in the output.
+        with recorded(model), torch.inference_mode():
+            encoder = getattr(model.base_model, f"get_{modality}_features", None)
+            if encoder is None or inputs.get(_PIXELS[modality]) is None:
+                continue
+            taken = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
             output = encoder(**taken, return_dict=True)
         for name in _UNUSED:
             if name in output:

@@ -99,10 +99,14 @@ def _attention(module: Any, query: Tensor, key: Tensor, value: Tensor, attention
         # From here on the module sees its real config: flash attention picks its kernel by it.
         active.set(None)
         recorder.record(query, key, attention_mask, kwargs.get("scaling"), kwargs.get("softcap"))
-    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    implementation = module.config._attn_implementation
-    function = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+    function = attention_function(module, module.config._attn_implementation)
     return function(module, query, key, value, attention_mask, **kwargs)
+
+
+def attention_function(module: Any, implementation: str) -> Any:
+    """The function of this name, or that of the module's own file for ``"eager"``."""
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import generation, graphs, masks, recording, refusals
+from framefusion.hf import encoder, generation, graphs, masks, recording, refusals
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find, unwrapped
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
 from framefusion.layout import VisualLayout
 from framefusion.reducer import Reduction, Stage
-from framefusion.settings import FrameFusion
+from framefusion.settings import FROM_ENCODER, FrameFusion
 
 _DEFAULTS = FrameFusion()
 
@@ -207,6 +207,8 @@ class Run:
         self._undo.append(partial(_attached.discard, self._decoder))
         if model is not self._multimodal:
             self._undo.extend(generation.install(model, reducing=not self.settings.keeps_all))
+        if self.settings.relevance in FROM_ENCODER:
+            self._undo.extend(encoder.install(self._multimodal))
         keep(self._multimodal.register_forward_pre_hook(self._enter_call, with_kwargs=True))
         keep(self._multimodal.register_forward_hook(self._leave_call, always_call=True))
         keep(self._decoder.register_forward_pre_hook(self._enter_decoder, with_kwargs=True))
@@ -235,6 +237,7 @@ class Run:
         more = bound.pop("kwargs", {})
         _current.set(_Forward(self, {**bound, **more}))
         recording.active.set(None)
+        encoder.forget()
 
     @graphs.inlined_only
     def _leave_call(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -316,7 +319,14 @@ class Run:
                 refusals.static_cache(self._decoder)
         drafts = 0 if generating is None else generating.drafts
         forward.reduction = Reduction(
-            self.settings, layouts, valid, len(self._layers), self._first, seen=seen, drafts=drafts
+            self.settings,
+            layouts,
+            valid,
+            len(self._layers),
+            self._first,
+            seen=seen,
+            drafts=drafts,
+            encoder=encoder.received(call, layouts) if reducing and self.settings.relevance in FROM_ENCODER else None,
         )
         if not aside:
             self._tell(forward.reduction)

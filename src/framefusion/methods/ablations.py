@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from framefusion.errors import ArgumentError
-from framefusion.methods import fastv, fastvid
+from framefusion.methods import fastv, fastvid, hieravid, holitom
 from framefusion.methods.method import Method, behind_attention
 from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
 from framefusion.settings import FrameFusion
@@ -34,7 +34,8 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
         return replace(base.build(budget, layers), **{**fresh, **changes})
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    return _ablation(base, suffix, f"{base.name} with {listed}.", build)
+    rule = None if base.rule is None else {**base.rule, **fresh, **changes}
+    return replace(_ablation(base, suffix, f"{base.name} with {listed}.", build), rule=rule)
 
 
 def _ablation(base: Method, suffix: str, description: str, build: Callable[[float, int], FrameFusion]) -> Method:
@@ -86,10 +87,14 @@ def _all() -> Iterator[Method]:
         yield _ablation(PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps))
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
+    yield variant(hieravid.METHOD, "least-attended", relevance_sign=-1)
     for relevance in ("text", "all-viewers"):
         yield variant(fastv.METHOD, relevance, relevance=relevance)
+    yield variant(fastvid.METHOD, "density", relevance="none")
     told = "fastvid before layer 2 of 28, with the last token's attention for its salient tokens."
-    yield _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
+    inside = _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
+    yield replace(inside, rule={**fastvid.RULE, "relevance": "last"})
+    yield variant(holitom.METHOD, "density", relevance="last")
 
 
 METHODS = tuple(_all())

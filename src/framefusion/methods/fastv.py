@@ -5,9 +5,11 @@ from __future__ import annotations
 from framefusion.methods.method import PLAIN, Method, behind_attention
 from framefusion.settings import FrameFusion
 
+RULE = {**PLAIN, "relevance": "last", "selector": "topk"}
+
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=behind_attention(budget, layers), **{**PLAIN, "relevance": "last", "selector": "topk"})
+    return FrameFusion(keep=behind_attention(budget, layers), **RULE)
 
 
 METHOD = Method(
@@ -17,4 +19,5 @@ METHOD = Method(
     citation="arXiv 2403.06764",
     description="The tokens that the last token attends to most, before layer 2 of 28.",
     build=_build,
+    rule=RULE,
 )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from framefusion.methods.method import PLAIN, Method, one_stage
 from framefusion.settings import FrameFusion
 
+RULE = {**PLAIN, "segmentation": "dyseg", "relevance": "encoder", "selector": "fastvid"}
+QWEN_RULE = {**RULE, "segment_threshold": 0.84}
 
-def _build(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(keep=one_stage(budget, layers, 0), **{**PLAIN, "segmentation": "dyseg", "selector": "fastvid"})
+
+def _with(rule: dict[str, object]) -> Callable[[float, int], FrameFusion]:
+    def build(budget: float, layers: int) -> FrameFusion:
+        return FrameFusion(keep=one_stage(budget, layers, 0), **rule)  # type: ignore[arg-type]
+
+    return build
 
 
 METHOD = Method(
@@ -15,6 +23,20 @@ METHOD = Method(
     title="FastVID",
     kind="published",
     citation="arXiv 2503.11187",
-    description="Density peaks of anchor frames in DySeg segments take in the rest, before layer 0.",
-    build=_build,
+    description=(
+        "In DySeg segments the tokens that the vision encoder attends to most, and density peaks of anchor frames, "
+        "which take in the rest; before layer 0."
+    ),
+    build=_with(RULE),
+    rule=RULE,
 )
+QWEN = Method(
+    name="fastvid-qwen",
+    title="FastVID (settings for Qwen)",
+    kind="published",
+    citation="arXiv 2503.11187",
+    description="FastVID with the threshold of segments that its authors use with Qwen2.5-VL.",
+    build=_with(QWEN_RULE),
+    rule=QWEN_RULE,
+)
+METHODS = (METHOD, QWEN)

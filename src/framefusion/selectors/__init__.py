@@ -3,7 +3,8 @@
 A selector is a function of pure tensors, ``select(candidates) -> indices``: it is given the
 :class:`~framefusion.selectors.candidates.Candidates` of one video or image and returns
 
-* an int64 tensor of distinct indices into them, exactly ``candidates.budgets[s]`` of each segment ``s``, in any order;
+* an int64 tensor of distinct indices into them, exactly ``candidates.budgets[s]`` of each segment ``s``, in any order
+  (of those in :data:`SPLIT_AT_INPUT` as many in all, before layer 0);
 * or a :class:`~framefusion.selectors.candidates.Selected`, when what is dropped leaves a trace in what stays.
 """
 
@@ -23,8 +24,10 @@ from framefusion.selectors import (
     flashvid,
     floc,
     forestprune,
+    hieravid,
     holitom,
     low_resolution,
+    pyramiddrop,
     random,
     scissor,
     sttm,
@@ -57,10 +60,16 @@ SELECTORS: dict[str, Selector] = {
     "flashvid": flashvid.select,
     "scissor": scissor.select,
     "sttm": sttm.select,
+    "holitom-loose": holitom.select_loose,
+    "hieravid": hieravid.select,
+    "pyramiddrop": pyramiddrop.select,
 }
 
 NEED_RELEVANCE: set[str] = {"topk"}
 """The selectors that cannot do without relevance: no stage of theirs may come before the first attention."""
+
+SPLIT_AT_INPUT: set[str] = {"hieravid"}
+"""The selectors that split the total over the segments themselves before layer 0, where only the total is held."""
 
 
 def select(name: str, candidates: Candidates) -> Selected:
@@ -93,6 +102,12 @@ def _check_indices(name: str, chosen: Tensor, candidates: Candidates) -> Tensor:
     got = {
         int(segment): int(count) for segment, count in zip(*segments[distinct].unique(return_counts=True), strict=True)
     }
+    if name in SPLIT_AT_INPUT and candidates.layer == 0:
+        if len(distinct) != candidates.total or len(chosen) != candidates.total:
+            raise ArgumentError(
+                f"selector {name!r} returned {len(distinct)} distinct tokens in all, asked for {candidates.total}."
+            )
+        return chosen
     for segment in candidates.budgets.keys() | got.keys():
         count = candidates.budgets.get(segment, 0)
         if got.get(segment, 0) != count or len(distinct) != len(chosen):

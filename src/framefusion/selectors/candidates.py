@@ -18,7 +18,7 @@ class Candidates(NamedTuple):
     """``(N, D)``, any float dtype: hidden states before the layer of the stage. May be a view of the model's own:
     read it, do not write into it."""
     relevance: Tensor | None
-    """``(N,)`` float32, positive; None where there is no attention."""
+    """``(N,)`` float32, or float64 where the model is, positive; None where there is no attention."""
     segments: Tensor
     """``(N,)`` int64: temporal segment of each token."""
     frames: Tensor
@@ -36,6 +36,8 @@ class Candidates(NamedTuple):
     are dropped. Whoever asks sees to it; a selector that has the similarities at hand may return the ``target``."""
     gamma: float | None = None
     """Of the Gaussian kernel of rules that have a kernel; None for cosines."""
+    layer: int = 0
+    """The decoder layer before which the stage lies, for rules that are others there."""
 
     @property
     def total(self) -> int:

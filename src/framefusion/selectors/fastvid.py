@@ -34,8 +34,8 @@ def select(candidates: Candidates) -> Selected:
     highest density score stay, and every other token of the segment merges into the anchor token most similar to
     it by cosine: ``0.6`` anchor and ``0.4`` mean of what it takes in.
 
-    The published code ranks by the vision encoder's attention, which a decoder does not see; relevance stands in
-    for it. There each token merges once in every anchor frame, here once in all.
+    Relevance is the vision encoder's attention in the paper. There each token merges once in every anchor frame, here
+    once in all.
     """
     everyone = torch.arange(len(candidates.segments))
     salient, anchors = torch.zeros_like(everyone, dtype=torch.bool), torch.zeros_like(everyone, dtype=torch.bool)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.layout import Kind, VisualItem, VisualLayout
@@ -83,6 +83,36 @@ class Family(ABC):
     """Whether a prompt has an image for every frame where the processor takes no videos, or none beside images."""
     one_view: Mapping[str, Any] = MappingProxyType({})
     """Options with which the processor makes one view of every image, for frames that go in as images."""
+
+    tells_encoder: bool = False
+    """Whether :meth:`encoder_attention` of some model of the family tells a module."""
+
+    def encoder_attention(self, model: Any) -> nn.Module | None:
+        """The module whose attention says how much the vision encoder looks at each patch, for
+        ``relevance="encoder"``: the attention of its last layer, without a mask, or the ``nn.MultiheadAttention`` of
+        its pooling head; None (default) where nobody has told.
+
+        Args:
+            model: the multimodal model (without the head).
+        """
+        return None
+
+    def encoder_scores(
+        self, model: Any, kind: Kind, received: Sequence[Tensor], arguments: Mapping[str, Any]
+    ) -> Tensor | None:
+        """What the visual tokens received, of what the patches received; merged as the projector merges patches.
+
+        Args:
+            model: the multimodal model (without the head).
+            kind: what was encoded.
+            received: ``(B, P)`` of the patches of ``B`` frames, views or chunks, once for each time that the module's
+                attention function ran.
+            arguments: of ``get_video_features()`` or ``get_image_features()``.
+
+        Returns:
+            ``(N,)`` of all visual tokens of the call, in order; None where the family cannot say, as for this kind.
+        """
+        return None
 
     @abstractmethod
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

@@ -15,6 +15,7 @@ class LlavaNextVideo(LlavaOnevision):
     placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
     newlines = 0
+    tells_encoder = False
 
     def side(self, config: Any) -> int:
         return config.vision_config.image_size // config.vision_config.patch_size // config.spatial_pool_stride

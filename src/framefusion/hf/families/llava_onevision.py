@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
-from framefusion.layout import Span, VisualItem, VisualLayout, runs
+from framefusion.layout import Kind, Span, VisualItem, VisualLayout, runs
 
 
 class LlavaOnevision(Family):
@@ -24,8 +25,26 @@ class LlavaOnevision(Family):
     model_classes: tuple[str, ...] = ("LlavaOnevisionForConditionalGeneration", "LlavaOnevisionModel")
     placeholder = "video or image token; one run per video or image; the newline at a video's end stays, as text"
     verified = "masked oracle on a random-weight model; bundled trained checkpoint"
+    tells_encoder = True
     newlines = 1
     """Tokens behind a video that carry its placeholder, but show none of it."""
+
+    def encoder_attention(self, model: Any) -> nn.Module | None:
+        """Of SigLIP: the pooling head's where there is one (FastVID), else that of the last layer (HoliTom). Other
+        towers, with a class token among the patches, are not told of."""
+        tower = model.vision_tower
+        layers = getattr(getattr(tower, "encoder", None), "layers", None)
+        if not self.tells_encoder or not layers or model.config.vision_feature_select_strategy != "full":
+            return None
+        head = getattr(tower, "head", None)
+        pooling = getattr(head, "attention", None)
+        return pooling if isinstance(pooling, nn.MultiheadAttention) else layers[-1].self_attn
+
+    def encoder_scores(
+        self, model: Any, kind: Kind, received: Sequence[Tensor], arguments: Mapping[str, Any]
+    ) -> Tensor | None:
+        """Pooled over each frame as the features are. The views of an image are cut and joined in other ways."""
+        return model.apply_pooling(torch.cat(list(received))[..., None]).flatten() if kind == "video" else None
 
     def side(self, config: Any) -> int:
         """Rows and columns of tokens of a frame."""

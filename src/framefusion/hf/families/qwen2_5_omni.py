@@ -13,3 +13,4 @@ class Qwen25Omni(Qwen25VL):
     name = "Qwen2.5-Omni (thinker)"
     model_classes = ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen2_5OmniThinkerModel")
     placeholder = "video or image token; one run per image or video, or several with its sound between"
+    tells_encoder = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
 from framefusion.layout import Kind, VisualItem, VisualLayout
@@ -21,6 +22,23 @@ class Qwen2VL(Family):
     model_classes: tuple[str, ...] = ("Qwen2VLForConditionalGeneration", "Qwen2VLModel")
     placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
+    tells_encoder = True
+
+    def encoder_attention(self, model: Any) -> nn.Module | None:
+        """Of the encoder's last layer, whose frames attend to themselves."""
+        return model.visual.blocks[-1].attn if self.tells_encoder else None
+
+    def encoder_scores(
+        self, model: Any, kind: Kind, received: Sequence[Tensor], arguments: Mapping[str, Any]
+    ) -> Tensor | None:
+        """The mean over the patches that merge into a token."""
+        merged = torch.cat([part.flatten() for part in received])
+        merged = merged.unflatten(0, (-1, model.visual.spatial_merge_size**2)).mean(1)
+        return self.in_order(model, merged, arguments[f"{kind}_grid_thw"])
+
+    def in_order(self, model: Any, tokens: Tensor, grids: Tensor) -> Tensor:
+        """The tokens as they lie in the prompt, of those in the order in which the encoder has them."""
+        return tokens
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         assert call.input_ids is not None
