@@ -6,11 +6,7 @@ from framefusion.methods.method import PLAIN, Method
 from framefusion.schedule import pyramid
 from framefusion.settings import FrameFusion
 
-# The attention of the decoder's last token, which is what the stage inside goes by; before layer 0 there is none yet,
-# where the paper has that of the vision encoder.
-RELEVANCE = "last"
-
-RULE = {**PLAIN, "segmentation": "dyseg", "relevance": RELEVANCE, "selector": "flashvid"}
+RULE = {**PLAIN, "segmentation": "dyseg", "relevance": "encoder-last", "selector": "flashvid"}
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
