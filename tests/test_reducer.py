@@ -391,10 +391,22 @@ def test_attention_is_wanted_only_where_it_is_used() -> None:
 
     assert wanted(FrameFusion(keep={0: 0.5, 2: 0.3}, relevance="last")) == [2]
     assert wanted(FrameFusion(keep={2: 0.3}, relevance="none")) == []
-    assert wanted(FrameFusion(cost=0.5, relevance="last")) == [1, 3]
+    assert wanted(FrameFusion(cost=0.5, relevance="last")) == [3]
+    assert wanted(FrameFusion(keep={0: 0.5, 1: 0.4, 2: 0.3}, relevance="text")) == [1, 2]
+    assert wanted(FrameFusion(keep={0: 0.5, 1: 0.4, 2: 0.3}, relevance="late-text")) == [2]
     assert wanted(FrameFusion(cost=0.5, merge=True, relevance="last")) == [1, 2, 3]
-    assert wanted(FrameFusion(cost=0.5, merge=True)) == []
+    assert wanted(FrameFusion(cost=0.5, merge=True, relevance="none")) == []
     assert wanted(FrameFusion(keep=1.0, relevance="last")) == []
+
+
+@pytest.mark.parametrize(("layer", "same"), [(1, "none"), (2, "text")])
+def test_the_attention_of_the_text_counts_in_the_later_half_only(layer: int, same: Any) -> None:
+    late, alike = (
+        run(FrameFusion(keep={layer: 0.4}, relevance=which, segmentation="single")) for which in ("late-text", same)
+    )
+    other, _ = run(FrameFusion(keep={layer: 0.4}, relevance="none" if same == "text" else "text"))
+    assert torch.equal(late[0].columns, alike[0].columns)
+    assert not torch.equal(late[0].columns, other.columns)
 
 
 @pytest.mark.parametrize("merge", [False, True])

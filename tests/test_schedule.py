@@ -201,10 +201,14 @@ def test_the_pyramid_spends_the_cost(layers: int, cost: float, first: int) -> No
 
 
 def test_shares_of_the_pyramid() -> None:
-    assert pyramid(0.31, 12) == pytest.approx({0: 0.6, 4: 0.3, 8: 0.03})
-    assert pyramid(0.7, 12) == pytest.approx({0: 1.0, 4: 1.0, 8: 0.1})
-    assert pyramid(1.0, 12) == pytest.approx({0: 1.0, 4: 1.0, 8: 1.0})
-    assert pyramid(0.3, 12, first=6) == pytest.approx({0: 0.5, 6: 0.25, 8: 0.025})
+    assert pyramid(0.3, 12) == pytest.approx({0: 0.4, 8: 0.1})
+    assert pyramid(0.8, 12) == pytest.approx({0: 1.0, 8: 0.4})
+    assert pyramid(1.0, 12) == pytest.approx({0: 1.0, 8: 1.0})
+    assert pyramid(0.39, 12, first=9) == pytest.approx({0: 0.48, 9: 0.12})
+    three = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
+    assert pyramid(0.31, 12, steps=three) == pytest.approx({0: 0.6, 4: 0.3, 8: 0.03})
+    assert pyramid(0.7, 12, steps=three) == pytest.approx({0: 1.0, 4: 1.0, 8: 0.1})
+    assert pyramid(0.3, 12, first=6, steps=three) == pytest.approx({0: 0.5, 6: 0.25, 8: 0.025})
     assert pyramid(0.3, 12, first=12) == pytest.approx({0: 0.3})
     assert pyramid(0.2, 12, steps=((0.0, 1.0), (2 / 3, 0.5))) == pytest.approx({0: 0.24, 8: 0.12})
 
@@ -236,4 +240,4 @@ def test_a_pyramid_keeps_one_token() -> None:
 
 def test_an_adaptive_pyramid_asks_in_every_stage() -> None:
     plan = Pyramid(100, 12, 1.0, adaptive=True)
-    assert [plan.step(layer, 50).keep for layer in (0, 1, 4, 8)] == [50, None, 50, 50]
+    assert [plan.step(layer, 50).keep for layer in (0, 1, 4, 8)] == [50, None, None, 50]

@@ -13,9 +13,11 @@ def test_defaults() -> None:
     settings = FrameFusion()
     assert (settings.cost, settings.keep, settings.merge) == (0.3, None, False)
     assert (settings.similarity_lower_bound, settings.ratio_lower_bound) == (0.6, 0.1)
-    assert (settings.segmentation, settings.segment_threshold) == ("frame-similarity", 0.4)
-    assert (settings.budget_rule, settings.selector, settings.dropped) == ("uniform", "dpp", "merge")
-    assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("none", 1, 0.25)
+    assert (settings.segmentation, settings.segment_threshold) == ("dp", 0.8)
+    assert (settings.budget_rule, settings.selector, settings.dropped) == ("joint", "dpp", "drop")
+    assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("late-text", 1, 1.0)
+    assert (settings.gamma, settings.later_frames) == (1.0, 0.8)
+    assert FrameFusion(selector="divprune").budget_rule == "uniform"
 
 
 def test_it_is_frozen() -> None:
@@ -27,7 +29,7 @@ def test_keep_becomes_stages() -> None:
     assert FrameFusion(keep=0.2).shares(28) == {2: 0.2}
     assert FrameFusion(keep={3: 0.1, 1: 0.5}).shares(4) == {1: 0.5, 3: 0.1}
     assert FrameFusion(merge=True).shares(28) == {}
-    assert FrameFusion(cost=0.9).shares(12) == {0: 1.0, 4: 1.0, 8: pytest.approx(0.7)}
+    assert FrameFusion(cost=0.9).shares(12) == {0: 1.0, 8: pytest.approx(0.7)}
 
 
 def test_keeps_all() -> None:
@@ -64,12 +66,13 @@ def test_keeps_all() -> None:
         ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', 'joint', got 'best'"),
         (
             {"relevance": "some"},
-            "relevance must be one of 'last', 'text', 'all', 'all-viewers', 'similarity', 'dissimilarity', 'encoder', "
-            "'encoder-last', 'none', got",
+            "relevance must be one of 'late-text', 'last', 'text', 'all', 'all-viewers', 'similarity', "
+            "'dissimilarity', 'encoder', 'encoder-last', 'none', got",
         ),
         ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
         ({"selector": "magic"}, "selector must be one of 'dpp', 'dpp-once', 'topk', 'uniform'"),
         ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),
+        ({"selector": "topk"}, "it needs another relevance than 'late-text', such as 'last' or 'text'"),
         ({"selector": "topk", "relevance": "last", "keep": {0: 0.5}}, "no attention exists before layer 0"),
         (
             {"selector": "topk", "relevance": "last", "keep": [{1: 0.5}, {0: 0.5}]},
@@ -146,7 +149,7 @@ def test_settings_are_checked_against_the_model() -> None:
         FrameFusion(keep=0.5, selector="topk", relevance="last").check(1)
     with pytest.raises(ValueError, match=r"no attention exists before layer 0: .* \(cost: with merge=True\)"):
         FrameFusion(cost=0.3, selector="topk", relevance="last").check(12)
-    FrameFusion(cost=0.6, selector="topk", relevance="last").check(12)
+    FrameFusion(cost=0.8, selector="topk", relevance="last").check(12)
     FrameFusion(cost=0.3).check(4)
 
 

@@ -253,3 +253,15 @@ def test_attach_takes_what_was_read(tmp_path):
     save_settings(path, FrameFusion(keep=0.25))
     with framefusion.attach(models.build("llava_onevision").model, load_settings(path)) as run:
         assert run.settings == FrameFusion(keep=0.25)
+
+
+def test_complete_settings_from_before_the_kernel_had_a_choice_stay_what_they_were():
+    plain = to_plain(FrameFusion(keep={0: 0.5, 2: 0.2}, gamma=None, later_frames=1.0, segmentation="single"))
+    older = {name: value for name, value in plain.items() if name not in ("gamma", "later_frames")}
+    assert from_plain(older) == from_plain(plain)
+    del older["seed"]
+    assert from_plain(older).gamma == FrameFusion().gamma
+    meant = {**older, "seed": 0, "keep": None, "cost": 0.3}
+    with pytest.raises(ValueError, match="cost: these settings were written when cost meant three stages"):
+        from_plain(meant)
+    assert from_plain({**meant, "merge": True}).cost == 0.3

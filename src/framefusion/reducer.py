@@ -14,7 +14,7 @@ from torch import Tensor
 from framefusion import budgets, merging, relevance, segmentation, selectors
 from framefusion.errors import ArgumentError
 from framefusion.layout import VisualLayout
-from framefusion.schedule import Plan
+from framefusion.schedule import Plan, late_layer
 from framefusion.selectors import dpp
 from framefusion.selectors.candidates import Candidates, Selected
 from framefusion.settings import FROM_ENCODER, WITHOUT_ATTENTION, FrameFusion
@@ -142,14 +142,18 @@ class Reduction:
 
     def wants_attention(self, layer: int) -> bool:
         """Whether the stage before ``layer`` may need attention, that of the latest layer which records it."""
-        if self.settings.relevance in WITHOUT_ATTENTION:
+        if self.settings.relevance in WITHOUT_ATTENTION or self._too_early(layer):
             return False
         return any(plan.wants_attention(layer) for plans in self.plans for plan in plans)
+
+    def _too_early(self, layer: int) -> bool:
+        """Whether attention tells nothing yet."""
+        return self.settings.relevance == "late-text" and layer < late_layer(self.layers)
 
     @property
     def _whose(self) -> str:
         """Whose attention counts."""
-        return "last" if self.settings.relevance == "encoder-last" else self.settings.relevance
+        return _WHOSE.get(self.settings.relevance, self.settings.relevance)
 
     def query_rows(self) -> Tensor:
         """``(B, R)`` int64 slots of the present sequence whose attention counts, -1 for none."""
@@ -254,7 +258,7 @@ class Reduction:
                 self._has_merged = changed = True
             if step.keep is not None:
                 if weights is None:
-                    weights = self._relevance(b, hidden)
+                    weights = self._relevance(b, layer, hidden)
                 selected, rewritten, features = self._prune(b, item, layer, hidden, slots, step.keep, weights)
                 if len(rewritten):
                     self._rewritten.append((b, columns[slots[rewritten]], features))
@@ -311,10 +315,10 @@ class Reduction:
         slot_of[columns[b, held]] = held.nonzero().squeeze(-1)
         return received[b, slot_of[self.columns[b].clamp_min(0)].to(received.device)]
 
-    def _relevance(self, b: int, hidden: Tensor) -> Tensor | None:
+    def _relevance(self, b: int, layer: int, hidden: Tensor) -> Tensor | None:
         """``(n,)`` relevance of one sample's slots, of its visual tokens; None where there is none to go by."""
         which, sign = self.settings.relevance, self.settings.relevance_sign
-        if which == "none":
+        if which == "none" or self._too_early(layer):
             return None
         visual, tokens = self._visual_slots(b)
         visual = visual.to(hidden.device)
@@ -359,6 +363,7 @@ class Reduction:
             settings.seed,
             settings.similarity_lower_bound if settings.dropped == "merge" else None,
             settings.gamma,
+            settings.later_frames,
             layer,
         )
         asked = None if settings.budget_rule == "joint" else self._budgets(candidates, total)
@@ -414,6 +419,10 @@ class Reduction:
     def _record(self, layer: int, milliseconds: float) -> Stage:
         into = list(self._merged_into.clone()) if self._has_merged else None
         return Stage(layer, [row[row >= 0] for row in self.columns], into, milliseconds)
+
+
+_WHOSE = {"encoder-last": "last", "late-text": "text"}
+"""Whose attention counts for kinds of relevance with names of their own."""
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from framefusion.errors import ArgumentError
-from framefusion.schedule import Cascade, Plan, Pyramid, Staged, check_cost, default_layer, pyramid
+from framefusion.schedule import Cascade, Plan, Pyramid, Staged, check_cost, default_layer, late_layer, pyramid
 from framefusion.selectors import NEED_RELEVANCE, SELECTORS
 
 Segmentation = Literal["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]
 BudgetRule = Literal["uniform", "marginal-value", "joint"]
 Relevance = Literal[
-    "last", "text", "all", "all-viewers", "similarity", "dissimilarity", "encoder", "encoder-last", "none"
+    "late-text", "last", "text", "all", "all-viewers", "similarity", "dissimilarity", "encoder", "encoder-last", "none"
 ]
 Dropped = Literal["drop", "merge"]
 
@@ -39,9 +39,9 @@ class FrameFusion:
     sequences, the values go along.
 
     Attributes:
-        cost: mean share of the visual tokens over all decoder layers, in (0, 1]: stages before layer 0 and after one
-            and two thirds of the layers, see :data:`framefusion.schedule.PYRAMID`. Any cost can be reached; at least
-            one token stays.
+        cost: mean share of the visual tokens over all decoder layers, in (0, 1]: one stage before layer 0 and
+            one after two thirds of the layers, where a quarter of that stays, see
+            :data:`framefusion.schedule.STAGES`. Any cost can be reached; at least one token stays.
         keep: share in (0, 1] that stays from the default layer on (``max(1, round(layers / 14))``: layer 2 of
             28; in a hybrid decoder no earlier than behind its first softmax attention), or a mapping
             ``{layer: share}``, non-increasing over depth: one stage before each of these layers. A stage before
@@ -52,39 +52,44 @@ class FrameFusion:
             hybrid decoder whose first ``n`` layers attend linearly; less is refused before anything runs.
         similarity_lower_bound: cosine similarity from which two tokens count as similar. Default 0.6.
         ratio_lower_bound: merging ends once a layer merges a smaller share than this. Default 0.1.
-        segmentation: ``"frame-similarity"`` (default; a new segment where fewer than ``segment_threshold`` of the
-            patches resemble the frame before), ``"dyseg"`` (FastVID, arXiv 2503.11187: where the cosine of the frames'
-            mean tokens is below ``segment_threshold`` or among the ``segment_minimum - 1`` lowest), ``"dp"`` (HoliTom,
-            arXiv 2505.21334: the cut in which most tokens stay similar to the one before them, cosine above
-            ``segment_threshold``, through their whole segment), ``"windows"`` (of ``segment_window`` frames),
-            ``"frames"`` (each its own) or ``"single"``.
+        segmentation: ``"dp"`` (default; HoliTom, arXiv 2505.21334: the cut in which most tokens stay similar to the one
+            before them, cosine above ``segment_threshold``, through their whole segment), ``"frame-similarity"`` (a new
+            segment where fewer than ``segment_threshold`` of the patches resemble the frame before; HieraVid, arXiv
+            2604.01881), ``"dyseg"`` (FastVID, arXiv 2503.11187: where the cosine of the frames' mean tokens is below
+            ``segment_threshold`` or among the ``segment_minimum - 1`` lowest), ``"windows"`` (of ``segment_window``
+            frames), ``"frames"`` (each its own) or ``"single"``.
         segment_threshold: in [0, 1]. Default 0.4 with ``"frame-similarity"``, 0.9 with ``"dyseg"``, 0.8 with
             ``"dp"``; the others do not use it.
         segment_minimum: fewest segments of ``"dyseg"``. Default 8.
         segment_window: frames of a fixed window. Default 4.
-        budget_rule: ``"uniform"`` (default; the same keep ratio in every segment), ``"marginal-value"`` (MMG-Vid,
-            arXiv 2508.21044) or, with the selector ``"dpp"``, ``"joint"`` (wherever the gain in log-determinant is
-            largest). Each hits the total exactly, with a token for every segment if the total allows.
-        relevance: ``"none"`` (default; diversity alone), ``"similarity"`` (the largest cosine between the hidden
-            states of a token and of the text tokens after the last visual token) or ``"dissimilarity"`` (1 less the
-            cosine with the token before it at the same place; EVS, arXiv 2510.14624) or ``"encoder"`` (the attention
-            that its patches receive in the last layer of the vision encoder, where the family tells; FastVID,
-            arXiv 2503.11187), which need no attention of the decoder. Or whose attention counts, in the
-            layer before the stage (in a hybrid decoder the latest one before it with softmax attention): ``"last"``
-            (the last query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the mean over
-            all tokens, which favours early ones, as more tokens see them), ``"all-viewers"`` (the mean over the
-            tokens that can see each one) or ``"encoder-last"`` (``"encoder"`` before layer 0 and ``"last"`` behind it;
-            HoliTom, arXiv 2505.21334).
+        budget_rule: with the selector ``"dpp"``, ``"joint"`` (its default; wherever the gain in log-determinant is
+            largest, so that short scenes are not lost beside long ones), ``"uniform"`` (the same keep ratio in every
+            segment; the default of other selectors) or ``"marginal-value"`` (MMG-Vid, arXiv 2508.21044). Each hits the
+            total exactly, with a token for every segment if the total allows.
+        relevance: ``"late-text"`` (default; ``"text"`` in the later half of the layers, where it tells what the
+            question needs, and diversity alone before), ``"none"`` (diversity alone), ``"similarity"`` (the largest
+            cosine between the hidden states of a token and of the text tokens after the last visual token) or
+            ``"dissimilarity"`` (1 less the cosine with the token before it at the same place; EVS, arXiv 2510.14624) or
+            ``"encoder"`` (the attention that its patches receive in the last layer of the vision encoder, where the
+            family tells; FastVID, arXiv 2503.11187), which need no attention of the decoder. Or whose attention counts,
+            in the layer before the stage (in a hybrid decoder the latest one before it with softmax attention):
+            ``"last"`` (the last query token), ``"text"`` (the text tokens after the last visual token), ``"all"`` (the
+            mean over all tokens, which favours early ones, as more tokens see them), ``"all-viewers"`` (the mean over
+            the tokens that can see each one) or ``"encoder-last"`` (``"encoder"`` before layer 0 and ``"last"`` behind
+            it; HoliTom, arXiv 2505.21334).
         relevance_sign: +1 (default) prefers the most relevant tokens, -1 the least relevant, as the published
             segment-wise code does.
         relevance_exponent: in [0, 100], power of the relevance after it is scaled to (0, 1] in each sample: how much it
-            weighs against diversity. Default 0.25; CDPruner (arXiv 2506.10967) has 1, and 0 makes all tokens equal.
+            weighs against diversity. Default 1, as in CDPruner (arXiv 2506.10967); 0 makes all tokens equal.
         selector: which rule picks the tokens of a segment: ``"dpp"`` (default), ``"dpp-once"`` (which fills up by
             relevance where the kept tokens span the rest), ``"topk"`` (relevance only),
             ``"uniform"`` (evenly spaced), another one of :data:`framefusion.selectors.SELECTORS`, or a registered one.
-        gamma: in (0, 20]: the selector ``"dpp"`` takes the Gaussian kernel ``exp(2·gamma·(cos − 1))`` of the tokens'
-            directions; None (default) the kernel of cosines, whose rank ends after as many picks as there are
-            dimensions, and on real features long before.
+        gamma: in (0, 20], default 1: the selector ``"dpp"`` takes the Gaussian kernel ``exp(2·gamma·(cos − 1))`` of the
+            tokens' directions; None the kernel of cosines, whose rank ends after as many picks as there are dimensions,
+            and on real features long before.
+        later_frames: in (0, 1], default 0.8: what tokens behind the first frame of their segment count, for the
+            selector ``"dpp"``, relative to those in it. Noise makes every frame of a scene a little new; below 1, a scene is
+            rather kept in one piece. 1 makes all frames equal.
         novelty_lower_bound: in (0, 1]; None (default) keeps the exact share. A segment takes no more tokens once the
             *novelty* of all its remaining ones is below this: the share ``d² / r²`` of a token's direction that the
             tokens kept in its segment do not span. ``cost`` and ``keep`` become upper bounds, also at 1.0, and a still
@@ -92,9 +97,9 @@ class FrameFusion:
             layers. With the selector ``"dpp"`` only.
         keep_lower_bound: share of the original tokens, in [0, 1], that stays in each stage even if nothing new is
             left. Default 0.
-        dropped: what becomes of the tokens that a stage does not keep: ``"merge"`` (default; each is averaged into the
-            kept token of its segment with the largest cosine, if that reaches ``similarity_lower_bound``) or
-            ``"drop"``. A selector that says itself where they go is left to it.
+        dropped: what becomes of the tokens that a stage does not keep: ``"drop"`` (default) or ``"merge"`` (each is
+            averaged into the kept token of its segment with the largest cosine, if that reaches
+            ``similarity_lower_bound``). A selector that says itself where they go is left to it.
         seed: of selectors that draw at random. Default 0.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
@@ -108,19 +113,20 @@ class FrameFusion:
     merge: bool = False
     similarity_lower_bound: float = 0.6
     ratio_lower_bound: float = 0.1
-    segmentation: Segmentation = "frame-similarity"
+    segmentation: Segmentation = "dp"
     segment_threshold: float | None = None
     segment_minimum: int = 8
     segment_window: int = 4
-    budget_rule: BudgetRule = "uniform"
-    relevance: Relevance = "none"
+    budget_rule: BudgetRule | None = None
+    relevance: Relevance = "late-text"
     relevance_sign: int = 1
-    relevance_exponent: float = 0.25
+    relevance_exponent: float = 1.0
     selector: str = "dpp"
-    gamma: float | None = None
+    gamma: float | None = 1.0
+    later_frames: float = 0.8
     novelty_lower_bound: float | None = None
     keep_lower_bound: float = 0.0
-    dropped: Dropped = "merge"
+    dropped: Dropped = "drop"
     seed: int = 0
     images: bool = True
 
@@ -147,9 +153,11 @@ class FrameFusion:
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
         _number("ratio_lower_bound", self.ratio_lower_bound, 0, 1)
         _choice("segmentation", self.segmentation, get_args(Segmentation))
-        _choice("budget_rule", self.budget_rule, get_args(BudgetRule))
         _choice("relevance", self.relevance, get_args(Relevance))
         _choice("selector", self.selector, tuple(SELECTORS))
+        if self.budget_rule is None:
+            object.__setattr__(self, "budget_rule", "joint" if self.selector == "dpp" else "uniform")
+        _choice("budget_rule", self.budget_rule, get_args(BudgetRule))
         _choice("dropped", self.dropped, get_args(Dropped))
         if self.segment_threshold is None:
             object.__setattr__(self, "segment_threshold", SEGMENT_THRESHOLDS.get(self.segmentation))
@@ -158,6 +166,7 @@ class FrameFusion:
         _number("relevance_exponent", self.relevance_exponent, 0, 100)
         if self.gamma is not None:
             _number("gamma", self.gamma, 0, 20, open_below=True)
+        _number("later_frames", self.later_frames, 0, 1, open_below=True)
         _whole("segment_minimum", self.segment_minimum, "segments", 1)
         _whole("segment_window", self.segment_window, "frames", 1)
         if not _is_int(self.seed):
@@ -168,9 +177,10 @@ class FrameFusion:
                 f"relevance_sign must be +1 (most attended first) or -1 (least attended first), got "
                 f"{self.relevance_sign!r}."
             )
-        if self.selector in NEED_RELEVANCE and self.relevance == "none":
+        if self.selector in NEED_RELEVANCE and self.relevance in ("none", "late-text"):
             raise ArgumentError(
-                f"selector={self.selector!r} ranks by attention; it needs another relevance than 'none'."
+                f"selector={self.selector!r} ranks by attention in every stage; it needs another relevance than "
+                f"{self.relevance!r}, such as 'last' or 'text'."
             )
         for row in self._rows:
             row._check_relevance(row.keep if isinstance(row.keep, Mapping) else {})
@@ -278,11 +288,11 @@ class FrameFusion:
         assert not isinstance(self.keep, Sequence)
         if self.keep is None:
             assert self.cost is not None
-            return {} if self.merge else pyramid(self.cost, layers, self._first(first))
+            return {} if self.merge else pyramid(self.cost, layers, self._first(layers, first))
         if isinstance(self.keep, Mapping):
             shares = dict(self.keep)
         else:
-            shares = {default_layer(layers, self._first(first)): self.keep}
+            shares = {default_layer(layers, self._first(layers, first)): self.keep}
         if max(shares, default=0) >= layers:
             raise ArgumentError(
                 f"keep has a stage before layer {max(shares)}, but the model has {layers} decoder layers "
@@ -290,9 +300,10 @@ class FrameFusion:
             )
         return shares
 
-    def _first(self, first: int) -> int:
+    def _first(self, layers: int, first: int) -> int:
         """The first layer before which these settings can prune, if attention exists from ``first`` on."""
-        return 1 if self.relevance in WITHOUT_ATTENTION else first
+        late = self.relevance == "late-text" and first <= late_layer(layers)
+        return 1 if late or self.relevance in WITHOUT_ATTENTION else first
 
     def _check_relevance(self, shares: Mapping[int, float]) -> None:
         if (
@@ -320,10 +331,14 @@ class FrameFusion:
         for row in self._rows:
             if row.cost is not None and row.merge:
                 assert not isinstance(row.cost, Sequence)
-                check_cost(row.cost, layers, first=row._first(first))
+                check_cost(row.cost, layers, first=row._first(layers, first))
             shares = row.shares(layers, first)
             row._check_relevance(shares)
-            blind = [layer for layer, share in shares.items() if 0 < layer < row._first(first) and row._reduces(share)]
+            blind = [
+                layer
+                for layer, share in shares.items()
+                if 0 < layer < row._first(layers, first) and row._reduces(share)
+            ]
             if blind:
                 start = f"start at layer {first} or use" if first < layers else "use"
                 raise ArgumentError(
@@ -345,7 +360,7 @@ class FrameFusion:
             ValueError: as :meth:`check`, with the exact smallest cost for this video.
         """
         assert not isinstance(self.cost, Sequence)
-        first = self._first(first)
+        first = self._first(layers, first)
         if self.cost is not None and not self.merge:
             return Pyramid(tokens, layers, self.cost, first=first, adaptive=self.adaptive)
         options: dict[str, Any] = {"ratio_lower_bound": self.ratio_lower_bound, "adaptive": self.adaptive}

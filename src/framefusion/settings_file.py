@@ -194,6 +194,12 @@ def from_plain(plain: Any) -> FrameFusion:
     known = {field.name for field in fields(FrameFusion)}
     _check_names(plain, known, set(), "settings")
     values = dict(plain)
+    if set(values) == known - _LATER.keys():
+        if values["cost"] is not None and not values["merge"]:
+            raise ArgumentError(
+                "cost: these settings were written when cost meant three stages, and today it means two; calibrate again"
+            )
+        values |= _LATER
     keep = values.get("keep")
     values["keep"] = [_stages(item) for item in keep] if isinstance(keep, list) else _stages(keep)
     for name in set(values) - {"keep", "cost"}:
@@ -203,6 +209,10 @@ def from_plain(plain: Any) -> FrameFusion:
         return FrameFusion(**values)
     except OverflowError as error:
         raise ArgumentError(f"settings have a number that is too large: {error}") from error
+
+
+_LATER: dict[str, Any] = {"gamma": None, "later_frames": 1.0}
+"""Fields that complete settings did not always have, and what everything was then."""
 
 
 def _plain(value: Any) -> Any:

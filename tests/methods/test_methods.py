@@ -58,7 +58,7 @@ def test_the_plan_spends_the_budget(method: Method, budget: float, layers: int) 
 
 def test_what_starts_too_deep_says_so() -> None:
     shallow = {"holitom", "pyramiddrop", "hieravid", "random", "evs", "cdpruner-input"}
-    shallow |= {"segment-dpp-input", "segment-dpp-pyramid"}
+    shallow |= {"segment-dpp-input", "segment-dpp-two-stage", "segment-dpp-pyramid"}
     for method in SPENDING:
         if ":" not in method.name and method.name not in shallow:
             if method.name in AT_INPUT:

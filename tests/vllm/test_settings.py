@@ -12,7 +12,7 @@ from framefusion.vllm.settings import ServingSettings
 
 
 def test_the_defaults_are_the_library_s() -> None:
-    made, ours = ServingSettings.parse({})[0].reduction(0.25), FrameFusion(keep={0: 0.25}, dropped="drop")
+    made, ours = ServingSettings.parse({})[0].reduction(0.25), FrameFusion(keep={0: 0.25}, relevance="none")
     assert made == ours
     assert ServingSettings.parse(True)[0] == ServingSettings.parse({})[0]
 
@@ -85,7 +85,7 @@ def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
     [
         (FrameFusion(cost=0.3), "prunes once, before the decoder.*Calibrate with --method segment-dpp-input"),
         (FrameFusion(keep={0: 0.5, 2: 0.2}, dropped="drop"), "prunes once, before the decoder"),
-        (FrameFusion(keep={0: 0.5}), "cannot merge them; dropped must be 'drop'"),
+        (FrameFusion(keep={0: 0.5}, dropped="merge"), "cannot merge them; dropped must be 'drop'"),
         (FrameFusion(keep={0: 0.5}, dropped="drop", relevance="similarity"), "relevance must be one of 'none'"),
     ],
 )

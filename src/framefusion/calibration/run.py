@@ -20,7 +20,7 @@ from framefusion.settings_file import Calibration, Measure, StoredSettings, Unit
 
 BUDGETS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05)
 """Layer-averaged shares of visual tokens that are tried unless said otherwise."""
-DEFAULT_METHOD = "segment-dpp-pyramid"
+DEFAULT_METHOD = "segment-dpp-two-stage"
 """The method that ``FrameFusion(cost=budget)`` is."""
 
 WORTHWHILE = 0.5

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from framefusion.settings_file import Calibration, StoredSettings, Trial
 
 BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
-METHOD = "segment-dpp-pyramid"
+METHOD = "segment-dpp-two-stage"
 
 
 def calibrate(

@@ -9,7 +9,17 @@ from typing import Any
 from framefusion.errors import ArgumentError
 from framefusion.methods import fastv, fastvid, hieravid, holitom
 from framefusion.methods.method import Method, behind_attention
-from framefusion.methods.segment_dpp import CASCADE, INPUT, INSIDE, PYRAMID, staged
+from framefusion.methods.segment_dpp import (
+    CASCADE,
+    INPUT,
+    INSIDE,
+    PYRAMID,
+    PYRAMID_RULE,
+    PYRAMID_STEPS,
+    TWO_STAGE,
+    TWO_STAGE_RULE,
+    staged,
+)
 from framefusion.settings import FrameFusion
 
 
@@ -57,6 +67,16 @@ PLANS = {
 }
 """Other stages for the pyramid."""
 
+LATER = {
+    "one-stage": ((0.0, 1.0),),
+    "three-stages": PYRAMID_STEPS,
+    "half-way": ((0.0, 1.0), (1 / 2, 0.25)),
+    "later": ((0.0, 1.0), (3 / 4, 0.25)),
+    "fewer-late": ((0.0, 1.0), (2 / 3, 0.05)),
+    "more-late": ((0.0, 1.0), (2 / 3, 0.5)),
+}
+"""Other stages for the two stages of the defaults."""
+
 
 def _all() -> Iterator[Method]:
     for base in (INSIDE, INPUT, PYRAMID):
@@ -69,6 +89,7 @@ def _all() -> Iterator[Method]:
         yield variant(base, "merge-dropped", dropped="merge")
     for base in (INPUT, PYRAMID):
         yield variant(base, "gaussian", gamma=1.0)
+    yield from _of_two_stages()
     yield variant(PYRAMID, "drop", dropped="drop")
     yield variant(PYRAMID, "once", selector="dpp-once")
     yield variant(INSIDE, "no-relevance", relevance="none")
@@ -84,7 +105,9 @@ def _all() -> Iterator[Method]:
     yield variant(INPUT, "similarity", relevance="similarity")
     yield variant(INPUT, "least-similarity", relevance="similarity", relevance_sign=-1)
     for name, steps in PLANS.items():
-        yield _ablation(PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps))
+        yield _ablation(
+            PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps, PYRAMID_RULE)
+        )
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
     yield variant(hieravid.METHOD, "least-attended", relevance_sign=-1)
@@ -95,6 +118,20 @@ def _all() -> Iterator[Method]:
     inside = _ablation(fastvid.METHOD, "attention", told, _fastvid_inside)
     yield replace(inside, rule={**fastvid.RULE, "relevance": "last"})
     yield variant(holitom.METHOD, "density", relevance="last")
+
+
+def _of_two_stages() -> Iterator[Method]:
+    for segmentation in ("windows", "single", "dyseg", "frame-similarity", "frames"):
+        yield variant(TWO_STAGE, segmentation, segmentation=segmentation)
+    yield variant(TWO_STAGE, "uniform", budget_rule="uniform")
+    yield variant(TWO_STAGE, "all-frames", later_frames=1.0)
+    yield variant(TWO_STAGE, "cosine", gamma=None)
+    yield variant(TWO_STAGE, "merge-dropped", dropped="merge")
+    for relevance in ("none", "text", "last"):
+        yield variant(TWO_STAGE, relevance, relevance=relevance)
+    for name, steps in LATER.items():
+        told = f"{TWO_STAGE.name} with other stages: {name.replace('-', ' ')}."
+        yield _ablation(TWO_STAGE, name, told, staged(steps, TWO_STAGE_RULE))
 
 
 METHODS = tuple(_all())

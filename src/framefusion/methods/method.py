@@ -104,6 +104,7 @@ PLAIN: Mapping[str, Any] = {
     "relevance_sign": 1,
     "relevance_exponent": 1.0,
     "gamma": None,
+    "later_frames": 1.0,
     "dropped": "drop",
 }
 """Settings of a rule that says everything itself, spelt out so that it stays what it is when a default changes."""

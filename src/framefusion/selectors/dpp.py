@@ -24,7 +24,7 @@ def select(candidates: Candidates) -> Tensor | Selected:
         return select_within(candidates, candidates.budgets, exhausted="restart")
     chosen, nearest, similarity = select_and_assign(
         candidates.features,
-        candidates.relevance,
+        weights(candidates),
         candidates.segments,
         candidates.budgets,
         exhausted="restart",
@@ -38,6 +38,22 @@ def select(candidates: Candidates) -> Tensor | Selected:
 def select_once(candidates: Candidates) -> Tensor:
     """One greedy; what it leaves of a budget goes to the most relevant tokens (:func:`framefusion.select_tokens`)."""
     return select_within(candidates, candidates.budgets)
+
+
+def weights(candidates: Candidates) -> Tensor | None:
+    """The relevance that the kernel is weighed by: less for what is behind the first frame of its segment.
+
+    Noise makes copies of a token differ, and a greedy of diversity alone would piece a scene together from many frames.
+    """
+    if candidates.later_frames == 1:
+        return candidates.relevance
+    count = int(candidates.segments.max()) + 1 if len(candidates.segments) else 0
+    first = torch.full((count,), torch.iinfo(torch.int64).max)
+    first.scatter_reduce_(0, candidates.segments, candidates.frames, "amin")
+    behind = (candidates.frames != first[candidates.segments]).to(candidates.features.device)
+    relevance = candidates.relevance
+    relevance = behind.new_ones(behind.shape, dtype=torch.float32) if relevance is None else relevance
+    return torch.where(behind, relevance * candidates.later_frames, relevance)
 
 
 def select_within(
@@ -61,7 +77,7 @@ def select_within(
     """
     chosen = select_tokens(
         candidates.features,
-        candidates.relevance,
+        weights(candidates),
         candidates.segments,
         budgets,
         joint=isinstance(budgets, int),

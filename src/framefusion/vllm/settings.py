@@ -25,7 +25,8 @@ RELEVANCE = ("none", "dissimilarity")
 class ServingSettings:
     """How an engine selects the tokens of a video, behind its encoder; how many go is its rate.
 
-    What :class:`framefusion.FrameFusion` has as well means the same here and has the same default.
+    What :class:`framefusion.FrameFusion` has as well means the same here and has the same default, but relevance,
+    whose default there, ``"late-text"``, is none at the input.
 
     Attributes:
         segmentation, similarity_lower_bound, segment_threshold, segment_minimum, segment_window: how the video is cut.
@@ -34,6 +35,7 @@ class ServingSettings:
             known where an engine selects.
         relevance_sign, relevance_exponent: direction and weight of relevance.
         selector: which rule picks the tokens of a segment.
+        gamma, later_frames: of its kernel.
         seed: of random selectors.
         minimum_per_frame: tokens that every frame keeps at least (a temporal patch of the encoder counts as one
             frame), if it has so many. Default 1, so that no frame and no segment is ever lost.
@@ -43,21 +45,25 @@ class ServingSettings:
         ValueError: names the setting, what was wrong and what to do.
     """
 
-    segmentation: Segmentation = "frame-similarity"
+    segmentation: Segmentation = "dp"
     similarity_lower_bound: float = 0.6
     segment_threshold: float | None = None
     segment_minimum: int = 8
     segment_window: int = 4
-    budget_rule: BudgetRule = "uniform"
+    budget_rule: BudgetRule | None = None
     relevance: str = "none"
     relevance_sign: int = 1
-    relevance_exponent: float = 0.25
+    relevance_exponent: float = 1.0
     selector: str = "dpp"
+    gamma: float | None = 1.0
+    later_frames: float = 0.8
     seed: int = 0
     minimum_per_frame: int = 1
     keep_first_frame: bool = False
 
     def __post_init__(self) -> None:
+        if self.budget_rule is None:
+            object.__setattr__(self, "budget_rule", "joint" if self.selector == "dpp" else "uniform")
         if self.relevance not in RELEVANCE:
             raise ArgumentError(
                 f"relevance must be one of {', '.join(map(repr, RELEVANCE))}, got {self.relevance!r}: an engine "
@@ -138,7 +144,10 @@ def _of_file(path: object) -> tuple[dict[str, Any], float]:
         )
     if filed.dropped != "drop":
         raise ArgumentError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
-    return {name: getattr(filed, name) for name in _shared()}, float(filed.keep[0])
+    shared = {name: getattr(filed, name) for name in _shared()}
+    if filed.relevance == "late-text":
+        shared["relevance"] = "none"
+    return shared, float(filed.keep[0])
 
 
 def _shared() -> list[str]:
