@@ -16,7 +16,7 @@ def test_defaults() -> None:
     assert (settings.segmentation, settings.segment_threshold) == ("dp", 0.8)
     assert (settings.budget_rule, settings.selector, settings.dropped) == ("joint", "dpp", "drop")
     assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("late-text", 1, 1.0)
-    assert (settings.gamma, settings.later_frames) == (1.0, 0.8)
+    assert (settings.gamma, settings.later_frames) == (1.0, 0.95)
     assert FrameFusion(selector="divprune").budget_rule == "uniform"
 
 

@@ -87,9 +87,9 @@ class FrameFusion:
         gamma: in (0, 20], default 1: the selector ``"dpp"`` takes the Gaussian kernel ``exp(2·gamma·(cos − 1))`` of the
             tokens' directions; None the kernel of cosines, whose rank ends after as many picks as there are dimensions,
             and on real features long before.
-        later_frames: in (0, 1], default 0.8: what tokens behind the first frame of their segment count, for the
-            selector ``"dpp"``, relative to those in it. Noise makes every frame of a scene a little new; below 1, a scene is
-            rather kept in one piece. 1 makes all frames equal.
+        later_frames: in (0, 1], default 0.95: what tokens behind the first frame of their segment count, for the
+            selector ``"dpp"``, relative to those in it. Noise makes every frame of a scene a little new; below 1, a
+            scene is rather kept in one piece. 1 makes all frames equal.
         novelty_lower_bound: in (0, 1]; None (default) keeps the exact share. A segment takes no more tokens once the
             *novelty* of all its remaining ones is below this: the share ``d² / r²`` of a token's direction that the
             tokens kept in its segment do not span. ``cost`` and ``keep`` become upper bounds, also at 1.0, and a still
@@ -123,7 +123,7 @@ class FrameFusion:
     relevance_exponent: float = 1.0
     selector: str = "dpp"
     gamma: float | None = 1.0
-    later_frames: float = 0.8
+    later_frames: float = 0.95
     novelty_lower_bound: float | None = None
     keep_lower_bound: float = 0.0
     dropped: Dropped = "drop"

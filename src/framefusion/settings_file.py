@@ -197,7 +197,7 @@ def from_plain(plain: Any) -> FrameFusion:
     if set(values) == known - _LATER.keys():
         if values["cost"] is not None and not values["merge"]:
             raise ArgumentError(
-                "cost: these settings were written when cost meant three stages, and today it means two; calibrate again"
+                "cost: these settings were written when cost meant three stages, today it means two; calibrate again"
             )
         values |= _LATER
     keep = values.get("keep")

@@ -17,7 +17,7 @@ TWO_STAGE_RULE: dict[str, Any] = {
     "relevance": "late-text",
     "selector": "dpp",
     "gamma": 1.0,
-    "later_frames": 0.8,
+    "later_frames": 0.95,
 }
 PYRAMID_STEPS = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
 PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "none", "relevance_exponent": 0.25, "dropped": "merge"}

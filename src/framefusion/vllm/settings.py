@@ -56,7 +56,7 @@ class ServingSettings:
     relevance_exponent: float = 1.0
     selector: str = "dpp"
     gamma: float | None = 1.0
-    later_frames: float = 0.8
+    later_frames: float = 0.95
     seed: int = 0
     minimum_per_frame: int = 1
     keep_first_frame: bool = False
