@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from framefusion.errors import FrameFusionError
+from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.hf import attach
 from framefusion.methods import METHODS, BudgetError, Method
+from framefusion.methods.placed import SCHEDULES, placed
 from framefusion.settings import FrameFusion
 
 logger = logging.getLogger(__name__)
@@ -78,12 +79,20 @@ class Unreachable:
 def choose(names: Sequence[str]) -> list[Method]:
     """The methods of some names or :data:`GROUPS`, each once, :data:`FULL` always and first.
 
+    A name or group with ``@`` and one of :data:`framefusion.methods.placed.SCHEDULES` behind it puts the rules of these
+    methods into the same stages.
+
     Raises:
         MethodError: there is no such method; lists those there are.
     """
     chosen = {FULL: METHODS[FULL]}
     for name in names:
-        found = [m for m in METHODS.values() if name in ("all", m.name) or m.kind == GROUPS.get(name)]
+        base, at, schedule = name.partition("@")
+        if at and schedule not in SCHEDULES:
+            raise MethodError(f"there are no stages {schedule!r}; behind @ comes {', '.join(SCHEDULES)}")
+        found = [m for m in METHODS.values() if base in ("all", m.name) or m.kind == GROUPS.get(base)]
+        if at and found:
+            found = [placed(m, schedule) for m in found if m.rule is not None]
         if not found:
             raise MethodError(f"there is no method {name!r}; there are {_known(name)}")
         chosen.update((method.name, method) for method in found)
@@ -116,7 +125,7 @@ def plan(
         for budget in budgets if method.budgeted else [None]:
             try:
                 cell = _cell(method, budget, layers, frames)
-            except BudgetError as error:
+            except (BudgetError, ArgumentError) as error:
                 assert budget is not None
                 missing.append(Unreachable(method.name, budget, frames, str(error)))
                 continue

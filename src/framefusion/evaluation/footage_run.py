@@ -25,7 +25,7 @@ from framefusion.evaluation.run import SEED, Plan, Progress, Silent, versions
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.layout import VisualItem, VisualLayout
-from framefusion.methods import METHODS, BudgetError, Method
+from framefusion.methods import BudgetError, Method
 from framefusion.reducer import Reduction
 from framefusion.settings import SEGMENT_THRESHOLDS, FrameFusion
 
@@ -173,7 +173,7 @@ def without_attention(settings: FrameFusion) -> FrameFusion:
 
 
 def _about(cell: Cell) -> dict[str, Any]:
-    method = METHODS[cell.method]
+    (method,) = [found for found in choose([cell.method]) if found.name == cell.method]
     return {
         "cell": cell.key,
         "method": cell.method,

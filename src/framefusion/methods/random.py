@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, at_input
+from framefusion.methods.method import PLAIN, Method, at_input
 
 METHOD = Method(
     name="random",
@@ -12,4 +12,5 @@ METHOD = Method(
     description="Tokens drawn at random, before layer 0.",
     build=at_input("random"),
     random=True,
+    rule={**PLAIN, "selector": "random"},
 )

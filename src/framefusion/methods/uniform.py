@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from framefusion.methods.method import Method, at_input
+from framefusion.methods.method import PLAIN, Method, at_input
 
 METHOD = Method(
     name="uniform",
@@ -11,4 +11,5 @@ METHOD = Method(
     citation="",
     description="Evenly spaced tokens of the sequence, before layer 0.",
     build=at_input("uniform"),
+    rule={**PLAIN, "selector": "uniform"},
 )
