@@ -543,7 +543,7 @@ def test_eval_prints_a_table_and_writes_the_results(evaluated, tmp_path):
 def test_eval_goes_on_and_prints_json(evaluated, monkeypatch, model):
     monkeypatch.setattr(sys, "argv", ["/some/where/framefusion", "eval", "--data", "my file.jsonl"])
     first = json.loads(evaluated("--json", "--no-plots").stdout)
-    monkeypatch.setattr("framefusion.evaluation.answering.Chunk._generate", lambda *a: pytest.fail("asked again"))
+    monkeypatch.setattr("framefusion.evaluation.answering.Chunk._answers", lambda *a: pytest.fail("asked again"))
     second = parse(evaluated("--json", "--no-plots"))
     assert first == second
     assert second["commands"] == ["framefusion eval --data 'my file.jsonl'"]
@@ -607,7 +607,7 @@ def test_an_interrupted_evaluation_says_how_to_go_on(evaluated, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("framefusion.evaluation.answering.Chunk._generate", interrupted)
+    monkeypatch.setattr("framefusion.evaluation.answering.Chunk._answers", interrupted)
     result = evaluated()
     assert result.exit_code == 130
     assert result.stderr == "framefusion: interrupted; the same command goes on with what is in out/eval\n"

@@ -146,7 +146,9 @@ def test_selectors_that_cannot_be_registered(selector: str) -> None:
 def test_a_selector_that_cannot_do_without_relevance() -> None:
     framefusion.register_selector("most-attended", first_tokens, needs_relevance=True)
     try:
-        with pytest.raises(ValueError, match="selector='most-attended' ranks by attention; it needs another"):
+        with pytest.raises(
+            ValueError, match="selector='most-attended' ranks by attention in every stage; it needs another"
+        ):
             FrameFusion(selector="most-attended", relevance="none")
         with pytest.raises(ValueError, match="selector='most-attended' ranks by attention, and no attention exists"):
             FrameFusion(selector="most-attended", relevance="last", keep={0: 0.5})

@@ -293,9 +293,10 @@ def test_a_package_without_the_clip_is_said_so(tmp_path):
 def test_rules_that_need_a_model_are_left_out():
     cells, missing = footage_run.plan(choose(["published", "ours"]), [0.2], 6, 1)
     run = {cell.method for cell in cells}
-    assert {"divprune", "evs", "holitom", "fastvid", "segment-dpp-input"} <= run
+    assert {"divprune", "evs", "segment-dpp-input"} <= run
     reasons = {lost.method: lost.reason for lost in missing}
     assert "question" in reasons["cdpruner-input"]
+    assert "vision encoder" in reasons["holitom"]
     assert {"fastv", "cdpruner", "framefusion", "segment-dpp"} <= reasons.keys()
     assert not run & reasons.keys()
 
@@ -306,7 +307,7 @@ def test_methods_that_do_the_same_run_once():
     assert missing[0].reason == "the same as segment-dpp-pyramid where there is no model"
 
 
-@pytest.mark.parametrize("method", [*METHODS, "holitom", "fastvid", "vidcom2", "segment-dpp-pyramid"])
+@pytest.mark.parametrize("method", [*METHODS, "holitom:density", "fastvid:density", "vidcom2", "segment-dpp-pyramid"])
 def test_what_a_rule_keeps(method):
     torch.manual_seed(0)
     film = Film("any", torch.randn(8, 4, 4, 12))

@@ -48,7 +48,7 @@ def test_one_graph_break_more_than_the_plain_model(family: str) -> None:
     plain, _ = breaks(case)
     with framefusion.attach(case.model, FrameFusion()) as run:
         expected = said(case, case.model)
-        assert len(run.stages) == 3
+        assert len(run.stages) == 2
         reduced, logits = breaks(case, calls=2)
         assert run.tokens_per_layer[-1] < run.summary().visual_tokens_before
     assert reduced <= plain + 1

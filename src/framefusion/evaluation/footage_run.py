@@ -27,7 +27,7 @@ from framefusion.evaluation.store import Store
 from framefusion.layout import VisualItem, VisualLayout
 from framefusion.methods import BudgetError, Method
 from framefusion.reducer import Reduction
-from framefusion.settings import SEGMENT_THRESHOLDS, FrameFusion
+from framefusion.settings import FROM_ENCODER, SEGMENT_THRESHOLDS, FrameFusion
 
 VIDEOS = 4
 """Videos of the pedestrian clip unless said otherwise."""
@@ -162,6 +162,8 @@ def _alone(method: Method, budget: float) -> FrameFusion:
         raise MethodError("begins behind a layer that runs on every token") from error
     if settings.relevance == "similarity":
         raise MethodError("goes by the similarity to a question, and there is none")
+    if settings.relevance in FROM_ENCODER:
+        raise MethodError("goes by the attention of the vision encoder, which is not read here")
     return settings
 
 
