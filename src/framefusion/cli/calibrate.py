@@ -22,7 +22,7 @@ from framefusion.cli.options import (
     ModelOption,
     TrustOption,
 )
-from framefusion.cli.questions import bars, check_directory, command_line, dataset, one_sentence, shares
+from framefusion.cli.questions import bars, check_directory, command_line, dataset, one_sentence, shares, usual_model
 
 if TYPE_CHECKING:
     from framefusion.settings_file import Calibration, StoredSettings, Trial
@@ -93,6 +93,7 @@ def calibrate(
         from framefusion.calibration import calibrate as calibrate_model
         from framefusion.settings_file import SettingsFileError, save_settings
 
+        answering = usual_model(data) if model is None else model
         try:
             found = calibrate_model(
                 dataset(data, videos, 0),
@@ -101,12 +102,12 @@ def calibrate(
                 confidence=confidence,
                 method=method,
                 budgets=tried,
-                frames=frames if frames is not None else usual_frames(model),
+                frames=frames if frames is not None else usual_frames(answering),
                 unit=unit,  # type: ignore[arg-type]
                 jobs=jobs,
                 generating=evaluation.Generating(batch, max_new_tokens),
                 model={
-                    "model": model,
+                    "model": answering,
                     "dtype": dtype,
                     "device": device,
                     "attn": attn,

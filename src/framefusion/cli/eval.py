@@ -13,7 +13,6 @@ from framefusion.cli.common import fail, silence_transformers
 from framefusion.cli.options import AttnOption, DeviceOption, DtypeOption, JsonOption, ModelOption, TrustOption
 from framefusion.cli.questions import (
     NEEDLE,
-    NEEDLE_VIDEOS,
     bars,
     check_directory,
     command_line,
@@ -21,6 +20,7 @@ from framefusion.cli.questions import (
     names,
     one_sentence,
     shares,
+    usual_model,
 )
 
 FRAMES = 16
@@ -47,7 +47,8 @@ def eval_(
         str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
     ] = BUDGETS,
     videos: Annotated[
-        int | None, typer.Option("--videos", help=f"How many videos. Default: {NEEDLE_VIDEOS}, or all of a file.")
+        int | None,
+        typer.Option("--videos", help="How many videos. Default: as many as the data set has, 100 of needle."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the generated benchmark.")] = 0,
     kinds: Annotated[
@@ -102,7 +103,7 @@ def eval_(
             out,
             what,
             model={
-                "model": model,
+                "model": usual_model(data) if model is None else model,
                 "dtype": dtype,
                 "device": device,
                 "attn": attn,

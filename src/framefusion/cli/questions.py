@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 NEEDLE = "needle"
 """What ``--data`` calls the generated benchmark."""
-NEEDLE_VIDEOS = 100
 
 
 def names(text: str, option: str) -> list[str]:
@@ -50,17 +49,24 @@ def check_directory(out: Path) -> None:
 
 def dataset(data: str, videos: int | None, seed: int, kinds: str | None = None) -> Dataset:
     """What ``--data`` names, with the questions of ``--kinds``."""
-    from framefusion.evaluation import JsonLines, VideoNeedle
-    from framefusion.needle import QUESTION_KINDS
+    from framefusion.evaluation import SETS, JsonLines
 
+    known = SETS.get(data)
+    if known is None:
+        if kinds is not None:
+            fail(f"--kinds chooses from the generated questions; leave it out with --data {data}")
+        return JsonLines(Path(data), videos)
     asked = None if kinds is None else tuple(dict.fromkeys(part.strip() for part in kinds.split(",")))
-    if asked is not None and data != NEEDLE:
-        fail(f"--kinds chooses from the generated questions; leave it out with --data {data}")
-    if unknown := [kind for kind in asked or () if kind not in QUESTION_KINDS]:
-        fail(f"--kinds must be some of {', '.join(QUESTION_KINDS)}, separated by commas, got {', '.join(unknown)!r}")
-    if data == NEEDLE:
-        return VideoNeedle(NEEDLE_VIDEOS if videos is None else videos, seed, asked)
-    return JsonLines(Path(data), videos)
+    if unknown := [kind for kind in asked or () if kind not in known.known_kinds]:
+        fail(f"--kinds must be some of {', '.join(known.known_kinds)}, separated by commas, got {', '.join(unknown)!r}")
+    return known(known.usual_videos if videos is None else videos, seed, asked)
+
+
+def usual_model(data: str) -> str | None:
+    """The model that answers what ``--data`` names where ``--model`` names none."""
+    from framefusion.evaluation import SETS
+
+    return SETS[data].usual_model if data in SETS else None
 
 
 def command_line(words: Sequence[str]) -> str:

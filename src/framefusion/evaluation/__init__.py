@@ -9,6 +9,7 @@ from framefusion.evaluation.cells import MethodError
 from framefusion.evaluation.data import DataError, Dataset, Question
 from framefusion.evaluation.jsonl import JsonLines
 from framefusion.evaluation.run import BUDGETS, METHODS, Plan, Progress, evaluate
+from framefusion.evaluation.sets import SETS
 from framefusion.evaluation.statistics import Bootstrap, Estimate
 from framefusion.evaluation.videoneedle import VideoNeedle
 from framefusion.log import LogError
@@ -16,6 +17,7 @@ from framefusion.log import LogError
 __all__ = [
     "BUDGETS",
     "METHODS",
+    "SETS",
     "Bootstrap",
     "DataError",
     "Dataset",

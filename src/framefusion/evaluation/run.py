@@ -17,11 +17,12 @@ from framefusion._version import __version__
 from framefusion.evaluation import timing, workers
 from framefusion.evaluation.answering import Chunk, Generating, chunks
 from framefusion.evaluation.cells import FULL, Cell, MethodError, Unreachable, choose, plan
+from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.evaluation.summary import measured, summarise
-from framefusion.loading import LoadedModel, load
+from framefusion.loading import LoadedModel
 from framefusion.methods import Method
 from framefusion.selection import warm_up
 
@@ -134,7 +135,7 @@ def evaluate(
     progress.step("Reading the questions")
     questions = data.questions(what.frames)
     progress.step("Loading the model")
-    loaded = load(**(model or {}))
+    loaded = open_model(model or {})
     identity = {
         "model": describe(loaded),
         "data": data.name,

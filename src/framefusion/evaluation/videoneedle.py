@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from framefusion.evaluation.data import DataError, Question
+from framefusion.needle.questions import QUESTION_KINDS
 from framefusion.video import Video
 
 SECONDS = 8.0
@@ -25,6 +26,10 @@ class VideoNeedle:
         seed: of the generation.
         kinds: of questions; None asks :data:`framefusion.needle.ASKED_KINDS`.
     """
+
+    usual_videos: ClassVar[int] = 100
+    known_kinds: ClassVar[tuple[str, ...]] = tuple(QUESTION_KINDS)
+    usual_model: ClassVar[str | None] = None
 
     videos: int
     seed: int = 0

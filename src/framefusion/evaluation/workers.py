@@ -17,8 +17,9 @@ import torch
 from framefusion import log
 from framefusion.evaluation.answering import Chunk, EvaluationError, Generating
 from framefusion.evaluation.cells import Cell
+from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question
-from framefusion.loading import LoadedModel, load
+from framefusion.loading import LoadedModel
 
 Told = Callable[[int], None]
 """Called with the number of questions that were just answered."""
@@ -29,7 +30,7 @@ class Work:
     """What all processes share; picklable.
 
     Attributes:
-        model: arguments of :func:`framefusion.loading.load`.
+        model: arguments of :func:`framefusion.evaluation.checkpoints.open_model`.
         data: the data set.
         frames: frames of its videos.
         cells: what to answer with.
@@ -128,7 +129,7 @@ def _worker(work: Work, part: Path, tasks: Any, news: Any) -> None:
     try:
         if work.prepare is not None:
             work.prepare()
-        loaded = load(**work.model)
+        loaded = open_model(work.model)
         while (chunk := _next(tasks)) is not None:
             work.answer(loaded, chunk, part, told)
         news.put(("finished", None))
