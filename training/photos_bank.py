@@ -58,7 +58,7 @@ def encode(model: torch.nn.Module, pixels: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=64, help=f"files of {TOGETHER} scenes")
+    parser.add_argument("--files", type=int, default=26, help=f"files of {TOGETHER} scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

@@ -91,11 +91,14 @@ def test_a_target_is_the_sum_of_its_effects() -> None:
     made = Interface(*(torch.randn(n, 128) for n in (1, 24, 4, GRID, GRID)))
     made = Interface(made.base[0], made.names, made.roles, made.columns, made.rows)
     name, role = torch.randint(25, (3, CELLS)), torch.randint(4, (3, CELLS))
+    name[0, :3] = 24
     targets = made.targets(name, role)
-    for frame, cell in ((0, 0), (1, 17), (2, 35)):
-        own = made.names[name[frame, cell]] if name[frame, cell] < 24 else 0
-        expected = made.base + own + made.roles[role[frame, cell]] + made.columns[cell % GRID] + made.rows[cell // GRID]
-        assert torch.allclose(targets[frame, cell], expected, atol=1e-5)
+    for frame in range(3):
+        for cell in range(CELLS):
+            expected = made.base + made.roles[role[frame, cell]] + made.columns[cell % GRID] + made.rows[cell // GRID]
+            if name[frame, cell] < 24:
+                expected = expected + made.names[name[frame, cell]]
+            assert torch.allclose(targets[frame, cell], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [2, 3, 4, 5, 6])

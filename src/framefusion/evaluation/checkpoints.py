@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from framefusion.evaluation.photos import photos_checkpoint
 from framefusion.loading import LoadedModel, load
 
-CHECKPOINTS: dict[str, Callable[[], Path]] = {}
+CHECKPOINTS: dict[str, Callable[[], Path]] = {"photos": photos_checkpoint}
 """By name, what returns the directory of a checkpoint, and makes it before if it is not there."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from framefusion.evaluation.data import Dataset
+from framefusion.evaluation.photos import Photos
 from framefusion.evaluation.videoneedle import VideoNeedle
 
 
@@ -33,5 +34,5 @@ class NamedSet(Protocol):
         """
 
 
-SETS: dict[str, NamedSet] = {"needle": VideoNeedle}
+SETS: dict[str, NamedSet] = {"needle": VideoNeedle, "photos": Photos}
 """The data sets by name, the usual one first."""
