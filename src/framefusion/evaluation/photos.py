@@ -131,9 +131,10 @@ def put_together(trained: Path, encoder: Any, into: Path) -> None:
     """
     from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
 
-    model, found = LlavaOnevisionForConditionalGeneration.from_pretrained(
+    loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
         trained, dtype=torch.float32, output_loading_info=True
     )
+    model, found = loaded
     lost = [name for name in found["missing_keys"] if not name.startswith("model.vision_tower.")]
     if lost:
         raise DataError(f"{trained} lacks the weights {', '.join(sorted(lost)[:3])}; install framefusion again")
