@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from framefusion.evaluation import decoders
+from framefusion.evaluation.photos import photos_checkpoint
 from framefusion.loading import LoadedModel, load
 
-CHECKPOINTS: dict[str, Callable[[], Path]] = {**decoders.MAKERS}
+CHECKPOINTS: dict[str, Callable[[], Path]] = {**decoders.MAKERS, "photos": photos_checkpoint}
 """By name, what returns the directory of a checkpoint, and makes it before if it is not there."""
 
 

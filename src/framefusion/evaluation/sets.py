@@ -6,6 +6,7 @@ from typing import Protocol
 
 from framefusion.evaluation.data import Dataset
 from framefusion.evaluation.facts import Facts
+from framefusion.evaluation.photos import Photos
 from framefusion.evaluation.videoneedle import VideoNeedle
 
 
@@ -34,5 +35,5 @@ class NamedSet(Protocol):
         """
 
 
-SETS: dict[str, NamedSet] = {"needle": VideoNeedle, "facts": Facts}
+SETS: dict[str, NamedSet] = {"needle": VideoNeedle, "photos": Photos, "facts": Facts}
 """The data sets by name, the usual one first."""
