@@ -90,6 +90,8 @@ def test_every_setting_is_an_argument():
         relevance_sign=-1,
         relevance_exponent=0.5,
         selector="dpp",
+        gamma=0.5,
+        later_frames=0.9,
         novelty_lower_bound=0.1,
         keep_lower_bound=0.1,
         dropped="merge",
