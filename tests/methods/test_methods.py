@@ -15,7 +15,7 @@ from framefusion.reducer import Reduction
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
 LAYERS = (12, 28)
-AT_INPUT = {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid"} | {
+AT_INPUT = {"uniform", "low-resolution", "divprune", "vidcom2", "fastvid", "fastvid-qwen"} | {
     "floc", "unicomp", "forestprune", "v-cast", "flashvid", "llava-scissor",
 }  # fmt: skip
 SPENDING = [method for method in METHODS.values() if method.budgeted and method.frames is None]
