@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,3 +129,23 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
             check_source(tmp_path / "a.mp4")
     finally:
         os.seteuid(user)
+
+
+def test_a_turn_in_the_middle_of_a_stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another display matrix, such as that of a telephone that is turned while it films: one size for all."""
+    from framefusion.decoding import pixels
+
+    video = read_video(folder / "clip.mp4", 4)
+    still, begins = video.frames, float(video.timestamps[2]) - 1e-3
+
+    def changing(frame: Any) -> Any:
+        return (0.0, 1.0, -1.0, 0.0) if frame.time >= begins else None
+
+    monkeypatch.setattr(pixels, "display_matrix", changing)
+    turned = read_video(folder / "clip.mp4", 4).frames
+    assert turned.shape == still.shape
+    assert np.array_equal(turned[:2], still[:2])
+    # Scaled to the size of the first frame, and turned.
+    quarter = np.stack([np.asarray(Image.fromarray(f).resize(still.shape[1:3])) for f in still[2:]])
+    expected = quarter.swapaxes(1, 2)[:, :, ::-1]
+    assert np.abs(turned[2:].astype(int) - expected).mean() < 12

@@ -35,6 +35,8 @@ def picture(frame: Any, stream: Any, size: tuple[int, int]) -> np.ndarray:
         stream: its stream, which tells the shape of a pixel.
         size: width and height of the stream's first frame, see :func:`shown_size`; others are scaled to it.
     """
+    turned = _quarter_turned(display_matrix(frame))
+    size = size[::-1] if turned else size
     transfer = _characteristic(frame, stream, "color_trc")
     if transfer in (_PQ, _HLG):
         primaries = _characteristic(frame, stream, "color_primaries")
@@ -43,15 +45,16 @@ def picture(frame: Any, stream: Any, size: tuple[int, int]) -> np.ndarray:
         pixels = on_white(_converted(frame, size, "rgba"))
     else:
         pixels = _converted(frame, size, "rgb24")
-    return np.ascontiguousarray(_upright(pixels, frame))
+    return np.ascontiguousarray(_upright(pixels, display_matrix(frame)))
 
 
 def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """Width and height of a frame with square pixels, before it is turned; nothing is made smaller."""
+    """Width and height of a frame with square pixels, upright; nothing is made smaller."""
     shape = float(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     if not _SHAPES[0] <= shape <= _SHAPES[1]:
         shape = 1.0
-    return max(round(frame.width * max(shape, 1.0)), 1), max(round(frame.height * max(1 / shape, 1.0)), 1)
+    size = max(round(frame.width * max(shape, 1.0)), 1), max(round(frame.height * max(1 / shape, 1.0)), 1)
+    return size[::-1] if _quarter_turned(display_matrix(frame)) else size
 
 
 def on_white(pixels: np.ndarray) -> np.ndarray:
@@ -106,14 +109,34 @@ def _matrix(frame: Any) -> str:
     return known + (f":in_range={'pc' if wide == _FULL_RANGE else 'tv'}" if wide else "")
 
 
-def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
-    """Turned and mirrored as the frame's display matrix says."""
+Matrix = tuple[float, float, float, float]
+"""``(a, b, c, d)``: (x, y) is shown at (a·x + c·y, b·x + d·y), y downwards."""
+
+
+def display_matrix(frame: Any) -> Matrix | None:
+    """How a frame is to be turned and mirrored; it may change in the middle of a stream. None: not at all."""
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
-        return pixels
-    # (x, y) is shown at (a·x + c·y, b·x + d·y); 16.16 fixed point, y downwards
+        return None
+    # 16.16 fixed point
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float).tolist()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
+    return a, b, c, d
+
+
+def _quarter_turned(matrix: Matrix | None) -> bool:
+    """Whether width and height change places."""
+    if matrix is None:
+        return False
+    a, b, c, d = matrix
+    return abs(a) + abs(d) < abs(b) + abs(c)
+
+
+def _upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:
+    """Turned and mirrored as a display matrix says."""
+    if matrix is None:
+        return pixels
+    a, b, c, d = matrix
+    if not _quarter_turned(matrix):
         return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return pixels.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
 
