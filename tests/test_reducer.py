@@ -467,3 +467,33 @@ def test_nan_in_the_hidden_states_is_an_error() -> None:
 def test_runs() -> None:
     assert runs(torch.tensor([1, 1, 0, 0, 1, 0, 1]).bool()) == [(0, 2), (4, 5), (6, 7)]
     assert runs(torch.zeros(3, dtype=torch.bool)) == []
+
+
+def test_long_segments_of_the_gaussian_kernel_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framefusion.reducer.GAUSSIAN_TOKENS", 9)
+    for settings, cut in (
+        (FrameFusion(keep={0: 0.5}, segmentation="windows"), [4, 5]),
+        (FrameFusion(keep={0: 0.5}, segmentation="single"), [1, 1]),
+        (FrameFusion(keep={0: 0.5}, segmentation="windows", gamma=None), [1, 2]),
+        (FrameFusion(keep={0: 0.5}, segmentation="windows", selector="uniform"), [1, 2]),
+    ):
+        reduction, hidden = setup(settings)
+        reduction.before_layer(0, hidden)
+        assert reduction.segments is not None
+        items = [reduction.segments[0][reduction.layouts[0].item == item] for item in (0, 1)]
+        assert [len(ids.unique()) for ids in items] == [cut[0], cut[1] if cut[0] == 1 else 3]
+
+
+def test_segments_too_long_for_a_matrix_take_the_kernel_of_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(**changes: Any) -> list[list[int]]:
+        return [row.tolist() for row in run(FrameFusion(keep={0: 0.4}, segmentation="single", **changes))[0].columns]
+
+    assert kept() != kept(gamma=None)
+    monkeypatch.setattr("framefusion.selectors.dpp.LONG_SEGMENT", 15)
+    assert kept() == kept(gamma=None)
+
+
+def test_one_budget_for_a_single_segment_is_no_other() -> None:
+    settings = FrameFusion(keep={0: 0.4}, segmentation="single", gamma=None)
+    joint, uniform = (run(replace(settings, budget_rule=rule))[0].columns for rule in ("joint", "uniform"))
+    assert torch.equal(joint, uniform)

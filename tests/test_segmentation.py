@@ -146,3 +146,20 @@ def test_no_tokens() -> None:
     assert segmentation.transitions(torch.zeros(0, 4), empty).shape == (0,)
     assert segmentation.by_transitions(torch.zeros(0)).shape == (0,)
     assert segmentation.by_redundancy(torch.zeros(0, 4), empty, empty).shape == (0,)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 30)), max_size=8), st.integers(1, 60))
+def test_long_segments_are_cut_evenly(runs: list[tuple[int, int]], limit: int) -> None:
+    segments = torch.tensor([s for s, (frames, _) in enumerate(runs) for _ in range(frames)], dtype=torch.long)
+    tokens = torch.tensor([size for frames, size in runs for _ in range(frames)], dtype=torch.long)
+    cut = segmentation.no_longer_than(segments, tokens, limit)
+    assert cut.tolist() == sorted(cut.tolist())
+    assert cut.unique().tolist() == list(range(len(cut.unique())))
+    for s, (frames, size) in enumerate(runs):
+        lengths = cut[segments == s].unique(return_counts=True)[1]
+        most = max(1, limit // max(size, 1))
+        assert len(lengths) == -(-frames // most)
+        assert int(lengths.max() - lengths.min()) <= 1
+        assert int(lengths.max()) == 1 or int(lengths.max()) * size <= limit
+    for frame in range(1, len(segments)):
+        assert segments[frame] == segments[frame - 1] or cut[frame] != cut[frame - 1]

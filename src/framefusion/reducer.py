@@ -21,6 +21,9 @@ from framefusion.settings import FROM_ENCODER, WITHOUT_ATTENTION, FrameFusion
 
 logger = logging.getLogger(__name__)
 
+GAUSSIAN_TOKENS = 2048
+"""Longest segment with the Gaussian kernel, whose greedy takes time by the square of it."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -207,6 +210,9 @@ class Reduction:
             tokens = mine.nonzero().squeeze(-1)
             frame, patch = _rows(on_device.frame, tokens), _rows(on_device.patch, tokens)
             of_frame = self._cut(frames, _rows(features, tokens), frame, patch)
+            if self.settings.gaussian and self.settings.segmentation != "single":
+                sizes = torch.bincount(layout.frame[mine], minlength=frames)
+                of_frame = segmentation.no_longer_than(of_frame, sizes, GAUSSIAN_TOKENS)
             result[mine] = of_frame[layout.frame[mine]] + first
             first += int(of_frame.max()) + 1 if frames else 0
         return result
@@ -366,7 +372,9 @@ class Reduction:
             settings.later_frames,
             layer,
         )
-        asked = None if settings.budget_rule == "joint" else self._budgets(candidates, total)
+        # The budget of a single segment is no question.
+        joint = settings.budget_rule == "joint" and bool((candidates.segments != candidates.segments[:1]).any())
+        asked = None if joint else self._budgets(candidates, total)
         if asked is None or settings.novelty_lower_bound is not None:
             at_least = min(total, budgets.total_kept(settings.keep_lower_bound, layout.counts[item]))
             wanted = total if asked is None else asked

@@ -148,6 +148,27 @@ def by_redundancy(features: Tensor, frames: Tensor, patches: Tensor, threshold: 
     return segments.cumsum(0) - 1
 
 
+def no_longer_than(segments: Tensor, tokens: Tensor, limit: int) -> Tensor:
+    """Cut long segments into runs of as equal numbers of frames as can be, as few as keep the limit.
+
+    Args:
+        segments: ``(F,)`` int64 segment ids, ascending.
+        tokens: ``(F,)`` int64, tokens of each frame.
+        limit: most tokens of a segment; a frame that has more is one of its own.
+
+    Returns:
+        ``(F,)`` int64 segment ids.
+    """
+    starts = torch.zeros_like(segments)
+    for own in (segments.unique()[:, None] == segments).unbind() if len(segments) else ():
+        frames, sizes = own.nonzero().squeeze(-1), tokens[own]
+        most = max(1, int(limit // max(int(sizes.max()), 1)))
+        parts = -(-len(frames) // most)
+        edges = (torch.arange(parts) * len(frames)) // parts
+        starts[frames[edges]] = 1
+    return starts.cumsum(0) - 1
+
+
 def fixed_windows(frames: int, window: int) -> Tensor:
     """Consecutive windows of ``window`` frames (DyCoke, arXiv 2411.15024); the last may be shorter.
 

@@ -86,7 +86,9 @@ class FrameFusion:
             ``"uniform"`` (evenly spaced), another one of :data:`framefusion.selectors.SELECTORS`, or a registered one.
         gamma: in (0, 20], default 1: the selector ``"dpp"`` takes the Gaussian kernel ``exp(2·gamma·(cos − 1))`` of the
             tokens' directions; None the kernel of cosines, whose rank ends after as many picks as there are dimensions,
-            and on real features long before.
+            and on real features long before. With the Gaussian kernel, segments of more than 2,048 tokens are cut into
+            equal runs of frames (not with ``"single"``), and where one still has more than 4,096, that of cosines is
+            taken.
         later_frames: in (0, 1], default 0.95: what tokens behind the first frame of their segment count, for the
             selector ``"dpp"``, relative to those in it. Noise makes every frame of a scene a little new; below 1, a
             scene is rather kept in one piece. 1 makes all frames equal.
@@ -249,6 +251,11 @@ class FrameFusion:
     def keeps_all(self) -> bool:
         """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``, without ``novelty_lower_bound``)."""
         return not self.adaptive and all(row._keeps_all for row in self._rows)
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the rule is the DPP with the Gaussian kernel."""
+        return self.selector == "dpp" and self.gamma is not None
 
     @property
     def adaptive(self) -> bool:

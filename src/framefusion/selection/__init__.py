@@ -8,6 +8,7 @@ matrix.
 
 from framefusion.selection.api import (
     BACKENDS,
+    LONG_SEGMENT,
     greedy_map,
     select_and_assign,
     select_in_segments,
@@ -18,6 +19,7 @@ from framefusion.selection.plan import Budgets, Segment, make_segment, split_tot
 
 __all__ = [
     "BACKENDS",
+    "LONG_SEGMENT",
     "Budgets",
     "Segment",
     "greedy_map",

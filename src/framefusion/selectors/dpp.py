@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from framefusion.selection import select_and_assign, select_tokens
+from framefusion.selection import LONG_SEGMENT, select_and_assign, select_tokens
 from framefusion.selectors.candidates import Candidates, Selected
 
 
@@ -28,7 +28,7 @@ def select(candidates: Candidates) -> Tensor | Selected:
         candidates.segments,
         candidates.budgets,
         exhausted="restart",
-        gamma=candidates.gamma,
+        gamma=_gamma(candidates),
     )
     target = torch.where(similarity >= bound, nearest, -1)
     target[chosen.cpu()] = chosen.cpu()
@@ -54,6 +54,12 @@ def weights(candidates: Candidates) -> Tensor | None:
     relevance = candidates.relevance
     relevance = behind.new_ones(behind.shape, dtype=torch.float32) if relevance is None else relevance
     return torch.where(behind, relevance * candidates.later_frames, relevance)
+
+
+def _gamma(candidates: Candidates) -> float | None:
+    """Of the kernel; None, that of cosines, where a segment is too long for a matrix of all its pairs."""
+    lengths = candidates.segments.bincount() if len(candidates.segments) else candidates.segments
+    return None if bool((lengths > LONG_SEGMENT).any()) else candidates.gamma
 
 
 def select_within(
@@ -84,7 +90,7 @@ def select_within(
         novelty_lower_bound=novelty_lower_bound or 0.0,
         at_least=at_least,
         exhausted=exhausted,
-        gamma=candidates.gamma,
+        gamma=_gamma(candidates),
     )
     assert isinstance(chosen, Tensor)
     return chosen
