@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from framefusion.evaluation import DataError, photos
+from framefusion.evaluation import DataError, photos, videoneedle
 from framefusion.evaluation.encodings import prompts
 from framefusion.evaluation.photos import ASKED, Photos, photos_checkpoint, resized
 from framefusion.loading import load
@@ -33,9 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stamps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(photos, "stamps", lambda: folder)
-    photos._load.cache_clear()
+    videoneedle._load.cache_clear()
     yield folder
-    photos._load.cache_clear()
+    videoneedle._load.cache_clear()
 
 
 def test_the_set_asks_what_the_generator_drew(stamps: Path) -> None:

@@ -148,4 +148,4 @@ def test_a_turn_in_the_middle_of_a_stream(folder: Path, monkeypatch: pytest.Monk
     # Scaled to the size of the first frame, and turned.
     quarter = np.stack([np.asarray(Image.fromarray(f).resize(still.shape[1:3])) for f in still[2:]])
     expected = quarter.swapaxes(1, 2)[:, :, ::-1]
-    assert np.abs(turned[2:].astype(int) - expected).mean() < 12
+    assert np.abs(turned[2:].astype(int) - expected).mean() < 3

@@ -109,3 +109,14 @@ def test_candidates_join_again_and_again(dtype: torch.dtype, tokens: int) -> Non
     kept = select_tokens(features, r, None, 30)
     assert torch.equal(kept, select_tokens(features.double(), r, None, 30, backend="torch"))
     assert (kept >= tokens - 40).sum() == 29
+
+
+def test_zero_vectors_that_join_late_with_the_gaussian_kernel() -> None:
+    """They have all products computed again, where the first candidates' are kernel values by then."""
+    n = 220
+    # Few directions: what is relevant is spent soon, and the others join.
+    features = noise(8, 24).repeat(28, 1)[:n] + 0.05 * noise(n, 24, seed=1)
+    r = torch.linspace(1, 0.2, n, dtype=torch.float64)
+    features[150::7] = 0
+    chosen = select_tokens(features, r, None, 60, backend="numba", gamma=1.0)
+    assert torch.equal(chosen, select_tokens(features, r, None, 60, backend="reference", gamma=1.0))

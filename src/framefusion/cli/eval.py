@@ -35,7 +35,7 @@ def eval_(
         str,
         typer.Option(
             "--data",
-            help=f"{NEEDLE} (generated, see docs/evaluation.md), {FOOTAGE} (film, no model), or a file of JSON lines.",
+            help=f"{NEEDLE}, photos, facts (docs/evaluation.md), {FOOTAGE} (film, no model), or a file of JSON lines.",
         ),
     ] = NEEDLE,
     frames: Annotated[int, typer.Option("--frames", help="Frames of each video.")] = FRAMES,

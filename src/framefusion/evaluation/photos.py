@@ -7,22 +7,19 @@ trained here, the projector and the decoder, is bundled; ``training/README.md`` 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from framefusion.assets import PHOTOS
-from framefusion.errors import FrameFusionError
 from framefusion.evaluation import parts
-from framefusion.evaluation.data import DataError, Question
+from framefusion.evaluation.data import DataError
 from framefusion.evaluation.dinov2 import load_dinov2
-from framefusion.evaluation.videoneedle import SECONDS
+from framefusion.evaluation.videoneedle import VideoNeedle
 from framefusion.needle.photo_questions import PHOTO_KINDS
-from framefusion.video import Video
 
 STAMPS = "tuxpaint-stamps-default"
 """Debian's package of the pictures (GPL-2+)."""
@@ -43,60 +40,19 @@ def stamps(cache: Path | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Captioned photographs over real footage.
+class Photos(VideoNeedle):
+    """Captioned photographs over real footage; ``kinds`` None asks :data:`ASKED`."""
 
-    Attributes:
-        videos: how many.
-        seed: of the generation.
-        kinds: of questions; None asks :data:`ASKED`.
-    """
-
+    title: ClassVar[str] = "VideoNeedle with photographs"
     usual_videos: ClassVar[int] = 60
     known_kinds: ClassVar[tuple[str, ...]] = PHOTO_KINDS
     usual_model: ClassVar[str | None] = "photos"
 
-    videos: int
-    seed: int = 0
-    kinds: tuple[str, ...] | None = None
+    def drawn(self, frames: int) -> Sequence[Any]:
+        from framefusion.needle.photo_set import load_photos
 
-    @property
-    def name(self) -> str:
-        kinds = "" if self.kinds is None else f", {', '.join(self.kinds)}"
-        return f"VideoNeedle with photographs (test split, seed {self.seed}{kinds})"
-
-    def questions(self, frames: int) -> list[Question]:
-        return [
-            Question(f"{video.id}/{number}", video.id, asked.text, asked.answer, asked.kind, (video.footage,))
-            for video in _load(self, frames).values()
-            for number, asked in enumerate(video.questions)
-        ]
-
-    def video(self, video: str, frames: int, shown: int) -> Video:
-        whole = _load(self, frames)[video].frames
-        # the middle of equal intervals, as videos are decoded
-        chosen = ((2 * np.arange(shown) + 1) * len(whole)) // (2 * shown)
-        fps = len(whole) / SECONDS
-        return Video(
-            frames=whole[chosen],
-            timestamps=chosen / fps,
-            indices=chosen,
-            duration=SECONDS,
-            source_fps=fps,
-            total_frames=len(whole),
-            path=Path(video),
-        )
-
-
-@lru_cache(maxsize=1)
-def _load(data: Photos, frames: int) -> dict[str, Any]:
-    from framefusion.needle.photo_set import load_photos
-
-    kinds = ASKED if data.kinds is None else data.kinds
-    try:
-        return {video.id: video for video in load_photos(stamps(), frames, data.videos, data.seed, kinds=kinds)}
-    except FrameFusionError as error:
-        raise DataError(str(error)) from error
+        kinds = ASKED if self.kinds is None else self.kinds
+        return load_photos(stamps(), frames, self.videos, self.seed, kinds=kinds)
 
 
 def resized(encoder: Any, size: int) -> Any:

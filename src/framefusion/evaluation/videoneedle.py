@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +28,7 @@ class VideoNeedle:
         kinds: of questions; None asks :data:`framefusion.needle.ASKED_KINDS`.
     """
 
+    title: ClassVar[str] = "VideoNeedle"
     usual_videos: ClassVar[int] = 100
     known_kinds: ClassVar[tuple[str, ...]] = tuple(QUESTION_KINDS)
     usual_model: ClassVar[str | None] = None
@@ -38,7 +40,7 @@ class VideoNeedle:
     @property
     def name(self) -> str:
         kinds = "" if self.kinds is None else f", {', '.join(self.kinds)}"
-        return f"VideoNeedle (test split, seed {self.seed}{kinds})"
+        return f"{self.title} (test split, seed {self.seed}{kinds})"
 
     def questions(self, frames: int) -> list[Question]:
         return [
@@ -61,13 +63,17 @@ class VideoNeedle:
             path=Path(video),
         )
 
+    def drawn(self, frames: int) -> Sequence[Any]:
+        """The :class:`~framefusion.needle.NeedleVideo` of the set at so many frames."""
+        from framefusion import needle
+
+        kinds = needle.ASKED_KINDS if self.kinds is None else self.kinds
+        return needle.load(frames, self.videos, self.seed, kinds=kinds, split="test")
+
 
 @lru_cache(maxsize=1)
 def _load(data: VideoNeedle, frames: int) -> dict[str, Any]:
-    from framefusion import needle
-
     try:
-        kinds = needle.ASKED_KINDS if data.kinds is None else data.kinds
-        return {video.id: video for video in needle.load(frames, data.videos, data.seed, kinds=kinds, split="test")}
+        return {video.id: video for video in data.drawn(frames)}
     except (ValueError, ImportError) as error:
         raise DataError(str(error)) from error

@@ -8,36 +8,18 @@ import numpy as np
 
 from framefusion.needle.objects import Thing
 from framefusion.needle.photos import NAMES
-from framefusion.needle.questions import ORDINALS, WAYS, Option, Question
+from framefusion.needle.questions import ORDINALS, TEMPLATES, WAYS, Option, Question
 from framefusion.needle.scenes import Video
 
 PHOTO_KINDS = ("large", "small", "needle", "order", "direction", "scene")
 _TEMPLATES: dict[str, tuple[str, ...]] = {
-    "main": (
-        "what is the large {noun} in the {n} scene?",
-        "what large {noun} is in the {n} scene?",
-        "which large {noun} is shown in the {n} scene?",
-    ),
+    "main": TEMPLATES["main"],
     "small": (
         "what is the small {noun} in the {n} scene?",
         "what small {noun} is in the {n} scene?",
         "which small {noun} is shown in the {n} scene?",
     ),
-    "after": (
-        "what large {noun} came after the {x}?",
-        "which large {noun} came after the {x}?",
-        "what large {noun} follows the {x}?",
-    ),
-    "before": (
-        "what large {noun} came before the {x}?",
-        "which large {noun} came before the {x}?",
-        "what large {noun} precedes the {x}?",
-    ),
-    "direction": (
-        "which way does the {x} move?",
-        "where does the {x} move?",
-        "in which direction does the {x} move?",
-    ),
+    **{sort: TEMPLATES[sort] for sort in ("after", "before", "direction")},
     "scene": (
         "in which scene is the {x}?",
         "which scene shows the {x}?",

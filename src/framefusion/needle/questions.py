@@ -17,7 +17,7 @@ ORDINALS = ("first", "second", "third", "fourth")
 COUNTS = ("one", "two", "three", "four")
 WAYS = ("left", "right", "up", "down")
 
-_TEMPLATES: dict[str, tuple[str, ...]] = {
+TEMPLATES: dict[str, tuple[str, ...]] = {
     "color": (
         "what {color} is the {kind}?",
         "which {color} is the {kind}?",
@@ -55,7 +55,7 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
         "in which scene does the {kind} appear?",
     ),
 }
-SORTS = tuple(_TEMPLATES)
+SORTS = tuple(TEMPLATES)
 _NOUNS = ("object", "thing", "item")
 _COLOR = ("color", "colour")
 PUNCTUATION = tuple("?.,!:;'\"-()")
@@ -88,7 +88,7 @@ def vocabulary() -> list[str]:
     """Every word of questions and answers, sorted."""
     fillers = {"n", "x", "c", "color", "kind", "noun"}
     words = {*KINDS, *COLOR_NAMES, *_NOUNS, *_COLOR, *ORDINALS, *COUNTS, *WAYS}
-    for template in (text for texts in _TEMPLATES.values() for text in texts):
+    for template in (text for texts in TEMPLATES.values() for text in texts):
         words |= {word.strip("?") for word in template.split()} - {f"{{{name}}}" for name in fillers}
     return sorted(words)
 
@@ -158,7 +158,7 @@ def ask(rng: np.random.Generator, video: Video, kind: str, options: Mapping[str,
         pool = [option for option in pool if len(option.seen) == wanted]
     sort, s, t, other, color, seen = _one(rng, pool)
     words = {"noun": _one(rng, _NOUNS), "color": _one(rng, _COLOR)}
-    template = _one(rng, _TEMPLATES[sort])
+    template = _one(rng, TEMPLATES[sort])
     if sort == "count":
         return Question(template.format(c=color, **words), COUNTS[len(seen) - 1], kind, sort, seen, color=color)
     thing, ordinal = video.scenes[s].things[t], ORDINALS[s]
