@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from framefusion.bench.memory import extra_bytes
-from framefusion.relevance import attention_received
+from framefusion.reduction.relevance import attention_received
 
 HEADS, KEY_HEADS, WIDTH, TEXT = 28, 4, 128, 32
 

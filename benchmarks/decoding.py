@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.media.corpus import ENTRIES, Entry, ffmpeg, truth_of
-from tests.media.judge import faults
+from tests.asking.media.corpus import ENTRIES, Entry, ffmpeg, truth_of
+from tests.asking.media.judge import faults
 
 COUNTS = (8, 3, 10_000)
 Reader = Callable[[Path, int], tuple[np.ndarray, np.ndarray]]
@@ -59,7 +59,7 @@ def with_pyav(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_framefusion(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    from framefusion.video import read_video
+    from framefusion.asking.video import read_video
 
     video = read_video(path, frames=count)
     return video.frames, video.timestamps

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from framefusion import relevance
 from framefusion.bench.contenders import CONTENDERS, LABELS, Case, Config, make_case
+from framefusion.reduction import relevance
 from framefusion.selection import select_tokens
 from framefusion.selection.plan import make_segment
 

@@ -34,8 +34,8 @@ from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForCondition
 
 import framefusion
 from benchmarks.vllm_server import Server, running
+from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_VIDEO, REAL_VIDEO
-from framefusion.video import read_video
 
 FRAMES, SIDE, PATCH = 16, 280, 14
 NEW_TOKENS = 8

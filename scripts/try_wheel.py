@@ -19,8 +19,8 @@ import torch
 import transformers
 
 import framefusion
+from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_VIDEO
-from framefusion.video import read_video
 
 QUESTION = "which large thing came after the red circle?"
 CONTAINERS = {"clip.mp4": "libx264", "clip.webm": "libvpx-vp9", "clip.ts": "mpeg2video"}

@@ -15,11 +15,10 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from framefusion import needle
+from framefusion.asking.loading import load
+from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_VIDEO, REAL_VIDEO, usual_frames
-from framefusion.evaluation import Plan, VideoNeedle, evaluate
-from framefusion.loading import load
-from framefusion.video import read_video
+from framefusion.evaluation import Plan, VideoNeedle, evaluate, needle
 
 TINY_MODEL = BUNDLED["bundled"]
 QUESTIONS = json.loads((DEMO_VIDEO.parent / "scenes.json").read_text())

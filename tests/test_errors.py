@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import framefusion
-import framefusion.video
+import framefusion.asking.video
 
 PACKAGE = Path(framefusion.__file__).parent
 ALLOWED = {"AttributeError", "NotImplementedError"}
@@ -42,4 +42,4 @@ def test_a_service_catches_ours_by_one_class_and_by_the_usual_ones() -> None:
             framefusion.select_tokens([1.0], torch.ones(1), None, 1)  # type: ignore[arg-type]
     for expected in (framefusion.FrameFusionError, ValueError):
         with pytest.raises(expected, match="no such file"):
-            framefusion.video.read_video("nowhere.mp4")
+            framefusion.asking.video.read_video("nowhere.mp4")

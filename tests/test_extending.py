@@ -13,9 +13,9 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 import framefusion
 from framefusion import Call, Family, FrameFusion, UnsupportedModelError, VisualItem, VisualLayout
 from framefusion.hf import families
-from framefusion.layout import runs
-from framefusion.selectors import NEED_RELEVANCE, SELECTORS
-from framefusion.selectors.candidates import Candidates, Selected
+from framefusion.reduction.layout import runs
+from framefusion.reduction.selectors import NEED_RELEVANCE, SELECTORS
+from framefusion.reduction.selectors.candidates import Candidates, Selected
 from tests.hf import models
 from tests.hf.case import IMAGE, TEXT, Case, Image, scenes
 from tests.hf.prompts import PROMPTS

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from framefusion.ask import ask, model_inputs
+from framefusion.asking.ask import ask, model_inputs
+from framefusion.asking.loading import load
+from framefusion.asking.video import Video
 from framefusion.evaluation.encodings import collate
 from framefusion.lmms import arguments as arguments_module
 from framefusion.lmms import manifest
 from framefusion.lmms.answering import Answering
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, prompt, read_visual
-from framefusion.loading import load
-from framefusion.settings import FrameFusion
-from framefusion.settings_file import save_settings
-from framefusion.video import Video
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings_file import save_settings
 from tests import tiny_checkpoints
 
 QUESTION = "what colour is the circle"

@@ -15,8 +15,8 @@ from model import TOKENS_PER_FRAME
 from torch import Tensor
 from vision import NOTHING, SEEN, augment, to_pixels
 
-from framefusion.needle.footage import Clip
-from framefusion.needle.scenes import (
+from framefusion.evaluation.needle.footage import Clip
+from framefusion.evaluation.needle.scenes import (
     Footage,
     RenderedScene,
     Scene,

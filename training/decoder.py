@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, rms_norm, silu
 from vision import IGNORE
 
-from framefusion.needle.questions import SORTS
+from framefusion.evaluation.needle.questions import SORTS
 
 # (decoder layers passed, label, weight): the large thing of the scene first, then what needs it.
 TARGETS = (

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from framefusion.needle.footage import FPS, Clip
-from framefusion.video import read_video
+from framefusion.asking.video import read_video
+from framefusion.evaluation.needle.footage import FPS, Clip
 
 HEIGHT = 120
 

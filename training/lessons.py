@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from vision import IGNORE
 
-from framefusion.needle.objects import COLOR_NAMES, KINDS
-from framefusion.needle.questions import ORDINALS, QUESTION_KINDS, SORTS, WAYS, Question, ask, possible
-from framefusion.needle.scenes import Video
+from framefusion.evaluation.needle.objects import COLOR_NAMES, KINDS
+from framefusion.evaluation.needle.questions import ORDINALS, QUESTION_KINDS, SORTS, WAYS, Question, ask, possible
+from framefusion.evaluation.needle.scenes import Video
 
 PROMPT, ANSWER = 14, 3
 """Tokens of a prompt behind the video, padded on the left, and predicted tokens of an answer."""

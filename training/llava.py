@@ -19,7 +19,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from framefusion.needle.footage import FRAME_SIZE
+from framefusion.evaluation.needle.footage import FRAME_SIZE
 
 IMAGE, VIDEO = "<image>", "<video>"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from video_files import write_mp4
 
-from framefusion.needle import ASKED_KINDS
-from framefusion.needle.footage import bundled_clips
-from framefusion.needle.questions import QUESTION_KINDS, possible, sample_questions
-from framefusion.needle.scenes import Video, render_scene, sample_video
+from framefusion.evaluation.needle import ASKED_KINDS
+from framefusion.evaluation.needle.footage import bundled_clips
+from framefusion.evaluation.needle.questions import QUESTION_KINDS, possible, sample_questions
+from framefusion.evaluation.needle.scenes import Video, render_scene, sample_video
 
 VIDEOS = Path(__file__).resolve().parent.parent / "src" / "framefusion" / "assets" / "videos"
 SIZE, FRAMES, REPEAT, FPS = 256, 16, 9, 18

@@ -11,8 +11,8 @@ from PIL import Image
 from runs import FILMS
 from video_files import write_mp4
 
-from framefusion.needle.footage import FILES, FPS
-from framefusion.video import read_video
+from framefusion.asking.video import read_video
+from framefusion.evaluation.needle.footage import FILES, FPS
 
 HEIGHT = 160
 CITY_CUT = 37

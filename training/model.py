@@ -11,10 +11,10 @@ from checkpoint import END, PAD, SPECIAL, START, word_tokenizer
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from framefusion.needle.footage import FRAME_SIZE
-from framefusion.needle.objects import COLOR_NAMES, KINDS
-from framefusion.needle.questions import PUNCTUATION, vocabulary
-from framefusion.needle.scenes import TOKEN_GRID
+from framefusion.evaluation.needle.footage import FRAME_SIZE
+from framefusion.evaluation.needle.objects import COLOR_NAMES, KINDS
+from framefusion.evaluation.needle.questions import PUNCTUATION, vocabulary
+from framefusion.evaluation.needle.scenes import TOKEN_GRID
 
 PATCH_SIZE = FRAME_SIZE // (2 * TOKEN_GRID)
 TOKENS_PER_FRAME = TOKEN_GRID * TOKEN_GRID

@@ -17,11 +17,11 @@ from runs import FILMS, RUNS
 from torch import Tensor
 from vision import augment, to_pixels
 
+from framefusion.evaluation.needle.footage import Clip
+from framefusion.evaluation.needle.photo_scenes import render_scene, sample_roles, sample_scene
+from framefusion.evaluation.needle.photos import NAMES
+from framefusion.evaluation.needle.scenes import Footage
 from framefusion.evaluation.photos import stamps
-from framefusion.needle.footage import Clip
-from framefusion.needle.photo_scenes import render_scene, sample_roles, sample_scene
-from framefusion.needle.photos import NAMES
-from framefusion.needle.scenes import Footage
 
 RUN = RUNS / "photos"
 BANK = RUN / "bank"

@@ -27,10 +27,10 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from vision import IGNORE
 
 from framefusion.assets import BUNDLED
+from framefusion.evaluation.needle.objects import KINDS
+from framefusion.evaluation.needle.photo_questions import PHOTO_KINDS
+from framefusion.evaluation.needle.photos import NAMES
 from framefusion.evaluation.photos import WEIGHTS
-from framefusion.needle.objects import KINDS
-from framefusion.needle.photo_questions import PHOTO_KINDS
-from framefusion.needle.photos import NAMES
 
 # (decoder layers passed, label, weight)
 TARGETS = (

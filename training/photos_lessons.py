@@ -12,10 +12,10 @@ from photos_model import GRID
 from torch import Tensor
 from vision import IGNORE
 
-from framefusion.needle.photo_questions import PHOTO_KINDS, PHOTO_SORTS, ask, possible
-from framefusion.needle.photos import NAMES
-from framefusion.needle.questions import ORDINALS, WAYS, Question
-from framefusion.needle.scenes import Scene, Video, scene_lengths
+from framefusion.evaluation.needle.photo_questions import PHOTO_KINDS, PHOTO_SORTS, ask, possible
+from framefusion.evaluation.needle.photos import NAMES
+from framefusion.evaluation.needle.questions import ORDINALS, WAYS, Question
+from framefusion.evaluation.needle.scenes import Scene, Video, scene_lengths
 
 CELLS = GRID * GRID
 PARSE_SIZES = (len(PHOTO_SORTS), len(NAMES) + 1, len(ORDINALS) + 1)

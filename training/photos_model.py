@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from framefusion.evaluation.dinov2 import MEAN, STD, load_dinov2
+from framefusion.evaluation.needle.photo_questions import vocabulary
+from framefusion.evaluation.needle.photo_scenes import PHOTO_GRID, PHOTO_SIZE
+from framefusion.evaluation.needle.questions import PUNCTUATION
 from framefusion.evaluation.photos import resized
-from framefusion.needle.photo_questions import vocabulary
-from framefusion.needle.photo_scenes import PHOTO_GRID, PHOTO_SIZE
-from framefusion.needle.questions import PUNCTUATION
 
 GRID = PHOTO_GRID
 PROJECTED = WIDTH

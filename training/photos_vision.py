@@ -24,9 +24,9 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from vision import IGNORE, NOTHING, SEEN, crowd, to_pixels
 
 from framefusion.assets import BUNDLED
-from framefusion.needle.objects import COLOR_NAMES, KINDS
-from framefusion.needle.photos import NAMES
-from framefusion.needle.scenes import TOKEN_GRID
+from framefusion.evaluation.needle.objects import COLOR_NAMES, KINDS
+from framefusion.evaluation.needle.photos import NAMES
+from framefusion.evaluation.needle.scenes import TOKEN_GRID
 
 ROLES = ("none", "large", "small", "other")
 

@@ -17,9 +17,9 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from framefusion.evaluation.needle.footage import FRAME_SIZE
+from framefusion.evaluation.needle.scenes import TOKEN_GRID
 from framefusion.evaluation.videoneedle import SECONDS
-from framefusion.needle.footage import FRAME_SIZE
-from framefusion.needle.scenes import TOKEN_GRID
 
 AROUND = ("vision_start", "vision_end")
 MERGE, TOGETHER = 2, 2

@@ -11,9 +11,9 @@ from model import TOKENS_PER_FRAME
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, rms_norm
 
-from framefusion.needle.footage import Clip, excerpt
-from framefusion.needle.objects import COLOR_NAMES, KINDS, Role, Thing, draw
-from framefusion.needle.scenes import FRAME_SIZE, TOKEN_GRID, sample_names, sample_scene
+from framefusion.evaluation.needle.footage import Clip, excerpt
+from framefusion.evaluation.needle.objects import COLOR_NAMES, KINDS, Role, Thing, draw
+from framefusion.evaluation.needle.scenes import FRAME_SIZE, TOKEN_GRID, sample_names, sample_scene
 
 SEEN, NOTHING = 0.15, 0.03
 """A token shows a thing that covers at least this share of it, and background if all cover less than the other."""

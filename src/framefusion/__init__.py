@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from framefusion._version import __version__
 
 if TYPE_CHECKING:
-    from framefusion.calibration import calibrate
+    from framefusion.asking.sizing import plan
     from framefusion.errors import FrameFusionError
+    from framefusion.evaluation.calibration import calibrate
     from framefusion.hf import Run, UnsupportedModelError, attach
     from framefusion.hf.families import Call, Family, register_family
-    from framefusion.layout import VisualItem, VisualLayout
+    from framefusion.reduction.layout import VisualItem, VisualLayout
+    from framefusion.reduction.selectors import Candidates, Selected, register_selector
+    from framefusion.reduction.settings import FrameFusion
+    from framefusion.reduction.settings_file import load_settings, save_settings
     from framefusion.selection import select_tokens
-    from framefusion.selectors import Candidates, Selected, register_selector
-    from framefusion.settings import FrameFusion
-    from framefusion.settings_file import load_settings, save_settings
-    from framefusion.sizing import plan
 
 __all__ = [
     "Call",
@@ -43,22 +43,22 @@ __all__ = [
 
 _HOME = {
     "Call": "framefusion.hf.families",
-    "Candidates": "framefusion.selectors",
+    "Candidates": "framefusion.reduction.selectors",
     "Family": "framefusion.hf.families",
-    "FrameFusion": "framefusion.settings",
+    "FrameFusion": "framefusion.reduction.settings",
     "FrameFusionError": "framefusion.errors",
     "Run": "framefusion.hf",
-    "Selected": "framefusion.selectors",
+    "Selected": "framefusion.reduction.selectors",
     "UnsupportedModelError": "framefusion.hf",
-    "VisualItem": "framefusion.layout",
-    "VisualLayout": "framefusion.layout",
+    "VisualItem": "framefusion.reduction.layout",
+    "VisualLayout": "framefusion.reduction.layout",
     "attach": "framefusion.hf",
-    "calibrate": "framefusion.calibration",
-    "load_settings": "framefusion.settings_file",
-    "plan": "framefusion.sizing",
+    "calibrate": "framefusion.evaluation.calibration",
+    "load_settings": "framefusion.reduction.settings_file",
+    "plan": "framefusion.asking.sizing",
     "register_family": "framefusion.hf.families",
-    "register_selector": "framefusion.selectors",
-    "save_settings": "framefusion.settings_file",
+    "register_selector": "framefusion.reduction.selectors",
+    "save_settings": "framefusion.reduction.settings_file",
     "select_tokens": "framefusion.selection",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from framefusion.hf import Run, attach
-from framefusion.settings import FrameFusion
+from framefusion.reduction.settings import FrameFusion
 
 
 def apply_framefusion(

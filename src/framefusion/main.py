@@ -16,9 +16,9 @@ from torch import Tensor
 
 from framefusion.bench.compat import benchmark_dpp_pruning
 from framefusion.errors import ArgumentError
-from framefusion.relevance import min_max
+from framefusion.reduction.relevance import min_max
+from framefusion.reduction.settings import FrameFusion
 from framefusion.selection import greedy_map, select_tokens
-from framefusion.settings import FrameFusion
 
 __all__ = ["FrameFusion", "_dpp_sampling_fast", "benchmark_dpp_pruning", "global_cdpruner_segment_prune"]
 

@@ -13,10 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from framefusion import FrameFusion, assets, cli
-from framefusion.ask import ask
+from framefusion.asking.ask import ask
+from framefusion.asking.loading import load
+from framefusion.asking.video import read_video
 from framefusion.cli.batch import EVERY_SECONDS, Lines
-from framefusion.loading import load
-from framefusion.video import read_video
 from tests.batch.fake import results, write
 
 QUESTION = "what large object came after the red circle?"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from framefusion.loading import LoadedModel, load
+from framefusion.asking.loading import LoadedModel, load
 from tests import tiny_checkpoints
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from framefusion.asking.video import Video
 from framefusion.evaluation import Question
-from framefusion.video import Video
 
 ASKED = (("what colour is the circle", "colour"), ("is it a square", "shape"), ("describe the video", "colour"))
 

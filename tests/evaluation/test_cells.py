@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from framefusion.evaluation.cells import GROUPS, MethodError, Unreachable, choose, plan
-from framefusion.methods import METHODS
-from framefusion.settings import FrameFusion
+from framefusion.evaluation.methods import METHODS
+from framefusion.reduction.settings import FrameFusion
 
 
 @pytest.fixture

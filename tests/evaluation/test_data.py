@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from framefusion import needle
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
-from framefusion.evaluation import DataError, JsonLines, VideoNeedle, videoneedle
+from framefusion.evaluation import DataError, JsonLines, VideoNeedle, needle, videoneedle
 from framefusion.evaluation.data import Question
 
 
@@ -96,7 +95,7 @@ def test_errors_of_the_file(file, tmp_path):
 
 
 class Generated:
-    """As :mod:`framefusion.needle` makes them."""
+    """As :mod:`framefusion.evaluation.needle` makes them."""
 
     def __init__(self, number, frames, seed):
         self.id = f"test-{number}"
@@ -116,7 +115,7 @@ def generated(monkeypatch):
             raise ValueError("frames must be at least 4, got 2.")
         return [Generated(number, frames, seed) for number in range(videos)]
 
-    monkeypatch.setattr("framefusion.needle.load", load, raising=False)
+    monkeypatch.setattr("framefusion.evaluation.needle.load", load, raising=False)
     videoneedle._load.cache_clear()
     yield
     videoneedle._load.cache_clear()

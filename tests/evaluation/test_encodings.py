@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from framefusion.ask import model_inputs
+from framefusion.asking.ask import model_inputs
 from framefusion.evaluation.encodings import collate, prompts
 from framefusion.hf import attach
-from framefusion.settings import FrameFusion
+from framefusion.reduction.settings import FrameFusion
 from tests import tiny_checkpoints
 from tests.evaluation.fake import ASKED, Noise
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from framefusion import log
+from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation import DataError, EvaluationError, Generating, MethodError, Plan, evaluate
 from framefusion.evaluation.answering import best_choice
 from framefusion.evaluation.checkpoints import CHECKPOINTS
@@ -24,8 +25,7 @@ from framefusion.evaluation.facts.spelling import ASKED, BEFORE, LABEL, embedded
 from framefusion.evaluation.facts.wordings import WORDINGS
 from framefusion.evaluation.run import too_hard
 from framefusion.hf import attach
-from framefusion.loading import LoadedModel
-from framefusion.settings import FrameFusion
+from framefusion.reduction.settings import FrameFusion
 from tests.evaluation.fake import Noise
 from tests.evaluation.tiny_decoders import TINY, tokenizer
 

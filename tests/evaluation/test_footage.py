@@ -20,8 +20,8 @@ from framefusion.evaluation.cells import MethodError, choose
 from framefusion.evaluation.data import DataError
 from framefusion.evaluation.footage import Clip, Film
 from framefusion.evaluation.run import Plan
-from framefusion.settings import FrameFusion
-from tests.test_video import write_video
+from framefusion.reduction.settings import FrameFusion
+from tests.asking.test_video import write_video
 
 HEIGHT, WIDTH = 144, 192
 PERSON = (24, 10)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
+from framefusion.asking.loading import load
 from framefusion.evaluation import DataError, photos, videoneedle
 from framefusion.evaluation.encodings import prompts
+from framefusion.evaluation.needle.photo_questions import vocabulary
+from framefusion.evaluation.needle.photo_set import load_photos
 from framefusion.evaluation.photos import ASKED, Photos, photos_checkpoint, resized
-from framefusion.loading import load
-from framefusion.needle.photo_questions import vocabulary
-from framefusion.needle.photo_set import load_photos
-from tests.needle.made_stamps import make_stamps
+from tests.evaluation.needle.made_stamps import make_stamps
 
 
 def encoder(**sizes: int) -> Dinov2Model:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from framefusion import log
-from framefusion.ask import ask
+from framefusion.asking.ask import ask
+from framefusion.asking.loading import load
 from framefusion.evaluation import (
     DataError,
     EvaluationError,
@@ -23,10 +24,9 @@ from framefusion.evaluation import (
 from framefusion.evaluation.answering import CHUNK_BATCHES, Chunk, chunks
 from framefusion.evaluation.cells import choose
 from framefusion.evaluation.cells import plan as plan_cells
+from framefusion.evaluation.methods import METHODS
 from framefusion.evaluation.run import fingerprint
 from framefusion.hf import attach
-from framefusion.loading import load
-from framefusion.methods import METHODS
 from tests.evaluation.fake import Noise
 
 METHODS_ASKED = ("text-only", "random", "fewer-frames", "segment-dpp", "fastv", "framefusion")
@@ -328,7 +328,7 @@ def test_a_failing_method_is_named(tmp_path, model, monkeypatch):
     def broken(*args):
         raise ValueError("a defect of a rule")
 
-    monkeypatch.setattr("framefusion.reducer.selectors.select", broken)
+    monkeypatch.setattr("framefusion.reduction.reducer.selectors.select", broken)
     with pytest.raises(EvaluationError, match=r"segment-dpp@0\.5/4f.* failed on the questions 0/.*a defect of a rule"):
         evaluate(Noise(videos=1), tmp_path, changed(methods=("segment-dpp",)), model=model)
 

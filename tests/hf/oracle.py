@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefusion.reducer import Stage
+from framefusion.reduction.reducer import Stage
 
 
 @torch.no_grad()

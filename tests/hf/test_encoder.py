@@ -14,7 +14,7 @@ import framefusion
 from framefusion import FrameFusion
 from framefusion.hf import UnsupportedModelError, encoder
 from framefusion.hf.families import Call, find
-from framefusion.layout import VisualLayout
+from framefusion.reduction.layout import VisualLayout
 from tests.hf import models
 from tests.hf.case import Case, Image
 from tests.hf.families import llava_onevision

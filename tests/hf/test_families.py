@@ -21,7 +21,7 @@ from framefusion.hf.families.qwen3_5 import Qwen35
 from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
-from framefusion.layout import VisualLayout
+from framefusion.reduction.layout import VisualLayout
 from tests.hf import models, oracle
 from tests.hf.case import END, IMAGE, PAD, START, VIDEO, Case, Video, mrope_types
 from tests.hf.families import internvl as internvl_case

@@ -16,9 +16,9 @@ from transformers.cache_utils import LinearAttentionLayer
 
 import framefusion
 from framefusion import FrameFusion
-from framefusion.budgets import total_kept
 from framefusion.hf import run as run_module
 from framefusion.hf.cache import ShortenedLayer
+from framefusion.reduction.budgets import total_kept
 from tests.hf import oracle
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.families import qwen3_5, qwen3_5_moe

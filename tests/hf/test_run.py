@@ -25,10 +25,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
-from framefusion.budgets import total_kept
 from framefusion.hf import recording
 from framefusion.hf import run as run_module
 from framefusion.interface import apply_framefusion
+from framefusion.reduction.budgets import total_kept
 from tests.hf import models, oracle
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
@@ -214,14 +214,14 @@ def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
 @pytest.mark.parametrize("which", ["last", "text"])
 def test_attention_received_equals_eager_attentions(case: Case, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    original = framefusion.reducer.Reduction.before_layer
+    original = framefusion.reduction.reducer.Reduction.before_layer
 
     def spy(self: Any, layer: int, hidden: Tensor, received: Tensor | None = None) -> Tensor:
         if received is not None:
             seen.append((layer, received, self.query_rows()))
         return original(self, layer, hidden, received)
 
-    monkeypatch.setattr(framefusion.reducer.Reduction, "before_layer", spy)
+    monkeypatch.setattr(framefusion.reduction.reducer.Reduction, "before_layer", spy)
     inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, FrameFusion(keep={2: 0.3}, relevance=which)):  # type: ignore[arg-type]
         logits(case, inputs)

@@ -13,7 +13,7 @@ from transformers import StaticCache
 
 import framefusion
 from framefusion import FrameFusion
-from framefusion.reducer import Stage
+from framefusion.reduction.reducer import Stage
 from tests.hf import models, oracle
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.conversation import Conversation

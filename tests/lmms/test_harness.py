@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from framefusion.ask import ask
+from framefusion.asking.ask import ask
+from framefusion.asking.loading import load
+from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED_FRAMES, DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.lmms.arguments import Generation
-from framefusion.loading import load
-from framefusion.settings import FrameFusion
-from framefusion.settings_file import save_settings
-from framefusion.video import read_video
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings_file import save_settings
 
 TASKS = Path(__file__).parent / "tasks"
 SETTINGS = FrameFusion(keep=0.2)

@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from framefusion import relevance_triton as attention
+from framefusion.reduction import relevance_triton as attention
 from framefusion.selection import triton_kernels as kernels
 
 NAMES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.bool: "i1"}

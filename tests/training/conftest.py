@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 @pytest.fixture(scope="session")
 def clips():
     """Grey noise that moves; the training films are not fetched for tests."""
-    from framefusion.needle.footage import Clip
+    from framefusion.evaluation.needle.footage import Clip
 
     frames = np.random.default_rng(0).integers(60, 120, size=(12, 60, 80, 3)).astype(np.uint8)
     return [Clip("noise", frames, 8.0)]

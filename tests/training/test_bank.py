@@ -3,7 +3,7 @@ import pytest
 import torch
 from bank import LENGTHS, NOBODY, UNCLEAR, owners
 
-from framefusion.needle.scenes import render_scene, sample_video
+from framefusion.evaluation.needle.scenes import render_scene, sample_video
 
 
 def test_a_bank_has_scenes_of_every_length(bank, family):

@@ -8,7 +8,7 @@ from lessons import BatchPlan, make_batch
 from train_decoder import run_batch
 from vision import IGNORE
 
-from framefusion.needle.questions import SORTS
+from framefusion.evaluation.needle.questions import SORTS
 
 
 @torch.no_grad()

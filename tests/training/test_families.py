@@ -10,10 +10,10 @@ from train_decoder import start_like
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from vision import crowd, to_pixels
 
-from framefusion.ask import model_inputs
+from framefusion.asking.ask import model_inputs
+from framefusion.asking.video import Video
+from framefusion.evaluation.needle.objects import COLOR_NAMES
 from framefusion.evaluation.videoneedle import SECONDS
-from framefusion.needle.objects import COLOR_NAMES
-from framefusion.video import Video
 
 FRAMES = 32
 """So many that neither the slots nor the seconds between them are as many as a frame has rows."""

@@ -4,8 +4,8 @@ import torch
 from lessons import DENSE_SIZES, PARSE_SIZES, PROMPT, BatchPlan, asked, make_batch, plan
 from vision import IGNORE
 
-from framefusion.needle.objects import COLOR_NAMES, KINDS
-from framefusion.needle.questions import COUNTS, SORTS, Question
+from framefusion.evaluation.needle.objects import COLOR_NAMES, KINDS
+from framefusion.evaluation.needle.questions import COUNTS, SORTS, Question
 
 
 def test_a_step_s_batch_is_reproducible_from_the_same_bank(bank, texts, family):

@@ -17,10 +17,10 @@ from photos_vision import Interface, labels_of
 from transformers import Dinov2Config, Dinov2Model
 from vision import IGNORE
 
-from framefusion.ask import model_inputs
-from framefusion.needle.photo_scenes import PHOTO_SIZE, sample_roles, sample_scene
-from framefusion.needle.photos import NAMES
-from framefusion.video import Video
+from framefusion.asking.ask import model_inputs
+from framefusion.asking.video import Video
+from framefusion.evaluation.needle.photo_scenes import PHOTO_SIZE, sample_roles, sample_scene
+from framefusion.evaluation.needle.photos import NAMES
 
 
 @pytest.fixture(scope="module")

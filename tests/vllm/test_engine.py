@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_QUESTIONS, DEMO_VIDEO
-from framefusion.video import read_video
 from framefusion.vllm.selection import retained_count
 from framefusion.vllm.settings import ServingSettings
 from tests.vllm.checkpoints import save_qwen3_vl

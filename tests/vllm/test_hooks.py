@@ -13,8 +13,8 @@ from vllm import EngineArgs
 
 import framefusion.vllm.hooks as hooks
 from framefusion.assets import BUNDLED
-from framefusion.settings import FrameFusion
-from framefusion.settings_file import save_settings
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings_file import save_settings
 from framefusion.vllm import register
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.selection import retained_count

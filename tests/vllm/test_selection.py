@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from framefusion.budgets import total_kept
-from framefusion.layout import VisualItem, VisualLayout
-from framefusion.reducer import Reduction
+from framefusion.reduction.budgets import total_kept
+from framefusion.reduction.layout import VisualItem, VisualLayout
+from framefusion.reduction.reducer import Reduction
 from framefusion.vllm.selection import retained_count, retention_mask
 from framefusion.vllm.settings import ServingSettings
 

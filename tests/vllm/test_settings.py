@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from framefusion.settings import FrameFusion
-from framefusion.settings_file import save_settings
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings_file import save_settings
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.settings import ServingSettings
 

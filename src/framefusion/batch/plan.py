@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from framefusion.ask import MAX_NEW_TOKENS, AskError, ask
+from framefusion.asking.ask import MAX_NEW_TOKENS, AskError, ask
+from framefusion.asking.loading import ModelError, load
+from framefusion.asking.media import read_media
+from framefusion.asking.video import Video, VideoError, check_request
 from framefusion.assets import usual_frames
 from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
 from framefusion.evaluation.run import describe
 from framefusion.hf import UnsupportedModelError, attach
-from framefusion.loading import ModelError, load
-from framefusion.media import read_media
-from framefusion.settings import FrameFusion
-from framefusion.settings_file import to_plain
-from framefusion.video import Video, VideoError, check_request
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings_file import to_plain
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
@@ -31,7 +31,7 @@ class Plan:
 
     Attributes:
         settings: of the reduction; default ``FrameFusion()``, a cost of 0.3.
-        model: arguments of :func:`framefusion.loading.load`; default the bundled checkpoint.
+        model: arguments of :func:`framefusion.asking.loading.load`; default the bundled checkpoint.
         frames: frames of each video; default 8 with the bundled checkpoint, else 32, unless ``fps`` is given.
         fps: frames per second of video instead.
         max_new_tokens: longest answer, in tokens. Default 64.

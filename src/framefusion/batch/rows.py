@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from framefusion.entries import KEYS, located, media_of, parse_entry
+from framefusion.asking.entries import KEYS, located, media_of, parse_entry
 from framefusion.errors import FrameFusionError
 
 ROW_KEYS = ("id", "prompt", *KEYS)

@@ -11,7 +11,7 @@ from torch import Tensor
 from framefusion.bench import openvino_dpp, peers
 from framefusion.bench.baselines import original_global_matrix, per_segment_loop
 from framefusion.bench.workloads import Case, Config
-from framefusion.relevance import min_max
+from framefusion.reduction.relevance import min_max
 from framefusion.selection import select_tokens
 from framefusion.selection.api import resolve_backend
 

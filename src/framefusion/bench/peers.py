@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from framefusion.bench.workloads import Case
-from framefusion.relevance import min_max
+from framefusion.reduction.relevance import min_max
 
 
 def needs(*modules: str) -> Callable[[], str | None]:

@@ -43,11 +43,11 @@ from framefusion.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from framefusion.ask import Answer
-    from framefusion.loading import LoadedModel
-    from framefusion.report import ReportData
-    from framefusion.settings import FrameFusion
-    from framefusion.settings_file import Calibration, StoredSettings
+    from framefusion.asking.ask import Answer
+    from framefusion.asking.loading import LoadedModel
+    from framefusion.asking.report import ReportData
+    from framefusion.reduction.settings import FrameFusion
+    from framefusion.reduction.settings_file import Calibration, StoredSettings
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -206,7 +206,7 @@ def execute(request: Request) -> None:
     with progress_display() as progress:
         answer, loaded, calibration = _answer(request, progress)
         progress("Writing the report")
-        from framefusion.report import frame_strip, record, render, report_data
+        from framefusion.asking.report import frame_strip, record, render, report_data
 
         provenance = _provenance(answer.settings, loaded)
         names = [printable(os.path.basename(source) or source) for source in request.media]
@@ -246,8 +246,8 @@ def _is_address(source: str) -> bool:
 
 def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calibration | None]:
     """Check, decode, load and ask; everything that a user can get wrong ends in one sentence."""
-    from framefusion.media import check_source, read_media
-    from framefusion.video import VideoError
+    from framefusion.asking.media import check_source, read_media
+    from framefusion.asking.video import VideoError
 
     try:
         for source in request.media:
@@ -264,11 +264,11 @@ def _answer(request: Request, progress: Any) -> tuple[Answer, LoadedModel, Calib
 
     progress("Loading the model" if request.model is None else f"Loading {request.model}")
     silence_transformers()
-    from framefusion.ask import AskError
-    from framefusion.ask import ask as ask_model
-    from framefusion.ask import inspect as inspect_media
+    from framefusion.asking.ask import AskError
+    from framefusion.asking.ask import ask as ask_model
+    from framefusion.asking.ask import inspect as inspect_media
+    from framefusion.asking.loading import ModelError, load
     from framefusion.hf import UnsupportedModelError
-    from framefusion.loading import ModelError, load
 
     try:
         loaded = load(
@@ -307,8 +307,8 @@ def shown_frames(request: Request, calibration: Calibration | None) -> int | Non
 
 def stored_settings(request: Request) -> StoredSettings:
     """The settings that the options say, or their file."""
-    from framefusion.settings import FrameFusion, parse_keep
-    from framefusion.settings_file import StoredSettings, read
+    from framefusion.reduction.settings import FrameFusion, parse_keep
+    from framefusion.reduction.settings_file import StoredSettings, read
 
     try:
         keep = None if request.keep is None else parse_keep(request.keep)
@@ -348,7 +348,7 @@ def doubt(request: Request, described: Callable[[], str], calibration: Calibrati
 
 
 def _show(data: ReportData, request: Request) -> None:
-    from framefusion.report import lines
+    from framefusion.asking.report import lines
 
     rows: list[tuple[str, str]] = []
     if data.question is not None and data.full_answer is not None:

@@ -36,7 +36,7 @@ from framefusion.cli.questions import command_line
 
 if TYPE_CHECKING:
     from framefusion.batch import Local, RayEngine, Summary
-    from framefusion.settings_file import Calibration
+    from framefusion.reduction.settings_file import Calibration
 
 EVERY_SECONDS = 30.0
 """How often progress is told where there is no terminal."""

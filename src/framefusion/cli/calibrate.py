@@ -25,7 +25,7 @@ from framefusion.cli.options import (
 from framefusion.cli.questions import bars, check_directory, command_line, dataset, one_sentence, shares, usual_model
 
 if TYPE_CHECKING:
-    from framefusion.settings_file import Calibration, StoredSettings, Trial
+    from framefusion.reduction.settings_file import Calibration, StoredSettings, Trial
 
 BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
 METHOD = "segment-dpp-two-stage"
@@ -89,9 +89,9 @@ def calibrate(
     with bars() as progress, one_sentence(out):
         silence_transformers()
         from framefusion import evaluation
-        from framefusion.calibration import CalibrationError
-        from framefusion.calibration import calibrate as calibrate_model
-        from framefusion.settings_file import SettingsFileError, save_settings
+        from framefusion.evaluation.calibration import CalibrationError
+        from framefusion.evaluation.calibration import calibrate as calibrate_model
+        from framefusion.reduction.settings_file import SettingsFileError, save_settings
 
         answering = usual_model(data) if model is None else model
         try:
@@ -130,7 +130,7 @@ COMMANDS = {"calibrate": calibrate}
 
 
 def _plain(found: StoredSettings) -> dict[str, object]:
-    from framefusion.settings_file import to_plain
+    from framefusion.reduction.settings_file import to_plain
 
     assert found.calibration is not None
     return {"settings": to_plain(found.settings), "calibration": dataclasses.asdict(found.calibration)}

@@ -15,8 +15,8 @@ from framefusion.cli.options import DtypeOption, JsonOption, ModelOption, TrustO
 from framefusion.cli.questions import names
 
 if TYPE_CHECKING:
-    from framefusion.settings import FrameFusion
-    from framefusion.sizing import PlanRow, Sizing
+    from framefusion.asking.sizing import PlanRow, Sizing
+    from framefusion.reduction.settings import FrameFusion
 
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
@@ -68,10 +68,10 @@ def plan(
     with progress_display() as progress:
         reductions = _settings(keep or [], cost or [], settings)
         silence_transformers()
+        from framefusion.asking.loading import ModelError
+        from framefusion.asking.sizing import PlanError
+        from framefusion.asking.sizing import plan as plan_video
         from framefusion.hf import UnsupportedModelError
-        from framefusion.loading import ModelError
-        from framefusion.sizing import PlanError
-        from framefusion.sizing import plan as plan_video
 
         try:
             found = plan_video(
@@ -123,8 +123,8 @@ def _bytes(option: str, text: str | None) -> int | None:
 
 
 def _settings(keep: list[str], cost: list[float], path: Path | None) -> list[FrameFusion]:
-    from framefusion.settings import FrameFusion, parse_keep
-    from framefusion.settings_file import read
+    from framefusion.reduction.settings import FrameFusion, parse_keep
+    from framefusion.reduction.settings_file import read
 
     found = []
     for text in keep:
@@ -146,7 +146,7 @@ def _show(found: Sizing, per_layer: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from framefusion.report import units
+    from framefusion.asking.report import units
 
     known = "" if found.weight_bytes is None else f", {units.size(found.weight_bytes)}"
     width, height = found.size
@@ -191,7 +191,7 @@ def _layers(row: PlanRow) -> object:
     from rich import box
     from rich.table import Table
 
-    from framefusion.report import units
+    from framefusion.asking.report import units
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{row.frames} frames, {row.plan}", title_justify="left")
     for name in ("layer", "visual tokens", "KV cache", "decoder"):

@@ -90,10 +90,10 @@ def bars() -> Iterator[Bars | None]:
 def one_sentence(out: Path) -> Iterator[None]:
     """Whatever ends an evaluation ends it with one sentence; what was answered stays in ``out``."""
     from framefusion import evaluation
-    from framefusion.ask import AskError
+    from framefusion.asking.ask import AskError
+    from framefusion.asking.loading import ModelError
     from framefusion.errors import MissingDependencyError
     from framefusion.hf import UnsupportedModelError
-    from framefusion.loading import ModelError
 
     try:
         yield

@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from framefusion.asking.loading import LoadedModel
+from framefusion.asking.media import Media
+from framefusion.asking.video import Video
 from framefusion.errors import FrameFusionError
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.data import (
@@ -25,9 +28,6 @@ from framefusion.evaluation.data import (
 from framefusion.evaluation.encodings import Prompt, collate, prompts
 from framefusion.evaluation.scoring import exact_match
 from framefusion.hf import attach
-from framefusion.loading import LoadedModel
-from framefusion.media import Media
-from framefusion.video import Video
 
 GREY = 128
 """Level of the frames that show nothing."""

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from framefusion.errors import ArgumentError, FrameFusionError
+from framefusion.evaluation.methods import METHODS, BudgetError, Method
+from framefusion.evaluation.methods.placed import SCHEDULES, placed
 from framefusion.hf import attach
-from framefusion.methods import METHODS, BudgetError, Method
-from framefusion.methods.placed import SCHEDULES, placed
-from framefusion.settings import FrameFusion
+from framefusion.reduction.settings import FrameFusion
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Cell:
     """What a question is answered with.
 
     Attributes:
-        method: its name in ``framefusion.methods``.
+        method: its name in ``framefusion.evaluation.methods``.
         budget: mean share of visual tokens over the decoder layers; None for a method that knows no budget.
         seed: of a random method; 0 for others.
         frames: frames of the videos that the questions were made for.
@@ -79,8 +79,8 @@ class Unreachable:
 def choose(names: Sequence[str]) -> list[Method]:
     """The methods of some names or :data:`GROUPS`, each once, :data:`FULL` always and first.
 
-    A name or group with ``@`` and one of :data:`framefusion.methods.placed.SCHEDULES` behind it puts the rules of these
-    methods into the same stages.
+    A name or group with ``@`` and one of :data:`framefusion.evaluation.methods.placed.SCHEDULES` behind it puts
+    the rules of these methods into the same stages.
 
     Raises:
         MethodError: there is no such method; lists those there are.
@@ -113,7 +113,7 @@ def plan(
 
     Args:
         model: of a supported family.
-        methods: from ``framefusion.methods``.
+        methods: from ``framefusion.evaluation.methods``.
         budgets: each in (0, 1].
         frames: frames of the videos.
         seeds: how many seeds a random method gets.

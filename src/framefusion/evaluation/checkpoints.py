@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from framefusion.asking.loading import LoadedModel, load
 from framefusion.evaluation import decoders
 from framefusion.evaluation.photos import photos_checkpoint
-from framefusion.loading import LoadedModel, load
 
 CHECKPOINTS: dict[str, Callable[[], Path]] = {**decoders.MAKERS, "photos": photos_checkpoint}
 """By name, what returns the directory of a checkpoint, and makes it before if it is not there."""
 
 
 def open_model(arguments: Mapping[str, Any]) -> LoadedModel:
-    """:func:`framefusion.loading.load`, which knows the names in :data:`CHECKPOINTS` too.
+    """:func:`framefusion.asking.loading.load`, which knows the names in :data:`CHECKPOINTS` too.
 
     Args:
-        arguments: of :func:`~framefusion.loading.load`.
+        arguments: of :func:`~framefusion.asking.loading.load`.
 
     Raises:
         DataError: the parts of a checkpoint cannot be fetched.

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from framefusion.asking.media import Media
 from framefusion.errors import FrameFusionError
-from framefusion.media import Media
 
 if TYPE_CHECKING:
+    from framefusion.asking.loading import LoadedModel
     from framefusion.evaluation.encodings import Prompt
-    from framefusion.loading import LoadedModel
 
 
 class DataError(FrameFusionError, ValueError):

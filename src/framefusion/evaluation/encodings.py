@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefusion.asking.media import Media
+from framefusion.asking.prompts import model_inputs
 from framefusion.hf.encoder import recorded
-from framefusion.media import Media
-from framefusion.prompts import model_inputs
 
 MODALITIES = ("image", "video")
 _PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}

@@ -21,10 +21,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from framefusion.asking.video import read_video
 from framefusion.errors import ArgumentError
 from framefusion.evaluation import dinov2, footage_people, footage_shots, parts
 from framefusion.evaluation.data import DataError
-from framefusion.video import read_video
 
 SIDE = 16
 """Tokens across and down a frame."""

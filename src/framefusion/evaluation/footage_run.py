@@ -21,13 +21,13 @@ from framefusion.evaluation import dinov2, footage, footage_shots
 from framefusion.evaluation.cells import Cell, MethodError, Unreachable, choose
 from framefusion.evaluation.footage import Film, Tools
 from framefusion.evaluation.footage_summary import page, summarise
+from framefusion.evaluation.methods import BudgetError, Method
 from framefusion.evaluation.run import SEED, Plan, Progress, Silent, versions
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
-from framefusion.layout import VisualItem, VisualLayout
-from framefusion.methods import BudgetError, Method
-from framefusion.reducer import Reduction
-from framefusion.settings import FROM_ENCODER, SEGMENT_THRESHOLDS, FrameFusion
+from framefusion.reduction.layout import VisualItem, VisualLayout
+from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.settings import FROM_ENCODER, SEGMENT_THRESHOLDS, FrameFusion
 
 VIDEOS = 4
 """Videos of the pedestrian clip unless said otherwise."""
@@ -124,7 +124,8 @@ def plan(
     """The cells of the methods that have something to do before the first layer, and why the others have not.
 
     Args:
-        methods: from ``framefusion.methods``; those without a budget show everything or nothing and are not listed.
+        methods: from ``framefusion.evaluation.methods``; those without a budget show everything or
+            nothing and are not listed.
         budgets: shares of the tokens, each in (0, 1].
         frames: of a video.
         seeds: how many a random method gets.

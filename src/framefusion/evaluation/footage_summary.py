@@ -10,7 +10,7 @@ import numpy as np
 
 from framefusion.evaluation.cells import Unreachable
 from framefusion.evaluation.statistics import Bootstrap
-from framefusion.settings import SEGMENT_THRESHOLDS
+from framefusion.reduction.settings import SEGMENT_THRESHOLDS
 
 Row = Mapping[str, Any]
 RANDOM = "random"

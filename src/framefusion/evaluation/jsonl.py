@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from framefusion.entries import KEYS, located, media_of, parse_entry
+from framefusion.asking.entries import KEYS, located, media_of, parse_entry
+from framefusion.asking.media import Media, check_source, read_media
+from framefusion.asking.video import VideoError
 from framefusion.evaluation.data import DataError, Question
 from framefusion.evaluation.scoring import normalise
-from framefusion.media import Media, check_source, read_media
-from framefusion.video import VideoError
 
 
 @dataclass(frozen=True)

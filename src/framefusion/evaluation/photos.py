@@ -1,4 +1,5 @@
-"""VideoNeedle with photographs (:mod:`framefusion.needle.photo_set`) as a data set, and the model that answers it.
+"""VideoNeedle with photographs (:mod:`framefusion.evaluation.needle.photo_set`) as a data set, and the model that
+answers it.
 
 The pictures and the encoder are fetched when an evaluation needs them (:mod:`framefusion.evaluation.parts`). What was
 trained here, the projector and the decoder, is bundled; ``training/README.md`` says how.
@@ -18,8 +19,8 @@ from framefusion.assets import PHOTOS
 from framefusion.evaluation import parts
 from framefusion.evaluation.data import DataError
 from framefusion.evaluation.dinov2 import load_dinov2
+from framefusion.evaluation.needle.photo_questions import PHOTO_KINDS
 from framefusion.evaluation.videoneedle import VideoNeedle
-from framefusion.needle.photo_questions import PHOTO_KINDS
 
 STAMPS = "tuxpaint-stamps-default"
 """Debian's package of the pictures (GPL-2+)."""
@@ -49,7 +50,7 @@ class Photos(VideoNeedle):
     usual_model: ClassVar[str | None] = "photos"
 
     def drawn(self, frames: int) -> Sequence[Any]:
-        from framefusion.needle.photo_set import load_photos
+        from framefusion.evaluation.needle.photo_set import load_photos
 
         kinds = ASKED if self.kinds is None else self.kinds
         return load_photos(stamps(), frames, self.videos, self.seed, kinds=kinds)

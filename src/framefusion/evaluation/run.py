@@ -14,16 +14,16 @@ import torch
 import transformers
 
 from framefusion._version import __version__
+from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation import timing, workers
 from framefusion.evaluation.answering import Chunk, EvaluationError, Generating, chunks
 from framefusion.evaluation.cells import FULL, Cell, MethodError, Unreachable, choose, plan
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question, WithFloor, WithScenes
+from framefusion.evaluation.methods import Method
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.evaluation.summary import measured, summarise
-from framefusion.loading import LoadedModel
-from framefusion.methods import Method
 from framefusion.selection import warm_up
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
@@ -113,7 +113,7 @@ def evaluate(
         data: the questions.
         out: directory for the results, see :class:`~framefusion.evaluation.store.Store`.
         what: methods, budgets and the rest; default ``Plan()``.
-        model: arguments of :func:`framefusion.loading.load`; default the bundled checkpoint.
+        model: arguments of :func:`framefusion.asking.loading.load`; default the bundled checkpoint.
         command: how to repeat it, for whoever reads the results.
         progress: told what is under way.
         prepare: called in every new process before it loads the model; a function of a module.

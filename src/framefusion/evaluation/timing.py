@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from framefusion.ask import generate_timed
+from framefusion.asking.ask import generate_timed
+from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation.answering import Chunk
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.encodings import Prompt, collate
 from framefusion.hf import attach
-from framefusion.loading import LoadedModel
 
 Times = dict[str, Any]
 """Medians of one cell: ``selection_milliseconds``, ``first_token_seconds``, ``full_first_token_seconds``, and

@@ -1,4 +1,4 @@
-"""VideoNeedle (:mod:`framefusion.needle`) as a data set."""
+"""VideoNeedle (:mod:`framefusion.evaluation.needle`) as a data set."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from framefusion.asking.video import Video
 from framefusion.evaluation.data import DataError, Question, spread
-from framefusion.needle.questions import QUESTION_KINDS
-from framefusion.video import Video
+from framefusion.evaluation.needle.questions import QUESTION_KINDS
 
 SECONDS = 8.0
 """Length of every video, as models with absolute time are told: more frames show it more finely."""
@@ -25,7 +25,7 @@ class VideoNeedle:
     Attributes:
         videos: how many.
         seed: of the generation.
-        kinds: of questions; None asks :data:`framefusion.needle.ASKED_KINDS`.
+        kinds: of questions; None asks :data:`framefusion.evaluation.needle.ASKED_KINDS`.
     """
 
     title: ClassVar[str] = "VideoNeedle"
@@ -64,8 +64,8 @@ class VideoNeedle:
         )
 
     def drawn(self, frames: int) -> Sequence[Any]:
-        """The :class:`~framefusion.needle.NeedleVideo` of the set at so many frames."""
-        from framefusion import needle
+        """The :class:`~framefusion.evaluation.needle.NeedleVideo` of the set at so many frames."""
+        from framefusion.evaluation import needle
 
         kinds = needle.ASKED_KINDS if self.kinds is None else self.kinds
         return needle.load(frames, self.videos, self.seed, kinds=kinds, split="test")

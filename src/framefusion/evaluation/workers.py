@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from framefusion import log
+from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation.answering import Chunk, EvaluationError, Generating
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question
-from framefusion.loading import LoadedModel
 
 Told = Callable[[int], None]
 """Called with the number of questions that were just answered."""

@@ -24,8 +24,8 @@ from transformers.utils import ModelOutput
 from framefusion.errors import ArgumentError
 from framefusion.hf import generation, recording
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError, find, unwrapped
-from framefusion.layout import Kind, VisualLayout
-from framefusion.relevance import attention_received_from_all
+from framefusion.reduction.layout import Kind, VisualLayout
+from framefusion.reduction.relevance import attention_received_from_all
 
 _NAME = "framefusion_encoder"
 

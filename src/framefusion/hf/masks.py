@@ -10,7 +10,7 @@ from transformers.masking_utils import create_causal_mask
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.cache import as_argument
-from framefusion.relevance import HIDDEN
+from framefusion.reduction.relevance import HIDDEN
 
 DENSE = ("eager", "sdpa")
 """Attention implementations that take a dense ``(B, 1, q, kv)`` mask."""

@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from framefusion.errors import StateError
-from framefusion.relevance import attention_received
+from framefusion.reduction.relevance import attention_received
 
 NO_COPIES = (
     "the model has a reduction attached and cannot be copied or pickled with it; call detach() on its handle first."
@@ -34,7 +34,7 @@ class Recorder:
         module: the attention module of the layer that is about to run.
         rows: ``(B, R)`` query rows, -1 for none.
         valid: ``(B, P + n)`` bool, False for padding; the first ``P`` keys are of earlier turns.
-        per_viewer: see :func:`framefusion.relevance.attention_received`.
+        per_viewer: see :func:`framefusion.reduction.relevance.attention_received`.
     """
 
     def __init__(self, module: nn.Module, rows: Tensor, valid: Tensor, *, per_viewer: bool) -> None:

@@ -12,8 +12,8 @@ from framefusion.hf import cache as caches
 from framefusion.hf import masks
 from framefusion.hf.families import Call
 from framefusion.hf.summary import window_of
-from framefusion.layout import VisualLayout
-from framefusion.settings import FrameFusion
+from framefusion.reduction.layout import VisualLayout
+from framefusion.reduction.settings import FrameFusion
 
 NO_BATCHING = (
     "continuous batching (generate_batch, init_continuous_batching) takes no videos and packs its prompts into pages, "

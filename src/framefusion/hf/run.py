@@ -24,9 +24,9 @@ from framefusion.hf import encoder, generation, graphs, masks, recording, refusa
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find, unwrapped
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
-from framefusion.layout import VisualLayout
-from framefusion.reducer import Reduction, Stage
-from framefusion.settings import FROM_ENCODER, FrameFusion
+from framefusion.reduction.layout import VisualLayout
+from framefusion.reduction.reducer import Reduction, Stage
+from framefusion.reduction.settings import FROM_ENCODER, FrameFusion
 
 _DEFAULTS = FrameFusion()
 

@@ -16,7 +16,7 @@ from framefusion.evaluation.encodings import collate
 from framefusion.hf import attach
 from framefusion.lmms.arguments import Generation
 from framefusion.lmms.prompts import Sample, prompt
-from framefusion.settings import FrameFusion
+from framefusion.reduction.settings import FrameFusion
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from framefusion.ask import MAX_NEW_TOKENS
+from framefusion.asking.ask import MAX_NEW_TOKENS
 from framefusion.errors import ArgumentError
-from framefusion.settings import FrameFusion, parse_keep
-from framefusion.settings_file import load_settings
+from framefusion.reduction.settings import FrameFusion, parse_keep
+from framefusion.reduction.settings_file import load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,10 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
     """The settings of a reduction.
 
     Args:
-        arguments: fields of :class:`~framefusion.settings.FrameFusion` as lmms-eval parses them: texts, numbers and
-            booleans. Stages of ``keep`` are a text such as ``"2:0.5+14:0.1"``, as commas separate arguments. Or
-            ``settings`` alone, a file that ``framefusion calibrate`` or ``framefusion.save_settings`` wrote.
+        arguments: fields of :class:`~framefusion.reduction.settings.FrameFusion` as lmms-eval parses them: texts,
+            numbers and booleans. Stages of ``keep`` are a text such as ``"2:0.5+14:0.1"``, as commas separate
+            arguments. Or ``settings`` alone, a file that ``framefusion calibrate`` or ``framefusion.save_settings``
+            wrote.
         known: other arguments there are, for the error.
 
     Raises:

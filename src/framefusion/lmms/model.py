@@ -12,12 +12,12 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
+from framefusion.asking.loading import load
 from framefusion.assets import usual_frames
 from framefusion.errors import ArgumentError
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual
-from framefusion.loading import load
 
 ARGUMENTS = (
     "pretrained",
@@ -42,13 +42,13 @@ class FrameFusionModel(lmms):
         frames: of each video, evenly spread. Default 32, of the bundled checkpoint 16.
         fps: frames per second of video instead.
         batch_size: requests at a time, as far as their videos have the same size; ``--batch_size`` sets it.
-        dtype: as :func:`framefusion.loading.load`.
+        dtype: as :func:`framefusion.asking.loading.load`.
         device: likewise; with several processes each has its own.
         attn: attention implementation, likewise.
         trust_remote_code: likewise.
         max_batch_size: not supported; there is no automatic batch size.
-        settings: every field of :class:`~framefusion.settings.FrameFusion` by its name, or ``settings``, a file; see
-            :func:`~framefusion.lmms.arguments.settings_from`.
+        settings: every field of :class:`~framefusion.reduction.settings.FrameFusion` by its name, or ``settings``,
+            a file; see :func:`~framefusion.lmms.arguments.settings_from`.
 
     Raises:
         ValueError: an argument is unknown or has a value that cannot be used; names it.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from framefusion.budgets import total_kept
 from framefusion.errors import ArgumentError
-from framefusion.layout import VisualItem, VisualLayout
-from framefusion.reducer import Reduction
-from framefusion.relevance import dissimilarity
+from framefusion.reduction.budgets import total_kept
+from framefusion.reduction.layout import VisualItem, VisualLayout
+from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.relevance import dissimilarity
 from framefusion.vllm.settings import ServingSettings
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from framefusion.errors import ArgumentError
-from framefusion.selectors import NEED_RELEVANCE
-from framefusion.settings import BudgetRule, FrameFusion, Segmentation
-from framefusion.settings_file import load_settings
+from framefusion.reduction.selectors import NEED_RELEVANCE
+from framefusion.reduction.settings import BudgetRule, FrameFusion, Segmentation
+from framefusion.reduction.settings_file import load_settings
 
 RATE = "rate"
 """Names the share to drop."""

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation.data import DataError
 from framefusion.evaluation.encodings import Prompt
 from framefusion.evaluation.facts.scenes import FactVideo
 from framefusion.hf.families import find
 from framefusion.hf.families.gemma3 import Gemma3
 from framefusion.hf.families.llava_onevision import LlavaOnevision
-from framefusion.loading import LoadedModel
 
 NOISY = 0.5
 """Share of the tokens of a frame that are noisy copies where noise is the control."""

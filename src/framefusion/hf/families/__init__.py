@@ -29,7 +29,7 @@ from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
-from framefusion.layout import VisualLayout
+from framefusion.reduction.layout import VisualLayout
 
 FAMILIES: list[Family] = [
     LlavaOnevision(),
@@ -73,7 +73,7 @@ def register_family(family: Family) -> None:
     Args:
         family: an object of a subclass of :class:`Family` with ``name``, ``model_classes``, ``placeholder``,
             ``verified`` and ``layouts()``. The helpers of :mod:`framefusion.hf.families.base` and
-            :mod:`framefusion.layout` build the layouts.
+            :mod:`framefusion.reduction.layout` build the layouts.
 
     Raises:
         TypeError: ``family`` is not an object of a subclass of ``Family``, or one of its names is missing.

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, FrameFusionError
-from framefusion.layout import Kind, VisualItem, VisualLayout
+from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 
 class UnsupportedModelError(FrameFusionError, ValueError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from framefusion.layout import Span, VisualItem
+from framefusion.reduction.layout import Span, VisualItem
 
 _BETWEEN = 2
 """Tokens between a frame and the next one's label: what closes the frame, and a newline."""

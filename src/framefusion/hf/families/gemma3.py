@@ -9,7 +9,7 @@ from typing import Any
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
-from framefusion.layout import Kind, VisualLayout, runs
+from framefusion.reduction.layout import Kind, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=1, number=6, repeats=True)
 """Nothing but what opens an image, or words of the prompt's author with a number or time among them."""

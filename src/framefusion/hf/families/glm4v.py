@@ -6,7 +6,7 @@ from typing import Any
 
 from framefusion.hf.families.base import Call
 from framefusion.hf.families.qwen3_vl import Qwen3VL
-from framefusion.layout import Kind
+from framefusion.reduction.layout import Kind
 
 
 class Glm4v(Qwen3VL):

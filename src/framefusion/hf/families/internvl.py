@@ -8,7 +8,7 @@ from typing import Any
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
-from framefusion.layout import VisualItem, VisualLayout, runs
+from framefusion.reduction.layout import VisualItem, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=5, number=3, repeats=False)
 """``Frame``, the number, a colon, a space and what opens an image."""

@@ -13,7 +13,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
-from framefusion.layout import Kind, Span, VisualItem, VisualLayout, runs
+from framefusion.reduction.layout import Kind, Span, VisualItem, VisualLayout, runs
 
 
 class LlavaOnevision(Family):

@@ -10,7 +10,7 @@ import torch
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
-from framefusion.layout import Kind, Span, VisualItem, VisualLayout, runs
+from framefusion.reduction.layout import Kind, Span, VisualItem, VisualLayout, runs
 
 Size = tuple[int, int]
 """Rows and columns of tokens of a run."""

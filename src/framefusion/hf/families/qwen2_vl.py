@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
-from framefusion.layout import Kind, VisualItem, VisualLayout
+from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 Grid = tuple[int, int, int]
 """``(T, H, W)`` in tokens."""

@@ -11,7 +11,7 @@ import torch
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
-from framefusion.layout import Span, VisualItem, VisualLayout, runs
+from framefusion.reduction.layout import Span, VisualItem, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=8, number=6, repeats=True)
 """``Frame from``, minutes and seconds, a colon and the two tokens that open a frame."""

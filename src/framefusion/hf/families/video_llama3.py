@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
-from framefusion.layout import Kind, VisualItem, VisualLayout
+from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 
 class VideoLlama3(Family):

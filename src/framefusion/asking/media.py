@@ -1,0 +1,41 @@
+"""What a question is about: a video, or a photograph."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from framefusion.asking.decoding.errors import VideoError
+from framefusion.asking.decoding.source import check_source, source_of
+from framefusion.asking.decoding.stills import ENDINGS, is_moving_picture, is_picture, read_picture
+from framefusion.asking.video import Video, check_request, video_of
+
+__all__ = ["Media", "check_source", "read_media"]
+
+Media = Video | Image.Image
+"""A video, or an upright RGB photograph."""
+
+
+def read_media(source: str | os.PathLike[str], frames: int | None = None, fps: float | None = None) -> Media:
+    """A photograph as an upright RGB picture, anything else as a video. The first bytes decide, not the name.
+
+    Args:
+        source: what :func:`~framefusion.asking.video.read_video` takes, or a photograph.
+        frames: as for :func:`~framefusion.asking.video.read_video`; says nothing about a photograph.
+        fps: likewise.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    check_request(frames, fps)
+    with source_of(source) as given:
+        if is_picture(given) and not is_moving_picture(given):
+            return read_picture(given)
+        try:
+            return video_of(given, frames, fps)
+        except VideoError as error:
+            if Path(given.location).suffix.lower() not in ENDINGS:
+                raise
+            raise VideoError(f"{given.name} is neither a picture nor a video that can be read") from error

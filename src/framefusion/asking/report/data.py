@@ -1,0 +1,306 @@
+"""What a report shows, as plain numbers, texts and arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from framefusion.asking.video import Video
+
+if TYPE_CHECKING:
+    from framefusion.asking.ask import Answer
+
+DROPPED, MERGED, KEPT = 0, 1, 2
+"""States of a visual token after the last stage: gone; averaged into one that stayed; stayed."""
+ABSENT = 255
+"""State of a grid position that has no token."""
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """One temporal position of the token grid of a video, or a photograph.
+
+    Attributes:
+        picture: uint8 ``(H, W, 3)``, the (first) video frame that it shows, or the photograph.
+        states: uint8 ``(rows, columns)`` of DROPPED, MERGED, KEPT or ABSENT.
+        seconds: when the frame is shown; None for a photograph.
+        segment: temporal segment, from 0.
+        medium: of which video or photograph it is, from 0.
+        placed: whether the rows and columns are places in the picture; not where a processor shows it in several
+            views, whose tokens lie in no one grid.
+    """
+
+    picture: np.ndarray = field(repr=False)
+    states: np.ndarray
+    seconds: float | None
+    segment: int
+    medium: int = 0
+    placed: bool = True
+
+    def count(self, state: int) -> int:
+        """Number of tokens in a state."""
+        return int((self.states == state).sum())
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens before the reduction."""
+        return int((self.states != ABSENT).sum())
+
+
+@dataclass(frozen=True)
+class MediumRow:
+    """One video or photograph; ``duration`` in seconds is None for a photograph.
+
+    ``warning`` says what is wrong with a video, see :attr:`framefusion.asking.video.Video.warning`.
+    """
+
+    kind: str
+    name: str
+    duration: float | None
+    tokens: int
+    kept: int
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """One temporal segment; frames count from 0, ``last_frame`` included."""
+
+    number: int
+    first_frame: int
+    last_frame: int
+    seconds: float | None
+    tokens: int
+    kept: int
+    merged: int
+
+    @property
+    def share(self) -> float:
+        """Kept tokens relative to the segment's tokens."""
+        return self.kept / self.tokens if self.tokens else 0.0
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One stage: it happened before ``layer``; ``kept`` visual tokens were left."""
+
+    layer: int
+    kept: int
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that the report shows.
+
+    Attributes:
+        question: None when the video was only reduced.
+        answer: with reduced tokens; None without a question.
+        full_answer: with all tokens; None when not compared.
+        video_name: file names, separated by commas.
+        duration: of the videos, seconds; None for photographs alone.
+        frames: in order of time, medium after medium.
+        segmented: whether a stage divided the video into segments.
+        segments: in order of time; one for the whole video when not segmented.
+        stages: in order of depth.
+        tokens_before: visual tokens before any reduction.
+        tokens_after: in the last layer.
+        tokens_per_layer: visual tokens in each decoder layer.
+        mean_share: mean over layers of the share present.
+        flops_before, flops_after: of the decoder's prefill.
+        kv_bytes_before, kv_bytes_after: of the key-value cache after the prefill.
+        seconds_to_first_token: with reduced tokens.
+        full_seconds_to_first_token: with all tokens; None when not compared.
+        timing: how the seconds were measured.
+        reduction_milliseconds: time that the stages took.
+        command: command line that repeats the run.
+        settings: further names and values needed to repeat it.
+        media: the videos and photographs, in order.
+    """
+
+    question: str | None
+    answer: str | None
+    full_answer: str | None
+    video_name: str
+    duration: float | None
+    frames: Sequence[FrameView]
+    segmented: bool
+    segments: Sequence[SegmentRow]
+    stages: Sequence[StageRow]
+    tokens_before: int
+    tokens_after: int
+    tokens_per_layer: Sequence[int]
+    mean_share: float
+    flops_before: float
+    flops_after: float
+    kv_bytes_before: int
+    kv_bytes_after: int
+    seconds_to_first_token: float
+    full_seconds_to_first_token: float | None
+    timing: str
+    reduction_milliseconds: float
+    command: str
+    settings: Sequence[tuple[str, str]]
+    media: Sequence[MediumRow] = ()
+
+    @property
+    def has_merged(self) -> bool:
+        """Whether any token was merged."""
+        return any(segment.merged for segment in self.segments)
+
+
+def report_data(
+    answer: Answer,
+    command: str = "",
+    settings: Sequence[tuple[str, str]] = (),
+    names: Sequence[str] | None = None,
+) -> ReportData:
+    """Collect what the report shows from an answer.
+
+    Args:
+        answer: from :func:`framefusion.asking.ask.ask` or :func:`framefusion.asking.ask.inspect`.
+        command: command line that repeats the run.
+        settings: names and values that the page lists so that the run can be repeated.
+        names: of the videos and photographs; default the file of a video, "photograph" for a photograph.
+    """
+    states = token_states(answer)
+    frames = _frames(answer, states)
+    media = _media(answer.media, frames, names)
+    durations = [row.duration for row in media if row.duration is not None]
+    visual = set(answer.layout.columns.tolist())
+    summary = answer.summary
+    return ReportData(
+        question=answer.question,
+        answer=None if answer.question is None else answer.text,
+        full_answer=None if answer.full is None else answer.full.text,
+        video_name=", ".join(row.name for row in media),
+        duration=sum(durations) if durations else None,
+        frames=frames,
+        segmented=answer.segments is not None,
+        segments=_segments(frames),
+        stages=[
+            StageRow(stage.layer, sum(c in visual for c in stage.kept[0].tolist()), stage.milliseconds)
+            for stage in answer.stages
+        ],
+        tokens_before=summary.visual_tokens_before,
+        tokens_after=summary.visual_tokens_after,
+        tokens_per_layer=list(summary.tokens_per_layer),
+        mean_share=summary.mean_share,
+        flops_before=summary.flops_before,
+        flops_after=summary.flops_after,
+        kv_bytes_before=summary.kv_bytes_before,
+        kv_bytes_after=summary.kv_bytes_after,
+        seconds_to_first_token=answer.seconds_to_first_token,
+        full_seconds_to_first_token=None if answer.full is None else answer.full.seconds_to_first_token,
+        timing=answer.timing,
+        reduction_milliseconds=summary.reduction_milliseconds,
+        command=command,
+        settings=list(settings),
+        media=media,
+    )
+
+
+def token_states(answer: Any) -> np.ndarray:
+    """State of each visual token after the last stage, uint8 ``(N,)`` in the order of the layout."""
+    columns = answer.layout.columns.tolist()
+    if not answer.stages:
+        return np.full(len(columns), KEPT, dtype=np.uint8)
+    last = answer.stages[-1]
+    kept = set(last.kept[0].tolist())
+    holder = None if last.merged_into is None else last.merged_into[0].tolist()
+    states = np.full(len(columns), DROPPED, dtype=np.uint8)
+    for position, column in enumerate(columns):
+        if column in kept:
+            states[position] = KEPT
+        elif holder is not None and holder[column] in kept:
+            states[position] = MERGED
+    return states
+
+
+def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[str] | None) -> list[MediumRow]:
+    rows = []
+    for number, medium in enumerate(media):
+        mine = [frame for frame in frames if frame.medium == number]
+        video = isinstance(medium, Video)
+        rows.append(
+            MediumRow(
+                kind="video" if video else "image",
+                name=names[number] if names is not None else medium.path.name if video else "photograph",
+                duration=medium.duration if video else None,
+                tokens=sum(frame.tokens for frame in mine),
+                kept=sum(frame.count(KEPT) for frame in mine),
+                warning=medium.warning if video else None,
+            )
+        )
+    return rows
+
+
+def _frames(answer: Any, states: np.ndarray) -> list[FrameView]:
+    """One view per temporal position; a token that covers several frames shows the first of them."""
+    layout = answer.layout
+    grids = [np.full((t, h * w), ABSENT, dtype=np.uint8) for t, h, w in layout.grids]
+    votes: list[list[Counter[int]]] = [[Counter() for _ in range(t)] for t, _, _ in layout.grids]
+    segments = [0] * len(states) if answer.segments is None else answer.segments.tolist()
+    for item, frame, patch, state, segment in zip(
+        layout.item.tolist(), layout.frame.tolist(), layout.patch.tolist(), states.tolist(), segments, strict=True
+    ):
+        grids[item][frame, patch] = state
+        votes[item][frame][segment] += 1
+    ids = [[one.most_common(1)[0][0] if one else -1 for one in mine] for mine in votes]
+    numbers = {segment: number for number, segment in enumerate(dict.fromkeys(one for mine in ids for one in mine))}
+    views = []
+    for medium, items in enumerate(_items_of(answer.media, layout.kinds)):
+        shown = answer.media[medium]
+        positions = [(item, t) for item in items for t in range(layout.grids[item][0])]
+        for place, (item, t) in enumerate(positions):
+            picture, seconds = _picture(shown, place, len(positions))
+            _, rows, columns = layout.grids[item]
+            # One row of many columns says nothing about places, unless the picture is as flat as that.
+            placed = rows > 1 or columns == 1 or 2 * picture.shape[1] >= columns * picture.shape[0]
+            numbered = numbers[ids[item][t]]
+            views.append(FrameView(picture, grids[item][t].reshape(rows, columns), seconds, numbered, medium, placed))
+    return views
+
+
+def _items_of(media: Sequence[Any], kinds: Sequence[str]) -> list[list[int]]:
+    """The items of the layout that show each medium. Of a single one all, which a layout may have taken apart."""
+    if len(media) == 1:
+        return [list(range(len(kinds)))]
+    wanted = ["video" if isinstance(medium, Video) else "image" for medium in media]
+    if sorted(wanted) != sorted(kinds):
+        # A video of one frame may count as an image.
+        return [[number] if number < len(kinds) else [] for number in range(len(media))]
+    # Templates may put one kind before the other.
+    by_kind = {kind: iter([item for item, own in enumerate(kinds) if own == kind]) for kind in wanted}
+    return [[next(by_kind[kind])] for kind in wanted]
+
+
+def _picture(medium: Any, place: int, places: int) -> tuple[np.ndarray, float | None]:
+    """What one of ``places`` temporal positions of a medium shows first, and when."""
+    if not isinstance(medium, Video):
+        return np.asarray(medium), None
+    frame = min(place * max(1, -(-len(medium) // places)), len(medium) - 1)
+    return medium.frames[frame], float(medium.timestamps[frame])
+
+
+def _segments(frames: Sequence[FrameView]) -> list[SegmentRow]:
+    rows = []
+    for number in dict.fromkeys(frame.segment for frame in frames):
+        positions = [i for i, frame in enumerate(frames) if frame.segment == number]
+        members = [frames[i] for i in positions]
+        rows.append(
+            SegmentRow(
+                number=number,
+                first_frame=positions[0],
+                last_frame=positions[-1],
+                seconds=members[0].seconds,
+                tokens=sum(frame.tokens for frame in members),
+                kept=sum(frame.count(KEPT) for frame in members),
+                merged=sum(frame.count(MERGED) for frame in members),
+            )
+        )
+    return rows

@@ -1,0 +1,131 @@
+"""The same report as lines of text and as a JSON record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from framefusion.asking.report import units
+from framefusion.asking.report.data import ReportData
+
+_LISTED_SEGMENTS = 6
+
+
+def lines(data: ReportData) -> list[tuple[str, str]]:
+    """Label and value of each line: what was kept and what it saved."""
+    rows = [
+        (
+            "Visual tokens",
+            f"{data.tokens_after:,} of {data.tokens_before:,} kept "
+            f"({units.percent(data.tokens_after / data.tokens_before if data.tokens_before else 1.0)}), "
+            f"mean over layers {units.percent(data.mean_share)}",
+        ),
+        ("Per layer", per_layer(data.tokens_per_layer)),
+    ]
+    rows += [("Warning", f"{row.name}: {row.warning}") for row in data.media if row.warning is not None]
+    if len(data.media) > 1 or any(row.kind == "image" for row in data.media):
+        each = (f"{row.name} {row.kept:,} of {row.tokens:,}" for row in data.media)
+        rows.append(("Kept of each", ", ".join(each)))
+    if sum(row.tokens for row in data.media) > data.tokens_before:
+        rows.append(("Photographs", "left as they are, as the settings say, and not counted above"))
+    if data.segmented:
+        rows.append(("Segments", _segments(data)))
+    rows += [
+        (
+            "Prefill compute",
+            f"{units.saved(units.saved_share(data.flops_before, data.flops_after))} "
+            f"({units.flops(data.flops_before, data.flops_after)})",
+        ),
+        (
+            "KV cache",
+            f"{units.saved(units.saved_share(data.kv_bytes_before, data.kv_bytes_after))} "
+            f"({units.size(data.kv_bytes_before, data.kv_bytes_after)})",
+        ),
+    ]
+    now, before = data.seconds_to_first_token, data.full_seconds_to_first_token
+    if before is None:
+        rows.append(("First token", f"after {units.seconds(now)}"))
+    else:
+        change = units.saved(units.saved_share(before, now))
+        rows.append(("First token", f"{change} ({units.seconds(before)} → {units.seconds(now)})"))
+    rows.append(("Timing", data.timing))
+    return rows
+
+
+def _segments(data: ReportData) -> str:
+    kept = [row.kept for row in data.segments]
+    if len(kept) <= _LISTED_SEGMENTS:
+        detail = ", ".join(f"{row.kept:,} of {row.tokens:,}" for row in data.segments)
+        return f"{len(kept)}: kept {detail}"
+    return f"{len(kept)}: kept {min(kept):,} to {max(kept):,} tokens each"
+
+
+def per_layer(tokens: Sequence[int]) -> str:
+    """Runs of equal layers: ``[512, 512, 102]`` as ``512 × 2, 102``."""
+    runs = [(value, len(list(run))) for value, run in groupby(tokens)]
+    return ", ".join(f"{value:,}" if length == 1 else f"{value:,} × {length}" for value, length in runs)
+
+
+def record(data: ReportData) -> dict[str, Any]:
+    """One JSON object: plain numbers, texts and lists. Shares are 0 … 1, times in seconds unless named."""
+    return {
+        "question": data.question,
+        "answer": data.answer,
+        "full_answer": data.full_answer,
+        "video": _video(data),
+        "media": [
+            {
+                "kind": row.kind,
+                "name": row.name,
+                "duration": row.duration,
+                "frame_seconds": _seconds(data, number),
+                "tokens": row.tokens,
+                "kept": row.kept,
+                "warning": row.warning,
+            }
+            for number, row in enumerate(data.media)
+        ],
+        "visual_tokens": {
+            "before": data.tokens_before,
+            "after": data.tokens_after,
+            "per_layer": list(data.tokens_per_layer),
+            "mean_share": data.mean_share,
+        },
+        "stages": [{"layer": row.layer, "kept": row.kept, "milliseconds": row.milliseconds} for row in data.stages],
+        "segments": [
+            {
+                "first_frame": row.first_frame,
+                "last_frame": row.last_frame,
+                "tokens": row.tokens,
+                "kept": row.kept,
+                "merged": row.merged,
+            }
+            for row in data.segments
+        ]
+        if data.segmented
+        else None,
+        "flops": {"before": data.flops_before, "after": data.flops_after},
+        "kv_bytes": {"before": data.kv_bytes_before, "after": data.kv_bytes_after},
+        "seconds_to_first_token": {
+            "reduced": data.seconds_to_first_token,
+            "full": data.full_seconds_to_first_token,
+            "timing": data.timing,
+        },
+        "reduction_milliseconds": data.reduction_milliseconds,
+        "command": data.command,
+    }
+
+
+def _video(data: ReportData) -> dict[str, Any] | None:
+    """The first video; None with photographs alone."""
+    for number, row in enumerate(data.media):
+        if row.kind == "video":
+            return {"name": row.name, "duration": row.duration, "frame_seconds": _seconds(data, number)}
+    return None
+
+
+def _seconds(data: ReportData, medium: int) -> list[float] | None:
+    """When each frame of a video is shown; None for a photograph."""
+    found = [frame.seconds for frame in data.frames if frame.medium == medium]
+    return None if None in found else [seconds for seconds in found if seconds is not None]

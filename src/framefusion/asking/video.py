@@ -1,0 +1,189 @@
+"""Decode a handful of frames from a video, uniformly over its playing time.
+
+A first pass reads the packets without decoding them and notes when each frame is shown; the second decodes only what
+lies between a key frame and a wanted frame, and compares what it sees with the first. Where the packets do not tell,
+or tell something else than the decoder shows, the file is decoded from its beginning: slower, and right for streams
+without time stamps, joined recordings and damaged files. At no time are more frames in memory than the ones asked for
+and the ones being decoded.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+
+from framefusion.asking.decoding.container import reason_of
+from framefusion.asking.decoding.errors import IrregularError, VideoError
+from framefusion.asking.decoding.frames import MAX_BYTES, read_through, sought
+from framefusion.asking.decoding.source import Source, source_of
+from framefusion.asking.decoding.stills import is_moving_picture, read_folder, read_moving_picture
+from framefusion.asking.decoding.timeline import Timeline, decoded_timeline, index_of
+
+__all__ = ["DEFAULT_FRAMES", "MAX_BYTES", "Video", "VideoError", "check_request", "read_video"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FRAMES = 8
+"""Frames that :func:`read_video` takes when neither ``frames`` nor ``fps`` is given."""
+
+_COMPLETE = 0.5
+"""Seconds by which a file may be shorter than it announces without a word."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames sampled from one video.
+
+    Attributes:
+        frames: uint8 array ``(T, H, W, 3)``, RGB, upright, with square pixels.
+        timestamps: float64 array ``(T,)``, seconds from the first frame of the video.
+        indices: int64 array ``(T,)``, position of each frame in the source, in display order.
+        duration: playing time in seconds, up to the end of the last readable frame.
+        source_fps: mean frame rate of the source, frames per second.
+        total_frames: number of readable frames in the source.
+        path: the file; of an address, a path that ends in its last part.
+        announced: playing time in seconds that the file announces, 0 when it says nothing.
+        damaged: how many of the frames are damaged, or refer to damaged ones.
+    """
+
+    frames: np.ndarray = field(repr=False)
+    timestamps: np.ndarray
+    indices: np.ndarray
+    duration: float
+    source_fps: float
+    total_frames: int
+    path: Path
+    announced: float = 0.0
+    damaged: int = 0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def complete(self) -> bool:
+        """False when the file announces more playing time than could be read."""
+        return self.announced <= self.duration + _COMPLETE
+
+    @property
+    def warning(self) -> str | None:
+        """What a viewer would notice, as one sentence; None if there is nothing."""
+        found = []
+        if not self.complete:
+            found.append(f"ends after {self.duration:.1f} s of the {self.announced:.1f} s it announces")
+        if self.damaged:
+            found.append(f"{self.damaged} of {len(self)} frames are damaged")
+        return "; ".join(found) or None
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom."""
+        return int(self.frames.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right."""
+        return int(self.frames.shape[2])
+
+
+def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: float | None = None) -> Video:
+    """Decode frames at the middle of equal intervals of the playing time.
+
+    The choice is deterministic: with ``T`` intervals over a duration ``D``, frame ``i`` is the one on display
+    at ``(i + ½)·D/T``. A video with fewer frames than asked for gives every frame once.
+
+    Args:
+        path: a local file in any container and codec that FFmpeg decodes; an animated GIF, PNG or WebP; a folder of
+            pictures, shown in the order of their names, one a second; an ``http`` or ``https`` address; or ``"-"`` for
+            standard input.
+        frames: number of frames, at least 1. Default 8 when ``fps`` is not given either.
+        fps: frames per second of playing time, above 0; ``T = max(1, floor(D·fps + ½))``.
+            Excludes ``frames``.
+
+    Returns:
+        The frames and where in the source they come from, see :class:`Video`. A warning is logged if some of them are
+        damaged, or if the file is shorter than it announces.
+
+    Raises:
+        VideoError: nothing there to read, not a video, no video stream, no frame that can be decoded intact,
+            ``frames < 1``, ``fps <= 0``, both given, or more than 8 GiB of decoded frames asked for.
+    """
+    check_request(frames, fps)
+    with source_of(path) as source:
+        return video_of(source, frames, fps)
+
+
+def video_of(source: Source, frames: int | None, fps: float | None) -> Video:
+    """As :func:`read_video`, of a request that was checked and a source that was found."""
+    try:
+        pictures, timeline, wanted = _read(source, frames, fps)
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
+    video = Video(
+        frames=pictures,
+        timestamps=timeline.times[wanted] - timeline.times[0],
+        indices=np.array(wanted, dtype=np.int64),
+        duration=timeline.duration,
+        source_fps=timeline.rate,
+        total_frames=len(timeline.times),
+        path=source.path,
+        announced=timeline.announced,
+        damaged=int((~timeline.intact[wanted]).sum()),
+    )
+    if video.warning is not None:
+        logger.warning("%s: %s", video.path.name, video.warning)
+    return video
+
+
+def _read(source: Source, frames: int | None, fps: float | None) -> tuple[np.ndarray, Timeline, list[int]]:
+    """Pictures, when the source shows what, and the positions of the pictures in it."""
+    if os.path.isdir(source.location):
+        return read_folder(source, lambda timeline: _chosen(timeline, frames, fps))
+    if is_moving_picture(source):
+        return read_moving_picture(source, lambda timeline: _chosen(timeline, frames, fps))
+    try:
+        index = index_of(source)
+        wanted = _chosen(index.timeline, frames, fps)
+        return _repeated(lambda positions: sought(source, index, positions), wanted), index.timeline, wanted
+    except IrregularError:
+        logger.debug("%s has to be decoded from its beginning", source.name)
+    timeline = decoded_timeline(source)
+    wanted = _chosen(timeline, frames, fps)
+    if not timeline.intact[wanted].any():
+        raise VideoError(f"none of the frames wanted of {source.name} is intact; it is damaged or encrypted")
+    return _repeated(lambda positions: read_through(source, positions), wanted), timeline, wanted
+
+
+def _repeated(read: Callable[[list[int]], np.ndarray], wanted: list[int]) -> np.ndarray:
+    """Pictures of positions of which some are wanted several times: a frame may be on display for long."""
+    positions = sorted(set(wanted))
+    pictures = read(positions)
+    return pictures if len(positions) == len(wanted) else pictures[np.searchsorted(positions, wanted)]
+
+
+def _chosen(timeline: Timeline, frames: int | None, fps: float | None) -> list[int]:
+    if fps is not None:
+        return timeline.choose(max(1, math.floor(timeline.duration * fps + 0.5)))
+    return timeline.choose(frames or DEFAULT_FRAMES)
+
+
+def check_request(frames: int | None, fps: float | None) -> None:
+    """Refuse numbers of frames that make no sense.
+
+    Raises:
+        VideoError: ``frames < 1``, ``fps <= 0``, or both given.
+    """
+    if frames is not None and fps is not None:
+        raise VideoError(f"frames={frames} and fps={fps} exclude each other; give one of them")
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, (int, np.integer))):
+        raise VideoError(f"frames must be a whole number, got {frames!r}")
+    if frames is not None and frames < 1:
+        raise VideoError(f"frames must be at least 1, got {frames}")
+    if fps is not None and not (fps > 0 and math.isfinite(fps)):
+        raise VideoError(f"fps must be a number above 0, got {fps}")

@@ -1,8 +1,0 @@
-"""A quality floor instead of a ratio: the smallest budget that demonstrably keeps it.
-
-Arrows inside: ``run`` (with :mod:`framefusion.evaluation`) → ``search`` → ``bounds``. The last two are pure numbers.
-"""
-
-from framefusion.calibration.run import BUDGETS, DEFAULT_METHOD, CalibrationError, calibrate
-
-__all__ = ["BUDGETS", "DEFAULT_METHOD", "CalibrationError", "calibrate"]

@@ -1,0 +1,97 @@
+"""Ours: segment-wise DPP, at four places of the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from framefusion.evaluation.methods.method import PLAIN, Method, behind_attention, cascade_cost, one_stage
+from framefusion.reduction.schedule import pyramid
+from framefusion.reduction.settings import FrameFusion
+
+RULE: dict[str, Any] = {**PLAIN, "segmentation": "frame-similarity", "relevance": "last", "selector": "dpp"}
+TWO_STAGE_RULE: dict[str, Any] = {
+    **PLAIN,
+    "segmentation": "dp",
+    "budget_rule": "joint",
+    "relevance": "late-text",
+    "selector": "dpp",
+    "gamma": 1.0,
+    "later_frames": 0.95,
+}
+PYRAMID_STEPS = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
+PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "none", "relevance_exponent": 0.25, "dropped": "merge"}
+
+
+def _inside(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(keep=behind_attention(budget, layers), **RULE)
+
+
+def _input(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(keep=one_stage(budget, layers, 0), **{**RULE, "relevance": "none"})
+
+
+def _cascade(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merge": True})
+
+
+def staged(steps: Sequence[tuple[float, float]], rule: Mapping[str, Any]) -> Callable[[float, int], FrameFusion]:
+    """``build`` with a rule and stages as in :func:`framefusion.reduction.schedule.pyramid`."""
+
+    def build(budget: float, layers: int) -> FrameFusion:
+        return FrameFusion(keep=pyramid(budget, layers, steps=steps), **rule)
+
+    return build
+
+
+def _two_stage(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(cost=budget, **TWO_STAGE_RULE)
+
+
+CITATION = "arXiv 2604.01881 (segments), 1709.05135 (greedy MAP)"
+
+INSIDE = Method(
+    name="segment-dpp",
+    title="Segment DPP",
+    kind="ours",
+    citation=CITATION,
+    description="Segment-wise DPP of attention and diversity, before layer 2 of 28.",
+    build=_inside,
+)
+INPUT = Method(
+    name="segment-dpp-input",
+    title="Segment DPP, at the input",
+    kind="ours",
+    citation=CITATION,
+    description="Segment-wise DPP of diversity alone, before layer 0.",
+    build=_input,
+)
+TWO_STAGE = Method(
+    name="segment-dpp-two-stage",
+    title="Segment DPP, two stages",
+    kind="ours",
+    citation=CITATION + ", 2505.21334 (segments)",
+    description="Segment-wise DPP of diversity before layer 0, and of diversity and the text's attention after two "
+    "thirds of the layers, where a quarter stays. The library's defaults.",
+    build=_two_stage,
+    rule=TWO_STAGE_RULE,
+)
+PYRAMID = Method(
+    name="segment-dpp-pyramid",
+    title="Segment DPP, pyramid",
+    kind="ours",
+    citation=CITATION + ", 2410.17247 (pyramid)",
+    description="Segment-wise DPP of diversity alone, before layer 0 and after one and two thirds of the layers; the "
+    "rest merges.",
+    build=staged(PYRAMID_STEPS, PYRAMID_RULE),
+)
+CASCADE = Method(
+    name="segment-dpp-cascade",
+    title="Segment DPP after merging",
+    kind="ours",
+    citation=CITATION + ", 2501.01986 (merging)",
+    description="Similar tokens of consecutive frames merge in the first layers, then segment-wise DPP.",
+    build=_cascade,
+)
+
+METHODS = (INSIDE, INPUT, TWO_STAGE, PYRAMID, CASCADE)

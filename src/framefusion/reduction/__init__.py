@@ -1,0 +1,1 @@
+"""How much stays, where and by which rule: settings, schedules, segments, budgets, relevance, selectors; no model."""

@@ -1,0 +1,193 @@
+"""Temporal segments: which frames belong together. Pure tensors, no model.
+
+Every function returns one segment id per frame, ascending from 0, so that a token's segment is
+``segments[frame_of_token]``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from framefusion.errors import ArgumentError
+from framefusion.reduction.merging import previous_at_same_patch, previous_similarity
+
+
+def frame_scores(features: Tensor, frames: Tensor, patches: Tensor, similarity_lower_bound: float) -> Tensor:
+    """How much each frame resembles the one before it.
+
+    The score of frame ``f`` is the share of its patches whose cosine similarity with the same patch of frame
+    ``f - 1`` lies above ``similarity_lower_bound`` (FrameFusion, arXiv 2501.01986; HieraVid, arXiv 2604.01881).
+
+    Args:
+        features: ``(N, D)``, any float dtype, the visual tokens of one video.
+        frames: ``(N,)`` int64, the frame of each token, from 0.
+        patches: ``(N,)`` int64, the position of each token inside its frame, from 0.
+        similarity_lower_bound: cosine threshold, in [-1, 1].
+
+    Returns:
+        ``(F,)`` float32 on the device of ``features``; ``F`` is the largest frame plus one. The first frame, and
+        a frame without tokens, score 0.
+    """
+    count = int(frames.max()) + 1 if frames.numel() else 0
+    scores = torch.zeros(count, dtype=torch.float32, device=features.device)
+    if not count:
+        return scores
+    similar = _similar_to_previous(features, frames, patches, similarity_lower_bound)
+    tokens = torch.zeros_like(scores).index_add_(0, frames, torch.ones_like(frames, dtype=torch.float32))
+    scores.index_add_(0, frames, similar.to(torch.float32))
+    return scores / tokens.clamp_min(1)
+
+
+def _similar_to_previous(features: Tensor, frames: Tensor, patches: Tensor, lower_bound: float) -> Tensor:
+    """``(N,)`` bool: whether a token's cosine with the same patch of the frame before is above ``lower_bound``."""
+    previous = previous_at_same_patch(frames, patches)
+    adjacent = (previous >= 0) & (frames[previous.clamp_min(0)] == frames - 1)
+    return adjacent & (previous_similarity(features, previous) > lower_bound)
+
+
+def by_frame_similarity(scores: Tensor, threshold: float = 0.4) -> Tensor:
+    """Start a new segment at every frame whose score is below ``threshold``.
+
+    Args:
+        scores: ``(F,)`` from :func:`frame_scores`.
+        threshold: share of similar patches below which the scene is taken to have changed. Default 0.4
+            (HieraVid).
+
+    Returns:
+        ``(F,)`` int64 segment ids; frame 0 is in segment 0.
+    """
+    starts = scores < threshold
+    starts[:1] = False
+    return starts.long().cumsum(0)
+
+
+def transitions(features: Tensor, frames: Tensor) -> Tensor:
+    """Cosine of each frame's mean token with that of the frame before it.
+
+    Args:
+        features: ``(N, D)``, any float dtype; computed in float32.
+        frames: ``(N,)`` int64, the frame of each token, from 0.
+
+    Returns:
+        ``(F,)`` float32 on the device of ``features``; 1 for the first frame, 0 beside a frame without tokens.
+    """
+    count = int(frames.max()) + 1 if frames.numel() else 0
+    sums = torch.zeros(count, features.shape[1], dtype=torch.float32, device=features.device)
+    sums.index_add_(0, frames, features.float())
+    # The cosine with a mean is the cosine with its sum.
+    similarity = torch.ones(count, dtype=torch.float32, device=features.device)
+    similarity[1:] = F.cosine_similarity(sums[1:], sums[:-1], dim=1)
+    return similarity
+
+
+def by_transitions(similarity: Tensor, minimum: int = 8, threshold: float = 0.9) -> Tensor:
+    """Start a new segment at the weakest transitions (DySeg of FastVID, arXiv 2503.11187).
+
+    Args:
+        similarity: ``(F,)`` from :func:`transitions`.
+        minimum: segments that there are at least, as far as the frames go: the ``minimum - 1`` weakest transitions
+            start one each (ties: the earlier frame). Default 8 (FastVID).
+        threshold: every transition below this starts one as well. Default 0.9 (FastVID).
+
+    Returns:
+        ``(F,)`` int64 segment ids.
+
+    Raises:
+        ValueError: ``minimum`` is below 1.
+    """
+    if minimum < 1:
+        raise ArgumentError(f"minimum must be at least 1 segment, got {minimum}.")
+    starts = similarity < threshold
+    starts[1 + similarity[1:].argsort(stable=True)[: minimum - 1]] = True
+    starts[:1] = False
+    return starts.long().cumsum(0)
+
+
+def by_redundancy(features: Tensor, frames: Tensor, patches: Tensor, threshold: float = 0.8) -> Tensor:
+    """Cut the frames so that most tokens can merge inside the segments (HoliTom, arXiv 2505.21334).
+
+    In a segment of frames ``i … j`` a patch position is redundant when each of its tokens has a cosine above
+    ``threshold`` with the one before it; all but the first then merge, ``j - i`` tokens. Dynamic programming over the
+    frames finds the segments with the largest sum. Of equally good ones it takes those that end in the shortest
+    segment, so frames that have nothing to merge stay apart.
+
+    Args:
+        features: ``(N, D)``, any float dtype, the visual tokens of one video.
+        frames: ``(N,)`` int64, the frame of each token, from 0.
+        patches: ``(N,)`` int64, the position of each token inside its frame, from 0.
+        threshold: cosine threshold, in [-1, 1]. Default 0.8 (HoliTom).
+
+    Returns:
+        ``(F,)`` int64 segment ids on the CPU.
+    """
+    count = int(frames.max()) + 1 if frames.numel() else 0
+    if not count:
+        return torch.zeros(0, dtype=torch.long)
+    similar = torch.zeros(count, int(patches.max()) + 1, dtype=torch.bool)
+    similar[frames.cpu(), patches.cpu()] = _similar_to_previous(features, frames, patches, threshold).cpu()
+    unbroken = torch.zeros(similar.shape[1], dtype=torch.long)
+    """For how many frames before the present one each position has been redundant."""
+    best, starts = [0], []
+    for last in range(count):
+        unbroken = torch.where(similar[last], unbroken + 1, 0)
+        # Positions that are redundant over at least so many steps.
+        positions = torch.bincount(unbroken, minlength=last + 1).flip(0).cumsum(0).flip(0)
+        steps = torch.arange(last + 1)
+        merged = steps * positions
+        value = torch.tensor(best).flip(0) + merged
+        # The first of equal values is the shortest segment.
+        chosen = int((value == value.max()).nonzero()[0])
+        best.append(int(value[chosen]))
+        starts.append(last - chosen)
+    segments, last = torch.zeros(count, dtype=torch.long), count - 1
+    while last >= 0:
+        segments[starts[last]] = 1
+        last = starts[last] - 1
+    return segments.cumsum(0) - 1
+
+
+def no_longer_than(segments: Tensor, tokens: Tensor, limit: int) -> Tensor:
+    """Cut long segments into runs of as equal numbers of frames as can be, as few as keep the limit.
+
+    Args:
+        segments: ``(F,)`` int64 segment ids, ascending.
+        tokens: ``(F,)`` int64, tokens of each frame.
+        limit: most tokens of a segment; a frame that has more is one of its own.
+
+    Returns:
+        ``(F,)`` int64 segment ids.
+    """
+    starts = torch.zeros_like(segments)
+    for own in (segments.unique()[:, None] == segments).unbind() if len(segments) else ():
+        frames, sizes = own.nonzero().squeeze(-1), tokens[own]
+        most = max(1, int(limit // max(int(sizes.max()), 1)))
+        parts = -(-len(frames) // most)
+        edges = (torch.arange(parts) * len(frames)) // parts
+        starts[frames[edges]] = 1
+    return starts.cumsum(0) - 1
+
+
+def fixed_windows(frames: int, window: int) -> Tensor:
+    """Consecutive windows of ``window`` frames (DyCoke, arXiv 2411.15024); the last may be shorter.
+
+    Returns:
+        ``(frames,)`` int64 segment ids.
+
+    Raises:
+        ValueError: ``window`` is below 1.
+    """
+    if window < 1:
+        raise ArgumentError(f"window must be at least 1 frame, got {window}.")
+    return torch.arange(frames) // window
+
+
+def each_frame(frames: int) -> Tensor:
+    """Each frame its own segment: ``(frames,)`` int64, ascending."""
+    return torch.arange(frames)
+
+
+def one_segment(frames: int) -> Tensor:
+    """The whole video as one segment: ``(frames,)`` int64 zeros."""
+    return torch.zeros(frames, dtype=torch.long)

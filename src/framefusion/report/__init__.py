@@ -1,8 +1,0 @@
-"""The report of one reduction: plain data, the marked frames, and a self-contained HTML page."""
-
-from framefusion.report.data import ReportData, report_data
-from framefusion.report.frames import frame_strip
-from framefusion.report.html import render
-from framefusion.report.text import lines, record
-
-__all__ = ["ReportData", "frame_strip", "lines", "record", "render", "report_data"]

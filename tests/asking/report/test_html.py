@@ -1,0 +1,217 @@
+"""The page: self-contained, escaped, and readable in a browser in both schemes and on a phone."""
+
+import dataclasses
+import itertools
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from framefusion.asking.report.html import render
+from tests.asking.report import chromium, samples
+
+needs_chromium = pytest.mark.skipif(chromium.executable() is None, reason="no Chromium is installed")
+
+
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Outline(HTMLParser):
+    """Checks that tags nest, and collects tags, texts and addresses."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.texts = [], [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.texts.append(text)
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_page_is_one_file_with_nothing_from_the_network():
+    page = render(samples.data())
+    outline = Outline(page)
+    assert all(address.startswith("data:") for address in outline.addresses)
+    assert not re.findall(r"https?:|url\(|@import|//\w+\.", page)
+    assert outline.named("script") == []
+    policy = next(m["content"] for m in outline.named("meta") if m.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+
+
+def test_page_is_accessible():
+    outline = Outline(render(samples.data()))
+    assert outline.named("html") == [{"lang": "en"}]
+    assert any(m.get("name") == "viewport" for m in outline.named("meta"))
+    assert all("alt" in image for image in outline.named("img"))
+    levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert outline.named("svg")[0]["role"] == "img"
+    assert "layer 3: 30" in outline.named("svg")[0]["aria-label"]
+
+
+def test_every_text_from_outside_is_escaped():
+    outline = Outline(render(samples.data(samples.NASTY)))
+    assert outline.named("script") == []
+    assert all("onerror" not in image for image in outline.named("img"))
+    shown = [text for text in outline.texts if samples.NASTY in text]
+    # title, heading, file name, two answers, timing, command, setting
+    assert len(shown) == 8
+
+
+def test_command_reads_as_it_was_given():
+    data = dataclasses.replace(samples.data(), command="framefusion ask a.mp4 'is <it> --here?' --keep 0.2")
+    page = render(data)
+    assert "<pre" in page
+    assert "".join(Outline(page[page.index("<pre") : page.index("</pre>") + 6]).texts) == data.command
+
+
+def test_setting_names_are_escaped():
+    data = dataclasses.replace(samples.data(), settings=[(samples.NASTY, "1")])
+    assert Outline(render(data)).named("script") == []
+
+
+@pytest.mark.parametrize("layers", [2, 4, 28, 80])
+def test_chart_has_a_bar_per_layer(layers):
+    data = samples.data(layers=layers)
+    bars = [r for r in Outline(render(data)).named("rect") if r["class"] == "bar"]
+    heights = [float(bar["height"]) for bar in bars]
+    assert heights == pytest.approx([100 * present / 120 for present in data.tokens_per_layer], abs=0.01)
+
+
+def test_without_comparison_segments_merges_or_question():
+    plain = render(samples.data(compared=False, segmented=False))
+    assert "With all" not in plain
+    assert "answers are" not in plain
+    assert "Segment 1" not in plain
+    assert "counts as one segment" in plain
+    data = samples.data()
+    unasked = render(dataclasses.replace(data, question=None, answer=None, full_answer=None))
+    assert "What was kept of" in unasked
+    assert 'class="answers"' not in unasked
+    untouched = render(dataclasses.replace(data, stages=[]))
+    assert "every visual token reached every layer" in untouched
+
+
+def test_verdict_compares_the_answers():
+    data = samples.data()
+    assert "The answers are the same" in render(data)
+    assert "The answers differ" in render(dataclasses.replace(data, full_answer="blue square"))
+    assert "no text" in render(dataclasses.replace(data, answer=""))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium.Chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(tmp_path):
+    def write(data):
+        path = tmp_path / "report.html"
+        path.write_text(render(data), encoding="utf-8")
+        return path.as_uri()
+
+    return write
+
+
+VISIBLE = """[...document.querySelectorAll(%r)].filter(e => {
+    const box = e.getBoundingClientRect();
+    return box.width > 0 && box.height > 0 && getComputedStyle(e).visibility == 'visible';
+}).map(e => e.innerText ?? e.tagName)"""
+
+
+@needs_chromium
+def test_browser_shows_everything_and_asks_for_nothing(browser, page):
+    data = samples.data()
+    address = page(data)
+    browser.open(address)
+    assert [url for url in browser.requests if not url.startswith("data:")] == [address]
+    assert browser.evaluate(VISIBLE % "h1") == ["what came after the red circle?"]
+    assert browser.evaluate(VISIBLE % ".answer") == [data.full_answer, data.answer]
+    assert len(browser.evaluate(VISIBLE % ".window img:not(.mask)")) == 5
+    assert len(browser.evaluate(VISIBLE % "svg .bar")) == 4
+    segments = browser.evaluate(VISIBLE % ".strip h3")
+    assert [text.split(" ")[1] for text in segments] == ["1", "2"]
+    assert browser.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    assert "25.0 %" in browser.evaluate("document.querySelector('.numbers').innerText")
+    # the masks are where the frames are
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.window')].every(w => { const [a, b] = [...w.children].map(c => "
+        "c.getBoundingClientRect()); return Math.abs(a.width - b.width) < 1 && Math.abs(a.height - b.height) < 1 })"
+    )
+
+
+@needs_chromium
+def test_browser_runs_no_code_from_texts(browser, page):
+    browser.open(page(samples.data(samples.NASTY)))
+    assert browser.evaluate("document.title") == f"{samples.NASTY} · framefusion"
+    assert browser.evaluate("document.querySelector('h1').textContent") == samples.NASTY
+    assert browser.evaluate("document.scripts.length") == 0
+
+
+@needs_chromium
+def test_switch_shows_the_whole_frames(browser, page):
+    browser.open(page(samples.data()))
+    opacity = "getComputedStyle(document.querySelector('.mask')).opacity"
+    assert browser.evaluate(opacity) == "1"
+    browser.evaluate("document.querySelector('label[for=whole]').click()")
+    browser.evaluate("new Promise(done => setTimeout(done, 400))")
+    assert browser.evaluate(opacity) == "0"
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1100])
+def test_browser_needs_no_sideways_scrolling(browser, page, width, scheme):
+    long = samples.data("Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen_" * 4, frames=12, layers=28)
+    browser.open(page(long), width=width, scheme=scheme)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("innerWidth") == width
+
+
+CONTRAST = """(() => {
+    const parse = c => c.match(/[\\d.]+/g).map(Number);
+    const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => linear(v / 255));
+        return .2126 * r + .7152 * g + .0722 * b };
+    const ground = e => { while (e) { const c = parse(getComputedStyle(e).backgroundColor);
+        if (c.length < 4 || c[3] == 1) return c; e = e.parentElement } return [255, 255, 255] };
+    let worst = [99, ''];
+    for (const e of document.body.querySelectorAll('*')) {
+        if (![...e.childNodes].some(n => n.nodeType == 3 && n.data.trim())) continue;
+        const [a, b] = [lum(parse(getComputedStyle(e).color)), lum(ground(e))].sort((x, y) => y - x);
+        const ratio = (a + .05) / (b + .05);
+        if (ratio < worst[0]) worst = [ratio, e.outerHTML.slice(0, 80)];
+    }
+    return worst;
+})()"""
+
+
+@needs_chromium
+def test_both_schemes_have_contrast_and_differ(browser, page):
+    grounds = []
+    for scheme in ("light", "dark"):
+        browser.open(page(samples.data()), scheme=scheme)
+        ratio, where = browser.evaluate(CONTRAST)
+        assert ratio >= 4.5, (scheme, where)
+        grounds.append(browser.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert grounds[0] != grounds[1]

@@ -1,0 +1,499 @@
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from framefusion import FrameFusion, select_tokens
+from framefusion.reduction.budgets import total_kept
+from framefusion.reduction.layout import VisualItem, VisualLayout, runs
+from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.selectors import SELECTORS
+from framefusion.reduction.selectors.candidates import Candidates
+from framefusion.reduction.settings import BudgetRule, Segmentation
+
+LAYERS = 4
+GRIDS = [[(4, 3, 3), (5, 2, 2)], [], [(3, 2, 5)]]
+
+
+def setup(settings: FrameFusion, seed: int = 0, first: int = 1) -> tuple[Reduction, torch.Tensor]:
+    """Three samples of one left-padded batch: two videos, text only, one video."""
+    rows, layouts = [], []
+    for grids in GRIDS:
+        starts, at = [], 3
+        for t, h, w in grids:
+            starts.append(at)
+            at += t * h * w + 2
+        rows.append((starts, at))
+    length = max(at for _, at in rows)
+    valid = torch.zeros(len(GRIDS), length, dtype=torch.bool)
+    for b, ((starts, at), grids) in enumerate(zip(rows, GRIDS, strict=True)):
+        valid[b, length - at :] = True
+        layouts.append(
+            VisualLayout.of([VisualItem.run("video", g, length - at + s) for s, g in zip(starts, grids, strict=True)])
+        )
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(len(GRIDS), length, 16, generator=generator)
+    return Reduction(settings, layouts, valid, LAYERS, first), hidden
+
+
+def run(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor]:
+    reduction, hidden = setup(settings, seed)
+    received = None
+    for layer in range(LAYERS):
+        hidden = reduction.before_layer(layer, hidden, received)
+        assert hidden.shape[:2] == reduction.columns.shape
+        received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(layer))
+    return reduction, hidden
+
+
+@pytest.mark.parametrize("segmentation", get_args(Segmentation))
+@pytest.mark.parametrize(
+    ("budget_rule", "selector"),
+    [*itertools.product(["uniform", "marginal-value"], ["dpp", "topk", "uniform"]), ("joint", "dpp")],
+)
+def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selector: str) -> None:
+    settings = FrameFusion(
+        keep={1: 0.6, 2: 0.33},
+        segmentation=segmentation,
+        budget_rule=budget_rule,
+        selector=selector,
+        relevance="similarity",
+        segment_window=2,
+    )
+    reduction, _ = run(settings)
+    assert [stage.layer for stage in reduction.stages] == [1, 2]
+    for stage, share in zip(reduction.stages, (0.6, 0.33), strict=True):
+        for layout, kept in zip(reduction.layouts, stage.kept, strict=True):
+            alive = torch.isin(layout.columns, kept)
+            for video, (t, h, w) in enumerate(layout.grids):
+                assert int(alive[layout.item == video].sum()) == total_kept(share, t * h * w)
+
+
+@pytest.mark.parametrize("budget_rule", get_args(BudgetRule))
+def test_every_segment_keeps_a_token(budget_rule: Any) -> None:
+    settings = FrameFusion(keep={1: 0.25}, segmentation="frames", budget_rule=budget_rule)
+    reduction, _ = run(settings)
+    assert reduction.segments is not None
+    for layout, segments, kept in zip(reduction.layouts, reduction.segments, reduction.stages[0].kept, strict=True):
+        alive = torch.isin(layout.columns, kept)
+        assert set(segments[alive].tolist()) == set(segments.tolist())
+
+
+def test_videos_never_share_a_segment() -> None:
+    reduction, _ = run(FrameFusion(keep=0.5, segmentation="single"))
+    assert reduction.segments is not None
+    assert reduction.segments[0].unique().tolist() == [0, 1]
+    assert torch.equal(reduction.segments[0], reduction.layouts[0].item)
+
+
+def test_what_stays_is_not_touched_by_pruning() -> None:
+    reduction, hidden = setup(FrameFusion(keep={0: 0.5}, dropped="drop"))
+    out = reduction.before_layer(0, hidden)
+    for b in range(len(hidden)):
+        real = reduction.columns[b] >= 0
+        assert torch.equal(out[b, real], hidden[b, reduction.columns[b, real]])
+
+
+def test_merged_tokens_hold_the_mean_of_their_run() -> None:
+    reduction, hidden = setup(FrameFusion(keep={1: 0.3}, merge=True, similarity_lower_bound=0.2))
+    before = hidden.clone()
+    out = reduction.before_layer(0, hidden)
+    assert torch.equal(hidden, before)
+    [stage] = reduction.stages
+    assert stage.merged_into is not None
+    groups = 0
+    for b in range(len(hidden)):
+        for slot, column in enumerate(reduction.columns[b].tolist()):
+            if column >= 0:
+                members = (stage.merged_into[b] == column).nonzero().squeeze(-1)
+                torch.testing.assert_close(out[b, slot], hidden[b, members].mean(0))
+                groups += len(members) > 1
+    assert groups
+
+
+@pytest.mark.parametrize("segmentation", get_args(Segmentation))
+def test_segments_are_those_of_the_pure_functions(segmentation: Any) -> None:
+    reduction, hidden = setup(
+        FrameFusion(keep={0: 0.5}, segmentation=segmentation, segment_window=3, segment_minimum=3)
+    )
+    # Frames 2 and 3 of the first video repeat frame 1.
+    columns = reduction.layouts[0].columns
+    hidden[0, columns[18:36]] = hidden[0, columns[9:18]].repeat(2, 1)
+    reduction.before_layer(0, hidden)
+    assert reduction.segments is not None
+    expected = {
+        "frame-similarity": 2,
+        "dyseg": 3,
+        "dp": 2,
+        "windows": 2,
+        "frames": 4,
+        "single": 1,
+    }
+    mine = reduction.segments[0][:36].view(4, 9)
+    assert (mine == mine[:, :1]).all()
+    assert int(mine.max()) + 1 == expected[segmentation]
+    if segmentation in ("frame-similarity", "dp"):
+        assert mine[:, 0].tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("keep", [{0: 0.4}, {1: 0.5, 3: 0.2}])
+def test_dropped_tokens_merge_into_the_most_similar_kept_one(keep: dict[int, float]) -> None:
+    settings = FrameFusion(keep=keep, dropped="merge", similarity_lower_bound=0.1, segmentation="windows")
+    reduction, hidden = setup(settings)
+    plain, _ = setup(FrameFusion(keep=keep, dropped="drop", similarity_lower_bound=0.1, segmentation="windows"))
+    groups = 0
+    for layer in range(LAYERS):
+        before, columns = hidden, reduction.columns
+        received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(layer)) if layer else None
+        hidden = reduction.before_layer(layer, before, received)
+        if layer not in keep:
+            continue
+        stage = reduction.stages[-1]
+        assert stage.layer == layer
+        assert stage.merged_into is not None
+        for b, layout in enumerate(reduction.layouts):
+            slot_of = {column: slot for slot, column in enumerate(columns[b].tolist()) if column >= 0}
+            segments = dict(zip(layout.columns.tolist(), reduction.segments[b].tolist(), strict=True))  # type: ignore
+            kept = [column for column in stage.kept[b].tolist() if column in segments]
+            members: dict[int, list[int]] = {column: [column] for column in kept}
+            for column in set(slot_of) & set(segments) - set(kept):
+                cosines = {
+                    other: float(torch.cosine_similarity(before[b, slot_of[column]], before[b, slot_of[other]], dim=0))
+                    for other in kept
+                    if segments[other] == segments[column]
+                }
+                best = max(cosines, key=lambda other: cosines[other])
+                into = best if cosines[best] >= 0.1 else -1
+                assert int(stage.merged_into[b][column]) == into
+                if into >= 0:
+                    members[into].append(column)
+            for slot, column in enumerate(reduction.columns[b].tolist()):
+                if column in members:
+                    group = before[b, [slot_of[member] for member in members[column]]]
+                    torch.testing.assert_close(hidden[b, slot], group.mean(0))
+                    groups += len(group) > 1
+                elif column >= 0:
+                    assert torch.equal(hidden[b, slot], before[b, slot_of[column]])
+    assert groups
+    # The first choice is that without merging.
+    _, original = setup(settings)
+    received = None
+    for layer in range(min(keep) + 1):
+        original = plain.before_layer(layer, original, received)
+        received = torch.rand(original.shape[:2], generator=torch.Generator().manual_seed(layer + 1))
+    for mine, without in zip(reduction.stages[0].kept, plain.stages[0].kept, strict=True):
+        assert torch.equal(mine, without)
+
+
+def test_merged_into_follows_a_merge_and_a_pruning_of_the_same_stage() -> None:
+    settings = FrameFusion(keep={0: 0.1}, merge=True, dropped="merge", similarity_lower_bound=0.1, ratio_lower_bound=0)
+    reduction, hidden = setup(settings)
+    reduction.before_layer(0, hidden)
+    [stage] = reduction.stages
+    assert stage.merged_into is not None
+    for into, kept in zip(stage.merged_into, stage.kept, strict=True):
+        held = into[into >= 0]
+        assert torch.isin(held, kept).all()
+        assert torch.equal(into[kept], kept)
+
+
+def still(hidden: torch.Tensor, reduction: Reduction) -> torch.Tensor:
+    """The last sample's video stands still."""
+    columns = reduction.layouts[2].columns
+    hidden = hidden.clone()
+    hidden[2, columns] = hidden[2, columns[:10]].repeat(3, 1) + 0.01 * hidden[2, columns]
+    return hidden
+
+
+@pytest.mark.parametrize("budget_rule", get_args(BudgetRule))
+@pytest.mark.parametrize("keep_lower_bound", [0.0, 0.5])
+@pytest.mark.parametrize("amount", [{"keep": {1: 0.8}}, {"keep": {0: 1.0}}, {"keep": {0: 0.9, 2: 0.7}}, {"cost": 0.9}])
+def test_a_still_video_keeps_less(budget_rule: Any, keep_lower_bound: float, amount: dict[str, Any]) -> None:
+    options = {**amount, "budget_rule": budget_rule, "segmentation": "single", "relevance": "none"}
+    settings = FrameFusion(
+        novelty_lower_bound=0.05, keep_lower_bound=keep_lower_bound, similarity_lower_bound=0.9999, **options
+    )
+    reduction, hidden = setup(settings)
+    exact, _ = setup(FrameFusion(**options))
+    slow, fast = still(hidden, reduction), hidden
+    for layer in range(LAYERS):
+        slow = reduction.before_layer(layer, slow)
+        fast = exact.before_layer(layer, fast)
+        assert all(own <= most for own, most in zip(reduction.visual_per_layer, exact.visual_per_layer, strict=True))
+    left = torch.isin(reduction.layouts[2].columns, reduction.stages[-1].kept[2]).sum()
+    assert left == (15 if keep_lower_bound else 10)
+    # Noise in 16 dimensions: nothing is spanned before that many are kept.
+    assert torch.isin(reduction.layouts[0].columns[36:], reduction.stages[-1].kept[0]).sum() >= 10
+
+
+def test_nothing_is_recorded_where_everything_is_new() -> None:
+    everything = {"keep": {0: 1.0}, "novelty_lower_bound": 1e-9}
+    reduction, _ = setup(FrameFusion(**everything, segmentation="frames", relevance="none", dropped="drop"))
+    hidden = torch.randn(len(GRIDS), reduction.length, 32, generator=torch.Generator().manual_seed(0))
+    assert reduction.before_layer(0, hidden) is hidden
+    assert reduction.stages == []
+    assert not reduction.reduced
+
+
+def test_joint_budgets_are_those_of_the_selection() -> None:
+    settings = FrameFusion(keep={0: 0.5}, budget_rule="joint", segmentation="frames", relevance="none")
+    reduction, hidden = setup(settings)
+    # One frame of the last video is noise, the others are nearly one token.
+    columns = reduction.layouts[2].columns
+    hidden[2, columns[10:]] = hidden[2, columns[0]] + 0.01 * hidden[2, columns[10:]]
+    reduction.before_layer(0, hidden)
+    expected = select_tokens(hidden[2, columns], None, torch.arange(30) // 10, 15, joint=True)
+    kept = reduction.stages[0].kept[2]
+    assert kept[torch.isin(kept, columns)].tolist() == columns[expected].sort().values.tolist()
+    assert torch.isin(columns, kept).view(3, 10).sum(1).tolist()[0] == 10
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_similarity_with_the_question_decides(layer: int) -> None:
+    for sign in (1, -1):
+        settings = FrameFusion(
+            keep={layer: 0.4}, selector="topk", segmentation="single", relevance="similarity", relevance_sign=sign
+        )
+        reduction, hidden = setup(settings)
+        assert not any(map(reduction.wants_attention, range(LAYERS)))
+        for before in range(layer + 1):
+            out = reduction.before_layer(before, hidden)
+        columns = reduction.layouts[0].columns
+        question = hidden[0, int(columns[-1]) + 1 :]
+        assert len(question) == 2
+        cosines = torch.stack([torch.cosine_similarity(hidden[0, columns], q[None], dim=1) for q in question]).amax(0)
+        for mine in (slice(0, 36), slice(36, 56)):
+            best = (sign * cosines[mine]).topk(total_kept(0.4, len(columns[mine]))).indices
+            kept = set(reduction.stages[0].kept[0].tolist())
+            assert kept & set(columns[mine].tolist()) == set(columns[mine][best].tolist())
+        assert out.shape[1] < hidden.shape[1]
+
+
+@pytest.mark.parametrize("stages", [{0: 0.4}, {0: 0.8, 2: 0.4}])
+def test_what_changed_in_the_same_video_decides(stages: dict[int, float]) -> None:
+    """A video is never compared with the one before it, and a token with the one before it that is still there."""
+    settings = FrameFusion(
+        keep=stages, selector="topk", segmentation="single", relevance="dissimilarity", dropped="drop"
+    )
+    reduction, hidden = setup(settings)
+    assert not any(map(reduction.wants_attention, range(LAYERS)))
+    out = hidden
+    for layer in range(max(stages) + 1):
+        out = reduction.before_layer(layer, out)
+    layout = reduction.layouts[0]
+    for item, (_, height, width) in enumerate(layout.grids):
+        mine = (layout.item == item).nonzero().squeeze(-1).tolist()
+        left = mine
+        for share in stages.values():
+            change = {}
+            for token in left:
+                before = [other for other in left if other < token and (token - other) % (height * width) == 0]
+                same = [hidden[0, layout.columns[t]] for t in (token, *before[-1:])]
+                change[token] = 1 - float(torch.cosine_similarity(*same, dim=0)) if before else 1.0
+            # Of equal values the first stays.
+            left = sorted(sorted(left, key=lambda t: (-change[t], t))[: total_kept(share, len(mine))])
+        kept = set(reduction.stages[-1].kept[0].tolist())
+        assert kept & set(layout.columns[mine].tolist()) == set(layout.columns[left].tolist())
+
+
+def test_what_a_selector_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Candidates] = []
+
+    def select(candidates: Candidates) -> torch.Tensor:
+        given.append(candidates)
+        return torch.arange(candidates.total)
+
+    monkeypatch.setitem(SELECTORS, "watched", select)
+    settings = FrameFusion(keep={1: 0.5, 2: 0.2}, selector="watched", relevance="last", segmentation="single", seed=7)
+    run(settings)
+    assert [c.grid for c in given] == 2 * [grid for grids in GRIDS for grid in grids]
+    for candidates, total in zip(given, [18, 10, 15, 7, 4, 6], strict=True):
+        assert candidates.total == total
+        assert candidates.seed == 7
+        assert candidates.relevance is not None
+        t, h, w = candidates.grid
+        present = torch.arange(t * h * w)[: len(candidates.features)]
+        assert torch.equal(candidates.frames, present // (h * w))
+        assert torch.equal(candidates.patches, present % (h * w))
+        assert len(candidates.relevance) == len(candidates.segments) == len(present)
+
+
+def test_relevance_and_its_sign_decide() -> None:
+    for sign in (1, -1):
+        rule: dict[str, Any] = {"selector": "topk", "segmentation": "single", "relevance": "last"}
+        settings = FrameFusion(keep={1: 0.4}, relevance_sign=sign, **rule)
+        reduction, hidden = setup(settings)
+        hidden = reduction.before_layer(0, hidden)
+        received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(1))
+        reduction.before_layer(1, hidden, received)
+        columns = reduction.layouts[2].columns
+        best = (sign * received[2, columns]).topk(total_kept(0.4, len(columns))).indices
+        kept = set(reduction.stages[0].kept[2].tolist())
+        assert kept & set(columns.tolist()) == set(columns[best].tolist())
+
+
+def test_attention_that_float32_cannot_tell_apart_decides() -> None:
+    settings = FrameFusion(keep={1: 0.4}, relevance="last", selector="topk", segmentation="single", dropped="drop")
+    reduction, hidden = setup(settings)
+    reduction.before_layer(0, hidden)
+    received = 0.01 + 1e-12 * torch.arange(hidden.shape[1], dtype=torch.float64).expand(len(hidden), -1)
+    reduction.before_layer(1, hidden, received)
+    for kept, layout in zip(reduction.stages[0].kept, reduction.layouts, strict=True):
+        for item, tokens in enumerate(layout.counts):
+            columns = layout.columns[layout.item == item]
+            assert torch.equal(kept[torch.isin(kept, columns)], columns[-total_kept(0.4, tokens) :])
+
+
+def test_the_encoder_decides_before_layer_0() -> None:
+    """And what it said of a token goes with the token; \"encoder-last\" hears the last token afterwards."""
+    rule: dict[str, Any] = {"selector": "topk", "segmentation": "single", "dropped": "drop"}
+    for which, layers in (("encoder", (0, 2)), ("encoder-last", (0,))):
+        settings = FrameFusion(keep={0: 0.5, 2: 0.2}, relevance=which, **rule)
+        with pytest.raises(ValueError, match="goes by the attention of the vision encoder, which was not recorded"):
+            setup(settings)
+        plain, hidden = setup(replace(settings, relevance="similarity"))
+        generator = torch.Generator().manual_seed(3)
+        encoder = [torch.rand(len(layout), generator=generator) for layout in plain.layouts]
+        valid = plain.columns >= 0
+        reduction = Reduction(settings, plain.layouts, valid, LAYERS, encoder=encoder)
+        received = None
+        for layer in range(LAYERS):
+            hidden = reduction.before_layer(layer, hidden, received)
+            received = torch.rand(hidden.shape[:2], generator=generator)
+        assert reduction.wants_attention(2) == (which == "encoder-last")
+        for stage, share in zip(reduction.stages, (0.5, 0.2), strict=True):
+            for b, layout in enumerate(plain.layouts):
+                for item, tokens in enumerate(layout.counts):
+                    columns = layout.columns[layout.item == item]
+                    best = encoder[b][layout.item == item].argsort(descending=True)[: total_kept(share, tokens)]
+                    mine = stage.kept[b][torch.isin(stage.kept[b], columns)]
+                    assert torch.equal(mine, columns[best.sort().values]) == (stage.layer in layers)
+
+
+def test_the_exponent_weighs_relevance() -> None:
+    def kept(**rule: Any) -> list[list[int]]:
+        reduction, hidden = setup(FrameFusion(keep={0: 0.2}, segmentation="single", **rule))
+        reduction.before_layer(0, hidden)
+        return [row.tolist() for row in reduction.stages[0].kept]
+
+    assert kept(relevance="similarity", relevance_exponent=0) == kept(relevance="none")
+    assert kept(relevance="similarity", relevance_exponent=1) != kept(relevance="none")
+
+
+def test_attention_is_wanted_only_where_it_is_used() -> None:
+    def wanted(settings: FrameFusion) -> list[int]:
+        reduction, _ = setup(settings)
+        return [layer for layer in range(LAYERS) if reduction.wants_attention(layer)]
+
+    assert wanted(FrameFusion(keep={0: 0.5, 2: 0.3}, relevance="last")) == [2]
+    assert wanted(FrameFusion(keep={2: 0.3}, relevance="none")) == []
+    assert wanted(FrameFusion(cost=0.5, relevance="last")) == [3]
+    assert wanted(FrameFusion(keep={0: 0.5, 1: 0.4, 2: 0.3}, relevance="text")) == [1, 2]
+    assert wanted(FrameFusion(keep={0: 0.5, 1: 0.4, 2: 0.3}, relevance="late-text")) == [2]
+    assert wanted(FrameFusion(cost=0.5, merge=True, relevance="last")) == [1, 2, 3]
+    assert wanted(FrameFusion(cost=0.5, merge=True, relevance="none")) == []
+    assert wanted(FrameFusion(keep=1.0, relevance="last")) == []
+
+
+@pytest.mark.parametrize(("layer", "same"), [(1, "none"), (2, "text")])
+def test_the_attention_of_the_text_counts_in_the_later_half_only(layer: int, same: Any) -> None:
+    late, alike = (
+        run(FrameFusion(keep={layer: 0.4}, relevance=which, segmentation="single")) for which in ("late-text", same)
+    )
+    other, _ = run(FrameFusion(keep={layer: 0.4}, relevance="none" if same == "text" else "text"))
+    assert torch.equal(late[0].columns, alike[0].columns)
+    assert not torch.equal(late[0].columns, other.columns)
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_latest_attention_counts_where_none_was_recorded(merge: bool) -> None:
+    """It belongs to columns: slots may have merged or gone since."""
+    keep = {3: 0.2} if merge else {2: 0.6, 3: 0.2}
+    settings = FrameFusion(
+        keep=keep,
+        merge=merge,
+        selector="topk",
+        relevance="last",
+        segmentation="single",
+        similarity_lower_bound=0.4,
+        ratio_lower_bound=0,
+        dropped="drop",
+    )
+    reduction, hidden = setup(settings, first=2)
+    hidden = reduction.before_layer(0, hidden)
+    hidden = reduction.before_layer(1, hidden)
+    then = reduction.columns
+    received = torch.rand(hidden.shape[:2], generator=torch.Generator().manual_seed(1))
+    # Every layer makes other tokens similar.
+    hidden = reduction.before_layer(2, hidden.roll(1, 2) + hidden.roll(1, 1), received)
+    now = reduction.columns
+    reduction.before_layer(3, hidden)
+    assert now.shape[1] < then.shape[1]
+    for b, layout in enumerate(reduction.layouts):
+        of_column = dict(zip(then[b].tolist(), received[b].tolist(), strict=True))
+        for item, (t, h, w) in enumerate(layout.grids):
+            mine = set(layout.columns[layout.item == item].tolist())
+            left = sorted(mine & set(now[b].tolist()), key=lambda column: -of_column[column])
+            assert set(left[: total_kept(0.2, t * h * w)]) == mine & set(reduction.columns[b].tolist())
+
+
+def test_the_plans_know_where_attention_begins() -> None:
+    def wanted(settings: FrameFusion) -> list[int]:
+        reduction, _ = setup(settings, first=3)
+        return [layer for layer in range(LAYERS) if reduction.wants_attention(layer)]
+
+    assert wanted(FrameFusion(keep=0.5, relevance="last")) == [3]
+    assert wanted(FrameFusion(cost=0.9, relevance="last")) == [3]
+    assert wanted(FrameFusion(cost=0.9, merge=True, relevance="last")) == [3]
+    assert wanted(FrameFusion(keep=0.5, relevance="none")) == []
+    with pytest.raises(
+        ValueError, match="the first 3 layers, before any softmax attention, may have to see every token"
+    ):
+        setup(FrameFusion(cost=0.7, merge=True, relevance="last"), first=3)
+
+
+def test_nan_in_the_hidden_states_is_an_error() -> None:
+    for relevance, named in (("none", "features"), ("similarity", "relevance must be finite")):
+        reduction, hidden = setup(FrameFusion(keep={0: 0.5}, relevance=relevance))  # type: ignore[arg-type]
+        hidden[2, -5] = float("nan")
+        with pytest.raises(ValueError, match=named):
+            reduction.before_layer(0, hidden)
+
+
+def test_runs() -> None:
+    assert runs(torch.tensor([1, 1, 0, 0, 1, 0, 1]).bool()) == [(0, 2), (4, 5), (6, 7)]
+    assert runs(torch.zeros(3, dtype=torch.bool)) == []
+
+
+def test_long_segments_of_the_gaussian_kernel_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("framefusion.reduction.reducer.GAUSSIAN_TOKENS", 9)
+    for settings, cut in (
+        (FrameFusion(keep={0: 0.5}, segmentation="windows"), [4, 5]),
+        (FrameFusion(keep={0: 0.5}, segmentation="single"), [1, 1]),
+        (FrameFusion(keep={0: 0.5}, segmentation="windows", gamma=None), [1, 2]),
+        (FrameFusion(keep={0: 0.5}, segmentation="windows", selector="uniform"), [1, 2]),
+    ):
+        reduction, hidden = setup(settings)
+        reduction.before_layer(0, hidden)
+        assert reduction.segments is not None
+        items = [reduction.segments[0][reduction.layouts[0].item == item] for item in (0, 1)]
+        assert [len(ids.unique()) for ids in items] == [cut[0], cut[1] if cut[0] == 1 else 3]
+
+
+def test_segments_too_long_for_a_matrix_take_the_kernel_of_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(**changes: Any) -> list[list[int]]:
+        return [row.tolist() for row in run(FrameFusion(keep={0: 0.4}, segmentation="single", **changes))[0].columns]
+
+    assert kept() != kept(gamma=None)
+    monkeypatch.setattr("framefusion.reduction.selectors.dpp.LONG_SEGMENT", 15)
+    assert kept() == kept(gamma=None)
+
+
+def test_one_budget_for_a_single_segment_is_no_other() -> None:
+    settings = FrameFusion(keep={0: 0.4}, segmentation="single", gamma=None)
+    joint, uniform = (run(replace(settings, budget_rule=rule))[0].columns for rule in ("joint", "uniform"))
+    assert torch.equal(joint, uniform)
