@@ -1,38 +1,127 @@
-"""Write the leaderboards of the docs and their pictures: ``make leaderboard``.
+"""Run the leaderboards of the docs and write their pages and pictures: ``make leaderboard``.
 
-``docs/<name>.md`` from ``docs/data/<name>.json``, the ``summary.json`` of ``framefusion eval``, which names the
-commands that made it. A test fails while a page differs from what this would write.
+Each board is a directory in ``out`` that ``framefusion eval`` answers into, so that a run that was interrupted goes on
+where it was, and answers that another version of the settings gave are asked again. Its ``summary.json``, which
+names the commands, becomes ``docs/data/<name>.json``; ``docs/<name>.md`` and the pictures are written from that alone
+(``--pages`` does nothing else). A test fails while a page differs from what this would write.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from framefusion.evaluation.leaderboard import page
 from framefusion.evaluation.plots import draw
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES = {
-    "leaderboard": "Leaderboard",
-    "leaderboard-fresh": "Leaderboard, on questions that no choice was made by",
-    "leaderboard-qwen": "Leaderboard, with a Qwen2.5-VL",
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+COMMON = "--batch 14 --jobs 2 --dtype bfloat16 --timed 0 --no-plots"
+DEFAULT = "segment-dpp-two-stage"
+OWN = "ours,published,controls"
+BEST = f"text-only,uniform,{DEFAULT},segment-dpp-pyramid,cdpruner-input,holitom,divprune,fastvid,floc"
+
+
+def placed(schedule: str) -> str:
+    """Every rule in the same stages."""
+    return ",".join(f"{name}@{schedule}" for name in (DEFAULT, "published", "uniform"))
+
+
+@dataclass(frozen=True)
+class Board:
+    """A page.
+
+    Attributes:
+        title: of the page.
+        data: what is asked, arguments of ``framefusion eval``.
+        runs: methods and budgets, one command each.
+    """
+
+    title: str
+    data: str
+    runs: Sequence[tuple[str, str]]
+
+
+BOARDS = {
+    "leaderboard": Board(
+        "Leaderboard",
+        "--frames 16 --videos 60 --seed 0",
+        (
+            (placed("stages"), "0.2,0.1,0.05"),
+            (OWN, "0.2,0.1,0.05"),
+            (DEFAULT, "0.3"),
+            (placed("input"), "0.2,0.1,0.05"),
+            (placed("attention"), "0.2,0.1"),
+        ),
+    ),
+    "leaderboard-qwen": Board(
+        "Leaderboard, with a Qwen2.5-VL",
+        "--model bundled-qwen --frames 32 --videos 60 --seed 0",
+        (
+            (placed("stages"), "0.2,0.1,0.05"),
+            (f"{BEST},framefusion,fastv", "0.2,0.1,0.05"),
+        ),
+    ),
+    "leaderboard-fresh": Board(
+        "Leaderboard, on questions that no choice was made by",
+        "--frames 16 --videos 60 --seed 2",
+        (
+            (BEST, "0.2,0.1,0.05"),
+            (f"{DEFAULT}@stages,divprune@stages,cdpruner-input@stages,floc@stages,fastvid@stages", "0.2,0.1,0.05"),
+        ),
+    ),
 }
-"""Titles by name."""
+"""The boards by name; the budgets are shares of the token-layers."""
+
+
+def commands(name: str) -> list[list[str]]:
+    """What answers the questions of a board."""
+    board = BOARDS[name]
+    return [
+        f"eval {board.data} {COMMON} --out out/{name} --methods {methods} --budgets {budgets}".split()
+        for methods, budgets in board.runs
+    ]
 
 
 def text(name: str) -> str:
     """One of the pages."""
     summary = json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))
-    return page(summary, "make leaderboard", PAGES[name], images="images", prefix=f"{name}-", linked=True)
+    return page(summary, "make leaderboard", BOARDS[name].title, images="images", prefix=f"{name}-", linked=True)
 
 
-def main() -> None:
-    """Write the pages and the pictures."""
-    for name in PAGES:
-        for part in json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))["frames"]:
-            draw(part, DOCS / "images", f"{name}-")
-        (DOCS / f"{name}.md").write_text(text(name), encoding="utf-8")
+def run(name: str) -> None:
+    """Answer what is not answered yet."""
+    for command in commands(name):
+        subprocess.run([sys.executable, "-m", "framefusion", *command], cwd=ROOT, check=True)
+    shutil.copyfile(ROOT / "out" / name / "summary.json", DOCS / "data" / f"{name}.json")
+
+
+def write(name: str) -> None:
+    """Write a page and its pictures."""
+    for part in json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))["frames"]:
+        draw(part, DOCS / "images", f"{name}-")
+    (DOCS / f"{name}.md").write_text(text(name), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run some boards, or all, and write their pages."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("boards", nargs="*", metavar="BOARD", help=f"of {', '.join(BOARDS)}; default all")
+    parser.add_argument("--pages", action="store_true", help="write the pages from docs/data, ask nothing")
+    given = parser.parse_args(arguments)
+    for name in given.boards:
+        if name not in BOARDS:
+            parser.error(f"there is no board {name!r}; there are {', '.join(BOARDS)}")
+    for name in given.boards or BOARDS:
+        if not given.pages:
+            run(name)
+        write(name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from PIL import Image
 from rich.console import Console
 
 from framefusion.evaluation import plots
+from framefusion.evaluation.cells import choose
 from framefusion.evaluation.leaderboard import page
+from framefusion.evaluation.summary import summarise
 from framefusion.evaluation.table import headline, terminal
 from tests.evaluation import made
 
@@ -93,8 +95,6 @@ def test_the_leaderboard(summary):
 
 def test_one_video_and_one_kind_have_no_brackets_and_no_split(summary):
     cells, rows = made.lines()
-    from framefusion.evaluation.summary import summarise
-
     one = [{**row, "video": "v", "kind": "question", "tags": []} for row in rows]
     text = page({**summary, "frames": summarise(cells, one)}, "x", images=".")
     assert "### By" not in text
@@ -120,9 +120,11 @@ def test_pictures_without_matplotlib_name_the_extra(summary, tmp_path, monkeypat
 
 
 @pytest.fixture
-def script():
+def script(monkeypatch):
     spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "scripts" / "leaderboard.py")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look up the module that they are made in.
+    monkeypatch.setitem(sys.modules, "leaderboard", module)
     spec.loader.exec_module(module)
     return module
 
@@ -131,10 +133,11 @@ def test_the_script_writes_page_and_pictures(script, summary, tmp_path, monkeypa
     monkeypatch.setattr(script, "DOCS", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "images").mkdir()
-    for name in script.PAGES:
+    for name in script.BOARDS:
         (tmp_path / "data" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
-    script.main()
-    for name, title in script.PAGES.items():
+    script.main(["--pages"])
+    for name, board in script.BOARDS.items():
+        title = board.title
         text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
         assert text == script.text(name)
         assert text.startswith(f"# {title}\n")
@@ -143,7 +146,47 @@ def test_the_script_writes_page_and_pictures(script, summary, tmp_path, monkeypa
         assert all((tmp_path / link).is_file() for link in links)
 
 
+def test_the_commands_of_the_boards_are_those_of_the_evaluation(script):
+    for name in script.BOARDS:
+        for command in script.commands(name):
+            assert command[0] == "eval"
+            assert choose(command[command.index("--methods") + 1].split(","))
+            assert command[command.index("--out") + 1] == f"out/{name}"
+
+
+def test_the_script_refuses_a_board_there_is_not(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--pages", "nothing"])
+    assert "there is no board 'nothing'; there are leaderboard" in capsys.readouterr().err
+
+
+def test_rules_in_the_same_stages_have_tables_of_their_own_and_rivals_among_themselves():
+    cells, rows = made.lines()
+    # the same answers once more, as those of rules in the same stages
+    twins = {line["cell"]: f"{line['cell']}-twin" for line in cells if line.get("budget") and "cell" in line}
+    more = [
+        {
+            **line,
+            "cell": twins[line["cell"]],
+            "method": f"{line['method']}@stages",
+            "title": f"{line['title']} @ stages",
+        }
+        for line in cells
+        if line.get("cell") in twins and line["method"] != "evs"
+    ]
+    again = [{**row, "cell": twins[row["cell"]]} for row in rows if row["cell"] in twins]
+    (part, *_) = summarise([*cells, *more], [*rows, *again])
+    rivals = {e["method"]: e["vs_rival"]["method"] for e in part["methods"] if e.get("vs_rival")}
+    assert rivals["segment-dpp"] == "evs"
+    assert rivals["segment-dpp@stages"].endswith("@stages")
+    text = page({**made.summary(), "frames": [part]}, "x")
+    assert "### Accuracy, every rule in the library's stages" in text
+    assert text.index("the library's stages") < text.index("### Accuracy, every rule in its authors' stages")
+    assert "italic" not in shown(part)
+    assert shown(part).index("the library's stages") < shown(part).index("its authors' stages")
+
+
 def test_the_committed_leaderboards_are_up_to_date(script):
-    """Else: ``make leaderboard``."""
-    for name in script.PAGES:
+    """Else: ``scripts/leaderboard.py --pages``."""
+    for name in script.BOARDS:
         assert (script.DOCS / f"{name}.md").read_text(encoding="utf-8") == script.text(name)

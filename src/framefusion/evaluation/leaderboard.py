@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from framefusion.evaluation import plots
 from framefusion.evaluation.table import (
     KINDS,
     LEGEND,
+    STAGES,
     UNREACHED,
     Entry,
     accuracy,
@@ -20,6 +21,7 @@ from framefusion.evaluation.table import (
     interval,
     markdown,
     percent,
+    schedules,
 )
 
 SPLIT_BUDGET = 0.1
@@ -69,16 +71,23 @@ def _section(part: Mapping[str, Any], images: str | None, prefix: str) -> list[s
         whole, split = plots.names(part, prefix)
         blocks += [f"![Accuracy over budget, a line for each method]({images}/{whole})"]
         blocks += [f"![The same for each kind of question]({images}/{split})"] if len(part["kinds"]) > 1 else []
-    shown = [kind for kind in KINDS if by_method(part, kind)]
-    if not shown:
+    used = schedules(part)
+    if not used:
         return blocks
-    blocks += ["### Accuracy", f"{LEGEND[0].upper()}{LEGEND[1:]}."]
-    blocks += [f"{KINDS[kind]}:\n\n{grid(part, kind, accuracy)}" for kind in shown]
-    blocks += ["### Against all tokens", "Share of their accuracy in %, with its paired interval."]
-    blocks += [f"{KINDS[kind]}:\n\n{grid(part, kind, _ratio)}" for kind in shown]
+
+    def tables(title: str, text: str, cell: Callable[[Entry], str]) -> list[str]:
+        made = []
+        for schedule in used:
+            made += [f"### {title}" + (f", {STAGES[schedule]}" if len(used) > 1 else ""), text]
+            shown = [kind for kind in KINDS if by_method(part, kind, schedule)]
+            made += [f"{KINDS[kind]}:\n\n{grid(part, kind, cell, schedule)}" for kind in shown]
+        return made
+
+    blocks += tables("Accuracy", f"{LEGEND[0].upper()}{LEGEND[1:]}.", accuracy)
+    blocks += tables("Against all tokens", "Share of their accuracy in %, with its paired interval.", _ratio)
     if any(entry.get("vs_rival") for entry in part["methods"]):
-        blocks += ["### Against the best other published rule", "Difference in points, with its paired interval."]
-        blocks += [f"{KINDS[kind]}:\n\n{grid(part, kind, _rival)}" for kind in shown]
+        told = "Difference in points, with its paired interval."
+        blocks += tables("Against the best other published rule", told, _rival)
     budget = min(budgets(part), key=lambda budget: abs(budget - SPLIT_BUDGET))
     for name, title in (("by_kind", "kind of question"), ("by_tag", "tag")):
         groups = part["kinds"] if name == "by_kind" else part["tags"]
@@ -110,7 +119,7 @@ def _rival(entry: Entry) -> str:
 
 
 def _at(part: Mapping[str, Any], budget: float) -> list[Entry]:
-    found = [by_method(part, kind).values() for kind in KINDS]
+    found = [by_method(part, kind, schedule).values() for schedule in schedules(part) for kind in KINDS]
     cells = [cells[budget] for group in found for cells in group if budget in cells]
     return [*fixed(part), *(entry for entry in cells if entry["reached"])]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from framefusion.bench.report import require_matplotlib
-from framefusion.evaluation.table import Entry, by_method, fixed
+from framefusion.evaluation.table import Entry, by_method, fixed, schedules
 
 STYLES: dict[str, dict[str, Any]] = {
     "control": {"linestyle": ":", "linewidth": 1.2, "markersize": 5, "zorder": 2},
@@ -70,8 +70,10 @@ def _lines(axis: Any, part: Mapping[str, Any], question_kind: str | None = None)
     def of(entry: Entry) -> Any:
         return entry["accuracy"] if question_kind is None else entry["by_kind"][question_kind]["accuracy"]
 
+    # Where rules were put into the same stages, those lines are the comparison; their own are in the tables.
+    schedule = next(iter(schedules(part)), "")
     for kind, style in STYLES.items():
-        for number, (title, cells) in enumerate(by_method(part, kind).items()):
+        for number, (title, cells) in enumerate(by_method(part, kind, schedule).items()):
             points = sorted((budget, of(entry)) for budget, entry in cells.items() if entry["reached"])
             if not points:
                 continue

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from framefusion.evaluation.cells import FULL
+from framefusion.evaluation.methods.placed import schedule_of
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.statistics import RESAMPLES, Bootstrap, Estimate
 
@@ -179,9 +180,14 @@ class _Table:
         return entry
 
     def _rival(self, mine: np.ndarray, correct: Mapping[Any, np.ndarray], key: Any) -> dict[str, Any] | None:
-        """The best other published method at the same budget, and the paired difference to it."""
+        """The best other published rule at the same budget, in the same stages or each in its own, and the paired
+        difference to it."""
         method, budget = key
-        published = {line["method"] for line in self.lines if line["kind"] == "published"} - {method}
+        published = {
+            line["method"]
+            for line in self.lines
+            if line["kind"] == "published" and schedule_of(line["method"]) == schedule_of(method)
+        } - {method}
         rivals = {name: correct[name, budget] for name in published if (name, budget) in correct}
         if budget is None or not rivals:
             return None

@@ -8,11 +8,20 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from framefusion.evaluation.methods.placed import schedule_of
+
 Entry = Mapping[str, Any]
 """One method at one budget, as :func:`framefusion.evaluation.summary.summarise` gives it."""
 
 KINDS = {"ours": "Ours", "published": "Published rules", "control": "Controls", "ablation": "Ablations"}
 """Kinds of methods in the order of the tables."""
+STAGES = {
+    "stages": "every rule in the library's stages",
+    "input": "every rule in one stage, before layer 0",
+    "attention": "every rule in one stage, behind the first attention",
+    "": "every rule in its authors' stages",
+}
+"""What the schedules of :data:`framefusion.evaluation.methods.placed.SCHEDULES` are, in the order of the tables."""
 UNREACHED = "—"
 LEGEND = (
     "accuracy in %; ↑ ahead of the best other published rule at this budget, ↓ behind it (paired 95 % interval clear "
@@ -25,12 +34,18 @@ def budgets(part: Mapping[str, Any]) -> list[float]:
     return sorted({entry["budget"] for entry in part["methods"] if entry["budget"] is not None}, reverse=True)
 
 
-def by_method(part: Mapping[str, Any], kind: str) -> dict[str, dict[float, Entry]]:
-    """The entries of the methods of a kind that know budgets, by title."""
+def schedules(part: Mapping[str, Any]) -> list[str]:
+    """The schedules that methods were put into, in the order of the tables; empty stands for each one's own."""
+    used = {schedule_of(entry["method"]) for entry in part["methods"] if entry["budget"] is not None}
+    return [schedule for schedule in STAGES if schedule in used]
+
+
+def by_method(part: Mapping[str, Any], kind: str, schedule: str = "") -> dict[str, dict[float, Entry]]:
+    """The entries of the methods of a kind that know budgets, in one schedule, by title."""
     rows: dict[str, dict[float, Entry]] = {}
     for entry in part["methods"]:
-        if entry["kind"] == kind and entry["budget"] is not None:
-            rows.setdefault(entry["title"], {})[entry["budget"]] = entry
+        if entry["kind"] == kind and entry["budget"] is not None and schedule_of(entry["method"]) == schedule:
+            rows.setdefault(entry["title"].removesuffix(f" @ {schedule}"), {})[entry["budget"]] = entry
     return rows
 
 
@@ -99,11 +114,15 @@ def terminal(part: Mapping[str, Any]) -> Table:
     shown = budgets(part)
     for budget in shown:
         table.add_column(f"{100 * budget:g} %", justify="right", no_wrap=True)
-    for kind in KINDS:
-        rows = by_method(part, kind)
-        for number, (title, cells) in enumerate(rows.items(), start=1):
-            values = [accuracy(cells.get(budget)) for budget in shown]
-            table.add_row(title, *values, style="bold" if kind == "ours" else "", end_section=number == len(rows))
+    used = schedules(part)
+    for schedule in used:
+        if len(used) > 1:
+            table.add_row(STAGES[schedule], style="italic")
+        for kind in KINDS:
+            rows = by_method(part, kind, schedule)
+            for number, (title, cells) in enumerate(rows.items(), start=1):
+                values = [accuracy(cells.get(budget)) for budget in shown]
+                table.add_row(title, *values, style="bold" if kind == "ours" else "", end_section=number == len(rows))
     return table
 
 
@@ -114,11 +133,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
 
-def grid(part: Mapping[str, Any], kind: str, cell: Callable[[Entry], str]) -> str:
-    """A Markdown table of the methods of a kind over the budgets."""
+def grid(part: Mapping[str, Any], kind: str, cell: Callable[[Entry], str], schedule: str = "") -> str:
+    """A Markdown table of the methods of a kind over the budgets, in one schedule."""
     shown = budgets(part)
     rows = []
-    for title, cells in by_method(part, kind).items():
+    for title, cells in by_method(part, kind, schedule).items():
         found = [cells.get(budget) for budget in shown]
         values = ["" if entry is None else cell(entry) if entry["reached"] else UNREACHED for entry in found]
         rows.append([title, *values])

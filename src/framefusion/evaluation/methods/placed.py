@@ -19,6 +19,11 @@ SCHEDULES: Mapping[str, Callable[[float, int], dict[int, float]]] = {
 (FastV's layer), and those of ``FrameFusion(cost=…)``."""
 
 
+def schedule_of(name: str) -> str:
+    """The schedule that a method's name ends with, in :data:`SCHEDULES`; empty for its own stages."""
+    return name.partition("@")[2]
+
+
 def placed(method: Method, schedule: str) -> Method:
     """A method's rule in other stages, at the same budget; its name ends with ``@`` and the schedule's.
 
