@@ -72,6 +72,7 @@ def test_every_setting_is_an_argument():
         "novelty_lower_bound": "0.1",
         "keep_lower_bound": "0.1",
         "dropped": "merge",
+        "dropped_lower_bound": "0.8",
         "seed": "7",
         "images": "False",
     }
@@ -95,6 +96,7 @@ def test_every_setting_is_an_argument():
         novelty_lower_bound=0.1,
         keep_lower_bound=0.1,
         dropped="merge",
+        dropped_lower_bound=0.8,
         seed=7,
         images=False,
     )

@@ -142,9 +142,9 @@ def test_segments_are_those_of_the_pure_functions(segmentation: Any) -> None:
 
 @pytest.mark.parametrize("keep", [{0: 0.4}, {1: 0.5, 3: 0.2}])
 def test_dropped_tokens_merge_into_the_most_similar_kept_one(keep: dict[int, float]) -> None:
-    settings = FrameFusion(keep=keep, dropped="merge", similarity_lower_bound=0.1, segmentation="windows")
+    settings = FrameFusion(keep=keep, dropped="merge", dropped_lower_bound=0.1, segmentation="windows")
     reduction, hidden = setup(settings)
-    plain, _ = setup(FrameFusion(keep=keep, dropped="drop", similarity_lower_bound=0.1, segmentation="windows"))
+    plain, _ = setup(FrameFusion(keep=keep, dropped="drop", segmentation="windows"))
     groups = 0
     for layer in range(LAYERS):
         before, columns = hidden, reduction.columns
@@ -190,7 +190,9 @@ def test_dropped_tokens_merge_into_the_most_similar_kept_one(keep: dict[int, flo
 
 
 def test_merged_into_follows_a_merge_and_a_pruning_of_the_same_stage() -> None:
-    settings = FrameFusion(keep={0: 0.1}, merge=True, dropped="merge", similarity_lower_bound=0.1, ratio_lower_bound=0)
+    settings = FrameFusion(
+        keep={0: 0.1}, merge=True, similarity_lower_bound=0.1, dropped_lower_bound=0.1, ratio_lower_bound=0
+    )
     reduction, hidden = setup(settings)
     reduction.before_layer(0, hidden)
     [stage] = reduction.stages

@@ -14,7 +14,8 @@ def test_defaults() -> None:
     assert (settings.cost, settings.keep, settings.merge) == (0.3, None, False)
     assert (settings.similarity_lower_bound, settings.ratio_lower_bound) == (0.6, 0.1)
     assert (settings.segmentation, settings.segment_threshold) == ("dp", 0.8)
-    assert (settings.budget_rule, settings.selector, settings.dropped) == ("joint", "dpp", "drop")
+    assert (settings.budget_rule, settings.selector, settings.dropped) == ("joint", "dpp", "merge")
+    assert settings.dropped_lower_bound == 0.9
     assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("late-text", 1, 1.0)
     assert (settings.gamma, settings.later_frames) == (1.0, 0.95)
     assert FrameFusion(selector="divprune").budget_rule == "uniform"
@@ -82,6 +83,7 @@ def test_keeps_all() -> None:
         ({"relevance_exponent": float("nan")}, "relevance_exponent must be in [0, 100], got nan"),
         ({"segment_minimum": 0}, "segment_minimum must be a whole number of segments, at least 1, got 0"),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
+        ({"dropped_lower_bound": 1.5}, r"dropped_lower_bound must be in \[-1, 1\], got 1.5"),
         ({"dropped": "keep"}, "dropped must be one of 'drop', 'merge', got 'keep'"),
         (
             {"budget_rule": "joint", "selector": "uniform"},

@@ -257,7 +257,8 @@ def test_attach_takes_what_was_read(tmp_path):
 
 def test_complete_settings_from_before_the_kernel_had_a_choice_stay_what_they_were():
     plain = to_plain(FrameFusion(keep={0: 0.5, 2: 0.2}, gamma=None, later_frames=1.0, segmentation="single"))
-    older = {name: value for name, value in plain.items() if name not in ("gamma", "later_frames")}
+    plain["dropped_lower_bound"] = 0.6
+    older = {name: v for name, v in plain.items() if name not in ("gamma", "later_frames", "dropped_lower_bound")}
     assert from_plain(older) == from_plain(plain)
     del older["seed"]
     assert from_plain(older).gamma == FrameFusion().gamma
@@ -265,3 +266,10 @@ def test_complete_settings_from_before_the_kernel_had_a_choice_stay_what_they_we
     with pytest.raises(ValueError, match="cost: these settings were written when cost meant three stages"):
         from_plain(meant)
     assert from_plain({**meant, "merge": True}).cost == 0.3
+
+
+def test_the_bound_of_dropped_tokens_was_that_of_similar_ones():
+    assert from_plain({"dropped": "merge", "similarity_lower_bound": 0.7}).dropped_lower_bound == 0.7
+    assert from_plain({"dropped": "merge"}).dropped_lower_bound == FrameFusion().dropped_lower_bound
+    given = {"dropped": "merge", "similarity_lower_bound": 0.7, "dropped_lower_bound": 0.8}
+    assert from_plain(given).dropped_lower_bound == 0.8

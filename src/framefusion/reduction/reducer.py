@@ -367,7 +367,7 @@ class Reduction:
             layout.grids[item],
             {},
             settings.seed,
-            settings.similarity_lower_bound if settings.dropped == "merge" else None,
+            settings.dropped_lower_bound if settings.dropped == "merge" else None,
             settings.gamma,
             settings.later_frames,
             layer,
@@ -385,7 +385,7 @@ class Reduction:
         if settings.dropped == "merge" and selected.target is None and selected.features is None:
             kept = torch.zeros(len(slots), dtype=torch.bool)
             kept[selected.indices] = True
-            bound = settings.similarity_lower_bound
+            bound = settings.dropped_lower_bound
             selected = Selected(selected.indices, merging.most_similar_kept(features, candidates.segments, kept, bound))
         if selected.features is not None:
             return selected, selected.indices, selected.features

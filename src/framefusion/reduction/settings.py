@@ -109,9 +109,11 @@ class FrameFusion:
             layers. With the selector ``"dpp"`` only.
         keep_lower_bound: share of the original tokens, in [0, 1], that stays in each stage even if nothing new is
             left. Default 0.
-        dropped: what becomes of the tokens that a stage does not keep: ``"drop"`` (default) or ``"merge"`` (each is
-            averaged into the kept token of its segment with the largest cosine, if that reaches
-            ``similarity_lower_bound``). A selector that says itself where they go is left to it.
+        dropped: what becomes of the tokens that a stage does not keep: ``"merge"`` (default; each is averaged into the
+            kept token of its segment with the largest cosine, if that reaches ``dropped_lower_bound``) or ``"drop"``. A
+            selector that says itself where they go is left to it.
+        dropped_lower_bound: cosine in [-1, 1] from which a dropped token merges. Default 0.9: near copies, whose mean
+            has less noise than each of them.
         seed: of selectors that draw at random. Default 0.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
@@ -138,7 +140,8 @@ class FrameFusion:
     later_frames: float = 0.95
     novelty_lower_bound: float | None = None
     keep_lower_bound: float = 0.0
-    dropped: Dropped = "drop"
+    dropped: Dropped = "merge"
+    dropped_lower_bound: float = 0.9
     seed: int = 0
     images: bool = True
 
@@ -163,6 +166,7 @@ class FrameFusion:
         if not isinstance(self.images, bool):
             raise ArgumentError(f"images must be True or False, got {self.images!r}.")
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
+        _number("dropped_lower_bound", self.dropped_lower_bound, -1, 1)
         _number("ratio_lower_bound", self.ratio_lower_bound, 0, 1)
         _choice("segmentation", self.segmentation, get_args(Segmentation))
         _choice("relevance", self.relevance, get_args(Relevance))

@@ -194,12 +194,15 @@ def from_plain(plain: Any) -> FrameFusion:
     known = {field.name for field in fields(FrameFusion)}
     _check_names(plain, known, set(), "settings")
     values = dict(plain)
-    if set(values) == known - _LATER.keys():
+    if set(values) == known - _LATER.keys() - {"dropped_lower_bound"}:
         if values["cost"] is not None and not values["merge"]:
             raise ArgumentError(
                 "cost: these settings were written when cost meant three stages, today it means two; calibrate again"
             )
         values |= _LATER
+    if values.get("dropped") == "merge" and "similarity_lower_bound" in values:
+        # One field was the bound of both.
+        values.setdefault("dropped_lower_bound", values["similarity_lower_bound"])
     keep = values.get("keep")
     values["keep"] = [_stages(item) for item in keep] if isinstance(keep, list) else _stages(keep)
     for name in set(values) - {"keep", "cost"}:

@@ -126,7 +126,8 @@ def _of_two_stages() -> Iterator[Method]:
     yield variant(TWO_STAGE, "uniform", budget_rule="uniform")
     yield variant(TWO_STAGE, "all-frames", later_frames=1.0)
     yield variant(TWO_STAGE, "cosine", gamma=None)
-    yield variant(TWO_STAGE, "merge-dropped", dropped="merge")
+    yield variant(TWO_STAGE, "drop", dropped="drop")
+    yield variant(TWO_STAGE, "merge-more", dropped_lower_bound=0.6)
     for relevance in ("none", "text", "last"):
         yield variant(TWO_STAGE, relevance, relevance=relevance)
     for name, steps in LATER.items():

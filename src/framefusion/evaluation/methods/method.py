@@ -107,6 +107,7 @@ PLAIN: Mapping[str, Any] = {
     "gamma": None,
     "later_frames": 1.0,
     "dropped": "drop",
+    "dropped_lower_bound": 0.6,
 }
 """Settings of a rule that says everything itself, spelt out so that it stays what it is when a default changes."""
 

@@ -18,6 +18,8 @@ TWO_STAGE_RULE: dict[str, Any] = {
     "selector": "dpp",
     "gamma": 1.0,
     "later_frames": 0.95,
+    "dropped": "merge",
+    "dropped_lower_bound": 0.9,
 }
 PYRAMID_STEPS = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
 PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "none", "relevance_exponent": 0.25, "dropped": "merge"}
