@@ -83,7 +83,7 @@ def test_keeps_all() -> None:
         ({"relevance_exponent": float("nan")}, "relevance_exponent must be in [0, 100], got nan"),
         ({"segment_minimum": 0}, "segment_minimum must be a whole number of segments, at least 1, got 0"),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
-        ({"dropped_lower_bound": 1.5}, r"dropped_lower_bound must be in \[-1, 1\], got 1.5"),
+        ({"dropped_lower_bound": 1.5}, "dropped_lower_bound must be in [-1, 1], got 1.5"),
         ({"dropped": "keep"}, "dropped must be one of 'drop', 'merge', got 'keep'"),
         (
             {"budget_rule": "joint", "selector": "uniform"},
