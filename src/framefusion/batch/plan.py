@@ -12,11 +12,11 @@ import torch
 from framefusion.asking.ask import MAX_NEW_TOKENS, AskError, ask
 from framefusion.asking.loading import ModelError, load
 from framefusion.asking.media import read_media
+from framefusion.asking.provenance import describe
 from framefusion.asking.video import Video, VideoError, check_request
 from framefusion.assets import usual_frames
 from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
-from framefusion.evaluation.run import describe
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import to_plain
