@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from framefusion.asking.ask import ask, model_inputs
+from framefusion.asking.encodings import collate
 from framefusion.asking.loading import load
 from framefusion.asking.video import Video
-from framefusion.evaluation.encodings import collate
 from framefusion.lmms import arguments as arguments_module
 from framefusion.lmms import manifest
 from framefusion.lmms.answering import Answering

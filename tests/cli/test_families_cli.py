@@ -17,10 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from framefusion import cli
+from framefusion.asking.encodings import collate, prompts
 from framefusion.asking.loading import load
 from framefusion.asking.prompts import model_inputs, prompt_inputs
 from framefusion.asking.video import Video
-from framefusion.evaluation.encodings import collate, prompts
 from framefusion.hf import families
 from tests import family_checkpoints
 from tests.hf import models

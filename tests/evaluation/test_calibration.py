@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import framefusion
 from framefusion import FrameFusion
 from framefusion.asking.loading import load
+from framefusion.asking.provenance import describe
 from framefusion.evaluation import Generating, MethodError
 from framefusion.evaluation.calibration import DEFAULT_METHOD, CalibrationError, calibrate
 from framefusion.evaluation.calibration import run as calibration_run
 from framefusion.evaluation.calibration.bounds import STAKES, WEIGHTS, Sample, smallest_sample
 from framefusion.evaluation.calibration.search import fixed_sequence, smallest
 from framefusion.evaluation.methods import METHODS
-from framefusion.evaluation.run import describe
 from tests import tiny_checkpoints
 from tests.evaluation.fake import Noise
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from framefusion import log
+from framefusion.asking.encodings import collate
 from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation import DataError, EvaluationError, Generating, MethodError, Plan, evaluate
 from framefusion.evaluation.answering import best_choice
 from framefusion.evaluation.checkpoints import CHECKPOINTS
 from framefusion.evaluation.data import middles, spread
 from framefusion.evaluation.decoders import DECODERS
-from framefusion.evaluation.encodings import collate
 from framefusion.evaluation.facts import CONTROLS, Facts
 from framefusion.evaluation.facts.scenes import FactVideo, fact_video
 from framefusion.evaluation.facts.spelling import ASKED, BEFORE, LABEL, embedded, frame_tokens, spelled, tokens_of

@@ -19,7 +19,7 @@ from framefusion.evaluation import footage, footage_people, footage_run, footage
 from framefusion.evaluation.cells import MethodError, choose
 from framefusion.evaluation.data import DataError
 from framefusion.evaluation.footage import Clip, Film
-from framefusion.evaluation.run import Plan
+from framefusion.evaluation.plan import Plan
 from framefusion.reduction.settings import FrameFusion
 from tests.asking.test_video import write_video
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
+from framefusion.asking.encodings import prompts
 from framefusion.asking.loading import load
 from framefusion.evaluation import DataError, photos, videoneedle
-from framefusion.evaluation.encodings import prompts
 from framefusion.evaluation.needle.photo_questions import vocabulary
 from framefusion.evaluation.needle.photo_set import load_photos
 from framefusion.evaluation.photos import ASKED, Photos, photos_checkpoint, resized

@@ -29,6 +29,7 @@ from framefusion.asking.prompts import (
     turn_inputs,
 )
 from framefusion.asking.video import Video
+from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
@@ -159,7 +160,7 @@ def ask(
     """
     if not isinstance(question, str) or not question.strip():
         raise AskError("question must be a text that is not empty")
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    if not is_whole(max_new_tokens) or max_new_tokens < 1:
         raise AskError(f"max_new_tokens must be a whole number, at least 1, got {max_new_tokens!r}")
     job = _Job(media, question, model, processor, settings, progress)
     if compare:

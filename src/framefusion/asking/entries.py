@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framefusion.checks import is_whole
 from framefusion.errors import ArgumentError
 
 MEDIA = ("video", "image")
@@ -54,7 +55,7 @@ def _check_value(key: str, value: Any, where: str) -> None:
     elif key in MEDIA and isinstance(value, list):
         if not value or not all(isinstance(source, str) and source.strip() for source in value):
             raise ArgumentError(f"{where}: {key} must be a text or a list of texts that are not empty, got {value!r}")
-    elif key == "id" and isinstance(value, int) and not isinstance(value, bool):
+    elif key == "id" and is_whole(value):
         return
     elif not isinstance(value, str) or not value.strip():
         kind = "a whole number or a text" if key == "id" else "a text"

@@ -20,6 +20,7 @@ from framefusion.asking.ask import INSPECT_PROMPT, MAX_NEW_TOKENS
 from framefusion.asking.loading import LoadedModel, load_skeleton
 from framefusion.asking.prompts import AskError, ProcessorError, prompt_inputs
 from framefusion.asking.video import MAX_BYTES, Video
+from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
 from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
@@ -380,5 +381,5 @@ def _check(
 
 
 def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value) or value < least:
         raise PlanError(f"{name} must be a whole number, at least {least}, got {value!r}")

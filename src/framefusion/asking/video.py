@@ -25,6 +25,7 @@ from framefusion.asking.decoding.frames import MAX_BYTES, read_through, sought
 from framefusion.asking.decoding.source import Source, source_of
 from framefusion.asking.decoding.stills import is_moving_picture, read_folder, read_moving_picture
 from framefusion.asking.decoding.timeline import Timeline, decoded_timeline, index_of
+from framefusion.checks import is_whole
 
 __all__ = ["DEFAULT_FRAMES", "MAX_BYTES", "Video", "VideoError", "check_request", "read_video"]
 
@@ -181,7 +182,7 @@ def check_request(frames: int | None, fps: float | None) -> None:
     """
     if frames is not None and fps is not None:
         raise VideoError(f"frames={frames} and fps={fps} exclude each other; give one of them")
-    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, (int, np.integer))):
+    if frames is not None and not is_whole(frames):
         raise VideoError(f"frames must be a whole number, got {frames!r}")
     if frames is not None and frames < 1:
         raise VideoError(f"frames must be at least 1, got {frames}")

@@ -12,11 +12,12 @@ import torch
 from framefusion.asking.ask import MAX_NEW_TOKENS, AskError, ask
 from framefusion.asking.loading import ModelError, load
 from framefusion.asking.media import read_media
+from framefusion.asking.provenance import describe
 from framefusion.asking.video import Video, VideoError, check_request
 from framefusion.assets import usual_frames
 from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
-from framefusion.evaluation.run import describe
+from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import to_plain
@@ -52,8 +53,10 @@ class Plan:
         except VideoError as error:
             raise BatchError(str(error)) from error
         count = self.max_new_tokens
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not is_whole(count) or count < 1:
             raise BatchError(f"max_new_tokens must be a whole number, at least 1, got {count!r}")
+        # NumPy's whole numbers are not JSON's.
+        object.__setattr__(self, "max_new_tokens", int(count))
         if self.frames is None and self.fps is None:
             usual = usual_frames(self.model.get("model"))
             object.__setattr__(self, "frames", usual)

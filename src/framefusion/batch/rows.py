@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from framefusion.asking.entries import KEYS, located, media_of, parse_entry
+from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
 
 ROW_KEYS = ("id", "prompt", *KEYS)
@@ -139,5 +140,5 @@ def _id_of(data: bytes | None) -> str | int | None:
         found = json.loads(data or b"").get("id")
     except (ValueError, AttributeError, RecursionError):
         return None
-    usable = isinstance(found, (str, int)) and not isinstance(found, bool) and _is_text(found)
+    usable = (isinstance(found, str) or is_whole(found)) and _is_text(found)
     return found if usable else None

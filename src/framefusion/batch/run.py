@@ -13,10 +13,10 @@ from framefusion.batch.crew import Confirm
 from framefusion.batch.local import Local
 from framefusion.batch.rows import BatchError, Row, fingerprints, read_rows
 from framefusion.batch.store import Finished, Results
+from framefusion.progress import Progress, Silent
 
 if TYPE_CHECKING:
     from framefusion.batch.plan import Plan
-    from framefusion.evaluation import Progress
 
 
 class Engine(Protocol):
@@ -111,8 +111,8 @@ def run(
         BatchError: the questions cannot be read or are not those of the results, ``out`` cannot be written or was made
             with other settings or another model, or the model cannot be loaded.
     """
+    from framefusion.asking.provenance import versions
     from framefusion.batch.plan import Plan
-    from framefusion.evaluation.run import Silent, versions
 
     plan, progress = plan or Plan(), progress or Silent()
     progress.step("Reading the questions")

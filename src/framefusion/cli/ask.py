@@ -325,7 +325,7 @@ def stored_settings(request: Request) -> StoredSettings:
 
 
 def _described(loaded: LoadedModel) -> str:
-    from framefusion.evaluation.run import describe
+    from framefusion.asking.provenance import describe
 
     return describe(loaded)
 

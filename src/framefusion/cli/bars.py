@@ -27,7 +27,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """One step after the other; a :class:`framefusion.evaluation.Progress`.
+    """One step after the other; a :class:`framefusion.progress.Progress`.
 
     Args:
         rate: show parts a second, too.

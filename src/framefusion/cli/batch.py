@@ -185,7 +185,7 @@ def progress_of(out: Path) -> Iterator[Any]:
 
 
 class Lines:
-    """Progress as text; a :class:`framefusion.evaluation.Progress`.
+    """Progress as text; a :class:`framefusion.progress.Progress`.
 
     Args:
         tell: told each line.

@@ -1,6 +1,6 @@
 """Video question answering with every method on the same footing: ``framefusion eval``.
 
-Arrows inside: ``run`` → ``workers``, ``timing`` → ``answering`` → ``encodings``, ``cells`` → data, scoring. ``summary``
+Arrows inside: ``run`` → ``workers``, ``timing`` → ``answering`` → ``cells`` → data, scoring. ``summary``
 and what draws it read nothing but the lines of the results.
 """
 
@@ -8,11 +8,13 @@ from framefusion.evaluation.answering import EvaluationError, Generating
 from framefusion.evaluation.cells import MethodError
 from framefusion.evaluation.data import DataError, Dataset, Question
 from framefusion.evaluation.jsonl import JsonLines
-from framefusion.evaluation.run import BUDGETS, METHODS, Plan, Progress, evaluate
+from framefusion.evaluation.plan import BUDGETS, METHODS, Plan
+from framefusion.evaluation.run import evaluate
 from framefusion.evaluation.sets import SETS
 from framefusion.evaluation.statistics import Bootstrap, Estimate
 from framefusion.evaluation.videoneedle import VideoNeedle
 from framefusion.log import LogError
+from framefusion.progress import Progress
 
 __all__ = [
     "BUDGETS",

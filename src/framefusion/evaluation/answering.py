@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from framefusion.asking.encodings import Prompt, collate, prompts
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media
 from framefusion.asking.video import Video
@@ -25,7 +26,6 @@ from framefusion.evaluation.data import (
     middles,
     spread,
 )
-from framefusion.evaluation.encodings import Prompt, collate, prompts
 from framefusion.evaluation.scoring import exact_match
 from framefusion.hf import attach
 

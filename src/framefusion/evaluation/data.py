@@ -11,8 +11,8 @@ from framefusion.asking.media import Media
 from framefusion.errors import FrameFusionError
 
 if TYPE_CHECKING:
+    from framefusion.asking.encodings import Prompt
     from framefusion.asking.loading import LoadedModel
-    from framefusion.evaluation.encodings import Prompt
 
 
 class DataError(FrameFusionError, ValueError):

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from framefusion import log
+from framefusion.asking.provenance import versions
 from framefusion.evaluation import dinov2, footage, footage_shots
 from framefusion.evaluation.cells import Cell, MethodError, Unreachable, choose
 from framefusion.evaluation.footage import Film, Tools
 from framefusion.evaluation.footage_summary import page, summarise
 from framefusion.evaluation.methods import BudgetError, Method
-from framefusion.evaluation.run import SEED, Plan, Progress, Silent, versions
+from framefusion.evaluation.plan import SEED, Plan
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
+from framefusion.progress import Progress, Silent
 from framefusion.reduction.layout import VisualItem, VisualLayout
 from framefusion.reduction.reducer import Reduction
 from framefusion.reduction.settings import FROM_ENCODER, SEGMENT_THRESHOLDS, FrameFusion

@@ -2,96 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-import transformers
-
-from framefusion._version import __version__
 from framefusion.asking.loading import LoadedModel
+from framefusion.asking.provenance import describe, versions
 from framefusion.evaluation import timing, workers
-from framefusion.evaluation.answering import Chunk, EvaluationError, Generating, chunks
+from framefusion.evaluation.answering import Chunk, EvaluationError, chunks
 from framefusion.evaluation.cells import FULL, Cell, MethodError, Unreachable, choose, plan
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question, WithFloor, WithScenes
 from framefusion.evaluation.methods import Method
+from framefusion.evaluation.plan import SEED, Plan
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.evaluation.summary import measured, summarise
+from framefusion.progress import Progress, Silent
 from framefusion.selection import warm_up
-
-BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
-"""Layer-averaged shares of visual tokens that are compared unless said otherwise."""
-SEED = 0
-"""Of the bootstrap."""
-METHODS = ("controls", "published", "ours")
-"""Methods that are compared unless said otherwise."""
-
-
-class Progress(Protocol):
-    """Told what is under way."""
-
-    def step(self, name: str, total: int | None = None) -> None:
-        """A new step begins, of ``total`` parts if that is known."""
-
-    def advance(self, parts: int) -> None:
-        """So many parts of it are done."""
-
-
-class Silent:
-    """Nobody wants to know."""
-
-    def step(self, name: str, total: int | None = None) -> None:
-        pass
-
-    def advance(self, parts: int) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to compare.
-
-    Attributes:
-        frames: frames of the videos.
-        methods: names or groups of methods, see :func:`framefusion.evaluation.cells.choose`; all tokens always
-            come along.
-        budgets: mean shares of visual tokens over the decoder layers, each in (0, 1].
-        seeds: how many seeds a random method gets.
-        jobs: processes.
-        timed: questions on which the time to the first token is measured in each cell; 0 for none.
-        generating: how answers are generated.
-
-    Raises:
-        MethodError: a number is out of range.
-    """
-
-    frames: int = 16
-    methods: Sequence[str] = METHODS
-    budgets: Sequence[float] = BUDGETS
-    seeds: int = 3
-    jobs: int = 1
-    timed: int = 5
-    generating: Generating = field(default_factory=Generating)
-
-    def __post_init__(self) -> None:
-        for budget in self.budgets:
-            if not 0 < budget <= 1:
-                raise MethodError(f"a budget must be in (0, 1], got {budget:g}")
-        if not self.budgets or not self.methods:
-            raise MethodError(f"there are no {'methods' if self.budgets else 'budgets'} to compare; name at least one")
-        least = {"frames": 1, "seeds": 1, "jobs": 1, "timed": 0}
-        numbers = [(name, getattr(self, name), low) for name, low in least.items()]
-        numbers += [("batch", self.generating.batch, 1), ("new_tokens", self.generating.new_tokens, 1)]
-        for name, value, low in numbers:
-            if value < low:
-                raise MethodError(f"{name} must be at least {low}, got {value}")
 
 
 def evaluate(
@@ -211,30 +141,6 @@ def _possible(methods: list[Method], named: Sequence[str], data: Dataset) -> lis
         if method.scenes and method.name in named:
             raise MethodError(f"{method.name} needs data that knows its scenes, {data.name} does not; leave it out")
     return [method for method in methods if not method.scenes]
-
-
-def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    return {
-        "framefusion": __version__,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "Python": platform.python_version(),
-    }
-
-
-def describe(loaded: LoadedModel) -> str:
-    """A model as results and settings files name it: name, class, dtype and a hash of its weights."""
-    return f"{loaded.name} ({type(loaded.model).__name__}, {loaded.dtype}, weights {fingerprint(loaded.model)})"
-
-
-def fingerprint(model: Any) -> str:
-    """Eight digits that change with the weights: a hash of the first values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        head = tensor.flatten()[:64].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + head.tobytes())
-    return digest.hexdigest()[:8]
 
 
 def _lines(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from framefusion.asking.ask import generate_timed
+from framefusion.asking.encodings import Prompt, collate
 from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation.answering import Chunk
 from framefusion.evaluation.cells import Cell
-from framefusion.evaluation.encodings import Prompt, collate
 from framefusion.hf import attach
 
 Times = dict[str, Any]

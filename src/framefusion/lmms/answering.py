@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from framefusion.asking.encodings import collate
 from framefusion.errors import ArgumentError
-from framefusion.evaluation.encodings import collate
 from framefusion.hf import attach
 from framefusion.lmms.arguments import Generation
 from framefusion.lmms.prompts import Sample, prompt

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from framefusion.asking.ask import MAX_NEW_TOKENS
+from framefusion.checks import is_whole
 from framefusion.errors import ArgumentError
 from framefusion.reduction.settings import FrameFusion, parse_keep
 from framefusion.reduction.settings_file import load_settings
@@ -86,7 +87,7 @@ class Generation:
         if not all(isinstance(text, str) and text for text in until):
             raise ArgumentError(f"until must be texts that are not empty, got {list(until)!r}.")
         new_tokens = given.pop("max_new_tokens", MAX_NEW_TOKENS)
-        if isinstance(new_tokens, bool) or not isinstance(new_tokens, int) or new_tokens < 1:
+        if not is_whole(new_tokens) or new_tokens < 1:
             raise ArgumentError(f"max_new_tokens must be a whole number, at least 1, got {new_tokens!r}.")
         beams = given.pop("num_beams", 1)
         temperature = given.pop("temperature", None) or 0

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from framefusion.asking.loading import load
 from framefusion.assets import usual_frames
+from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
@@ -74,9 +75,9 @@ class FrameFusionModel(lmms):
         self.batch_size = _batch_size(batch_size, max_batch_size)
         if frames is not None and fps is not None:
             raise ArgumentError(f"frames={frames} and fps={fps} exclude each other; give one of them.")
-        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
+        if frames is not None and not (is_whole(frames) and frames >= 1):
             raise ArgumentError(f"frames must be a whole number, at least 1, got {frames!r}.")
-        if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not fps > 0):
+        if fps is not None and not (is_number(fps) and fps > 0):
             raise ArgumentError(f"fps must be a number above 0, got {fps!r}.")
         if not isinstance(trust_remote_code, bool):
             raise ArgumentError(f"trust_remote_code must be True or False, got {trust_remote_code!r}.")

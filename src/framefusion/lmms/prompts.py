@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image
 
 from framefusion.asking.decoding.stills import upright_rgb
+from framefusion.asking.encodings import Prompt
 from framefusion.asking.media import Media, read_media
 from framefusion.asking.prompts import turn_inputs
 from framefusion.asking.video import Video
 from framefusion.errors import ArgumentError
-from framefusion.evaluation.encodings import Prompt
 
 PLACEHOLDER = "<image>"
 """Where a task wants a picture inside its text."""

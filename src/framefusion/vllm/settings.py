@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
 from framefusion.reduction.selectors import NEED_RELEVANCE
 from framefusion.reduction.settings import BudgetRule, FrameFusion, Segmentation
@@ -73,7 +74,7 @@ class ServingSettings:
             raise ArgumentError(
                 f"selector={self.selector!r} ranks by relevance; say relevance='dissimilarity' with it."
             )
-        if not isinstance(self.minimum_per_frame, int) or isinstance(self.minimum_per_frame, bool):
+        if not is_whole(self.minimum_per_frame):
             raise ArgumentError(f"minimum_per_frame must be a whole number of tokens, got {self.minimum_per_frame!r}.")
         if self.minimum_per_frame < 0:
             raise ArgumentError(f"minimum_per_frame must be at least 0 tokens, got {self.minimum_per_frame}.")
@@ -114,7 +115,7 @@ class ServingSettings:
         for name in given:
             if name not in known:
                 raise ArgumentError(f"{name!r} is no setting; there are {', '.join([*known, RATE, FILE])}.")
-        if rate is not None and not (isinstance(rate, (int, float)) and not isinstance(rate, bool) and 0 <= rate < 1):
+        if rate is not None and not (is_number(rate) and 0 <= rate < 1):
             raise ArgumentError(f"{RATE} must be a number in [0, 1), the share of the tokens to drop, got {rate!r}.")
         if path is not None:
             filed, share = _of_file(path)

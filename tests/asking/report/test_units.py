@@ -34,3 +34,9 @@ from framefusion.asking.report import units
 )
 def test_units(text, expected):
     assert text == expected
+
+
+def test_a_share_of_nothing_is_what_the_caller_says():
+    assert units.share_of(1, 4) == 0.25
+    assert units.share_of(0, 0) == 0
+    assert units.share_of(0, 0, 1.0) == 1

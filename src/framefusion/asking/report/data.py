@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from framefusion.asking.report import units
 from framefusion.asking.video import Video
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class SegmentRow:
     @property
     def share(self) -> float:
         """Kept tokens relative to the segment's tokens."""
-        return self.kept / self.tokens if self.tokens else 0.0
+        return units.share_of(self.kept, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class ReportData:
     command: str
     settings: Sequence[tuple[str, str]]
     media: Sequence[MediumRow] = ()
+
+    @property
+    def compared(self) -> bool:
+        """Whether the question was answered with all tokens too."""
+        return self.full_answer is not None and self.full_seconds_to_first_token is not None
 
     @property
     def has_merged(self) -> bool:

@@ -18,7 +18,7 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
         (
             "Visual tokens",
             f"{data.tokens_after:,} of {data.tokens_before:,} kept "
-            f"({units.percent(data.tokens_after / data.tokens_before if data.tokens_before else 1.0)}), "
+            f"({units.percent(units.share_of(data.tokens_after, data.tokens_before, 1.0))}), "
             f"mean over layers {units.percent(data.mean_share)}",
         ),
         ("Per layer", per_layer(data.tokens_per_layer)),

@@ -10,6 +10,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def share_of(part: float, whole: float, of_nothing: float = 0.0) -> float:
+    """``part / whole``; ``of_nothing`` when there is nothing."""
+    return part / whole if whole else of_nothing
+
+
 def saved(share: float) -> str:
     """A share saved with a sign: ``0.62`` as ``−62.0 %``, a loss as ``+…``."""
     return f"{'−' if share >= 0 else '+'}{abs(100 * share):.1f} %"

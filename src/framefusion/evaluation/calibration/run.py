@@ -13,9 +13,9 @@ from framefusion.evaluation.calibration.bounds import Sample, smallest_sample
 from framefusion.evaluation.calibration.search import Found, fixed_sequence, smallest
 from framefusion.evaluation.cells import FULL
 from framefusion.evaluation.methods import METHODS
-from framefusion.evaluation.run import Silent
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.store import Store
+from framefusion.progress import Silent
 from framefusion.reduction.settings_file import Calibration, Measure, StoredSettings, Unit, from_plain
 
 BUDGETS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05)

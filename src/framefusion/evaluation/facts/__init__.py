@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+from framefusion.asking.encodings import Prompt
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media
 from framefusion.evaluation.data import DataError, Question
-from framefusion.evaluation.encodings import Prompt
 from framefusion.evaluation.facts.scenes import CONTROLS, MOST, FactVideo, fact_video
 from framefusion.evaluation.facts.spelling import spelled
 from framefusion.evaluation.facts.wordings import WORDINGS

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from framefusion.asking.encodings import Prompt
 from framefusion.asking.loading import LoadedModel
 from framefusion.evaluation.data import DataError
-from framefusion.evaluation.encodings import Prompt
 from framefusion.evaluation.facts.scenes import FactVideo
 from framefusion.hf.families import find
 from framefusion.hf.families.gemma3 import Gemma3

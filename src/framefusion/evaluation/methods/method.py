@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any, Literal
 
+from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.reduction.schedule import default_layer, smallest_cost
 from framefusion.reduction.settings import FrameFusion
@@ -80,7 +80,7 @@ class Method:
             ValueError: the budget or the number of layers is out of range.
         """
         check_budget(budget)
-        if isinstance(layers, bool) or not isinstance(layers, Integral) or layers < 1:
+        if not is_whole(layers) or layers < 1:
             raise ArgumentError(f"layers must be a whole number, at least 1, got {layers!r}.")
         return self.build(float(budget), int(layers))
 
@@ -91,7 +91,7 @@ def check_budget(budget: float) -> None:
     Raises:
         ValueError: it is not.
     """
-    if isinstance(budget, bool) or not isinstance(budget, Real) or not 0 < float(budget) <= 1:
+    if not is_number(budget) or not 0 < float(budget) <= 1:
         raise ArgumentError(f"budget must be a share of the token-layers in (0, 1], got {budget!r}.")
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from framefusion.asking.ask import model_inputs
-from framefusion.evaluation.encodings import collate, prompts
+from framefusion.asking.encodings import collate, prompts
 from framefusion.hf import attach
 from framefusion.reduction.settings import FrameFusion
 from tests import tiny_checkpoints
@@ -101,7 +101,7 @@ def wrapped(function, calls):
 def test_a_family_that_takes_no_encodings_keeps_its_pixels(loaded, monkeypatch):
     video = Noise().video("1", 6, 6)
     expected = logits(loaded.model, collate(prompts(loaded.model, loaded.processor, video, TEXTS[:1]), 0))
-    monkeypatch.setattr("framefusion.evaluation.encodings._encode", lambda model, inputs: {})
+    monkeypatch.setattr("framefusion.asking.encodings._encode", lambda model, inputs: {})
     (made,) = prompts(loaded.model, loaded.processor, video, TEXTS[:1])
     assert "pixel_values_videos" in made.inputs
     assert torch.equal(logits(loaded.model, collate([made], 0)), expected)
