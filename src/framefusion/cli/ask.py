@@ -227,8 +227,9 @@ def execute(request: Request) -> None:
     doubt(request, lambda: _described(loaded), calibration)
     if request.json:
         written = {"report": request.report, "overlay": request.overlay}
+        stages = {"stages_from": answer.summary.stages_from}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
-        typer.echo(printable(json.dumps({**record(data), **provenance, **paths}, ensure_ascii=False)))
+        typer.echo(printable(json.dumps({**record(data), **provenance, **stages, **paths}, ensure_ascii=False)))
     else:
         _show(data, request)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from framefusion.evaluation.methods import Method
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.evaluation.summary import measured, summarise
+from framefusion.hf.fingerprint import fingerprint
 from framefusion.selection import warm_up
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
@@ -226,15 +226,6 @@ def versions() -> dict[str, str]:
 def describe(loaded: LoadedModel) -> str:
     """A model as results and settings files name it: name, class, dtype and a hash of its weights."""
     return f"{loaded.name} ({type(loaded.model).__name__}, {loaded.dtype}, weights {fingerprint(loaded.model)})"
-
-
-def fingerprint(model: Any) -> str:
-    """Eight digits that change with the weights: a hash of the first values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        head = tensor.flatten()[:64].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + head.tobytes())
-    return digest.hexdigest()[:8]
 
 
 def _lines(
