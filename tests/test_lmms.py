@@ -55,6 +55,7 @@ def test_stages_are_read_as_written(shares):
 def test_every_setting_is_an_argument():
     given = {
         "cost": "0.4",
+        "stages": "0:1+0.5:0.1",
         "merge": "false",
         "similarity_lower_bound": "0.7",
         "ratio_lower_bound": "0.2",
@@ -79,6 +80,7 @@ def test_every_setting_is_an_argument():
     assert {*given, "keep"} == {field.name for field in dataclasses.fields(FrameFusion)}
     expected = FrameFusion(
         cost=0.4,
+        stages=((0, 1), (0.5, 0.1)),
         merge=False,
         similarity_lower_bound=0.7,
         ratio_lower_bound=0.2,
@@ -102,6 +104,7 @@ def test_every_setting_is_an_argument():
     )
     assert settings_from({name: parsed(text) for name, text in given.items()}) == expected
     assert settings_from({}) == FrameFusion()
+    assert settings_from({"stages": parsed("auto")}) == FrameFusion(stages="auto")
     assert settings_from({"keep": parsed("1")}) == FrameFusion(keep=1)
     assert settings_from({"keep": parsed("0.2")}) == FrameFusion(keep=0.2)
 
@@ -122,6 +125,8 @@ def test_every_setting_is_an_argument():
         ({"keep": "2:0.5+2:0.1"}, "^keep names a layer twice"),
         ({"keep": "2:0.1+14:0.5"}, "cannot grow with depth"),
         ({"cost": 3}, "^cost must be in"),
+        ({"stages": "early"}, r"^stages must be auto or DEPTH:SHARE pairs .* \(or 0:1\+0\.67:0\.25\), got 'early'"),
+        ({"stages": 0.5}, r"^stages must be 'auto' or \(depth, share\) pairs .* got 0\.5"),
         ({"selector": "best"}, "^selector must be one of"),
         (
             {"settings": "a.json", "keep": 0.2, "merge": True},

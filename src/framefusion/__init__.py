@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from framefusion._version import __version__
 
 if TYPE_CHECKING:
+    from framefusion.asking.probe import probe
     from framefusion.asking.sizing import plan
     from framefusion.errors import FrameFusionError
     from framefusion.evaluation.calibration import calibrate
@@ -35,6 +36,7 @@ __all__ = [
     "calibrate",
     "load_settings",
     "plan",
+    "probe",
     "register_family",
     "register_selector",
     "save_settings",
@@ -56,6 +58,7 @@ _HOME = {
     "calibrate": "framefusion.evaluation.calibration",
     "load_settings": "framefusion.reduction.settings_file",
     "plan": "framefusion.asking.sizing",
+    "probe": "framefusion.asking.probe",
     "register_family": "framefusion.hf.families",
     "register_selector": "framefusion.reduction.selectors",
     "save_settings": "framefusion.reduction.settings_file",

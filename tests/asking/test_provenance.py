@@ -4,7 +4,8 @@ import platform
 
 import torch
 
-from framefusion.asking.provenance import describe, fingerprint, versions
+from framefusion.asking.provenance import describe, versions
+from framefusion.hf.fingerprint import fingerprint
 
 
 def test_the_fingerprint_is_that_of_the_weights(models):

@@ -279,6 +279,8 @@ def test_quantized_weights_need_their_size(checkpoints, tmp_path):
         ({"frames": 2, "settings": FrameFusion(keep=[0.1, 0.2])}, "one request"),
         ({"frames": 2, "settings": FrameFusion(cost=0.05, merge=True)}, "cost=0.05 with 2 frames: .* smallest cost"),
         ({"frames": 2, "settings": FrameFusion(keep={19: 0.5})}, "12 decoder layers"),
+        ({"frames": 2, "settings": FrameFusion(stages="auto")}, "stages='auto' are those that fit the weights"),
+        ({"frames": 2, "settings": FrameFusion(stages=[(0.5, 1)])}, "stages=0.5:1 with 2 frames: .* Ask for more than"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(options, message):
@@ -327,6 +329,17 @@ def test_the_command_prints_what_the_function_finds(run):
     assert json.loads(result.stdout) == json.loads(json.dumps(expected.as_dict()))
 
 
+def test_every_cost_is_spent_in_all_stages(run):
+    result = run("--frames", 8, "--stages", "0:1", "--stages", "0:1,0.5:0.5", "--cost", 0.3, "--cost", 0.6, "--json")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"][1:]
+    assert [row["plan"] for row in rows] == [f"cost={c} stages={s}" for c in (0.3, 0.6) for s in ("0:1", "0:1+0.5:0.5")]
+    first, half = rows[0]["visual_tokens_per_layer"], rows[1]["visual_tokens_per_layer"]
+    assert first == [154] * 12
+    assert half == [205] * 6 + [102] * 6
+    assert json.loads(run("--frames", 8, "--stages", "0:1", "--json").stdout)["rows"][1:] == rows[:1]
+
+
 def test_the_table(run):
     result = run("--frames", 8, "--keep", 0.2, "--cost", 0.5, "--memory", "1GiB", "--per-layer")
     assert result.exit_code == 0, result.stderr
@@ -356,6 +369,7 @@ def test_a_settings_file(run, tmp_path):
         (["--keep", "x"], "--keep must be a share"),
         (["--keep", "1.5"], "keep must be in"),
         (["--cost", "0"], "cost must be in"),
+        (["--stages", "0:2"], "the share of stages[0] must be in"),
         (["--settings", "none.json"], "cannot read none.json"),
         (["--model", "./nothing"], "there is no directory ./nothing"),
         (["--fps", "0"], "fps must be"),

@@ -145,6 +145,7 @@ def test_default_is_the_bundled_model_eight_frames_and_cost(run, clip, model, mo
     assert len(found["video"]["frame_seconds"]) == assets.BUNDLED_FRAMES == 16
     assert found["model"]["model"] == "bundled"
     assert (found["settings"]["cost"], found["settings"]["keep"]) == (0.3, None)
+    assert found["settings"]["stages"] == [[0, 1], [2 / 3, 0.25]]
     assert found["visual_tokens"]["mean_share"] <= 0.3 + 1 / 128
 
 
@@ -156,6 +157,12 @@ def test_fps_and_layer_stages(asked):
     found = parse(asked("--fps", 2, "--keep", "1:0.5,3:0.25", "--json"))
     assert len(found["video"]["frame_seconds"]) == 6
     assert found["visual_tokens"]["per_layer"] == [96, 48, 48, 24]
+
+
+def test_a_cost_in_other_stages(asked):
+    found = parse(asked("--frames", 6, "--cost", 0.6, "--stages", "0:1,0.5:0.2", "--json"))
+    assert found["settings"]["stages"] == [[0, 1], [0.5, 0.2]]
+    assert found["visual_tokens"]["per_layer"] == [96, 96, 19, 19]
 
 
 def test_segmentation_and_similarity_reach_the_reduction(asked):
@@ -281,6 +288,9 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--keep", "1:0.5,2"], "--keep must be a share"),
         (["--keep", "9:0.5"], "stage before layer 9, but the model has 4"),
         (["--cost", "0"], r"cost must be in \(0, 1\], got 0"),
+        (["--stages", "0.5"], "stages must be auto or DEPTH:SHARE pairs .* got '0.5'"),
+        (["--stages", "0:1", "--keep", "0.2"], "stages say where a cost is spent, but keep=0.2 is given"),
+        (["--stages", "0.5:1"], "cost=0.3 cannot be reached: stages begin behind 2 of 4 decoder layers"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
         (["--segmentation", "scenes"], "segmentation must be one of 'frame-similarity', "),
         (["--similarity", "2"], r"similarity_lower_bound must be in \[-1, 1\], got 2"),

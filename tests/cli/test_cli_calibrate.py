@@ -136,6 +136,7 @@ def test_settings_of_another_model_or_other_frames_are_remarked_on(run, tmp_path
     [
         (("--cost", 0.3), "--settings and --cost exclude each other; the file says all about the reduction"),
         (("--keep", 0.3), "--settings and --keep exclude each other"),
+        (("--stages", "0:1"), "--settings and --stages exclude each other"),
         (("--segmentation", "frame-similarity"), "--settings and --segmentation exclude each other"),
         (("--similarity", 0.6), "--settings and --similarity exclude each other"),
         ((), "cannot read mine.json: No such file or directory"),

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from framefusion.reduction.schedule import Cascade, Pyramid, Staged, check_cost, default_layer, pyramid, smallest_cost
+from framefusion.reduction.schedule import (
+    STAGES,
+    Cascade,
+    Pyramid,
+    Staged,
+    check_cost,
+    default_layer,
+    pyramid,
+    smallest_cost,
+)
 
 
 def run(plan: Cascade | Staged, tokens: int, layers: int, mergeable: list[float]) -> list[int]:
@@ -188,9 +197,16 @@ def test_default_layer_behind_linear_attention(layers: int, layer: int) -> None:
     assert default_layer(layers, first=4) == layer
 
 
-@given(st.integers(1, 60), st.floats(1e-3, 1), st.integers(1, 20))
-def test_the_pyramid_spends_the_cost(layers: int, cost: float, first: int) -> None:
-    shares = pyramid(cost, layers, first)
+ascending = st.lists(st.floats(0.01, 0.99), max_size=3, unique=True).map(sorted)
+falling = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(lambda shares: sorted(shares, reverse=True))
+shapes = st.builds(lambda parts, ratios: ((0.0, 1.0), *zip(parts, ratios, strict=False)), ascending, falling)
+
+
+@given(st.integers(1, 60), st.floats(1e-3, 1), st.integers(1, 20), st.just(STAGES) | shapes)
+def test_the_pyramid_spends_the_cost(
+    layers: int, cost: float, first: int, steps: tuple[tuple[float, float], ...]
+) -> None:
+    shares = pyramid(cost, layers, first, steps)
     ends = [*list(shares)[1:], layers]
     spent = sum(share * (end - layer) for (layer, share), end in zip(shares.items(), ends, strict=True))
     assert spent / layers == pytest.approx(cost)
@@ -211,6 +227,12 @@ def test_shares_of_the_pyramid() -> None:
     assert pyramid(0.3, 12, first=6, steps=three) == pytest.approx({0: 0.5, 6: 0.25, 8: 0.025})
     assert pyramid(0.3, 12, first=12) == pytest.approx({0: 0.3})
     assert pyramid(0.2, 12, steps=((0.0, 1.0), (2 / 3, 0.5))) == pytest.approx({0: 0.24, 8: 0.12})
+    late = ((0.25, 1.0), (0.5, 0.5))
+    assert pyramid(0.5, 12, steps=late) == pytest.approx({3: 0.5, 6: 0.25})
+    assert pyramid(0.9, 12, steps=late) == pytest.approx({3: 1.0, 6: 0.8})
+    assert pyramid(1.0, 4, steps=((0.9, 1.0),)) == {}
+    with pytest.raises(ValueError, match=r"cost=0\.25 cannot be reached: stages begin behind 3 of 12 decoder layers"):
+        pyramid(0.25, 12, steps=late)
 
 
 @given(st.data())
@@ -218,8 +240,9 @@ def test_a_pyramid_meets_its_cost(data: st.DataObject) -> None:
     layers, tokens = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 5000))
     first = data.draw(st.integers(1, layers))
     cost = data.draw(st.floats(1 / tokens, 1))
+    steps = data.draw(st.just(STAGES) | shapes)
     present, counts = tokens, []
-    plan = Pyramid(tokens, layers, cost, first=first)
+    plan = Pyramid(tokens, layers, cost, first=first, steps=steps)
     for layer in range(layers):
         assert not plan.wants_merges(layer)
         assert layer >= first or not plan.wants_attention(layer)
@@ -227,7 +250,7 @@ def test_a_pyramid_meets_its_cost(data: st.DataObject) -> None:
         present = present if keep is None else keep
         counts.append(present)
     assert counts[-1] >= 1
-    behind = layers - max(pyramid(cost, layers, first))
+    behind = layers - max(pyramid(cost, layers, first, steps))
     bound = behind / 2 if cost * tokens >= 50 else layers / 2
     assert abs(sum(counts) - cost * layers * tokens) <= bound + 1e-6
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from framefusion import FrameFusion
+from framefusion.reduction.schedule import STAGES, tokens_per_layer
+from framefusion.reduction.settings import parse_stages, stages_text
 
 
 def test_defaults() -> None:
@@ -33,6 +35,50 @@ def test_keep_becomes_stages() -> None:
     assert FrameFusion(cost=0.9).shares(12) == {0: 1.0, 8: pytest.approx(0.7)}
 
 
+def test_a_cost_is_spent_in_its_stages() -> None:
+    shape = ((0, 1), (0.5, 0.2))
+    settings = FrameFusion(cost=0.3, stages=shape)
+    assert settings.stages == settings.steps == shape
+    assert settings.shares(12) == {0: pytest.approx(0.5), 6: pytest.approx(0.1)}
+    assert tokens_per_layer(settings.plan(100, 12), 100, 12) == [50] * 6 + [10] * 6
+    assert FrameFusion(stages=[[0, 1]]).shares(12) == {0: pytest.approx(0.3)}
+    assert FrameFusion(cost=0.6, stages=[(0.5, 1)]).shares(12) == {6: pytest.approx(0.2)}
+    assert tokens_per_layer(FrameFusion(cost=0.6, stages=[(0.5, 1)]).plan(100, 12), 100, 12) == [100] * 6 + [20] * 6
+    for row, cost in zip(FrameFusion(cost=[0.3, 0.6], stages=shape).of_samples(2), (0.3, 0.6), strict=True):
+        assert row == FrameFusion(cost=cost, stages=shape)
+
+
+def test_the_default_stages_are_those_of_none() -> None:
+    assert FrameFusion(stages=STAGES) == FrameFusion(stages=[list(pair) for pair in STAGES]) == FrameFusion()
+    assert FrameFusion().stages is None
+    assert FrameFusion().steps == FrameFusion(stages="auto").steps == STAGES
+    assert FrameFusion(stages="auto").shares(12) == FrameFusion().shares(12)
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [("auto", "auto"), ("0:1,0.67:0.25", ((0, 1), (0.67, 0.25))), ("0.5:1+0.75:0.1", ((0.5, 1), (0.75, 0.1)))],
+)
+def test_stages_from_a_text(text: str, stages: Any) -> None:
+    assert parse_stages(text) == stages
+    if text != "auto":
+        assert parse_stages(stages_text(stages)) == stages
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.3", "stages must be auto or DEPTH:SHARE pairs such as 0:1,0.67:0.25 (or 0:1+0.67:0.25), got '0.3'"),
+        ("0:1:1", "stages must be auto or DEPTH:SHARE pairs"),
+        ("", "stages must be auto or DEPTH:SHARE pairs"),
+        ("0:0.5", "the share of stages[0] must be 1, got 0.5"),
+    ],
+)
+def test_texts_that_are_no_stages(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_stages(text)
+
+
 def test_keeps_all() -> None:
     assert FrameFusion(keep=1.0).keeps_all
     assert FrameFusion(cost=1.0).keeps_all
@@ -55,6 +101,28 @@ def test_keeps_all() -> None:
         ({"keep": {"1": 0.5}}, "keep: layer '1' must be a whole number"),
         ({"keep": {1: 1.2}}, "keep[1] must be in (0, 1], got 1.2"),
         ({"keep": {1: 0.2, 3: 0.4}}, "keep[3]=0.4 is more than keep[1]=0.2"),
+        (
+            {"stages": "early"},
+            "stages must be 'auto' or (depth, share) pairs such as ((0, 1), (2 / 3, 0.25)), got 'early'",
+        ),
+        ({"stages": ()}, "stages must be 'auto' or (depth, share) pairs"),
+        ({"stages": {0: 1}}, "stages must be 'auto' or (depth, share) pairs"),
+        ({"stages": [(0, 1), 0.5]}, "stages[1] must be a pair of depth and share, got 0.5"),
+        ({"stages": ["01"]}, "stages[0] must be a pair of depth and share, got '01'"),
+        ({"stages": [(0, 1, 1)]}, "stages[0] must be a pair of depth and share, got (0, 1, 1)"),
+        ({"stages": [("0", 1)]}, "the depth of stages[0] must be a number, got '0'"),
+        ({"stages": [(-0.1, 1)]}, "the depth of stages[0] must be in [0, 1], got -0.1"),
+        ({"stages": [(0, 1), (1, 0.5)]}, "the depth of stages[1] must be below 1, which is behind the last layer"),
+        ({"stages": [(0, 1), (0.5, 0)]}, "the share of stages[1] must be in (0, 1], got 0"),
+        ({"stages": [(0, 1), (0.5, float("nan"))]}, "the share of stages[1] must be in (0, 1], got nan"),
+        ({"stages": [(0, 0.5)]}, "the share of stages[0] must be 1, got 0.5: shares are of what the first stage keeps"),
+        ({"stages": [(0, 1), (0, 0.5)]}, "depths of stages must ascend, but that of stages[1], 0, follows 0"),
+        (
+            {"stages": [(0, 1), (0.3, 0.2), (0.5, 0.4)]},
+            "shares of stages cannot grow, but that of stages[2], 0.4, follows 0.2",
+        ),
+        ({"stages": "auto", "keep": 0.2}, "stages say where a cost is spent, but keep=0.2 is given"),
+        ({"stages": [(0, 1)], "merge": True}, "stages and merge=True exclude each other"),
         ({"merge": 1}, "merge must be True or False, got 1"),
         ({"similarity_lower_bound": 1.1}, "similarity_lower_bound must be in [-1, 1], got 1.1"),
         ({"ratio_lower_bound": -0.1}, "ratio_lower_bound must be in [0, 1], got -0.1"),
@@ -153,6 +221,15 @@ def test_settings_are_checked_against_the_model() -> None:
         FrameFusion(cost=0.3, selector="topk", relevance="last").check(12)
     FrameFusion(cost=0.8, selector="topk", relevance="last").check(12)
     FrameFusion(cost=0.3).check(4)
+    message = (
+        r"cost=0\.5 cannot be reached: stages begin behind 6 of 12 decoder layers, .* Ask for more than 0\.5, or begin"
+    )
+    with pytest.raises(ValueError, match=message):
+        FrameFusion(cost=0.5, stages=[(0.5, 1)]).check(12)
+    FrameFusion(cost=[0.51, 1.0], stages=[(0.5, 1)]).check(12)
+    FrameFusion(cost=0.6, stages=[(0.5, 1)], selector="topk", relevance="last").check(12)
+    with pytest.raises(ValueError, match="stages begin behind 4 of 4 decoder layers"):
+        FrameFusion(cost=0.9, stages=[(0.9, 1)]).check(4)
 
 
 def test_settings_are_checked_against_the_first_attention() -> None:

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import framefusion
 from framefusion import FrameFusion, load_settings, save_settings
+from framefusion.reduction import settings as settings_module
+from framefusion.reduction.schedule import STAGES
 from framefusion.reduction.settings_file import (
     SCHEMA,
     Calibration,
@@ -61,11 +63,13 @@ def any_settings(draw):
     one = {"cost": shares, "keep": st.one_of(shares, stages)}
     name = draw(st.sampled_from(["cost", "keep"]))
     value = draw(st.lists(one[name], min_size=1, max_size=3)) if several else draw(one[name])
+    shapes = st.sampled_from(["auto", STAGES, ((0, 1),), ((0.0, 1.0), (1 / 3, 0.7), (0.5, 0.1)), ((0.1, 1),)])
     chosen = draw(
         st.fixed_dictionaries(
             {},
             optional={
                 "merge": st.booleans(),
+                "stages": shapes,
                 "similarity_lower_bound": st.floats(-1, 1),
                 "ratio_lower_bound": st.floats(0, 1),
                 "segmentation": st.sampled_from(["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]),
@@ -104,7 +108,10 @@ def test_every_field_is_written_so_that_a_new_default_changes_no_file(tmp_path):
     path = tmp_path / "settings.json"
     save_settings(path, FrameFusion())
     content = json.loads(path.read_text())
-    assert content == {"schema": SCHEMA, "settings": asdict(FrameFusion())}
+    stages = [[0.0, 1.0], [2 / 3, 0.25]]
+    assert content == {"schema": SCHEMA, "settings": {**asdict(FrameFusion()), "stages": stages}}
+    for without in (FrameFusion(merge=True), FrameFusion(keep=0.2)):
+        assert to_plain(without)["stages"] is None
     assert set(content["settings"]) == {field.name for field in fields(FrameFusion)}
     assert read(path).calibration is None
     assert list(tmp_path.iterdir()) == [path]
@@ -173,6 +180,9 @@ def written(tmp_path, **changes):
         ({"settings__cost": None, "settings__keep": {"-1": 0.2}}, "keep: layer '-1' must be a whole number"),
         ({"settings__cost": None, "settings__keep": {"2": "x"}}, r"keep\[2\] must be a number, got 'x'"),
         ({"settings__cost": None, "settings__keep": [[0.2]]}, r"keep\[0\] must be a number, got \[0.2\]"),
+        ({"settings__stages": []}, "stages must be 'auto' or"),
+        ({"settings__stages": {"0": 1}}, "stages must be 'auto' or"),
+        ({"settings__stages": [[0, 1], [0.5, "x"]]}, r"the share of stages\[1\] must be a number, got 'x'"),
         ({"settings__merge": "yes"}, "merge must be True or False, got 'yes'"),
         ({"settings__images": 1}, "images must be True or False, got 1"),
         ({"settings__segmentation": "shots"}, "segmentation must be one of 'frame-similarity', "),
@@ -258,7 +268,8 @@ def test_attach_takes_what_was_read(tmp_path):
 def test_complete_settings_from_before_the_kernel_had_a_choice_stay_what_they_were():
     plain = to_plain(FrameFusion(keep={0: 0.5, 2: 0.2}, gamma=None, later_frames=1.0, segmentation="single"))
     plain["dropped_lower_bound"] = 0.6
-    older = {name: v for name, v in plain.items() if name not in ("gamma", "later_frames", "dropped_lower_bound")}
+    newer = ("gamma", "later_frames", "dropped_lower_bound", "stages")
+    older = {name: value for name, value in plain.items() if name not in newer}
     assert from_plain(older) == from_plain(plain)
     del older["seed"]
     assert from_plain(older).gamma == FrameFusion().gamma
@@ -273,3 +284,12 @@ def test_the_bound_of_dropped_tokens_was_that_of_similar_ones():
     assert from_plain({"dropped": "merge"}).dropped_lower_bound == FrameFusion().dropped_lower_bound
     given = {"dropped": "merge", "similarity_lower_bound": 0.7, "dropped_lower_bound": 0.8}
     assert from_plain(given).dropped_lower_bound == 0.8
+
+
+def test_complete_settings_from_before_the_stages_could_be_chosen_stay_what_they_were(monkeypatch):
+    plain = to_plain(FrameFusion())
+    del plain["stages"]
+    assert from_plain(plain) == FrameFusion()
+    monkeypatch.setattr(settings_module, "STAGES", ((0.0, 1.0),))
+    assert from_plain(plain).steps == ((0.0, 1.0), (2 / 3, 0.25))
+    assert from_plain({"cost": 0.3}).steps == ((0.0, 1.0),)

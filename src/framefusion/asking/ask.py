@@ -98,7 +98,7 @@ class Answer:
         layout: where the visual tokens are and which part of which frame they show.
         segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``, -1 for those of photographs
             that the settings leave as they are; None when no stage segmented.
-        settings: the settings of the reduction.
+        settings: the settings of the reduction, with stages in the place of ``"auto"``.
         full: the answer with all visual tokens, when compared.
         timing: how the seconds were measured, in words.
         media: the videos and photographs that were shown to the model, in order.
@@ -258,7 +258,7 @@ class _Job:
             stages=list(run.stages),
             layout=self.layout,
             segments=_segments(self.layout, run.layout[0], run.segments[0]) if run.segments else None,
-            settings=self.settings,
+            settings=run.settings,
             full=full,
             timing=timing,
             media=self.media,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from typing import Any
 
 import torch
 import transformers
 
 from framefusion._version import __version__
 from framefusion.asking.loading import LoadedModel
+from framefusion.hf.fingerprint import fingerprint
 
 
 def versions() -> dict[str, str]:
@@ -26,12 +25,3 @@ def versions() -> dict[str, str]:
 def describe(loaded: LoadedModel) -> str:
     """A model as results and settings files name it: name, class, dtype and a hash of its weights."""
     return f"{loaded.name} ({type(loaded.model).__name__}, {loaded.dtype}, weights {fingerprint(loaded.model)})"
-
-
-def fingerprint(model: Any) -> str:
-    """Eight digits that change with the weights: a hash of the first values of every tensor."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        head = tensor.flatten()[:64].float().cpu().numpy()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + head.tobytes())
-    return digest.hexdigest()[:8]

@@ -26,7 +26,7 @@ from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
 from framefusion.hf.summary import DecoderSize, first_after_attention
 from framefusion.reduction.schedule import tokens_per_layer
-from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings import AUTO, FrameFusion
 
 logger = logging.getLogger(__name__)
 
@@ -336,11 +336,15 @@ def _encoder_flops(multimodal: Any, inputs: dict[str, Any]) -> int | None:
 
 def _name(settings: FrameFusion) -> str:
     if settings.keep is None:
-        return f"cost={settings.cost:g}"
+        return f"cost={settings.cost:g}" + (f" stages={_stages(settings)}" if settings.stages is not None else "")
     if isinstance(settings.keep, float | int):
         return f"keep={settings.keep:g}"
     assert isinstance(settings.keep, dict)
     return "keep=" + "+".join(f"{layer}:{share:g}" for layer, share in settings.keep.items())
+
+
+def _stages(settings: FrameFusion) -> str:
+    return "+".join(f"{depth:.3g}:{share:.3g}" for depth, share in settings.steps)
 
 
 def _frames(frames: int | Sequence[int]) -> list[int]:
@@ -360,6 +364,10 @@ def _settings(settings: FrameFusion | Sequence[FrameFusion] | None) -> list[Fram
             raise PlanError(f"settings must be a FrameFusion or several, got {type(one).__name__}")
         if one.values > 1:
             raise PlanError(f"settings have {one.values} values of cost or keep; a plan is for one request, give one")
+        if one.stages == AUTO:
+            raise PlanError(
+                "stages='auto' are those that fit the weights, and a plan reads none; name them, such as 0:1,0.67:0.25"
+            )
     return chosen
 
 

@@ -82,8 +82,9 @@ class ModelAnswerer:
         self.plan = plan
         try:
             self.loaded = load(**plan.model)
-            with attach(self.loaded.model, plan.settings):
-                pass  # what no row could do ends the batch before the first one
+            # What no row could do ends the batch before the first one; all rows have the same stages.
+            with attach(self.loaded.model, plan.settings) as run:
+                self.settings = run.settings
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
         self.description = describe(self.loaded)
@@ -98,7 +99,7 @@ class ModelAnswerer:
                 question,
                 model=self.loaded.model,
                 processor=self.loaded.processor,
-                settings=self.plan.settings,
+                settings=self.settings,
                 max_new_tokens=self.plan.max_new_tokens,
             )
         except (VideoError, AskError) as error:

@@ -39,6 +39,7 @@ from framefusion.cli.options import (
     SegmentationOption,
     SettingsOption,
     SimilarityOption,
+    StagesOption,
     TrustOption,
 )
 
@@ -62,6 +63,7 @@ class Request:
     fps: float | None = None
     cost: float | None = None
     keep: str | None = None
+    stages: str | None = None
     segmentation: str | None = None
     similarity: float | None = None
     settings: Path | None = None
@@ -85,6 +87,7 @@ def ask(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
+    stages: StagesOption = None,
     segmentation: SegmentationOption = None,
     similarity: SimilarityOption = None,
     settings: SettingsOption = None,
@@ -116,6 +119,7 @@ def ask(
             fps=fps,
             cost=cost,
             keep=keep,
+            stages=stages,
             segmentation=segmentation,
             similarity=similarity,
             settings=settings,
@@ -138,6 +142,7 @@ def inspect(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
+    stages: StagesOption = None,
     segmentation: SegmentationOption = None,
     similarity: SimilarityOption = None,
     settings: SettingsOption = None,
@@ -163,6 +168,7 @@ def inspect(
             fps=fps,
             cost=cost,
             keep=keep,
+            stages=stages,
             segmentation=segmentation,
             similarity=similarity,
             settings=settings,
@@ -185,7 +191,7 @@ def check_options(request: Request) -> None:
     if request.cost is not None and request.keep is not None:
         fail("--keep and --cost exclude each other; give one of them")
     if request.settings is not None:
-        for option in ("cost", "keep", "segmentation", "similarity"):
+        for option in ("cost", "keep", "stages", "segmentation", "similarity"):
             if getattr(request, option) is not None:
                 fail(f"--settings and --{option} exclude each other; the file says all about the reduction")
     if request.frames is not None and request.fps is not None:
@@ -221,8 +227,9 @@ def execute(request: Request) -> None:
     doubt(request, lambda: _described(loaded), calibration)
     if request.json:
         written = {"report": request.report, "overlay": request.overlay}
+        stages = {"stages_from": answer.summary.stages_from}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
-        typer.echo(printable(json.dumps({**record(data), **provenance, **paths}, ensure_ascii=False)))
+        typer.echo(printable(json.dumps({**record(data), **provenance, **stages, **paths}, ensure_ascii=False)))
     else:
         _show(data, request)
 
@@ -307,7 +314,7 @@ def shown_frames(request: Request, calibration: Calibration | None) -> int | Non
 
 def stored_settings(request: Request) -> StoredSettings:
     """The settings that the options say, or their file."""
-    from framefusion.reduction.settings import FrameFusion, parse_keep
+    from framefusion.reduction.settings import FrameFusion, parse_keep, parse_stages
     from framefusion.reduction.settings_file import StoredSettings, read
 
     try:
@@ -319,7 +326,8 @@ def stored_settings(request: Request) -> StoredSettings:
             return read(request.settings)
         given = {"segmentation": request.segmentation, "similarity_lower_bound": request.similarity}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return StoredSettings(FrameFusion(cost=request.cost, keep=keep, **chosen))
+        stages = None if request.stages is None else parse_stages(request.stages)
+        return StoredSettings(FrameFusion(cost=request.cost, keep=keep, stages=stages, **chosen))
     except ValueError as error:
         fail(error)
 
@@ -393,6 +401,7 @@ def _command(request: Request) -> str:
         "--fps": request.fps,
         "--cost": request.cost,
         "--keep": request.keep,
+        "--stages": request.stages,
         "--segmentation": request.segmentation,
         "--similarity": request.similarity,
         "--settings": request.settings,
@@ -415,6 +424,8 @@ def _provenance(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[st
     import torch
     import transformers
 
+    from framefusion.reduction.settings_file import to_plain
+
     return {
         "model": {
             "model": loaded.name,
@@ -423,7 +434,7 @@ def _provenance(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[st
             "device": loaded.device,
             "attention": loaded.attention,
         },
-        "settings": dataclasses.asdict(settings),
+        "settings": to_plain(settings),
         "versions": {
             "framefusion": __version__,
             "transformers": transformers.__version__,

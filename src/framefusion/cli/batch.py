@@ -30,6 +30,7 @@ from framefusion.cli.options import (
     SegmentationOption,
     SettingsOption,
     SimilarityOption,
+    StagesOption,
     TrustOption,
 )
 from framefusion.cli.questions import command_line
@@ -55,6 +56,7 @@ def batch(
     fps: FpsOption = None,
     cost: CostOption = None,
     keep: KeepOption = None,
+    stages: StagesOption = None,
     segmentation: SegmentationOption = None,
     similarity: SimilarityOption = None,
     settings: SettingsOption = None,
@@ -97,6 +99,7 @@ def batch(
         fps=fps,
         cost=cost,
         keep=keep,
+        stages=stages,
         segmentation=segmentation,
         similarity=similarity,
         settings=settings,

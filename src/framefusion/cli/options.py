@@ -37,8 +37,16 @@ CostOption = Annotated[
     float | None,
     typer.Option(
         "--cost",
-        help="Mean share of visual tokens over all decoder layers, in (0, 1], in three stages. "
+        help="Mean share of visual tokens over all decoder layers, in (0, 1], spent in --stages. "
         "Default without --keep: 0.3.",
+    ),
+]
+StagesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--stages",
+        help="Where --cost is spent: DEPTH:SHARE,DEPTH:SHARE…, behind which part of the layers what share stays of the "
+        "tokens that the first stage keeps; or auto, those that fit the model. Default: 0:1,0.6667:0.25.",
     ),
 ]
 KeepOption = Annotated[

@@ -40,6 +40,10 @@ def plan(
             "--settings: 0.3.",
         ),
     ] = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stages", help="Where --cost is spent, DEPTH:SHARE,… as of ask; may be repeated."),
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option("--settings", help="A reduction from a file, as calibrate writes it.")
     ] = None,
@@ -66,7 +70,7 @@ def plan(
     shape = _size(size)
     room, taken = _bytes("--memory", memory), _bytes("--weights", weights)
     with progress_display() as progress:
-        reductions = _settings(keep or [], cost or [], settings)
+        reductions = _settings(keep or [], cost or [], stages or [], settings)
         silence_transformers()
         from framefusion.asking.loading import ModelError
         from framefusion.asking.sizing import PlanError
@@ -122,8 +126,8 @@ def _bytes(option: str, text: str | None) -> int | None:
     return int(float(found[1]) * unit)
 
 
-def _settings(keep: list[str], cost: list[float], path: Path | None) -> list[FrameFusion]:
-    from framefusion.reduction.settings import FrameFusion, parse_keep
+def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path | None) -> list[FrameFusion]:
+    from framefusion.reduction.settings import FrameFusion, parse_keep, parse_stages
     from framefusion.reduction.settings_file import read
 
     found = []
@@ -133,7 +137,9 @@ def _settings(keep: list[str], cost: list[float], path: Path | None) -> list[Fra
         except ValueError as error:
             fail(error if str(error).startswith("keep") else f"--keep {error}")
     try:
-        found += [FrameFusion(cost=share) for share in cost]
+        shapes = [parse_stages(text) for text in stages] if stages else [None]
+        costs = cost or [0.3] * bool(stages)
+        found += [FrameFusion(cost=share, stages=shape) for share in costs for shape in shapes]
         if path is not None:
             found.append(read(path).settings)
     except ValueError as error:

@@ -55,7 +55,9 @@ class Cell:
     def key(self) -> str:
         """Tells cells apart, changes in the settings included."""
         shown: list[Any] = [self.shown, self.blank, *(["scenes"] if self.scenes else [])]
-        what = json.dumps([*shown, asdict(self.settings)], sort_keys=True, default=str)
+        # Left out where it is the default, so that answers from before there was this field are found again.
+        said = {name: value for name, value in asdict(self.settings).items() if name != "stages" or value is not None}
+        what = json.dumps([*shown, said], sort_keys=True, default=str)
         digest = hashlib.sha256(what.encode()).hexdigest()[:8]
         budget = "all" if self.budget is None else f"{self.budget:g}"
         return f"{self.method}@{budget}/{self.frames}f/seed{self.seed}/{digest}"

@@ -23,6 +23,7 @@ from framefusion.hf import cache as caches
 from framefusion.hf import encoder, generation, graphs, masks, recording, refusals
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call, UnsupportedModelError, find, unwrapped
+from framefusion.hf.fitted import fitted_settings
 from framefusion.hf.summary import DecoderSize, Summary, attends, first_after_attention, summarize, window_of
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction, Stage
@@ -55,7 +56,8 @@ def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
     Raises:
         TypeError: an argument is of the wrong kind.
         UnsupportedModelError: the family is not supported; lists those that are.
-        ValueError: the settings cannot be followed by this model, e.g. an unreachable cost.
+        ValueError: the settings cannot be followed by this model, e.g. an unreachable cost; or ``stages="auto"`` and
+            what was probed about it cannot be read.
         RuntimeError: the model has a reduction attached already.
     """
     if not isinstance(model, nn.Module):
@@ -69,12 +71,14 @@ def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
 class Run:
     """A reduction attached to a model; made by :func:`attach`.
 
+    Its ``settings`` are those of :func:`attach`, with stages in the place of ``"auto"``; ``stages_from`` tells where
+    the stages of a cost come from: ``"default"``, ``"given"`` or ``"probed"``, None without.
+
     What it tells is about the latest prefill of the calling thread (or task, see :mod:`contextvars`); where that ran
     none, as with a streamer beside ``generate()`` in a thread of its own, about the latest prefill of all.
     """
 
     def __init__(self, model: Any, settings: FrameFusion) -> None:
-        self.settings = settings
         model = unwrapped(model)
         self._name = type(model).__name__
         self._family = find(model)
@@ -92,7 +96,8 @@ class Run:
             )
         self._attending = [index for index, layer in enumerate(self._layers) if attends(layer)]
         self._first = first_after_attention(self._layers)
-        settings.check(len(self._layers), self._first)
+        self.settings, self.stages_from = fitted_settings(model, settings, len(self._layers), self._first)
+        self.settings.check(len(self._layers), self._first)
         self._size = DecoderSize.of(self._layers, self._decoder.config, self._decoder.dtype)
         self._reduction: Reduction | None = None
         self._generating: Any = None if model is self._multimodal else model
@@ -182,6 +187,8 @@ class Run:
             reduction.visual_per_layer,
             reduction.tokens_per_layer,
             sum(stage.milliseconds for stage in reduction.stages),
+            None if self.stages_from is None else self.settings.steps,
+            self.stages_from,
         )
 
     def _tell(self, reduction: Reduction | None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from framefusion.reduction.settings import Stages
+
 
 def attends(layer: Any) -> bool:
     """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
@@ -108,6 +110,8 @@ class Summary:
         kv_bytes_before: without reduction.
         kv_bytes_after: with reduction.
         reduction_milliseconds: time of the stages together.
+        stages: in which a cost was spent, see :class:`framefusion.FrameFusion`; None without stages of a cost.
+        stages_from: ``"default"``, ``"given"`` in the settings, or ``"probed"``, for ``stages="auto"``.
     """
 
     visual_tokens_before: int
@@ -120,6 +124,8 @@ class Summary:
     kv_bytes_before: int
     kv_bytes_after: int
     reduction_milliseconds: float
+    stages: Stages | None = None
+    stages_from: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for JSON."""
@@ -133,6 +139,8 @@ def summarize(
     visual_per_layer: Sequence[int],
     lengths_per_layer: Sequence[Sequence[int]],
     milliseconds: float,
+    stages: Stages | None = None,
+    stages_from: str | None = None,
 ) -> Summary:
     """The summary of one prefill.
 
@@ -143,6 +151,7 @@ def summarize(
         visual_per_layer: visual tokens of the batch in each layer.
         lengths_per_layer: tokens of each sample in each layer.
         milliseconds: time of the stages together.
+        stages, stages_from: as of :class:`Summary`.
     """
     layers = range(len(size.windows))
     before = sum(size.flops(layer, n) for layer in layers for n in lengths)
@@ -158,4 +167,6 @@ def summarize(
         kv_bytes_before=sum(size.cache_bytes(layer, n) for layer in layers for n in lengths),
         kv_bytes_after=sum(size.cache_bytes(layer, n) for layer in layers for n in lengths_per_layer[layer]),
         reduction_milliseconds=milliseconds,
+        stages=stages,
+        stages_from=stages_from,
     )

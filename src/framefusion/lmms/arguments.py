@@ -11,7 +11,7 @@ from typing import Any
 from framefusion.asking.ask import MAX_NEW_TOKENS
 from framefusion.checks import is_whole
 from framefusion.errors import ArgumentError
-from framefusion.reduction.settings import FrameFusion, parse_keep
+from framefusion.reduction.settings import FrameFusion, parse_keep, parse_stages
 from framefusion.reduction.settings_file import load_settings
 
 logger = logging.getLogger(__name__)
@@ -28,9 +28,9 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
 
     Args:
         arguments: fields of :class:`~framefusion.reduction.settings.FrameFusion` as lmms-eval parses them: texts,
-            numbers and booleans. Stages of ``keep`` are a text such as ``"2:0.5+14:0.1"``, as commas separate
-            arguments. Or ``settings`` alone, a file that ``framefusion calibrate`` or ``framefusion.save_settings``
-            wrote.
+            numbers and booleans. Stages are a text such as ``"2:0.5+14:0.1"`` for ``keep`` and ``"0:1+0.67:0.25"`` for
+            ``stages``, as commas separate arguments. Or ``settings`` alone, a file that ``framefusion calibrate`` or
+            ``framefusion.save_settings`` wrote.
         known: other arguments there are, for the error.
 
     Raises:
@@ -56,6 +56,8 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
                 given[name] = parse_keep(value)
             except ValueError as error:
                 raise ArgumentError(f"keep {error}") from None
+        elif name == "stages" and isinstance(value, str):
+            given[name] = parse_stages(value)
         elif isinstance(value, float) and value.is_integer():
             # lmms-eval reads "-1" as a floating-point number
             given[name] = int(value)

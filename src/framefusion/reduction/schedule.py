@@ -77,18 +77,28 @@ def pyramid(
 ) -> dict[int, float]:
     """Shares of the original tokens by layer whose mean over the layers is the cost.
 
-    Each is ``min(1, x * ratio)`` with the one ``x`` that spends the cost.
+    Each is ``min(1, x * ratio)`` with the one ``x`` that spends the cost. The layers before the first stage run on all
+    tokens.
 
     Args:
         cost: mean share of the visual tokens over the decoder layers, in (0, 1].
         layers: decoder layers of the model.
         first: no stage but that before layer 0 comes before this layer.
-        steps: part of the layers and ratio of each stage, parts ascending from 0, ratios not.
+        steps: part of the layers and ratio of each stage, parts ascending, ratios not.
+
+    Raises:
+        ValueError: the layers before the first stage spend all of the cost.
     """
     ratios = {max(round(part * layers), first) if part else 0: ratio for part, ratio in steps}
     ratios = {layer: ratio for layer, ratio in ratios.items() if layer < layers}
     shrinking = list(zip(_spans(ratios, layers), ratios.values(), strict=True))
-    left, scale = cost * layers, 1.0
+    untouched = next(iter(ratios), layers)
+    left, scale = cost * layers - untouched, 1.0
+    if cost < 1 and left < 1e-9:
+        raise ArgumentError(
+            f"cost={cost} cannot be reached: stages begin behind {untouched} of {layers} decoder layers, which run on "
+            f"all tokens. Ask for more than {untouched / layers:.4g}, or begin earlier."
+        )
     while shrinking:
         scale = left / sum(span * ratio for span, ratio in shrinking)
         if scale * shrinking[0][1] <= 1:
@@ -284,13 +294,26 @@ class Pyramid(Staged):
         layers: decoder layers.
         cost: mean share of visual tokens over the layers.
         first: the first layer before which attention exists, for settings that go by it.
+        steps: the stages, as of :func:`pyramid`.
         adaptive: the totals are upper bounds.
+
+    Raises:
+        ValueError: the layers before the first stage spend all of the cost.
     """
 
-    def __init__(self, tokens: int, layers: int, cost: float, *, first: int = 1, adaptive: bool = False) -> None:
-        shares = pyramid(cost, layers, first)
+    def __init__(
+        self,
+        tokens: int,
+        layers: int,
+        cost: float,
+        *,
+        first: int = 1,
+        steps: Sequence[tuple[float, float]] = STAGES,
+        adaptive: bool = False,
+    ) -> None:
+        shares = pyramid(cost, layers, first, steps)
         super().__init__(tokens, shares, adaptive=adaptive)
-        left, most = cost * layers * tokens, tokens
+        left, most = (cost * layers - next(iter(shares), layers)) * tokens, tokens
         for (layer, share), span in zip(shares.items(), _spans(shares, layers), strict=True):
             behind = layers - layer - span
             affordable = math.floor((left - behind) / span + (1e-9 if behind else 0.5))

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from framefusion.errors import ArgumentError
 from framefusion.reduction.schedule import (
+    STAGES,
     Cascade,
     Plan,
     Pyramid,
@@ -27,6 +28,10 @@ Relevance = Literal[
     "late-text", "last", "text", "all", "all-viewers", "similarity", "dissimilarity", "encoder", "encoder-last", "none"
 ]
 Dropped = Literal["drop", "merge"]
+Stages = tuple[tuple[float, float], ...]
+
+AUTO = "auto"
+"""``stages`` that fit the model."""
 
 WITHOUT_ATTENTION = ("similarity", "dissimilarity", "encoder", "none")
 """The kinds of relevance that need no attention of the decoder, so that a stage before layer 0 may go by them."""
@@ -48,9 +53,14 @@ class FrameFusion:
     sequences, the values go along.
 
     Attributes:
-        cost: mean share of the visual tokens over all decoder layers, in (0, 1]: one stage before layer 0 and
-            one after two thirds of the layers, where a quarter of that stays, see
-            :data:`framefusion.reduction.schedule.STAGES`. Any cost can be reached; at least one token stays.
+        cost: mean share of the visual tokens over all decoder layers, in (0, 1], spent in ``stages``. At least one
+            token stays.
+        stages: of ``cost``, without ``merge``: pairs ``(depth, share)``. A stage happens behind that part of the
+            layers, in [0, 1), depths ascending, and keeps that share, in (0, 1], of what the first one keeps; the first
+            pair's share is 1, and shares do not grow. Default None, one stage before layer 0 and one behind two thirds
+            of the layers, where a quarter of that stays (:data:`framefusion.reduction.schedule.STAGES`, as which None
+            is understood, and which become None). With a first stage before layer 0 any cost can be reached, else only
+            more than its depth. ``"auto"``: those that fit the model.
         keep: share in (0, 1] that stays from the default layer on (``max(1, round(layers / 14))``: layer 2 of
             28; in a hybrid decoder no earlier than behind its first softmax attention), or a mapping
             ``{layer: share}``, non-increasing over depth: one stage before each of these layers. A stage before
@@ -124,6 +134,7 @@ class FrameFusion:
 
     cost: float | Sequence[float] | None = None
     keep: float | Mapping[int, float] | Sequence[float | Mapping[int, float]] | None = None
+    stages: Sequence[tuple[float, float]] | Literal["auto"] | None = None
     merge: bool = False
     similarity_lower_bound: float = 0.6
     ratio_lower_bound: float = 0.1
@@ -163,6 +174,8 @@ class FrameFusion:
                 object.__setattr__(self, name, _share(name, value))
         if not isinstance(self.merge, bool):
             raise ArgumentError(f"merge must be True or False, got {self.merge!r}.")
+        if self.stages is not None:
+            self._check_stages()
         if not isinstance(self.images, bool):
             raise ArgumentError(f"images must be True or False, got {self.images!r}.")
         _number("similarity_lower_bound", self.similarity_lower_bound, -1, 1)
@@ -200,6 +213,21 @@ class FrameFusion:
             )
         for row in self._rows:
             row._check_relevance(row.keep if isinstance(row.keep, Mapping) else {})
+
+    def _check_stages(self) -> None:
+        if self.keep is not None:
+            raise ArgumentError(
+                f"stages say where a cost is spent, but keep={self.keep} is given; leave one of them out."
+            )
+        if self.merge:
+            raise ArgumentError(
+                "stages and merge=True exclude each other: a cost with merge is spent by merging, then by one pruning. "
+                "Leave one of them out."
+            )
+        if isinstance(self.stages, str) and self.stages == AUTO:
+            return
+        stages = _pairs(self.stages)
+        object.__setattr__(self, "stages", None if stages == STAGES else stages)
 
     def _check_adaptive(self) -> None:
         if self.budget_rule == "joint" and self.selector != "dpp":
@@ -262,6 +290,11 @@ class FrameFusion:
         return [row for row in rows for _ in range(batch // len(rows))]
 
     @property
+    def steps(self) -> Stages:
+        """The stages of ``cost``, those of the default where none are given, or none are known to fit the model."""
+        return STAGES if self.stages is None or isinstance(self.stages, str) else tuple(self.stages)
+
+    @property
     def keeps_all(self) -> bool:
         """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``, without ``novelty_lower_bound``)."""
         return not self.adaptive and all(row._keeps_all for row in self._rows)
@@ -303,13 +336,13 @@ class FrameFusion:
             first: the first layer before which attention exists, see :mod:`framefusion.reduction.schedule`.
 
         Raises:
-            ValueError: a stage lies behind the last layer.
+            ValueError: a stage lies behind the last layer, or the layers before the first one spend all of the cost.
         """
         assert not isinstance(self.cost, Sequence)
         assert not isinstance(self.keep, Sequence)
         if self.keep is None:
             assert self.cost is not None
-            return {} if self.merge else pyramid(self.cost, layers, self._first(layers, first))
+            return {} if self.merge else pyramid(self.cost, layers, self._first(layers, first), self.steps)
         if isinstance(self.keep, Mapping):
             shares = dict(self.keep)
         else:
@@ -383,7 +416,7 @@ class FrameFusion:
         assert not isinstance(self.cost, Sequence)
         first = self._first(layers, first)
         if self.cost is not None and not self.merge:
-            return Pyramid(tokens, layers, self.cost, first=first, adaptive=self.adaptive)
+            return Pyramid(tokens, layers, self.cost, first=first, steps=self.steps, adaptive=self.adaptive)
         options: dict[str, Any] = {"ratio_lower_bound": self.ratio_lower_bound, "adaptive": self.adaptive}
         if self.cost is not None:
             return Cascade(tokens, layers, self.cost, first=first, **options)
@@ -434,6 +467,57 @@ def _stages(name: str, keep: Mapping[Any, Any]) -> dict[int, float]:
                 "cannot grow with depth."
             )
     return stages
+
+
+def _pairs(stages: Any) -> Stages:
+    """Stages of a cost as plain pairs; refuses others by name."""
+    if isinstance(stages, str) or not isinstance(stages, Sequence) or not stages:
+        raise ArgumentError(
+            f"stages must be 'auto' or (depth, share) pairs such as ((0, 1), (2 / 3, 0.25)), got {stages!r}."
+        )
+    for i, pair in enumerate(stages):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ArgumentError(f"stages[{i}] must be a pair of depth and share, got {pair!r}.")
+        depth, share = pair
+        _number(f"the depth of stages[{i}]", depth, 0, 1)
+        if depth == 1:
+            raise ArgumentError(f"the depth of stages[{i}] must be below 1, which is behind the last layer.")
+        _number(f"the share of stages[{i}]", share, 0, 1, open_below=True)
+    pairs = tuple((float(depth), float(share)) for depth, share in stages)
+    if pairs[0][1] != 1:
+        raise ArgumentError(
+            f"the share of stages[0] must be 1, got {pairs[0][1]:g}: shares are of what the first stage keeps, and the "
+            "cost says how much that is."
+        )
+    for i, ((depth, share), (later, less)) in enumerate(pairwise(pairs), start=1):
+        if later <= depth:
+            raise ArgumentError(f"depths of stages must ascend, but that of stages[{i}], {later:g}, follows {depth:g}.")
+        if less > share:
+            raise ArgumentError(f"shares of stages cannot grow, but that of stages[{i}], {less:g}, follows {share:g}.")
+    return pairs
+
+
+def parse_stages(text: str) -> Stages | Literal["auto"]:
+    """``stages`` from a text: ``"auto"``, or depth and share of each stage, ``"0:1,0.67:0.25"`` or ``"0:1+0.67:0.25"``.
+
+    Raises:
+        ValueError: it is neither, or :class:`FrameFusion` refuses the pairs.
+    """
+    if text == AUTO:
+        return "auto"
+    try:
+        pairs = [part.split(":") for part in text.replace("+", ",").split(",")]
+        stages = [(float(depth), float(share)) for depth, share in pairs]
+    except ValueError:
+        raise ArgumentError(
+            f"stages must be auto or DEPTH:SHARE pairs such as 0:1,0.67:0.25 (or 0:1+0.67:0.25), got {text!r}."
+        ) from None
+    return _pairs(stages)
+
+
+def stages_text(stages: Stages) -> str:
+    """Stages as :func:`parse_stages` reads them, rounded to four digits."""
+    return ",".join(f"{depth:.4g}:{share:.4g}" for depth, share in stages)
 
 
 def parse_keep(text: str) -> float | dict[int, float]:

@@ -180,8 +180,11 @@ def read(path: str | os.PathLike[str]) -> StoredSettings:
 
 
 def to_plain(settings: FrameFusion) -> dict[str, Any]:
-    """All fields of settings as JSON values; layers become texts."""
-    return {field.name: _plain(getattr(settings, field.name)) for field in fields(settings)}
+    """All fields of settings as JSON values; layers become texts, and the stages of a cost are spelt out."""
+    plain = {field.name: _plain(getattr(settings, field.name)) for field in fields(settings)}
+    if settings.stages is None and settings.cost is not None and not settings.merge:
+        plain["stages"] = _plain(settings.steps)
+    return plain
 
 
 def from_plain(plain: Any) -> FrameFusion:
@@ -194,8 +197,12 @@ def from_plain(plain: Any) -> FrameFusion:
     known = {field.name for field in fields(FrameFusion)}
     _check_names(plain, known, set(), "settings")
     values = dict(plain)
-    if set(values) == known - _LATER.keys() - {"dropped_lower_bound"}:
-        if values["cost"] is not None and not values["merge"]:
+    written = set(values) | {"stages", "dropped_lower_bound"}
+    spent_in_stages = values.get("cost") is not None and not values.get("merge")
+    if written == known and spent_in_stages:
+        values.setdefault("stages", _TWO_STAGES)
+    if written == known - _LATER.keys():
+        if spent_in_stages:
             raise ArgumentError(
                 "cost: these settings were written when cost meant three stages, today it means two; calibrate again"
             )
@@ -205,7 +212,7 @@ def from_plain(plain: Any) -> FrameFusion:
         values.setdefault("dropped_lower_bound", values["similarity_lower_bound"])
     keep = values.get("keep")
     values["keep"] = [_stages(item) for item in keep] if isinstance(keep, list) else _stages(keep)
-    for name in set(values) - {"keep", "cost"}:
+    for name in set(values) - {"keep", "cost", "stages"}:
         if isinstance(values[name], (list, dict)):
             raise ArgumentError(f"{name} must be a single value, got {values[name]!r}")
     try:
@@ -216,6 +223,8 @@ def from_plain(plain: Any) -> FrameFusion:
 
 _LATER: dict[str, Any] = {"gamma": None, "later_frames": 1.0}
 """Fields that complete settings did not always have, and what everything was then."""
+_TWO_STAGES = ((0.0, 1.0), (2 / 3, 0.25))
+"""What ``stages`` were, once there were those fields, before they could be chosen."""
 
 
 def _plain(value: Any) -> Any:

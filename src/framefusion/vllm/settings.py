@@ -9,7 +9,7 @@ from typing import Any
 from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
 from framefusion.reduction.selectors import NEED_RELEVANCE
-from framefusion.reduction.settings import BudgetRule, FrameFusion, Segmentation
+from framefusion.reduction.settings import AUTO, BudgetRule, FrameFusion, Segmentation
 from framefusion.reduction.settings_file import load_settings
 
 RATE = "rate"
@@ -138,9 +138,11 @@ def _of_file(path: object) -> tuple[dict[str, Any], float]:
     if not isinstance(path, str):
         raise ArgumentError(f"{FILE} must be the name of a file, got {path!r}.")
     filed = load_settings(path)
-    if filed.merge or filed.adaptive or not isinstance(filed.keep, Mapping) or list(filed.keep) != [0]:
+    share = _share_at_input(filed)
+    if share is None:
+        what = "these settings do more" if filed.stages is None else f"these have stages={filed.stages}"
         raise ArgumentError(
-            f"{FILE} {path}: an engine prunes once, before the decoder, to an exact share; these settings do more. "
+            f"{FILE} {path}: an engine prunes once, before the decoder, to an exact share; {what}. "
             "Calibrate with --method segment-dpp-input."
         )
     if filed.dropped != "drop":
@@ -148,7 +150,17 @@ def _of_file(path: object) -> tuple[dict[str, Any], float]:
     shared = {name: getattr(filed, name) for name in _shared()}
     if filed.relevance == "late-text":
         shared["relevance"] = "none"
-    return shared, float(filed.keep[0])
+    return shared, share
+
+
+def _share_at_input(settings: FrameFusion) -> float | None:
+    """What stays behind one pruning before the decoder; None if that is not all that the settings do."""
+    if settings.merge or settings.adaptive or settings.stages == AUTO:
+        return None
+    if isinstance(settings.keep, Mapping) and list(settings.keep) == [0]:
+        return float(settings.keep[0])
+    at_input = settings.steps == ((0.0, 1.0),)
+    return float(settings.cost) if at_input and isinstance(settings.cost, float | int) else None
 
 
 def _shared() -> list[str]:
