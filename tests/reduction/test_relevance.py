@@ -108,10 +108,9 @@ def test_query_rows() -> None:
     assert relevance.query_rows(visual, valid, "last").tolist() == [[4], [4], [3]]
     assert relevance.query_rows(visual, valid, "text").tolist() == [[3, 4], [-1, 4], [2, 3]]
     everyone = [row.nonzero().flatten().tolist() for row in valid]
-    for which in ("all", "all-viewers"):
-        rows = relevance.query_rows(visual, valid, which).tolist()
-        assert [[column for column in row if column >= 0] for row in rows] == everyone
-    with pytest.raises(ValueError, match="which must be 'last', 'text', 'all' or 'all-viewers', got 'none'"):
+    rows = relevance.query_rows(visual, valid, "all").tolist()
+    assert [[column for column in row if column >= 0] for row in rows] == everyone
+    with pytest.raises(ValueError, match="which must be 'last', 'text' or 'all', got 'none'"):
         relevance.query_rows(visual, valid, "none")
 
 

@@ -1,12 +1,13 @@
 """How many tokens each segment keeps. Pure numbers, no model.
 
-Every rule hits the requested total exactly.
+Every rule hits the requested total exactly. A rule of the registry is ``rule(features, segments, total)`` for the ``(n,
+D)`` features of an item's tokens and their ``(n,)`` int64 segments on the CPU; it returns ``{segment: tokens}``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -127,3 +128,24 @@ def marginal_values(means: Tensor) -> Tensor:
     earlier[0], later[-1] = 0, 0
     values = 0.5 * F.cosine_similarity(g, earlier, dim=1) + 0.5 * (1 - F.cosine_similarity(g, later, dim=1))
     return ((values - values.mean()) / (values.std(unbiased=False) + 1e-8)).float()
+
+
+def by_length(features: Tensor, segments: Tensor, total: int) -> dict[int, int]:
+    """:func:`uniform` as a rule."""
+    ids, lengths = segments.unique(return_counts=True)
+    return dict(zip(ids.tolist(), uniform(lengths.tolist(), total), strict=True))
+
+
+def by_marginal_value(features: Tensor, segments: Tensor, total: int) -> dict[int, int]:
+    """:func:`marginal_value` of the segments' mean features as a rule."""
+    ids, own, lengths = segments.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(ids), features.shape[1], dtype=torch.float32, device=features.device)
+    sums.index_add_(0, own.to(features.device), features.float())
+    counts = marginal_value(sums.cpu() / lengths[:, None], lengths.tolist(), total)
+    return dict(zip(ids.tolist(), counts, strict=True))
+
+
+BudgetRule = Callable[[Tensor, Tensor, int], dict[int, int]]
+
+BUDGETS: dict[str, BudgetRule | None] = {"uniform": by_length, "marginal-value": by_marginal_value, "joint": None}
+"""The rules by name. ``"joint"`` splits nothing: one greedy over all segments takes what adds most."""

@@ -118,3 +118,10 @@ def runs(mask: Tensor) -> list[Span]:
     starts = (edges == 1).nonzero().squeeze(-1).tolist()
     ends = (edges == -1).nonzero().squeeze(-1).tolist()
     return list(zip(starts, ends, strict=True))
+
+
+def rows_at(x: Tensor, index: Tensor) -> Tensor:
+    """The rows of ``x`` at ascending positions on the CPU: a view where they are consecutive, as one video's are."""
+    if len(index) and int(index[-1]) - int(index[0]) == len(index) - 1:
+        return x[int(index[0]) : int(index[-1]) + 1]
+    return x[index.to(x.device)]

@@ -112,6 +112,21 @@ def merge_runs(features: Tensor, previous: Tensor, merges: Tensor) -> Merged:
     Raises:
         ValueError: a token without a predecessor is asked to merge.
     """
+    return merge_into(features, run_targets(previous, merges))
+
+
+def run_targets(previous: Tensor, merges: Tensor) -> Tensor:
+    """The first token of each one's run, for :func:`merge_into`.
+
+    Args:
+        previous, merges: as in :func:`merge_runs`.
+
+    Returns:
+        ``(N,)`` int64 where they are; itself for a token that does not merge.
+
+    Raises:
+        ValueError: a token without a predecessor is asked to merge.
+    """
     if bool((merges & (previous < 0)).any()):
         position = int((merges & (previous < 0)).nonzero()[0])
         raise ArgumentError(f"merges[{position}] is set, but token {position} has no predecessor to merge into.")
@@ -122,7 +137,7 @@ def merge_runs(features: Tensor, previous: Tensor, merges: Tensor) -> Merged:
         if torch.equal(further, target):
             break
         target = further
-    return merge_into(features, target)
+    return target
 
 
 def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor, lower_bound: float) -> Tensor:

@@ -198,8 +198,7 @@ def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:
         visual: ``(B, N)`` bool, True for visual tokens.
         valid: ``(B, N)`` bool, False for padding.
         which: ``"last"`` (the last token of each sample), ``"text"`` (the text tokens after the last visual
-            token, which therefore see all of them; the last token where there is none) or ``"all"`` and
-            ``"all-viewers"`` (every token).
+            token, which therefore see all of them; the last token where there is none) or ``"all"`` (every token).
 
     Returns:
         ``(B, R)`` int64, right-aligned, padded with -1 on the left.
@@ -212,8 +211,8 @@ def query_rows(visual: Tensor, valid: Tensor, which: str) -> Tensor:
         last_visual = torch.where(visual & valid, columns, -1).amax(1, keepdim=True)
         rows = torch.where(valid & (columns > last_visual), columns, -1).sort(1).values
         rows[:, -1:] = torch.maximum(rows[:, -1:], last)
-    elif which in ("all", "all-viewers"):
+    elif which == "all":
         rows = torch.where(valid, columns, -1).sort(1).values
     else:
-        raise ArgumentError(f"which must be 'last', 'text', 'all' or 'all-viewers', got {which!r}.")
+        raise ArgumentError(f"which must be 'last', 'text' or 'all', got {which!r}.")
     return rows[:, int((rows < 0).sum(1).min()) :]

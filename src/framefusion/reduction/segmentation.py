@@ -1,16 +1,21 @@
 """Temporal segments: which frames belong together. Pure tensors, no model.
 
 Every function returns one segment id per frame, ascending from 0, so that a token's segment is
-``segments[frame_of_token]``.
+``segments[frame_of_token]``. A rule of the registry is ``rule(clip) -> (F,) int64 on the CPU``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from framefusion.errors import ArgumentError
+from framefusion.reduction.layout import VisualLayout, rows_at
 from framefusion.reduction.merging import previous_at_same_patch, previous_similarity
 
 
@@ -191,3 +196,117 @@ def each_frame(frames: int) -> Tensor:
 def one_segment(frames: int) -> Tensor:
     """The whole video as one segment: ``(frames,)`` int64 zeros."""
     return torch.zeros(frames, dtype=torch.long)
+
+
+class Clip(NamedTuple):
+    """The visual tokens of one video or image, as a rule is given them."""
+
+    features: Tensor
+    """``(N, D)``, any float dtype."""
+    frame: Tensor
+    """``(N,)`` int64 beside the features: the frame of each token, from 0."""
+    patch: Tensor
+    """``(N,)`` int64 likewise: its place inside the frame."""
+    frames: int
+    """How many there are."""
+
+
+@dataclass(frozen=True)
+class FrameSimilarity:
+    """A new segment where few of the patches resemble the frame before (HieraVid, arXiv 2604.01881).
+
+    Attributes:
+        threshold: share of the patches, in [0, 1]. Default 0.4.
+        similarity_lower_bound: cosine from which a patch resembles the one before, in [-1, 1]. Default 0.6.
+    """
+
+    threshold: float = 0.4
+    similarity_lower_bound: float = 0.6
+
+    def __call__(self, clip: Clip) -> Tensor:
+        scores = frame_scores(clip.features, clip.frame, clip.patch, self.similarity_lower_bound)
+        return by_frame_similarity(scores.cpu(), self.threshold)
+
+
+@dataclass(frozen=True)
+class DySeg:
+    """A new segment at the weakest transitions (FastVID, arXiv 2503.11187).
+
+    Attributes:
+        threshold: cosine of two frames' mean tokens, in [0, 1], below which the second starts one. Default 0.9.
+        minimum: segments that there are at least, as far as the frames go. Default 8.
+    """
+
+    threshold: float = 0.9
+    minimum: int = 8
+
+    def __call__(self, clip: Clip) -> Tensor:
+        return by_transitions(transitions(clip.features, clip.frame).cpu(), self.minimum, self.threshold)
+
+
+@dataclass(frozen=True)
+class DynamicProgramming:
+    """The cut in which most tokens stay similar to the one before them (HoliTom, arXiv 2505.21334).
+
+    Attributes:
+        threshold: cosine from which they are, in [0, 1]. Default 0.8.
+    """
+
+    threshold: float = 0.8
+
+    def __call__(self, clip: Clip) -> Tensor:
+        return by_redundancy(clip.features, clip.frame, clip.patch, self.threshold)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A new segment every few frames (DyCoke, arXiv 2411.15024).
+
+    Attributes:
+        frames: of a segment, at least 1. Default 4.
+    """
+
+    frames: int = 4
+
+    def __call__(self, clip: Clip) -> Tensor:
+        return fixed_windows(clip.frames, self.frames)
+
+
+Rule = Callable[[Clip], Tensor]
+
+SEGMENTATIONS: dict[str, Rule] = {
+    "frame-similarity": FrameSimilarity(),
+    "dyseg": DySeg(),
+    "dp": DynamicProgramming(),
+    "windows": Windows(),
+    "frames": lambda clip: each_frame(clip.frames),
+    "single": lambda clip: one_segment(clip.frames),
+}
+"""The rules by name, those that can be told something with its default."""
+
+
+def of_tokens(features: Tensor, layout: VisualLayout, rule: Rule, longest: int | None = None) -> Tensor:
+    """Cut every video and image of a sample.
+
+    Args:
+        features: ``(N, D)``, any float dtype, in the order of the layout.
+        layout: of the sample, on the CPU.
+        rule: how to cut.
+        longest: cut segments of more tokens than this into runs of frames; None leaves them.
+
+    Returns:
+        ``(N,)`` int64 on the CPU: segment ids that go on across the items, so that none share one.
+    """
+    result, first = torch.zeros_like(layout.item), 0
+    on_device = layout.to(features.device)
+    for item, (frames, _, _) in enumerate(layout.grids):
+        mine = layout.item == item
+        tokens = mine.nonzero().squeeze(-1)
+        frame, patch = rows_at(on_device.frame, tokens), rows_at(on_device.patch, tokens)
+        of_frame = rule(Clip(rows_at(features, tokens), frame, patch, frames))
+        if longest is not None:
+            sizes = torch.bincount(layout.frame[mine], minlength=frames)
+            of_frame = no_longer_than(of_frame, sizes, longest)
+        result[mine] = of_frame[layout.frame[mine]] + first
+        first += int(of_frame.max()) + 1 if frames else 0
+    return result

@@ -20,6 +20,7 @@ from framefusion.reduction.schedule import (
     late_layer,
     pyramid,
 )
+from framefusion.reduction.segmentation import SEGMENTATIONS, Rule
 from framefusion.reduction.selectors import NEED_RELEVANCE, SELECTORS
 
 Segmentation = Literal["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]
@@ -298,6 +299,19 @@ class FrameFusion:
     def keeps_all(self) -> bool:
         """Whether these settings reduce nothing (``keep=1.0`` or ``cost=1.0``, without ``novelty_lower_bound``)."""
         return not self.adaptive and all(row._keeps_all for row in self._rows)
+
+    @property
+    def segmenter(self) -> Rule:
+        """The rule that cuts a video."""
+        told: dict[str, dict[str, Any]] = {
+            "frame-similarity": {"similarity_lower_bound": self.similarity_lower_bound},
+            "dyseg": {"minimum": self.segment_minimum},
+            "windows": {"frames": self.segment_window},
+        }
+        rule, own = SEGMENTATIONS[self.segmentation], told.get(self.segmentation, {})
+        if self.segment_threshold is not None and hasattr(rule, "threshold"):
+            own = {**own, "threshold": self.segment_threshold}
+        return replace(rule, **own) if own else rule  # type: ignore[type-var]
 
     @property
     def gaussian(self) -> bool:

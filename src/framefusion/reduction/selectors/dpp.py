@@ -10,6 +10,9 @@ from torch import Tensor
 from framefusion.reduction.selectors.candidates import Candidates, Selected
 from framefusion.selection import LONG_SEGMENT, select_and_assign, select_tokens
 
+GAUSSIAN_TOKENS = 2048
+"""Longest segment with the Gaussian kernel, whose greedy takes time by the square of it."""
+
 
 def select(candidates: Candidates) -> Tensor | Selected:
     """Greedy MAP (Chen, Zhang & Zhou 2018, arXiv 1709.05135), again and again until the budgets are spent.
