@@ -5,7 +5,7 @@ WORKERS := -n auto --maxprocesses=4 --dist worksteal
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install compiled demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm lint format bench bench-check leaderboard train clean
+.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm lint format bench bench-check leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -35,13 +35,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/framefusion demo --out out
 
-test: compiled
+test: install
 	$(BIN)/python -m pytest $(WORKERS) $(if $(MATRIX),--matrix=$(MATRIX))
-
-# Once, before workers and their children do it at the same time, each for itself.
-compiled: install
-	printf '%s\n' float32 float64 | xargs -P 2 -I @ \
-	    $(BIN)/python -c 'import torch; from framefusion.selection import warm_up; warm_up(torch.@)'
 
 # The same with the whole matrix in the place of its fast part, in one run.
 test-all:

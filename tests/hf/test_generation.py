@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from numba.core import event
 from transformers import ContinuousMixin, GenerationConfig
 
 import framefusion
 from framefusion import FrameFusion, FrameFusionError
-from framefusion.selection import cpu_kernels, numba_backend
 from tests.hf import models, oracle
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
@@ -117,18 +113,6 @@ def test_a_run_says_what_it_is(case: Case) -> None:
     with run, torch.no_grad():
         case.model(**case.inputs(PROMPTS["single"](case)))
     assert repr(run).endswith(f", detached from {name}, latest prefill kept 27 of 54 visual tokens>")
-
-
-def test_compiling_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numba tells what it compiles; code of others, and what comes from its cache, is no news."""
-    monkeypatch.setattr(numba_backend.announcement, "said", False)
-    foreign = SimpleNamespace(py_func=generate)
-    ours = SimpleNamespace(py_func=cpu_kernels.next_pick.py_func)
-    with caplog.at_level(logging.INFO, "framefusion"):
-        for dispatcher in (foreign, ours, ours):
-            event.start_event("numba:compile", data={"dispatcher": dispatcher})
-            event.end_event("numba:compile", data={"dispatcher": dispatcher})
-    assert [record.message.split(",")[0] for record in caplog.records] == ["Compiling the selection for this processor"]
 
 
 def test_a_wrapper_around_the_decoder_outlives_detaching(case: Case) -> None:

@@ -11,7 +11,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from framefusion.selection import api, cpu_kernels, select_tokens
+from framefusion.selection import api, select_tokens
+from framefusion.selection.greedy_loop import greedy
 from framefusion.selection.numerics import EXHAUSTION_FACTOR
 from framefusion.selection.plan import make_segment
 from tests.selection.oracle import noise, weights
@@ -141,9 +141,8 @@ def test_greedy_map_equals_numba(resident: int, dtype: torch.dtype, monkeypatch:
     factor = EXHAUSTION_FACTOR * torch.finfo(dtype).eps
     for s, (n, k) in enumerate(zip(lengths.tolist(), counts.tolist(), strict=True)):
         expected = torch.full((9,), -1)
-        nobody, own = np.empty(0, np.int64), [t[s, :n].numpy() for t in (scale, diagonal)]
-        into = expected[:k].numpy(), compiled_trace[s, :k].numpy()
-        found = cpu_kernels.greedy(gram[s].numpy(), nobody, np.arange(n), *own, factor, *into)
+        own = [t[s, :n].numpy() for t in (gram, scale, diagonal)]
+        found = greedy(own[0][:, :n].copy(), *own[1:], factor, expected[:k].numpy(), compiled_trace[s, :k].numpy())
         assert torch.equal(picks[s], expected)
         assert found == min(k, 6), "the rank is 6"
     torch.testing.assert_close(trace.double(), compiled_trace, rtol=1e-3, atol=1e-6)

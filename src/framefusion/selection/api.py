@@ -371,22 +371,19 @@ def _select_exactly(
     rows = torch.empty(0, dtype=torch.int64, device=features.device)
     nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
     picks = [nothing for _ in segments]
-    greedy = None
-    if compiled:
-        # Numba takes half a second to import; only those who select on the CPU pay for it.
-        from framefusion.selection import numba_backend
-
-        greedy = numba_backend.gram_schmidt_greedy
     short: list[tuple[int, Segment]] = []
     for place, segment in enumerate(segments):
         if len(segment) <= LONG_SEGMENT:
             short.append((place, segment))
         elif segment.count > 0:
             picks[place] = gram_schmidt.select_segment(
-                features, relevance, segment, early_stop, check_finite, traced, greedy, exhausted == "restart", gamma
+                features, relevance, segment, early_stop, check_finite, traced, exhausted == "restart", gamma
             )
     own = [segment for _, segment in short]
     if compiled:
+        # Numba takes half a second to import; only those who select on the CPU pay for it.
+        from framefusion.selection import numba_backend
+
         results = numba_backend.select(features, relevance, own, exhausted, check_finite, traced, gamma)
     else:
         results = torch_backend.select(features, relevance, own, early_stop, check_finite, traced, gamma)

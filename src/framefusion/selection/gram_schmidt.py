@@ -8,6 +8,7 @@ time O(k·N·D + k²·D). A Gaussian kernel needs its columns instead (:func:`gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -29,6 +30,9 @@ from framefusion.selection.plan import Picks, Segment
 
 CHUNK_BYTES = 16 << 20
 """Rows are converted, gathered or rescaled in chunks of at most this many bytes."""
+
+LAZY_ROWS = 1024
+"""Rows of a block of :func:`greedy_lazily`."""
 
 
 class Rows:
@@ -61,23 +65,11 @@ class Rows:
         x = self.features.index_select(0, self.rows.index_select(0, index.view(1))).to(self.dtype)
         return (scale_by_peak(x, x.abs().amax(dim=1, keepdim=True)) if self.rescale else x)[0]
 
-    def exponents(self) -> Tensor:
-        """(n,) int64: the power of two that each row is multiplied by; (0,) where nothing is rescaled."""
-        if not self.rescale:
-            return torch.empty(0, dtype=torch.int64, device="cpu")
-        self.rescale = False
-        peaks = torch.cat([part.abs().amax(dim=1) for _, part in self])
-        self.rescale = True
-        return -torch.frexp(peaks).exponent.long()
-
     def norms_squared(self) -> Tensor:
         result = torch.empty(len(self.segment), dtype=self.dtype, device=self.features.device)
         for part, x in self:
             torch.linalg.vecdot(x, x, out=result[part])
         return result
-
-
-Greedy = Callable[["Rows", Tensor, Tensor, int, "Tensor | None"], Tensor]
 
 
 def select_segment(
@@ -87,15 +79,12 @@ def select_segment(
     early_stop: bool,
     check_finite: bool,
     traced: bool,
-    greedy: Greedy | None = None,
     restart: bool = False,
     gamma: float | None = None,
 ) -> Picks:
     """What one segment keeps; see :func:`gram.segment_kernels` for the arguments.
 
-    ``greedy`` takes the place of :func:`greedy_everywhere`; with ``gamma``, of the Gaussian kernel,
-    :func:`greedy_by_columns` does. With ``restart`` a new greedy begins over what is left as
-    often as all candidates are exhausted; it reads the host.
+    With ``restart`` a new greedy begins over what is left as often as all candidates are exhausted; it reads the host.
     """
     x = Rows(features, segment)
     norms_squared = x.norms_squared()
@@ -112,7 +101,8 @@ def select_segment(
     inverse_norm = torch.where(usable, norms_squared.rsqrt(), 0.0)
     scale = r * inverse_norm
     trace = r.new_zeros(segment.count, 2) if traced else None
-    diagonal, greedy = torch.where(usable, r * r, 0.0), greedy or greedy_everywhere
+    diagonal = torch.where(usable, r * r, 0.0)
+    greedy: Callable[..., Tensor] = greedy_lazily if features.device.type == "cpu" else greedy_everywhere
     if gamma is not None:
         greedy, scale = partial(greedy_by_columns, gamma=gamma), inverse_norm
     picks = greedy(x, scale, diagonal, segment.count, trace)
@@ -163,6 +153,51 @@ def greedy_everywhere(x: Rows, scale: Tensor, diagonal: Tensor, count: int, trac
             torch.mv(rows, q, out=projection[part])
         gain -= (projection * scale) ** 2
         gain.index_fill_(0, j.view(1), -1.0)
+    return picks
+
+
+def greedy_lazily(x: Rows, scale: Tensor, diagonal: Tensor, count: int, trace: Tensor | None) -> Tensor:
+    """:func:`greedy_everywhere`, its slow reference, without reading all features at every step.
+
+    Reading them would be bound by the memory. Gains never increase, so an old gain is an upper bound of the present
+    one: the rows stand in blocks, and a block catches up with the steps it missed, all in one product, only when the
+    largest of its old gains is the largest of all. That is exact but for the rounding of the products. It reads the
+    host at every step.
+    """
+    n, steps = len(diagonal), min(count, x.features.shape[1])
+    gain, threshold = diagonal.clone(), exhaustion_threshold(diagonal)
+    directions = gain.new_zeros(steps, x.features.shape[1])
+    picks = torch.full((count,), -1, dtype=torch.int64, device=gain.device)
+    parts = [slice(first, min(first + LAZY_ROWS, n)) for first in range(0, n, LAZY_ROWS)]
+    # Each block as of the step it is at: its largest gain, that row, its largest novelty.
+    step, place = [-1] * len(parts), [0] * len(parts)
+    best, novelty = [math.inf] * len(parts), [math.inf] * len(parts)
+    for t in range(steps):
+        while True:
+            b = best.index(max(best))
+            if step[b] == t and trace is not None:
+                # The novelty must be of this step too.
+                newest = novelty.index(max(novelty))
+                b = newest if step[newest] < t else b
+            if step[b] == t:
+                break
+            part, missed = parts[b], slice(max(step[b], 0), t)
+            if missed.start < t:
+                products = x[part] @ directions[missed].T
+                gain[part] -= (products * scale[part, None]).square_().sum(dim=1)
+            alive = gain[part] > threshold[part]
+            top, at = torch.where(alive, gain[part], 0.0).max(dim=0)
+            step[b], best[b], place[b] = t, float(top), part.start + int(at)
+            if trace is not None:
+                free = (diagonal[part] > 0) & (threshold[part] < torch.inf)
+                novelty[b] = float(torch.where(free, gain[part] / diagonal[part], 0.0).max())
+        if not best[b] > 0:
+            break
+        if trace is not None:
+            trace[t, 0], trace[t, 1] = best[b], max(novelty)
+        j = place[b]
+        picks[t], threshold[j] = j, torch.inf
+        directions[t] = direction(x.row(picks[t]) * scale[j], directions[:t])
     return picks
 
 
