@@ -97,7 +97,7 @@ def prune_stage(candidates: Candidates, total: int, at_least: int, settings: Fra
     if selected.target is not None:
         target = selected.target
     elif settings.dropped == "merge" and selected.features is None:
-        bound = settings.similarity_lower_bound
+        bound = settings.dropped_lower_bound
         target = merging.most_similar_kept(candidates.features, candidates.segments, target >= 0, bound)
     if selected.features is not None:
         return Change(target, selected.indices, selected.features)

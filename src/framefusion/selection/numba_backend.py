@@ -3,8 +3,8 @@
 The arithmetic of a segment depends on that segment alone, so a row of a batch is bitwise the single run. Products are
 summed by the BLAS as it likes; equal input on equally many threads gives equal output.
 
-The loop is compiled at the first call for float32 or float64 (seconds) and kept in Numba's on-disk cache, which is keyed
-by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time.
+The loop is compiled at the first call for float32 or float64 (seconds) and kept in Numba's on-disk cache, which is
+keyed by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time.
 """
 
 from __future__ import annotations
