@@ -16,7 +16,7 @@ from framefusion import FrameFusion, assets, cli
 from framefusion.asking.ask import ask
 from framefusion.asking.loading import load
 from framefusion.asking.video import read_video
-from framefusion.cli.batch import EVERY_SECONDS, Lines
+from framefusion.cli.progress import EVERY_SECONDS, Lines
 from tests.batch.fake import results, write
 
 QUESTION = "what large object came after the red circle?"

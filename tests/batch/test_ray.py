@@ -1,4 +1,4 @@
-"""Two real actors on this machine; what the schedule does is tested in test_crew.py."""
+"""Two real actors on this machine; what the schedule does is tested in tests/supervision."""
 
 from __future__ import annotations
 

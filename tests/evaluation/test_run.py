@@ -2,15 +2,16 @@
 
 import json
 import multiprocessing
-import queue
-from types import SimpleNamespace
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from framefusion import log
 from framefusion.asking.ask import ask
-from framefusion.asking.loading import load
 from framefusion.evaluation import (
     DataError,
     EvaluationError,
@@ -25,7 +26,9 @@ from framefusion.evaluation.answering import CHUNK_BATCHES, Chunk, chunks
 from framefusion.evaluation.cells import choose
 from framefusion.evaluation.cells import plan as plan_cells
 from framefusion.evaluation.methods import METHODS
+from framefusion.evaluation.store import Store
 from framefusion.hf import attach
+from framefusion.supervision import Answered, Died, Ready
 from tests.evaluation.fake import Noise
 
 METHODS_ASKED = ("text-only", "random", "fewer-frames", "segment-dpp", "fastv", "framefusion")
@@ -162,12 +165,36 @@ def test_processes_answer_the_same_and_leave_what_they_answered(tmp_path, model)
     assert not list((tmp_path / "two").glob("part-*"))
 
 
+def test_a_process_that_is_killed_is_replaced(tmp_path, model):
+    """In the middle of a chunk: what it wrote stays, the chunk is answered again, and nothing counts twice."""
+    data, progress = Deadly(videos=6, directory=tmp_path), Counting()
+    plan = changed(methods=("segment-dpp",), budgets=(0.5,), generating=Generating(batch=1, new_tokens=3))
+    evaluate(Noise(videos=6), tmp_path / "one", plan, model=model)
+    evaluate(data, tmp_path / "two", changed(plan, jobs=2), model=model, progress=progress)
+    assert (tmp_path / "died").exists()
+    assert answers(tmp_path / "two") == answers(tmp_path / "one")
+    assert progress.parts == 2 * 18
+    assert not multiprocessing.active_children()
+
+
+@dataclass(frozen=True)
+class Deadly(Noise):
+    """The first process that reads the second video is killed."""
+
+    directory: Path = Path()
+
+    def video(self, video, frames, shown):
+        if video == "1" and not (self.directory / "died").exists():
+            (self.directory / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().video(video, frames, shown)
+
+
 def test_a_failure_in_a_process_is_one_sentence(tmp_path, model):
     data = Unreadable(videos=4)
     work = workers.Work(model, data, 4, [], frozenset(), PLAN.generating, fail_to_prepare)
-    questions = data.questions(4)
     with pytest.raises(EvaluationError, match=r"^no such file$") as caught:
-        workers.run(work, [questions], [tmp_path / "a"], Counting().advance)
+        workers.run(work, [data.questions(4)], 1, Store(tmp_path).part, Counting().advance)
     assert "fail_to_prepare" in str(caught.value.__cause__)
     assert not multiprocessing.active_children()
 
@@ -176,31 +203,40 @@ def fail_to_prepare():
     raise OSError("no such file")
 
 
-@pytest.mark.parametrize("answered", [False, True])
-def test_a_process_ends_with_the_one_that_started_it(tmp_path, model, monkeypatch, answered):
-    """Both while it answers and while it waits for something to do."""
-    monkeypatch.setattr(workers.signal, "signal", lambda *a: None)
-    monkeypatch.setattr(workers.torch, "set_num_threads", lambda n: None)
-    monkeypatch.setattr(workers.multiprocessing, "parent_process", lambda: SimpleNamespace(is_alive=lambda: False))
+def test_questions_over_which_processes_die_are_told(tmp_path, model, monkeypatch):
+    """A pool whose processes all die over their chunk; and one whose process meets an error that is ours."""
 
-    def leave(code):
-        raise SystemExit(code)
+    class Pool:
+        failure, started, news = None, 0, ()
 
-    monkeypatch.setattr(workers.os, "_exit", leave)
-    data, tasks = Noise(videos=1), queue.Queue()
-    cells, _ = plan_cells(load(**model).model, choose(["full"]), [0.5], 4, 1)
-    work = workers.Work(model, data, 4, cells, frozenset(), PLAN.generating)
-    for _ in range(answered):
-        tasks.put(data.questions(4))
-    with pytest.raises(SystemExit):
-        workers._worker(work, tmp_path / "part", tasks, queue.Queue())
-    assert len(log.read(tmp_path / "part")) == (2 if answered else 0)
+        def __enter__(self):
+            return self
 
+        def __exit__(self, *error):
+            pass
 
-def test_a_process_that_dies_is_told():
-    process, news = SimpleNamespace(exitcode=-9), SimpleNamespace(get=pytest.fail)
-    with pytest.raises(EvaluationError, match="ended with code -9, perhaps for lack of memory"):
-        workers._follow([process], news, Counting().advance)
+        def start(self):
+            self.started += 1
+            self.news = Ready("model")
+            return self.started
+
+        def submit(self, worker, job):
+            self.news = Died("a process was ended by SIGKILL") if self.failure is None else Answered(self.failure)
+
+        def wait(self):
+            return self.started, self.news
+
+        def stop(self, worker):
+            pass
+
+    monkeypatch.setattr(workers, "Processes", lambda make: Pool())
+    work = workers.Work(model, Noise(), 4, [], frozenset(), PLAN.generating)
+    with pytest.raises(EvaluationError, match=r"3 processes died .*SIGKILL.*perhaps for lack of memory.*fewer jobs"):
+        workers.run(work, [Noise().questions(4)], 1, Store(tmp_path).part, Counting().advance)
+    monkeypatch.setattr(Pool, "failure", workers.Failure("a defect of a rule", "in select"))
+    with pytest.raises(EvaluationError, match=r"^a defect of a rule$") as caught:
+        workers.run(work, [Noise().questions(4)], 1, Store(tmp_path).part, Counting().advance)
+    assert str(caught.value.__cause__) == "in select"
 
 
 def test_a_video_that_cannot_be_read_ends_the_evaluation(tmp_path, model):

@@ -1,7 +1,7 @@
 """Many questions about many videos: ``framefusion batch``.
 
-Arrows inside: ``run`` → ``local``, ``on_ray`` → ``crew``, ``store`` → ``answering`` → ``rows``. ``crew`` knows no Ray,
-and nothing but ``plan`` knows a model or imports torch.
+Arrows inside: ``run`` → ``local``, ``on_ray``, ``store`` → ``answering`` → ``rows``. Nothing but ``plan`` knows a model
+or imports torch.
 """
 
 from __future__ import annotations

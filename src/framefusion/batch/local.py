@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from framefusion.batch.answering import Make, Result, result_of
-from framefusion.batch.crew import Confirm
 from framefusion.batch.rows import Row
+from framefusion.supervision import Confirm
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from framefusion.batch import crew
 from framefusion.batch.answering import Answerer, Make, Result, result_of
-from framefusion.batch.crew import Answered, Confirm, Died, News, Ready, Refused
 from framefusion.batch.rows import BatchError, Row
+from framefusion.checks import is_whole
+from framefusion.supervision import Answered, Confirm, Died, News, Ready, Refused, WorkerError, results
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class RayEngine:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.actors, bool) or not isinstance(self.actors, int) or self.actors < 1:
+        if not is_whole(self.actors) or self.actors < 1:
             raise BatchError(f"actors must be a whole number, at least 1, got {self.actors!r}")
         for name in ("cpus", "gpus"):
             value = getattr(self, name)
@@ -62,13 +62,15 @@ class RayEngine:
         """See :class:`framefusion.batch.run.Engine`."""
         with _Actors(self, make) as actors:
             try:
-                yield from crew.answers(actors, min(self.actors, count), rows, confirm, ordered=ordered)
+                yield from results(actors, min(self.actors, count), rows, _lost, confirm=confirm, ordered=ordered)
+            except WorkerError as error:
+                raise BatchError(str(error)) from error
             except actors.ray.exceptions.RayError as error:
                 raise BatchError(f"Ray failed: {_last_line(error)}") from error
 
 
 class _Actors:
-    """A :class:`framefusion.batch.crew.Crew`."""
+    """A :class:`framefusion.supervision.Pool`."""
 
     def __init__(self, engine: RayEngine, make: Make) -> None:
         try:
@@ -79,8 +81,8 @@ class _Actors:
         self.directory = Path.cwd()
         self.handles: dict[int, Any] = {}
         self.pending: dict[Any, int] = {}
-        self.hired = 0
-        self.started = False
+        self.started = 0
+        self.owns_cluster = False
 
     def __enter__(self) -> _Actors:
         if not self.ray.is_initialized():
@@ -89,7 +91,7 @@ class _Actors:
             except Exception as error:
                 where = self.engine.address or "on this machine"
                 raise BatchError(f"Ray cannot be reached or started ({where}): {_last_line(error)}") from error
-            self.started = True
+            self.owns_cluster = True
         try:
             self._check_resources()
         except BaseException:
@@ -101,22 +103,22 @@ class _Actors:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for worker in list(self.handles):
-            self.dismiss(worker)
+            self.stop(worker)
         self._end()
 
-    def hire(self) -> int:
-        self.hired += 1
+    def start(self) -> int:
+        self.started += 1
         # Ray's own restarts would repeat a row that kills its process without an end.
         remote: Any = self.ray.remote(
             num_cpus=self.engine.cpus, num_gpus=self.engine.gpus, max_restarts=0, max_task_retries=0
         )(_Actor)
         handle = remote.remote(self.make, self.directory, bool(self.engine.gpus))
-        self.handles[self.hired] = handle
-        self.pending[handle.load.remote()] = self.hired
-        return self.hired
+        self.handles[self.started] = handle
+        self.pending[handle.load.remote()] = self.started
+        return self.started
 
-    def ask(self, worker: int, row: Row) -> None:
-        self.pending[self.handles[worker].answer.remote(row)] = worker
+    def submit(self, worker: int, job: Row) -> None:
+        self.pending[self.handles[worker].answer.remote(job)] = worker
 
     def wait(self) -> tuple[int, News]:
         ray = self.ray
@@ -133,7 +135,7 @@ class _Actors:
         except ray.exceptions.RayError as error:
             return worker, Died(_last_line(error))
 
-    def dismiss(self, worker: int) -> None:
+    def stop(self, worker: int) -> None:
         handle = self.handles.pop(worker)
         self.pending = {ticket: owner for ticket, owner in self.pending.items() if owner != worker}
         self.ray.kill(handle)
@@ -160,7 +162,7 @@ class _Actors:
             logger.warning("there are %g GPUs, and the actors reserve none, so they use CPUs", there["GPU"])
 
     def _end(self) -> None:
-        if self.started:
+        if self.owns_cluster:
             self.ray.shutdown()
 
 
@@ -190,6 +192,10 @@ class _Actor:
             return Answered(result_of(self.answerer, row))
         except BatchError as error:
             return Refused(str(error))
+
+
+def _lost(reason: str) -> Result:
+    return {"error": reason}
 
 
 def _last_line(error: BaseException) -> str:

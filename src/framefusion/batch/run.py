@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from framefusion.batch.answering import Answerer, Make, Result
-from framefusion.batch.crew import Confirm
 from framefusion.batch.local import Local
 from framefusion.batch.rows import BatchError, Row, fingerprints, read_rows
 from framefusion.batch.store import Finished, Results
 from framefusion.progress import Progress, Silent
+from framefusion.supervision import Confirm
 
 if TYPE_CHECKING:
     from framefusion.batch.plan import Plan

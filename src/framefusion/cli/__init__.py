@@ -12,7 +12,9 @@ from typing import Annotated
 import typer
 
 from framefusion._version import __version__
-from framefusion.cli.verbosity import Commands, with_verbose
+from framefusion.cli.errors import Commands
+from framefusion.cli.groups import command_of
+from framefusion.cli.verbosity import VerboseOption
 
 MODULES = (
     "ask",
@@ -29,7 +31,6 @@ MODULES = (
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask questions about videos and photographs with a fraction of their visual tokens.",
@@ -48,13 +49,14 @@ def _top(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
     ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     pass
 
 
 for _module in MODULES:
     for _name, _command in import_module(f"{__name__}.{_module}").COMMANDS.items():
-        app.command(_name)(with_verbose(_command))
+        app.command(_name)(command_of(_command))
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from framefusion.cli.common import check_writable, fail, progress_display
+from framefusion.cli.common import check_writable
+from framefusion.cli.progress import spinner
 
 
 def bench(
@@ -23,24 +24,21 @@ def bench(
     """Time the selection beside the published system's ways, on random features."""
     for path in (json_, plot):
         check_writable(path)
-    with progress_display() as progress:
+    with spinner() as progress:
         progress("Loading")
         from framefusion.bench import run
 
-        try:
-            result = run(
-                sweep=sweep,
-                iterations=iterations,
-                threads=threads,
-                json_path=json_,
-                plot_path=plot,
-                progress=progress,
-                device=device,
-                dtype=dtype,
-                peers=peers,
-            )
-        except (ValueError, OSError, ImportError) as error:
-            fail(error)
+        result = run(
+            sweep=sweep,
+            iterations=iterations,
+            threads=threads,
+            json_path=json_,
+            plot_path=plot,
+            progress=progress,
+            device=device,
+            dtype=dtype,
+            peers=peers,
+        )
     typer.echo(result.table())
 
 

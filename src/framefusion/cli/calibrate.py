@@ -12,17 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framefusion.assets import usual_frames
-from framefusion.cli.common import check_writable, fail, silence_transformers
-from framefusion.cli.options import (
-    AttnOption,
-    DeviceOption,
-    DtypeOption,
-    FramesOption,
-    JsonOption,
-    ModelOption,
-    TrustOption,
-)
-from framefusion.cli.questions import bars, check_directory, command_line, dataset, one_sentence, shares, usual_model
+from framefusion.cli.common import check_writable, silence_transformers
+from framefusion.cli.errors import fail, resumable
+from framefusion.cli.options import FramesOption, JsonOption, ModelOptions, WorkOptions
+from framefusion.cli.progress import bars
+from framefusion.cli.questions import check_directory, command_line, dataset, shares, usual_model
 
 if TYPE_CHECKING:
     from framefusion.reduction.settings_file import Calibration, StoredSettings, Trial
@@ -32,6 +26,7 @@ METHOD = "segment-dpp-two-stage"
 
 
 def calibrate(
+    *,
     data: Annotated[
         str,
         typer.Option("--data", help="Your questions, a file of JSON lines (see docs/evaluation.md); or needle."),
@@ -45,7 +40,7 @@ def calibrate(
         ),
     ] = 0.98,
     confidence: Annotated[float, typer.Option("--confidence", help="That the floor is kept.")] = 0.95,
-    model: ModelOption = None,
+    model: ModelOptions,
     frames: FramesOption = None,
     method: Annotated[str, typer.Option("--method", help="Whose budgets to try, see docs/methods.md.")] = METHOD,
     budgets: Annotated[
@@ -68,14 +63,8 @@ def calibrate(
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the answers; what it holds already is not asked again.")
     ] = Path("out/calibrate"),
-    jobs: Annotated[int, typer.Option("--jobs", help="Processes, with one thread each if there are several.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", help="Questions at a time.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 16,
+    work: WorkOptions,
     json_: JsonOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
-    attn: AttnOption = None,
-    trust_remote_code: TrustOption = False,
 ) -> None:
     """Find the smallest budget that keeps a share of the accuracy on your videos, and write its settings.
 
@@ -86,40 +75,30 @@ def calibrate(
     tried = shares(budgets)
     check_directory(out)
     check_writable(settings)
-    with bars() as progress, one_sentence(out):
+    with bars() as progress, resumable(out):
         silence_transformers()
         from framefusion import evaluation
-        from framefusion.evaluation.calibration import CalibrationError
         from framefusion.evaluation.calibration import calibrate as calibrate_model
-        from framefusion.reduction.settings_file import SettingsFileError, save_settings
+        from framefusion.reduction.settings_file import save_settings
 
-        answering = usual_model(data) if model is None else model
-        try:
-            found = calibrate_model(
-                dataset(data, videos, 0),
-                out,
-                floor,
-                confidence=confidence,
-                method=method,
-                budgets=tried,
-                frames=frames if frames is not None else usual_frames(answering),
-                unit=unit,  # type: ignore[arg-type]
-                jobs=jobs,
-                generating=evaluation.Generating(batch, max_new_tokens),
-                model={
-                    "model": answering,
-                    "dtype": dtype,
-                    "device": device,
-                    "attn": attn,
-                    "trust_remote_code": trust_remote_code,
-                },
-                command=command_line(sys.argv[1:]),
-                progress=progress,
-                prepare=silence_transformers,
-            )
-            save_settings(settings, found.settings, found.calibration)
-        except (CalibrationError, SettingsFileError) as error:
-            fail(error)
+        arguments = model.arguments(usual_model(data))
+        found = calibrate_model(
+            dataset(data, videos, 0),
+            out,
+            floor,
+            confidence=confidence,
+            method=method,
+            budgets=tried,
+            frames=frames if frames is not None else usual_frames(arguments["model"]),
+            unit=unit,  # type: ignore[arg-type]
+            jobs=work.jobs,
+            generating=evaluation.Generating(work.batch, work.max_new_tokens),
+            model=arguments,
+            command=command_line(sys.argv[1:]),
+            progress=progress,
+            prepare=silence_transformers,
+        )
+        save_settings(settings, found.settings, found.calibration)
     if json_:
         typer.echo(json.dumps({**_plain(found), "written": str(settings)}, ensure_ascii=False))
     else:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from framefusion.cli.ask import Request, execute
-from framefusion.cli.common import fail
+from framefusion.cli.ask import AskOptions, InspectOptions, Request, execute
+from framefusion.cli.errors import fail
+from framefusion.cli.options import FrameOptions, ReductionOptions
 
 
 def demo(
@@ -30,23 +31,20 @@ def demo(
         typer.echo(f"\n{pair['question']}  (right: {pair['answer']})")
         execute(
             Request(
-                media=[str(DEMO_VIDEO)],
-                question=pair["question"],
-                cost=0.2,
-                compare=True,
-                report=out / f"{kind}.html",
+                [str(DEMO_VIDEO)],
+                AskOptions(compare=True, report=out / f"{kind}.html"),
+                pair["question"],
+                reduction=ReductionOptions(cost=0.2),
             )
         )
     typer.echo(f"\nA real clip, {REAL_VIDEO.name}, at 20 %")
     execute(
         Request(
-            media=[str(REAL_VIDEO)],
-            frames=32,
-            keep="0.2",
+            [str(REAL_VIDEO)],
+            InspectOptions(out / "real-clip.html", out / "real-clip.png"),
+            shown=FrameOptions(frames=32),
             # To the bundled model all backgrounds look alike, token by token; the frames' means tell them apart.
-            segmentation="dyseg",
-            report=out / "real-clip.html",
-            overlay=out / "real-clip.png",
+            reduction=ReductionOptions(keep="0.2", segmentation="dyseg"),
         )
     )
 

@@ -9,17 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from framefusion.cli.common import fail, silence_transformers
-from framefusion.cli.options import AttnOption, DeviceOption, DtypeOption, JsonOption, ModelOption, TrustOption
+from framefusion.cli.common import silence_transformers
+from framefusion.cli.errors import fail, resumable
+from framefusion.cli.options import JsonOption, ModelOptions, WorkOptions
+from framefusion.cli.progress import bars
 from framefusion.cli.questions import (
     FOOTAGE,
     NEEDLE,
-    bars,
     check_directory,
     command_line,
     dataset,
     names,
-    one_sentence,
     shares,
     usual_model,
 )
@@ -30,7 +30,8 @@ BUDGETS = "0.5,0.3,0.2,0.1,0.05"
 
 
 def eval_(
-    model: ModelOption = None,
+    *,
+    model: ModelOptions,
     data: Annotated[
         str,
         typer.Option(
@@ -63,18 +64,12 @@ def eval_(
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the results; what it holds already is not asked again.")
     ] = Path("out/eval"),
-    jobs: Annotated[int, typer.Option("--jobs", help="Processes, with one thread each if there are several.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", help="Questions at a time.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 16,
+    work: WorkOptions,
     timed: Annotated[
         int, typer.Option("--timed", help="Questions on which each cell is timed after all answers; 0 for none.")
     ] = 5,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the results, with matplotlib.")] = True,
     json_: JsonOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
-    attn: AttnOption = None,
-    trust_remote_code: TrustOption = False,
 ) -> None:
     """Compare methods at equal budgets: accuracy with intervals, time and memory.
 
@@ -87,13 +82,13 @@ def eval_(
     chosen, budget_list = names(methods, "--methods"), shares(budgets)
     check_directory(out)
     if data == FOOTAGE:
-        if model is not None or kinds is not None:
+        if model.model is not None or kinds is not None:
             fail(f"--data {FOOTAGE} asks no model and no questions; leave out --model and --kinds")
-        if jobs > 1:
+        if work.jobs > 1:
             fail(f"--data {FOOTAGE} runs in one process; leave out --jobs")
         _footage(frames, chosen, budget_list, videos, seeds, out, json_)
         return
-    with bars() as progress, one_sentence(out):
+    with bars() as progress, resumable(out):
         silence_transformers()
         from framefusion import evaluation
         from framefusion.evaluation.leaderboard import page
@@ -103,9 +98,9 @@ def eval_(
             methods=chosen,
             budgets=budget_list,
             seeds=seeds,
-            jobs=jobs,
+            jobs=work.jobs,
             timed=timed,
-            generating=evaluation.Generating(batch, max_new_tokens),
+            generating=evaluation.Generating(work.batch, work.max_new_tokens),
         )
         if plots:
             _check_plots()
@@ -113,13 +108,7 @@ def eval_(
             dataset(data, videos, seed, kinds),
             out,
             what,
-            model={
-                "model": usual_model(data) if model is None else model,
-                "dtype": dtype,
-                "device": device,
-                "attn": attn,
-                "trust_remote_code": trust_remote_code,
-            },
+            model=model.arguments(usual_model(data)),
             command=command_line(sys.argv[1:]),
             progress=progress,
             prepare=silence_transformers,
@@ -144,7 +133,7 @@ def _footage(
     frames: int, methods: list[str], budgets: list[float], videos: int | None, seeds: int, out: Path, json_: bool
 ) -> None:
     """Real footage without a model: other results, so other tables."""
-    with bars() as progress, one_sentence(out):
+    with bars() as progress, resumable(out):
         silence_transformers()
         from framefusion import evaluation
         from framefusion.evaluation.footage_run import VIDEOS, evaluate_footage

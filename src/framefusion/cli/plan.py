@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framefusion.cli.common import fail, progress_display, silence_transformers
-from framefusion.cli.options import DtypeOption, JsonOption, ModelOption, TrustOption
+from framefusion.cli.common import silence_transformers
+from framefusion.cli.errors import fail
+from framefusion.cli.options import (
+    DEFAULT_NEW_TOKENS,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    NewTokensOption,
+    TrustOption,
+)
+from framefusion.cli.progress import spinner
 from framefusion.cli.questions import names
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ def plan(
         str | None,
         typer.Option("--weights", help="Size of the weights, such as 5GiB. Default: parameters times dtype."),
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", help="Longest answer, in tokens.")] = 64,
+    max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS,
     fps: Annotated[
         float, typer.Option("--fps", help="Frames shown per second of video; for timestamps in the prompt only.")
     ] = 1.0,
@@ -69,31 +78,25 @@ def plan(
     counts = [_frames(text) for text in names(frames, "--frames")]
     shape = _size(size)
     room, taken = _bytes("--memory", memory), _bytes("--weights", weights)
-    with progress_display() as progress:
+    with spinner() as progress:
         reductions = _settings(keep or [], cost or [], stages or [], settings)
         silence_transformers()
-        from framefusion.asking.loading import ModelError
-        from framefusion.asking.sizing import PlanError
         from framefusion.asking.sizing import plan as plan_video
-        from framefusion.hf import UnsupportedModelError
 
-        try:
-            found = plan_video(
-                model,
-                frames=counts,
-                settings=reductions or None,
-                size=shape,
-                fps=fps,
-                prompt=prompt,
-                new_tokens=max_new_tokens,
-                memory=room,
-                weights=taken,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                progress=progress,
-            )
-        except (PlanError, ModelError, UnsupportedModelError) as error:
-            fail(error)
+        found = plan_video(
+            model,
+            frames=counts,
+            settings=reductions or None,
+            size=shape,
+            fps=fps,
+            prompt=prompt,
+            new_tokens=max_new_tokens,
+            memory=room,
+            weights=taken,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+        )
     if json_:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
     else:
@@ -136,14 +139,11 @@ def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path 
             found.append(FrameFusion(keep=parse_keep(text)))
         except ValueError as error:
             fail(error if str(error).startswith("keep") else f"--keep {error}")
-    try:
-        shapes = [parse_stages(text) for text in stages] if stages else [None]
-        costs = cost or [0.3] * bool(stages)
-        found += [FrameFusion(cost=share, stages=shape) for share in costs for shape in shapes]
-        if path is not None:
-            found.append(read(path).settings)
-    except ValueError as error:
-        fail(error)
+    shapes = [parse_stages(text) for text in stages] if stages else [None]
+    costs = cost or [0.3] * bool(stages)
+    found += [FrameFusion(cost=share, stages=shape) for share in costs for shape in shapes]
+    if path is not None:
+        found.append(read(path).settings)
     return found
 
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from framefusion.cli.bars import Bars
-from framefusion.cli.common import fail
+from framefusion.cli.errors import fail
 
 if TYPE_CHECKING:
     from framefusion.evaluation import Dataset
@@ -74,41 +69,3 @@ def usual_model(data: str) -> str | None:
 def command_line(words: Sequence[str]) -> str:
     """How to repeat a command, for whoever reads its results."""
     return shlex.join(["framefusion", *words])
-
-
-@contextmanager
-def bars() -> Iterator[Bars | None]:
-    """Bars with the time that is left on a terminal, nothing when piped."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with Bars() as shown:
-        yield shown
-
-
-@contextmanager
-def one_sentence(out: Path) -> Iterator[None]:
-    """Whatever ends an evaluation ends it with one sentence; what was answered stays in ``out``."""
-    from framefusion import evaluation
-    from framefusion.asking.ask import AskError
-    from framefusion.asking.loading import ModelError
-    from framefusion.errors import MissingDependencyError
-    from framefusion.hf import UnsupportedModelError
-
-    try:
-        yield
-    except (
-        AskError,
-        MissingDependencyError,
-        ModelError,
-        UnsupportedModelError,
-        OSError,
-        evaluation.DataError,
-        evaluation.EvaluationError,
-        evaluation.LogError,
-        evaluation.MethodError,
-    ) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        typer.echo(f"framefusion: interrupted; the same command goes on with what is in {out}", err=True)
-        raise typer.Exit(130) from None

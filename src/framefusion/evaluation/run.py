@@ -179,12 +179,11 @@ def _answer(
         return
     progress.step("Answering", sum(map(open_in, left)))
     jobs = min(jobs, len(left))
-    parts = store.parts(jobs)
     if jobs > 1:
-        workers.run(work, left, parts, progress.advance)
+        workers.run(work, left, jobs, store.part, progress.advance)
         return
     for chunk in left:
-        work.answer(loaded, chunk, parts[0], progress.advance)
+        work.answer(loaded, chunk, store.part(0), progress.advance)
 
 
 def _measure(

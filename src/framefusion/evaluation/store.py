@@ -64,9 +64,9 @@ class Store:
         self.write("run.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
         return manifest
 
-    def parts(self, count: int) -> list[Path]:
-        """Files for the answers of so many processes."""
-        return [self.directory / f"part-{number}.jsonl" for number in range(count)]
+    def part(self, number: int) -> Path:
+        """The file for the answers of one process."""
+        return self.directory / f"part-{number}.jsonl"
 
     def collect(self) -> list[dict[str, Any]]:
         """All answers, of a cell and question the latest; the parts are merged into ``questions.jsonl``."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import Empty
 from typing import Any
 
 import torch
@@ -20,9 +17,10 @@ from framefusion.evaluation.answering import Chunk, EvaluationError, Generating
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question
+from framefusion.supervision import Processes, WorkerError, results
 
 Told = Callable[[int], None]
-"""Called with the number of questions that were just answered."""
+"""Called with the number of questions that were just answered; a negative one is to be answered again."""
 
 
 @dataclass(frozen=True)
@@ -54,84 +52,65 @@ class Work:
             told(len(rows))
 
 
-def run(work: Work, chunks: Sequence[Sequence[Question]], parts: Sequence[Path], told: Told) -> None:
-    """Answer chunks in as many processes as there are ``parts``, files for their results.
+@dataclass(frozen=True)
+class Failure:
+    """Why a chunk could not be answered; ``trace`` says where."""
+
+    sentence: str
+    trace: str = ""
+
+
+def run(
+    work: Work, chunks: Sequence[Sequence[Question]], jobs: int, part_of: Callable[[int], Path], told: Told
+) -> None:
+    """Answer chunks in several processes. One that dies is replaced, and its chunk answered again.
+
+    Args:
+        work: what all processes share.
+        chunks: the questions.
+        jobs: how many processes.
+        part_of: the file for the results of a process, given its number; a method of a picklable object.
+        told: called as answers come.
 
     Raises:
-        EvaluationError: a process failed or died. The others are ended; what was answered stays.
+        EvaluationError: a process failed, or several died over one chunk. The others are ended; what was answered
+            stays.
     """
-    context = multiprocessing.get_context("spawn")
-    tasks, news = context.Queue(), context.Queue()
-    for chunk in chunks:
-        tasks.put(chunk)
-    for _ in parts:
-        tasks.put(None)
-    processes = [context.Process(target=_worker, args=(work, part, tasks, news), daemon=True) for part in parts]
-    for process in processes:
-        process.start()
-    try:
-        _follow(processes, news, told)
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
-        # What nobody fetched any more must not keep this process from ending.
-        tasks.cancel_join_thread()
-
-
-def _follow(processes: Sequence[Any], news: Any, told: Told) -> None:
-    finished = 0
-    while finished < len(processes):
-        dead = [process.exitcode for process in processes if process.exitcode not in (None, 0)]
-        if dead:
-            raise EvaluationError(
-                f"a process ended with code {dead[0]}, perhaps for lack of memory; what was answered stays, run the "
-                "command again with fewer jobs or a smaller batch"
-            )
+    with Processes(partial(_Answering, work, part_of)) as processes:
         try:
-            kind, what = news.get(timeout=1)
-        except Empty:
-            continue
-        if kind == "rows":
-            told(what)
-        elif kind == "finished":
-            finished += 1
-        else:
-            sentence, trace = what
-            raise EvaluationError(sentence) from RuntimeError(trace)
+            for _, failure in results(processes, jobs, chunks, Failure, told=told, ordered=False):
+                if failure is not None:
+                    raise _error(failure)
+        except WorkerError as error:
+            raise EvaluationError(str(error)) from error.__cause__
 
 
-def _next(tasks: Any) -> Any:
-    while True:
-        try:
-            return tasks.get(timeout=1)
-        except Empty:
-            _end_with_parent()
+def _error(failure: Failure) -> EvaluationError:
+    if failure.trace:
+        error = EvaluationError(failure.sentence)
+        error.__cause__ = RuntimeError(failure.trace)
+        return error
+    return EvaluationError(
+        f"some questions cannot be answered ({failure.sentence}), perhaps for lack of memory; what was answered stays, "
+        "run the command again with fewer jobs or a smaller batch"
+    )
 
 
-def _end_with_parent() -> None:
-    """Nobody ends the processes of one that was killed: they have to see it themselves."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        # Without waiting for queues that nobody reads any more.
-        os._exit(1)
+class _Answering:
+    """A :class:`framefusion.supervision.processes.Worker`."""
 
-
-def _worker(work: Work, part: Path, tasks: Any, news: Any) -> None:
-    # Ctrl-C reaches every process of a terminal; only the first one answers to it, by ending the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-    def told(rows: int) -> None:
-        _end_with_parent()
-        news.put(("rows", rows))
-
-    try:
+    def __init__(self, work: Work, part_of: Callable[[int], Path], number: int) -> None:
+        torch.set_num_threads(1)
         if work.prepare is not None:
             work.prepare()
-        loaded = open_model(work.model)
-        while (chunk := _next(tasks)) is not None:
-            work.answer(loaded, chunk, part, told)
-        news.put(("finished", None))
-    except Exception as error:
-        news.put(("error", (f"{error}" or type(error).__name__, traceback.format_exc())))
+        self.work, self.part = work, part_of(number)
+        self.loaded = open_model(work.model)
+        self.description = self.loaded.name
+
+    def answer(self, chunk: Sequence[Question], told: Told) -> Failure | None:
+        try:
+            self.work.answer(self.loaded, chunk, self.part, told)
+        except Exception as error:
+            # A further process would fail in the same way.
+            return Failure(f"{error}" or type(error).__name__, traceback.format_exc())
+        return None
