@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from framefusion.selection import api
+from framefusion.selection import plan
 
 FAST = ["numba", "torch", "gram-schmidt", "triton", "triton-steps", "triton-gram-schmidt"]
 
@@ -37,7 +37,7 @@ def use(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
                 monkeypatch.setattr(module, "STEP_TILE", 32)
             monkeypatch.setattr(triton_plan, "RESIDENT", 0)
     if name.endswith("gram-schmidt"):
-        monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+        monkeypatch.setattr(plan, "LONG_SEGMENT", 0)
     return {"gram-schmidt": "auto"}.get(name, name.split("-")[0])
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from framefusion.selection import api, gram_schmidt, numba_backend, reference, select_tokens, torch_backend, warm_up
+from framefusion.selection import gram_schmidt, numba_backend, plan, reference, select_tokens, torch_backend, warm_up
 from framefusion.selection.greedy_loop import WIDTH, greedy, mirror
 from framefusion.selection.numerics import EXHAUSTION_FACTOR, gaussian_
 from framefusion.selection.plan import Segment
@@ -103,7 +103,7 @@ def test_long_segments_out_of_range_are_rescaled(scale: float, monkeypatch: pyte
     factors = torch.full((700, 1), scale)
     factors[::3] = 1
     assert torch.equal(select_tokens(features * factors, None, None, 25), expected)
-    monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+    monkeypatch.setattr(plan, "LONG_SEGMENT", 0)
     assert torch.equal(select_tokens(features * factors, None, None, 25), expected)
 
 
@@ -159,7 +159,7 @@ def test_lazy_gram_schmidt_is_the_eager_one(n: int, k: int, dim: int, traced: bo
 def test_long_segments_restart_without_reading_everything_again(monkeypatch: pytest.MonkeyPatch) -> None:
     features = noise(40, 5)[torch.arange(200) % 40]
     expected = select_tokens(features, None, None, 30, exhausted="restart")
-    monkeypatch.setattr(api, "LONG_SEGMENT", 100)
+    monkeypatch.setattr(plan, "LONG_SEGMENT", 100)
     monkeypatch.setattr(gram_schmidt.Rows, "norms_squared", once(gram_schmidt.Rows.norms_squared))
     assert torch.equal(select_tokens(features, None, None, 30, exhausted="restart"), expected)
     kept, gains = select_tokens(features[:150], None, None, 30, exhausted="restart", return_gains=True)
@@ -183,5 +183,5 @@ def test_the_loop_equals_that_in_torch() -> None:
     x = noise(300, 60)
     matrix = x @ x.T
     diagonal = matrix.diagonal().contiguous()
-    one = numba_backend.greedy_map(matrix, diagonal, 50)
+    one = numba_backend.select_from_kernel(matrix, diagonal, 50)
     assert torch.equal(one, torch_backend.greedy_map(matrix[None], diagonal[None], 50)[0])

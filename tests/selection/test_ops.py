@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from framefusion import select_tokens
-from framefusion.selection import greedy_map, make_segment, ops, select_in_segments
+from framefusion.selection import greedy_map, ops
 from tests.selection.oracle import noise, weights
 
 IDS = torch.arange(24) // 8
@@ -54,16 +54,11 @@ def test_batches_and_gains_trace(budgets: Any) -> None:
     assert all(map(torch.equal, gains, expected_gains))
 
 
-def test_planned_segments_and_kernels_trace() -> None:
+def test_kernels_trace() -> None:
     features = noise(24, 5)
-    segments = [make_segment(0, torch.arange(3, 11), 4), make_segment(1, torch.tensor([0, 12, 20]), 2)]
     kernel = features @ features.T
-
-    def both(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return select_in_segments(x, None, segments), greedy_map(y, 4)
-
-    compiled = torch.compile(both, fullgraph=True, backend="eager")
-    assert all(map(torch.equal, compiled(features, kernel), both(features, kernel)))
+    compiled = torch.compile(lambda matrix: greedy_map(matrix, 4), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(kernel), greedy_map(kernel, 4))
 
 
 def test_sizes_that_the_budgets_decide_are_part_of_the_graph() -> None:
@@ -80,8 +75,6 @@ def test_operators_pass_the_check() -> None:
         ops.select_tokens, (features, weights(24), IDS, *ops.encode_budgets({0: 3, 2: 9}), *choices, True)
     )
     torch.library.opcheck(ops.select_tokens, (noise(2, 24, 5), None, IDS, *ops.encode_budgets(9), *choices, False))
-    rows = torch.arange(24)
-    torch.library.opcheck(ops.select_in_segments, (features, None, rows, [8, 16], [3, 4], "auto", "fill", None, 0.5))
     torch.library.opcheck(ops.greedy_map, (features @ features.T, 9, "stop", "auto"))
 
 

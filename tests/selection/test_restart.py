@@ -87,11 +87,11 @@ def test_assigned_tokens_are_the_most_similar_kept_ones(data: st.DataObject) -> 
 
 
 def test_long_segments_are_assigned_without_a_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    from framefusion.selection import api
+    from framefusion.selection import plan
 
     features, ids = noise(30, 5), torch.arange(30) // 15
     short = select_and_assign(features, None, ids, [4, 5])
-    monkeypatch.setattr(api, "LONG_SEGMENT", 10)
+    monkeypatch.setattr(plan, "LONG_SEGMENT", 10)
     long = select_and_assign(features, None, ids, [4, 5])
     assert torch.equal(short[0], long[0])
     assert torch.equal(short[1], long[1])

@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from framefusion.selection import api, select_tokens
+from framefusion.selection import backends, greedy_map, select_tokens
+from framefusion.selection import plan as planning
 from framefusion.selection.greedy_loop import greedy
 from framefusion.selection.numerics import EXHAUSTION_FACTOR
 from framefusion.selection.plan import make_segment
@@ -94,7 +95,7 @@ def test_all_segments_of_all_samples_share_their_launches(monkeypatch: pytest.Mo
 def test_short_and_long_segments_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """One segment in registers, one in steps of several tiles, two without a Gram matrix, in two samples."""
     lower(monkeypatch, 16)
-    monkeypatch.setattr(api, "LONG_SEGMENT", 50)
+    monkeypatch.setattr(planning, "LONG_SEGMENT", 50)
     features, r = noise(2, 90, 20), weights(2, 90)
     ids = torch.stack([ragged([10, 40, 40]), ragged([30, 60])])
     budgets = [{2: 6, 0: 3, 1: 4}, {1: 5, 0: 2}]
@@ -132,7 +133,7 @@ def test_greedy_map_equals_numba(resident: int, dtype: torch.dtype, monkeypatch:
     lower(monkeypatch, resident)
     x = noise(3, 40, 6, dtype=dtype)
     gram = x @ x.mT
-    diagonal, scale = torch.rand(3, 40, dtype=dtype) ** 2, torch.rand(3, 40, dtype=dtype) + 0.5
+    diagonal = (weights(3, 40, seed=2).to(dtype) - 0.05) ** 2
     scale = diagonal.sqrt() / gram.diagonal(dim1=1, dim2=2).sqrt()
     scale[0, 3] = diagonal[0, 3] = 0
     lengths, counts = torch.tensor([40, 33, 7]), torch.tensor([5, 9, 7])
@@ -217,7 +218,7 @@ def test_a_selection_by_a_plan_stays_on_the_device(fill: bool, traced: bool, mon
 
 
 def test_wide_features_without_a_gram_matrix_go_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "LONG_SEGMENT", 0)
+    monkeypatch.setattr(planning, "LONG_SEGMENT", 0)
     monkeypatch.setattr(triton_kernels, "DIRECTION_BYTES", 60)
     features, ids, r = noise(2, 30, 16), torch.arange(30) % 2, weights(2, 30)
     for exhausted in ("fill", "stop"):
@@ -261,17 +262,17 @@ def test_unchecked_bad_rows_count_as_zero_vectors() -> None:
 
 def test_automatic_choice_and_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
-    assert api.resolve_backend("auto", cuda) == "triton"
-    assert api.resolve_backend("auto", cpu) == "numba"
-    assert api.resolve_backend("auto", torch.device("mps")) == "torch"
+    assert backends.resolve("auto", cuda) == "triton"
+    assert backends.resolve("auto", cpu) == "numba"
+    assert backends.resolve("auto", torch.device("mps")) == "torch"
     monkeypatch.setattr(triton_kernels, "INTERPRETED", False)
     message = "backend 'triton' runs on CUDA devices, features are on cpu; move them there, or use backend='auto'"
     with pytest.raises(ValueError, match=message):
         select_tokens(noise(4, 3), None, None, 2, backend="triton")
     with pytest.raises(ValueError, match=message):
-        api.greedy_map(torch.eye(3), 2, backend="triton")
-    monkeypatch.setattr(api, "find_spec", lambda name: None)
-    assert api.resolve_backend("auto", cuda) == "torch"
+        greedy_map(torch.eye(3), 2, backend="triton")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    assert backends.resolve("auto", cuda) == "torch"
     with pytest.raises(ImportError, match=r"backend 'triton' needs the package triton, which torch brings along"):
         select_tokens(noise(4, 3), None, None, 2, backend="triton")
 

@@ -73,7 +73,7 @@ def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
     )
     save_settings(tmp_path / "all.json", everything)
     assert ServingSettings.parse({"settings_file": str(tmp_path / "all.json")})[0].reduction(0.25) == everything
-    save_settings(tmp_path / "one-stage.json", FrameFusion(cost=0.25, stages=((0, 1),)))
+    save_settings(tmp_path / "one-stage.json", FrameFusion(cost=0.25, stages=((0, 1),), dropped="drop"))
     assert ServingSettings.parse({"settings_file": str(tmp_path / "one-stage.json")}) == (
         ServingSettings(segment_threshold=0.8),
         0.75,
@@ -94,7 +94,7 @@ def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
         (FrameFusion(cost=0.3, stages=((0, 1), (0.5, 0.1))), r"these have stages=\(\(0\.0, 1\.0\), \(0\.5, 0\.1\)\)"),
         (FrameFusion(cost=0.3), "prunes once, before the decoder.*Calibrate with --method segment-dpp-input"),
         (FrameFusion(keep={0: 0.5, 2: 0.2}, dropped="drop"), "prunes once, before the decoder"),
-        (FrameFusion(keep={0: 0.5}, dropped="merge"), "cannot merge them; dropped must be 'drop'"),
+        (FrameFusion(keep={0: 0.5}), "cannot merge them; dropped must be 'drop'"),
         (FrameFusion(keep={0: 0.5}, dropped="drop", relevance="similarity"), "relevance must be one of 'none'"),
     ],
 )

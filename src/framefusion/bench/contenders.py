@@ -13,7 +13,7 @@ from framefusion.bench.baselines import original_global_matrix, per_segment_loop
 from framefusion.bench.workloads import Case, Config
 from framefusion.reduction.relevance import min_max
 from framefusion.selection import select_tokens
-from framefusion.selection.api import resolve_backend
+from framefusion.selection.backends import resolve
 
 STREAMED = 8
 """Products of the features with a vector that are timed for the bound ``stream``."""
@@ -187,4 +187,4 @@ def split_installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def ours_on(device: str) -> str:
     """The contender that ``backend="auto"`` takes on a device."""
-    return resolve_backend("auto", torch.device(device))
+    return resolve("auto", torch.device(device))

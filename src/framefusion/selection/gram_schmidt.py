@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -27,6 +28,7 @@ from framefusion.selection.numerics import (
     unscale_trace,
 )
 from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.problem import Answer, Ask, Problem
 
 CHUNK_BYTES = 16 << 20
 """Rows are converted, gathered or rescaled in chunks of at most this many bytes."""
@@ -70,6 +72,36 @@ class Rows:
         for part, x in self:
             torch.linalg.vecdot(x, x, out=result[part])
         return result
+
+
+def answer(problem: Problem, ask: Ask) -> Answer:
+    """Ask for the shorter segments, and select from those that are too long for a Gram matrix here."""
+    samples = problem.samples
+    if all(len(segment) <= problem.long_segment for own in samples for segment in own):
+        return ask(problem)
+    short = tuple(tuple(s for s in own if len(s) <= problem.long_segment) for own in samples)
+    answers = []
+    for b, picks in enumerate(ask(replace(problem, samples=short))):
+        others = iter(picks)
+        answers.append(
+            [next(others) if len(s) <= problem.long_segment else _select_long(problem, b, s) for s in samples[b]]
+        )
+    return answers
+
+
+def _select_long(problem: Problem, b: int, segment: Segment) -> Picks:
+    if segment.count == 0:
+        return Picks.none(problem.features.device, problem.traced)
+    return select_segment(
+        problem.features[b],
+        None if problem.relevance is None else problem.relevance[b],
+        segment,
+        problem.exhausted == "stop",
+        problem.check_finite,
+        problem.traced,
+        problem.exhausted == "restart",
+        problem.gamma,
+    )
 
 
 def select_segment(

@@ -16,10 +16,28 @@ from torch import Tensor
 
 from framefusion.selection.numerics import scale_by_peak, unscale_trace
 from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.problem import Answer, Ask, Problem
 
 GREEDY_START = 2.0
 """Each segment's sequence is first computed up to this multiple of its uniform share of the total, then doubled while
 the merge uses all of it."""
+
+
+def answer(problem: Problem, ask: Ask) -> Answer:
+    """Ask for the sequences of the segments, and merge them."""
+    if problem.total is None:
+        return ask(problem)
+    return [_of_sample(problem.of_sample(b), problem.total, ask) for b in range(len(problem.samples))]
+
+
+def _of_sample(problem: Problem, total: int, ask: Ask) -> list[Picks]:
+    relevance = None if problem.relevance is None else problem.relevance[0]
+
+    def sequences(scaled: Tensor | None, wanted: Sequence[Segment]) -> list[Picks]:
+        weights = None if scaled is None else scaled[None]
+        return ask(problem.with_segments(wanted, relevance=weights, exhausted="stop", traced=True, total=None))[0]
+
+    return select(sequences, relevance, problem.samples[0], total, problem.exhausted == "stop")
 
 
 def select(

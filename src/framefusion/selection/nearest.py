@@ -1,10 +1,15 @@
-"""The kept token that each dropped one is most similar to."""
+"""The kept token that each dropped one is most similar to: a step around backends that do not say it themselves."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.problem import Answer, Ask, Problem
 
 SIMILARITY_ENTRIES = 1 << 22
 """Similarities, or numbers of normalised features, that are held at once."""
@@ -37,3 +42,26 @@ def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor) -> tuple
             best = cosine.max(dim=1)
             nearest[part], similarity[part] = staying[best.indices.cpu()], best.values.cpu()
     return nearest, similarity
+
+
+def answer(problem: Problem, ask: Ask) -> Answer:
+    """Complete the picks of an ``assigned`` problem where the backend has left that out."""
+    answers = ask(problem)
+    if not problem.assigned:
+        return answers
+    samples = zip(problem.features, problem.samples, answers, strict=True)
+    return [_assigned(features, segments, picks) for features, segments, picks in samples]
+
+
+def _assigned(features: Tensor, segments: Sequence[Segment], picks: Sequence[Picks]) -> list[Picks]:
+    ids = torch.full((len(features),), -1, dtype=torch.int64, device="cpu")
+    kept = torch.zeros(len(features), dtype=torch.bool, device="cpu")
+    for place, (segment, own) in enumerate(zip(segments, picks, strict=True)):
+        if own.nearest is None:
+            ids[segment.rows] = place
+            kept[own.rows.cpu()] = True
+    nearest, similarity = most_similar_kept(features, ids, kept)
+    return [
+        p if p.nearest is not None else p._replace(nearest=nearest[s.rows], similarity=similarity[s.rows])
+        for s, p in zip(segments, picks, strict=True)
+    ]

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from framefusion.selection.plan import Picks, split_total
+from framefusion.selection.problem import Answer, Ask, Problem
+
+
+def answer(problem: Problem, ask: Ask) -> Answer:
+    """Ask for the picks without the bound, and cut them."""
+    if problem.novelty_lower_bound == 0:
+        return ask(problem)
+    unbounded = ask(replace(problem, novelty_lower_bound=0.0, traced=True))
+    return [until_nothing_new(picks, problem.novelty_lower_bound, problem.at_least) for picks in unbounded]
 
 
 def until_nothing_new(picks: Sequence[Picks], lower_bound: float, at_least: int) -> list[Picks]:

@@ -3,19 +3,19 @@
 The arithmetic of a segment depends on that segment alone, so a row of a batch is bitwise the single run. Products are
 summed by the BLAS as it likes; equal input on equally many threads gives equal output.
 
-The loop is compiled at the first call for float32 or float64 (seconds) and kept in Numba's on-disk cache, which is
+The loop is compiled at the first call for float32 or float64, for seconds, and kept in Numba's on-disk cache, which is
 keyed by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from framefusion.errors import ArgumentError
 from framefusion.selection.gram import NonFiniteFeaturesError, aligned, segment_rows
 from framefusion.selection.greedy_loop import greedy, mirror
 from framefusion.selection.numerics import (
@@ -26,90 +26,46 @@ from framefusion.selection.numerics import (
     scale_by_peak,
 )
 from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.problem import Answer, Problem
 
 STRIPE = 64
 """Rows of a stripe of the triangle in segments of up to 1,024 tokens; longer ones have 16 stripes or fewer."""
 
 
-def select(
-    features: Tensor,
-    relevance: Tensor | None,
-    segments: Sequence[Segment],
-    exhausted: str,
-    check_finite: bool,
-    traced: bool,
-    gamma: float | None = None,
-) -> list[Picks]:
-    """What each segment of a sample keeps.
+OWN_STEPS = frozenset({"restart"})
 
-    Args:
-        features: (N, D) on the CPU, any float dtype; a segment whose rows are not consecutive, or not of the
-            accumulation dtype, is copied for the time of its Gram matrix.
-        relevance: (N,) float64 on the CPU, or None for uniform relevance.
-        segments: the Gram matrix of the longest must fit the memory.
-        exhausted: "fill", "stop" or "restart", see :func:`~framefusion.selection.api.select_tokens`.
-        check_finite: look at the norms: raise for NaN and Inf, and rescale rows whose squares leave the range of the
-            accumulation dtype. Without it such rows count as zero vectors.
-        traced: return gains and novelty too.
-        gamma: of the Gaussian kernel, None for cosines.
 
-    Raises:
-        NonFiniteFeaturesError: NaN or Inf in a row of a segment (only with ``check_finite``).
+def check_device(device: torch.device) -> None:
+    """Raise a ValueError where compiled code cannot read the features."""
+    if device.type != "cpu":
+        raise ArgumentError(f"backend 'numba' runs on the CPU, features are on {device}; use backend='torch' or 'auto'")
+
+
+def select(problem: Problem) -> Answer:
+    """What each segment of each sample keeps, and with ``assigned`` the most similar tokens; see
+    :class:`~.backends.Backend`.
+
+    A segment whose rows are not consecutive, or not of the accumulation dtype, is copied for the time of its Gram
+    matrix, which must fit the memory.
     """
-    picks = []
-    for segment in segments:
-        if segment.count == 0:
-            picks.append(Picks(segment.rows[:0], torch.empty(0, 2, dtype=torch.float64) if traced else None))
-            continue
-        kernel = _segment_kernel(features, relevance, segment, check_finite, gamma)
-        found, trace = _greedy(kernel, segment.count, exhausted, traced)
-        picks.append(Picks(segment.rows[found], trace if traced else None))
-    return picks
+    return [[_select_segment(problem, b, s) for s in own] for b, own in enumerate(problem.samples)]
 
 
-def select_and_assign(
-    features: Tensor,
-    relevance: Tensor | None,
-    segments: Sequence[Segment],
-    exhausted: str,
-    check_finite: bool,
-    gamma: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Select, and find the kept token that each of the others is most similar to, from the same Gram matrices.
-
-    Args:
-        As for :func:`select`.
-
-    Returns:
-        (K,) int64 kept tokens; (N,) int64 the most similar token that its segment keeps (itself for a kept one, ties to
-        the earliest), −1 where it keeps none; (N,) float32 their cosine, −Inf where there is none.
-    """
-    picks = [torch.empty(0, dtype=torch.int64, device="cpu")]
-    nearest = torch.full((len(features),), -1, dtype=torch.int64, device="cpu")
-    similarity = torch.full((len(features),), -torch.inf, dtype=torch.float32, device="cpu")
-    for segment in segments:
-        if segment.count == 0:
-            continue
-        kernel = _segment_kernel(features, relevance, segment, check_finite, gamma)
-        found, _ = _greedy(kernel, segment.count, exhausted, False)
-        picks.append(segment.rows[found])
-        if len(found):
-            place, cosine = _most_similar(kernel, found)
-            nearest[segment.rows], similarity[segment.rows] = segment.rows[place], cosine
-    return torch.cat(picks), nearest, similarity
+def _select_segment(problem: Problem, b: int, segment: Segment) -> Picks:
+    if segment.count == 0:
+        return Picks.none(problem.features.device, problem.traced)
+    relevance = None if problem.relevance is None else problem.relevance[b]
+    kernel = _segment_kernel(problem.features[b], relevance, segment, problem.check_finite, problem.gamma)
+    found, trace = _greedy(kernel, segment.count, problem.exhausted, problem.traced)
+    picks = Picks(segment.rows[found], trace if problem.traced else None)
+    if not problem.assigned or not len(found):
+        return picks
+    place, cosine = _most_similar(kernel, found)
+    return picks._replace(nearest=segment.rows[place], similarity=cosine)
 
 
-def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
-    """Greedy MAP of one determinantal point process.
-
-    Args:
-        kernel: (n, n) float32 or float64 on the CPU, symmetric.
-        diagonal: (n,) exact diagonal, same dtype; 0 excludes a candidate.
-        count: picks wanted, at most n.
-
-    Returns:
-        (count,) int64 in greedy order, −1 after the last pick.
-    """
+def select_from_kernel(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
+    """See :class:`~.backends.Backend`."""
     picks, own = np.full(count, -1), diagonal.contiguous().numpy()
     factor = EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
     greedy(kernel.contiguous().numpy(), np.ones_like(own), own, factor, picks, np.empty((0, 2)))
@@ -118,8 +74,8 @@ def greedy_map(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
 
 def warm_up(dtype: torch.dtype) -> None:
     """Compile everything for features of ``dtype``."""
-    one = torch.ones(1, 1, dtype=dtype, device="cpu")
-    select(one, None, [Segment(0, torch.zeros(1, dtype=torch.int64, device="cpu"), 1, 0)], "fill", True, False)
+    one = torch.ones(1, 1, 1, dtype=dtype, device="cpu")
+    select(Problem(one, None, ((Segment(0, torch.zeros(1, dtype=torch.int64, device="cpu"), 1, 0),),)))
 
 
 @dataclass(frozen=True)

@@ -6,81 +6,45 @@ where the budgets alone decide it, and a size known when it runs otherwise (segm
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from framefusion.errors import ArgumentError, ArgumentTypeError
-from framefusion.selection.plan import Segment, make_segment
+from framefusion.selection import dispatch
+from framefusion.selection.problem import Choices
+
+_SCHEMA = """(
+    Tensor features, Tensor? relevance, Tensor? segments, str form, SymInt[] ids, SymInt[] counts, SymInt[] sizes,
+    str backend, str exhausted, bool? check_finite, bool joint, float novelty_lower_bound, SymInt at_least,
+    float? gamma, bool return_gains
+) -> Tensor[]"""
+"""Tensors, budgets as :func:`encode_budgets` writes them, :class:`Choices`, and whether gains are wanted."""
 
 
-@torch.library.custom_op("framefusion::select_tokens", mutates_args=())
+@torch.library.custom_op("framefusion::select_tokens", mutates_args=(), schema=_SCHEMA)
 def select_tokens(
-    features: Tensor,
-    relevance: Tensor | None,
-    segments: Tensor | None,
-    form: str,
-    ids: list[int],
-    counts: list[int],
-    sizes: list[int],
-    backend: str,
-    exhausted: str,
-    check_finite: bool | None,
-    joint: bool,
-    novelty_lower_bound: float,
-    at_least: int,
-    gamma: float | None,
-    return_gains: bool,
+    features: Tensor, relevance: Tensor | None, segments: Tensor | None, form: str, *rest: Any
 ) -> list[Tensor]:
-    """:func:`framefusion.select_tokens`; budgets as :func:`encode_budgets` writes them.
+    """:func:`framefusion.select_tokens`.
 
     Returns:
         For each sample the (K,) int64 tokens it keeps; with ``return_gains`` then the (K,) float64 gains of each.
     """
-    from framefusion.selection import api
-
-    result: Any = api.select_tokens(
-        features,
-        relevance,
-        segments,
-        decode_budgets(form, ids, counts, sizes),
-        backend=backend,
-        exhausted=exhausted,
-        check_finite=check_finite,
-        joint=joint,
-        novelty_lower_bound=novelty_lower_bound,
-        at_least=at_least,
-        gamma=gamma,
-        return_gains=return_gains,  # type: ignore[call-overload]
-    )
-    kept, gains = result if return_gains else (result, [])
-    if features.dim() == 2:
-        return [kept, gains] if return_gains else [kept]
+    *budget, choices, return_gains = *rest[:3], Choices(*rest[3:-1]), rest[-1]
+    budgets = decode_budgets(form, *budget)
+    kept, gains = dispatch.select_tokens(features, relevance, segments, budgets, choices, return_gains)
     return [*kept, *gains]
 
 
 @select_tokens.register_fake
-def _(
-    features: Tensor,
-    relevance: Tensor | None,
-    segments: Tensor | None,
-    form: str,
-    ids: list[int],
-    counts: list[int],
-    sizes: list[int],
-    backend: str,
-    exhausted: str,
-    check_finite: bool | None,
-    joint: bool,
-    novelty_lower_bound: float,
-    at_least: int,
-    gamma: float | None,
-    return_gains: bool,
-) -> list[Tensor]:
+def _(features: Tensor, relevance: Tensor | None, segments: Tensor | None, form: str, *rest: Any) -> list[Tensor]:
+    _, counts, sizes, choices, return_gains = *rest[:3], Choices(*rest[3:-1]), rest[-1]
     samples = features.shape[0] if features.dim() == 3 else 1
-    certain = segments is None and form != "mapping" and exhausted != "stop" and novelty_lower_bound == 0
+    exact = choices.exhausted != "stop" and choices.novelty_lower_bound == 0
+    certain = segments is None and form != "mapping" and exact
     kept = []
     for b in range(samples):
         first = sum(sizes[:b]) if sizes else 0
@@ -94,52 +58,10 @@ def _(
     return [*kept, *gains]
 
 
-@torch.library.custom_op("framefusion::select_in_segments", mutates_args=())
-def select_in_segments(
-    features: Tensor,
-    relevance: Tensor | None,
-    rows: Tensor,
-    lengths: list[int],
-    counts: list[int],
-    backend: str,
-    exhausted: str,
-    check_finite: bool | None,
-    gamma: float | None,
-) -> Tensor:
-    """:func:`framefusion.selection.select_in_segments`; ``rows`` (R,) holds the segments' one after the other."""
-    from framefusion.selection import api
-
-    parts = zip(rows.split(lengths), counts, strict=True)
-    segments = [make_segment(i, part, count) for i, (part, count) in enumerate(parts)]
-    return api.select_in_segments(
-        features, relevance, segments, backend=backend, exhausted=exhausted, check_finite=check_finite, gamma=gamma
-    )
-
-
-@select_in_segments.register_fake
-def _(
-    features: Tensor,
-    relevance: Tensor | None,
-    rows: Tensor,
-    lengths: list[int],
-    counts: list[int],
-    backend: str,
-    exhausted: str,
-    check_finite: bool | None,
-    gamma: float | None,
-) -> Tensor:
-    size: Any = sum(counts)
-    if exhausted == "stop":
-        size = torch.library.get_ctx().new_dynamic_size(min=0)
-    return features.new_empty(size, dtype=torch.int64)
-
-
 @torch.library.custom_op("framefusion::greedy_map", mutates_args=())
 def greedy_map(kernel: Tensor, k: int, exhausted: str, backend: str) -> Tensor:
     """:func:`framefusion.selection.greedy_map`."""
-    from framefusion.selection import api
-
-    return api.greedy_map(kernel, k, exhausted=exhausted, backend=backend)
+    return dispatch.greedy_map(kernel, k, exhausted, backend)
 
 
 @greedy_map.register_fake
@@ -192,23 +114,11 @@ def decode_budgets(form: str, ids: list[int], counts: list[int], sizes: list[int
 
 
 def traced_select_tokens(
-    features: Tensor, relevance: Tensor | None, segments: Any, budgets: Any, return_gains: bool, **choices: Any
-) -> Any:
-    """What :func:`framefusion.select_tokens` does while it is traced."""
+    features: Tensor, relevance: Tensor | None, segments: Any, budgets: Any, choices: Choices, return_gains: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """:func:`dispatch.select_tokens` while it is traced."""
     if segments is not None and not isinstance(segments, Tensor):
         segments = torch.as_tensor(segments, dtype=torch.int64, device="cpu")
-    budget = encode_budgets(budgets)
-    result = select_tokens(features, relevance, segments, *budget, return_gains=return_gains, **choices)
-    if features.dim() == 2:
-        return tuple(result) if return_gains else result[0]
-    samples = features.shape[0]
-    return (result[:samples], result[samples:]) if return_gains else result
-
-
-def traced_select_in_segments(
-    features: Tensor, relevance: Tensor | None, segments: Sequence[Segment], **choices: Any
-) -> Tensor:
-    """What :func:`framefusion.selection.select_in_segments` does while it is traced."""
-    rows = torch.cat([torch.empty(0, dtype=torch.int64, device="cpu"), *[s.rows for s in segments]])
-    lengths, counts = [s.rows.shape[0] for s in segments], [s.count for s in segments]
-    return select_in_segments(features, relevance, rows, lengths, counts, **choices)
+    result = select_tokens(features, relevance, segments, *encode_budgets(budgets), *choices, return_gains)
+    samples = features.shape[0] if features.dim() == 3 else 1
+    return result[:samples], result[samples:]

@@ -14,6 +14,10 @@ from torch import Tensor
 Budgets = Mapping[int, int] | Sequence[int] | int
 """Tokens to keep: by segment id, in ascending order of the ids, or in total."""
 
+LONG_SEGMENT = 4096
+"""Segments of more tokens than this go through pivoted Gram–Schmidt: their Gram matrix would exceed 64 MiB in
+float32."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -43,14 +47,25 @@ class Picks(NamedTuple):
         trace: (k, 2) float64 on the same device, None where nobody asked. For each pick its gain ``d²`` at that time,
             and the novelty before it: the largest ``d²[i] / r[i]²`` of the tokens not yet picked. Neither ever
             increases. Tokens that fill up an exhausted segment have zeros.
+        nearest: (n,) int64 on the CPU, for each of the segment's n rows the most similar one that is kept (itself for a
+            kept one, ties to the lowest), −1 where none is. None where nobody asked.
+        similarity: (n,) float32 on the CPU, the cosine of the two, −Inf where there is none.
     """
 
     rows: Tensor
-    trace: Tensor | None
+    trace: Tensor | None = None
+    nearest: Tensor | None = None
+    similarity: Tensor | None = None
 
     def first(self, count: int) -> Picks:
         """The first ``count`` of them."""
         return Picks(self.rows[:count], None if self.trace is None else self.trace[:count])
+
+    @classmethod
+    def none(cls, device: torch.device, traced: bool) -> Picks:
+        """Of a segment that keeps nothing."""
+        rows = torch.empty(0, dtype=torch.int64, device=device)
+        return cls(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
 
 
 def make_segment(segment_id: int, rows: Tensor, budget: int) -> Segment:

@@ -9,22 +9,54 @@ import torch
 from torch import Tensor
 
 from framefusion.errors import ArgumentError
+from framefusion.selection.gram import NonFiniteFeaturesError
 from framefusion.selection.numerics import EXHAUSTION_FACTOR
 from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.problem import Answer, Problem
 
 MAX_TOKENS = 8192
 """The full matrix of more tokens than this would need over half a GiB."""
 
 
-def _check_size(features: Tensor) -> None:
+OWN_STEPS = frozenset({"joint", "long"})
+
+
+def check_device(device: torch.device) -> None:
+    """It computes on the CPU, wherever the features are."""
+
+
+def select(problem: Problem) -> Answer:
+    """What each segment of each sample keeps, always with its trace; see :class:`~.backends.Backend`."""
+    answer = []
+    for b, segments in enumerate(problem.samples):
+        features, early_stop = problem.features[b], problem.exhausted == "stop"
+        relevance = None if problem.relevance is None else problem.relevance[b]
+        _check(features, segments, problem.check_finite)
+        if problem.total is None:
+            answer.append(select_segments(features, relevance, segments, early_stop, problem.gamma))
+        else:
+            answer.append(select_jointly(features, relevance, segments, problem.total, early_stop, problem.gamma))
+    return answer
+
+
+def select_from_kernel(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
+    """See :class:`~.backends.Backend`."""
+    chosen, _ = greedy_map(kernel.double().cpu(), count, EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps)
+    return torch.tensor(chosen + [-1] * (count - len(chosen)), device=kernel.device)
+
+
+def _check(features: Tensor, segments: Sequence[Segment], check_finite: bool) -> None:
     if len(features) > MAX_TOKENS:
         raise ArgumentError(
             f"backend 'reference' builds the full N × N matrix and takes at most {MAX_TOKENS} tokens, "
             f"got {len(features)}; use backend='auto'"
         )
+    for segment in segments if check_finite else ():
+        if segment.count > 0 and not bool(torch.isfinite(features[segment.rows.to(features.device)]).all()):
+            raise NonFiniteFeaturesError
 
 
-def select(
+def select_segments(
     features: Tensor,
     relevance: Tensor | None,
     segments: Sequence[Segment],
@@ -40,7 +72,6 @@ def select(
         early_stop: return fewer tokens instead of filling up when a segment is exhausted.
         gamma: of the Gaussian kernel, None for cosines, see :func:`full_kernel`.
     """
-    _check_size(features)
     n = features.shape[0]
     r = torch.ones(n, dtype=torch.float64, device="cpu") if relevance is None else relevance.double().cpu()
     kernel = full_kernel(features.double().cpu(), r, gamma)
@@ -72,7 +103,6 @@ def select_jointly(
 
     While some segments have no token yet, as many picks are reserved for them, if ``total`` is enough for all.
     """
-    _check_size(features)
     n, device = features.shape[0], features.device
     r = torch.ones(n, dtype=torch.float64, device="cpu") if relevance is None else relevance.double().cpu()
     owner = torch.full((n,), -1, device="cpu")

@@ -11,6 +11,21 @@ from collections.abc import Callable, Sequence
 import torch
 
 from framefusion.selection.plan import Picks, Segment, make_segment
+from framefusion.selection.problem import Answer, Ask, Problem
+
+
+def answer(problem: Problem, ask: Ask) -> Answer:
+    """Ask for one greedy after another."""
+    if problem.exhausted != "restart":
+        return ask(problem)
+    return [_of_sample(problem.of_sample(b), ask) for b in range(len(problem.samples))]
+
+
+def _of_sample(problem: Problem, ask: Ask) -> list[Picks]:
+    def run(wanted: Sequence[Segment], until: str) -> list[Picks]:
+        return ask(problem.with_segments(wanted, exhausted=until))[0]
+
+    return select(run, problem.samples[0])
 
 
 def select(run: Callable[[Sequence[Segment], str], list[Picks]], segments: Sequence[Segment]) -> list[Picks]:

@@ -6,8 +6,6 @@ host before the last step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -25,27 +23,42 @@ from framefusion.selection.numerics import (
     gaussian_,
     unscale_trace,
 )
-from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.plan import Picks
+from framefusion.selection.problem import Answer, Problem
+
+OWN_STEPS: frozenset[str] = frozenset()
 
 
-def select(
-    features: Tensor,
-    relevance: Tensor | None,
-    segments: Sequence[Segment],
-    early_stop: bool,
-    check_finite: bool,
-    traced: bool,
-    gamma: float | None,
-) -> list[Picks]:
-    """What each segment of a sample keeps; arguments as in :func:`gram.segment_kernels`, but for all segments, and
-    ``gamma`` of the Gaussian kernel, None for cosines."""
-    rows = torch.empty(0, dtype=torch.int64, device=features.device)
-    nothing = Picks(rows, rows.new_empty(0, 2, dtype=torch.float64) if traced else None)
-    picks = [nothing for _ in segments]
+def check_device(device: torch.device) -> None:
+    """It runs everywhere."""
+
+
+def select(problem: Problem) -> Answer:
+    """What each segment of each sample keeps, one sample after another; see :class:`~.backends.Backend`."""
+    return [_select_sample(problem.of_sample(b)) for b in range(len(problem.samples))]
+
+
+def select_from_kernel(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
+    """See :class:`~.backends.Backend`."""
+    return greedy_map(kernel[None], diagonal[None].contiguous(), count)[0]
+
+
+def _select_sample(problem: Problem) -> list[Picks]:
+    (features,), (segments,) = problem.features, problem.samples
+    relevance = None if problem.relevance is None else problem.relevance[0]
+    picks = [Picks.none(features.device, problem.traced) for _ in segments]
     limit = BUCKET_BYTES_CPU if features.device.type == "cpu" else BUCKET_BYTES_ACCELERATOR
     itemsize = accumulation_dtype(features.dtype).itemsize
     for bucket in make_buckets(list(enumerate(segments)), features.shape[1], itemsize, limit):
-        results = select_bucket(features, relevance, bucket, early_stop, check_finite, traced, gamma)
+        results = select_bucket(
+            features,
+            relevance,
+            bucket,
+            problem.exhausted == "stop",
+            problem.check_finite,
+            problem.traced,
+            problem.gamma,
+        )
         for place, result in zip(bucket.places, results, strict=True):
             picks[place] = result
     return picks
@@ -60,7 +73,8 @@ def select_bucket(
     traced: bool,
     gamma: float | None,
 ) -> list[Picks]:
-    """What each segment of the bucket keeps; arguments as in :func:`select`."""
+    """What each segment of the bucket keeps; arguments as in :func:`gram.segment_kernels`, and ``gamma`` of the
+    Gaussian kernel, None for cosines."""
     k = segment_kernels(features, relevance, bucket, check_finite)
     scale = k.scale
     if gamma is not None:

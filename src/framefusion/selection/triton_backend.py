@@ -12,7 +12,6 @@ the device knows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,8 +22,11 @@ from framefusion.selection import gram_schmidt
 from framefusion.selection import triton_kernels as kernels
 from framefusion.selection.gram import NonFiniteFeaturesError
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted, safe_square_range, scale_by_peak
-from framefusion.selection.plan import Picks, Segment
+from framefusion.selection.plan import Picks
+from framefusion.selection.problem import Answer, Problem
 from framefusion.selection.triton_plan import DevicePlan, Group, Place, device_plan, matrices_group
+
+OWN_STEPS = frozenset({"long"})
 
 
 def check_device(device: torch.device) -> None:
@@ -35,37 +37,21 @@ def check_device(device: torch.device) -> None:
         )
 
 
-def select(
-    features: Tensor,
-    relevance: Tensor | None,
-    samples: Sequence[Sequence[Segment]],
-    early_stop: bool,
-    check_finite: bool,
-    traced: bool,
-    long_segment: int,
-    gamma: float | None = None,
-) -> list[list[Picks]]:
-    """What each segment of each sample keeps.
+def select(problem: Problem) -> Answer:
+    """What each segment of each sample keeps; see :class:`~.backends.Backend`.
 
-    Args:
-        features: (B, N, D), any float dtype; copied first if columns are not adjacent.
-        relevance: (B, N), any float dtype and layout, on the features' device; None is uniform relevance.
-        samples: the segments of each sample.
-        early_stop: return fewer tokens when a segment is exhausted; waits for the device.
-        check_finite: raise for NaN and Inf, and rescale rows whose squares leave the range of the accumulation dtype;
-            waits for the device.
-        traced: with the gain and novelty of each pick.
-        long_segment: segments of more tokens than this go without a Gram matrix.
-        gamma: of the Gaussian kernel, None for cosines.
-
-    Raises:
-        NonFiniteFeaturesError: NaN or Inf in a row of a segment, with the sample as its argument (only with
-            ``check_finite``).
+    ``exhausted="stop"`` and ``check_finite`` wait for the device. Features whose columns are not adjacent are copied.
     """
-    check_device(features.device)
-    plan = device_plan(samples, features.shape[-1], features.dtype, features.device, long_segment)
+    features, early_stop = problem.features, problem.exhausted == "stop"
+    plan = device_plan(problem.samples, features.shape[-1], features.dtype, features.device, problem.long_segment)
     local, trace = run(
-        plan, features, relevance, fill=not early_stop, check_finite=check_finite, traced=traced, gamma=gamma
+        plan,
+        features,
+        problem.relevance,
+        fill=not early_stop,
+        check_finite=problem.check_finite,
+        traced=problem.traced,
+        gamma=problem.gamma,
     )
     counts = [count for own in plan.counts for count in own]
     rows = plan.rows[plan.origin + local.clamp(min=0)].split(counts) if plan.picks else [local] * len(counts)
@@ -76,6 +62,13 @@ def select(
         picks = [p.first(n) for p, n in zip(picks, kept, strict=True)]
     every = iter(picks)
     return [[next(every) for _ in own] for own in plan.counts]
+
+
+def select_from_kernel(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
+    """See :class:`~.backends.Backend`."""
+    length, wanted = (torch.tensor([v], device="cpu") for v in (len(kernel), count))
+    own = diagonal[None].contiguous()
+    return greedy_map(kernel[None].contiguous(), torch.ones_like(own), own, length, wanted)[0]
 
 
 def run(
@@ -92,7 +85,9 @@ def run(
 
     Args:
         plan: made for the width and dtype of the features.
-        features, relevance, check_finite, traced, gamma: as for :func:`select`.
+        features: (B, N, D), any float dtype; copied first if columns are not adjacent.
+        relevance: (B, N), any float dtype and layout, on the features' device; None is uniform relevance.
+        check_finite, traced, gamma: see :class:`~framefusion.selection.problem.Problem`.
         fill: give what is left of the budget of an exhausted segment to its remaining tokens.
 
     Returns:
@@ -222,7 +217,7 @@ class _Run:
             x = self.features[place.sample].index_select(0, self.plan.rows[part]).to(self.dtype)
             peak = x.abs().amax(dim=1, keepdim=True)
             if not bool(torch.isfinite(peak).all()):
-                raise NonFiniteFeaturesError(place.sample)
+                raise NonFiniteFeaturesError
             x = scale_by_peak(x, peak).expand(len(self.features), -1, -1)
             local = torch.zeros_like(self.plan.rows)
             local[part] = torch.arange(len(place.segment), device=local.device)
@@ -270,12 +265,9 @@ class _Run:
         must be rescaled."""
         relevance = None if self.relevance is None else self.relevance[place.sample].double()
         features, traced = self.features[place.sample], self.trace is not None
-        try:
-            rows, trace = gram_schmidt.select_segment(
-                features, relevance, place.segment, not fill, check_finite, traced, gamma=self.gamma
-            )
-        except NonFiniteFeaturesError:
-            raise NonFiniteFeaturesError(place.sample) from None
+        rows, trace = gram_schmidt.select_segment(
+            features, relevance, place.segment, not fill, check_finite, traced, gamma=self.gamma
+        )[:2]
         kept = slice(place.picks, place.picks + len(rows))
         own = self.plan.rows[place.first : place.first + len(place.segment)]
         every = slice(place.picks, place.picks + place.segment.count)

@@ -14,14 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framefusion.selection.plan import Segment
+from framefusion.selection.plan import LONG_SEGMENT, Segment
 from framefusion.selection.triton_kernels import RESIDENT, ROW_TILE, STEP_TILE, gram_options
 
 GRAM_BYTES = 256 << 20
 """Gram matrices of at most this many bytes are held at once; a single longer segment may exceed it."""
-
-LONG_SEGMENT = 4096
-"""Segments of more tokens than this have no Gram matrix, see ``api.LONG_SEGMENT``."""
 
 
 @dataclass(frozen=True)

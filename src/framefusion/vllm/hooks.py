@@ -6,6 +6,7 @@ start: it never goes on with its own rule without saying so.
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 import logging
 from collections.abc import Callable
@@ -127,6 +128,15 @@ def envs() -> Any:
     import vllm.envs
 
     return vllm.envs
+
+
+def receive(rate: float, settings: ServingSettings) -> Rate:
+    """A rate that another process sent: this one selects by it too, so it needs the hooks."""
+    install()
+    return Rate(rate, settings)
+
+
+copyreg.pickle(Rate, lambda rate: (receive, (float(rate), rate.settings)))
 
 
 def install() -> None:

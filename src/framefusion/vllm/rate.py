@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from framefusion.vllm.settings import ServingSettings
 
 
@@ -11,7 +9,8 @@ class Rate(float):
     """``video_pruning_rate`` of an engine that selects by framefusion, in its own configuration.
 
     The engine hands its rate to every place that prunes. A number that carries the settings needs no state of the
-    process, so several engines may differ. A process that receives it gets the hooks, plugin or not.
+    process, so several engines may differ. A process that receives it gets the hooks, plugin or not
+    (:func:`framefusion.vllm.hooks.receive`).
 
     Attributes:
         settings: how to select.
@@ -23,13 +22,3 @@ class Rate(float):
         made = super().__new__(cls, rate)
         made.settings = settings
         return made
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _received, (float(self), self.settings)
-
-
-def _received(rate: float, settings: ServingSettings) -> Rate:
-    from framefusion.vllm.hooks import install
-
-    install()
-    return Rate(rate, settings)
