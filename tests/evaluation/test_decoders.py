@@ -40,7 +40,7 @@ def test_a_rebuilt_checkpoint_says_what_its_decoder_says(
     loaded = open_model({"model": name, "device": "cpu"})
     assert loaded.name == name
     assert find(loaded.model).name == {"qwen2.5-0.5b": "LLaVA-OneVision", "gemma3-270m": "Gemma 3"}[name]
-    ids = torch.tensor([tokenizer()("A small wolf is standing near the bridge.")["input_ids"]])
+    ids = torch.tensor([tokenizer()("Near the bridge the wolf looks small.")["input_ids"]])
     with torch.inference_mode():
         assert torch.equal(loaded.model(input_ids=ids).logits, TINY[name]()(input_ids=ids).logits)
     open_model({"model": name, "device": "cpu"})

@@ -157,7 +157,7 @@ def test_other_models_and_long_words_are_refused(models: dict[str, LoadedModel])
     video = fact_video(0, 1, FRAMES)
     with pytest.raises(DataError, match="facts cannot be handed to Qwen2VLForConditionalGeneration; take --model"):
         spelled(models["qwen2-vl"], video, [0], False, [("q", "a")])
-    with pytest.raises(DataError, match=r"takes 9 tokens of this model, but a frame has 4"):
+    with pytest.raises(DataError, match=r"takes 8 tokens of this model, but a frame has 4"):
         frame_tokens(video, tokenizer(), 4)
 
 

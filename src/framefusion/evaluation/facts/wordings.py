@@ -47,8 +47,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 WHO = Wording(
     kind="who",
-    sentence="A {detail} {answer} is standing near the {key}.",
-    asked=(Asked("Which animal is near the {key}?", "The animal near the {key} is the"),),
+    sentence="Near the {key} the {answer} looks {detail}.",
+    asked=(Asked("Which animal is near the {key}?", "Near the {key} the"),),
     answers=_words(
         "wolf bear horse goat duck fox snake pig cow rabbit cat dog monkey lion tiger elephant deer frog owl sheep"
     ),
