@@ -85,7 +85,7 @@ def test_scenes_share_the_frames_and_no_answer_is_ambiguous(frames: int) -> None
         for text, lead, answer in video.questions:
             key = next(key for key in video.wording.keys or answers if f" {key}" in f" {text}")
             scene = next(i for i, (sentence, _) in enumerate(video.texts) if f" {key}" in f" {sentence}")
-            offset = 1 if " after " in text else -1 if " before " in text else 0
+            offset = 1 if " follows " in text else 0
             assert f" {answer}" in video.texts[scene + offset][0]
             assert key in lead
     assert any(start % 4 for start in starts)

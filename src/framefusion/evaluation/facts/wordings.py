@@ -82,10 +82,8 @@ WHERE = Wording(
 ORDER = Wording(
     kind="order",
     sentence="Then the {answer} comes down the {detail} track.",
-    asked=(
-        Asked("What comes right after the {key}?", "After the {key} comes the", 1),
-        Asked("What comes right before the {key}?", "Before the {key} comes the", -1),
-    ),
+    # Forwards alone: decoders of this size do not find what came before.
+    asked=(Asked("What follows the {key}?", "The {key} is followed by the", 1),),
     answers=_words(
         "train truck taxi tram tractor ambulance boat plane van motorcycle bus ship wagon helicopter rocket car tank "
         "balloon scooter sled"
