@@ -33,7 +33,7 @@ class Facts:
         kinds: of questions, some of ``known_kinds``; None asks all.
     """
 
-    usual_videos: ClassVar[int] = 84
+    usual_videos: ClassVar[int] = 108
     known_kinds: ClassVar[tuple[str, ...]] = tuple(WORDINGS)
     usual_model: ClassVar[str | None] = "qwen2.5-0.5b"
     least: ClassVar[float] = 0.6
