@@ -77,8 +77,10 @@ def _numbers(text: str) -> list[int]:
 
 def ask() -> None:
     """The command line's main job, in a process of its own as a user starts it."""
-    command = [str(Path(sys.executable).parent / "framefusion"), "ask", str(DEMO_VIDEO), QUESTION]
-    command += ["--cost", "0.2", "--report", "report.html"]
+    program = [str(Path(sys.executable).parent / "framefusion")]
+    done = subprocess.run([*program, "ask", "--help"], capture_output=True, text=True, check=False)
+    check(done.returncode == 0, f"ask --help ended with {done.returncode}: {done.stderr}")
+    command = [*program, "ask", str(DEMO_VIDEO), QUESTION, "--cost", "0.2", "--report", "report.html"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     check(done.returncode == 0, f"ask ended with {done.returncode}: {done.stderr}")
     check("red diamond" in done.stdout, f"ask answered: {done.stdout}")

@@ -33,6 +33,30 @@ def test_no_file_raises_a_bare_built_in_exception() -> None:
     assert {path: names for path, names in found.items() if names} == {}
 
 
+def exceptions(path: Path) -> dict[str, list[str]]:
+    """The exception classes that a file defines, with the names of their bases."""
+    classes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ClassDef)]
+    return {
+        node.name: [base.id for base in node.bases if isinstance(base, ast.Name)]
+        for node in classes
+        if node.name.endswith("Error")
+    }
+
+
+def test_every_exception_of_ours_has_the_base() -> None:
+    bases: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for name, own in exceptions(path).items():
+            assert name not in bases, f"two classes are called {name}"
+            bases[name] = own
+
+    def has_base(name: str) -> bool:
+        return name == "FrameFusionError" or any(has_base(base) for base in bases.get(name, ()))
+
+    assert len(bases) > 15
+    assert [name for name in bases if not has_base(name)] == []
+
+
 def test_a_service_catches_ours_by_one_class_and_by_the_usual_ones() -> None:
     for expected in (framefusion.FrameFusionError, ValueError):
         with pytest.raises(expected, match="keep"):

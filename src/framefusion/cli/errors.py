@@ -41,9 +41,8 @@ machine, 130 for an interrupt, as shells have it, 1 for a defect of ours."""
 
 def exit_code(error: BaseException) -> int:
     """The exit code for an error, see :data:`EXIT_CODES`."""
-    if _is_out_of_memory(error):
-        return exit_code(MemoryError())
-    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    own = MemoryError if _is_out_of_memory(error) else type(error)
+    return next(code for kind, code in EXIT_CODES if issubclass(own, kind))
 
 
 def fail(reason: object) -> NoReturn:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 from framefusion.cli.verbosity import VerboseOption
@@ -16,7 +17,7 @@ from framefusion.cli.verbosity import VerboseOption
 
 def command_of(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function as Typer takes it: the fields of its groups in their place, and ``--verbose`` behind all."""
-    hints = get_type_hints(function, include_extras=True)
+    hints = _hints(function)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for own in inspect.signature(function).parameters.values():
@@ -56,8 +57,15 @@ def spelled(*groups: Any) -> list[str]:
 
 def option_of(group: type, field: str) -> str:
     """How a field of a group is written on the command line: ``"--max-new-tokens"``."""
-    annotation = get_type_hints(group, include_extras=True)[field]
-    return str(annotation.__metadata__[0].param_decls[0])
+    declared = get_type_hints(group, include_extras=True)[field].__metadata__[0]
+    # In an annotation, Typer finds the first name where a default would be.
+    return str((declared.default, *declared.param_decls)[0])
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, as they are written: Python 3.10 adds None to those whose default it is."""
+    bare = SimpleNamespace(__annotations__=function.__annotations__)
+    return get_type_hints(bare, globalns=function.__globals__, include_extras=True)
 
 
 def _parameters(group: Any) -> list[inspect.Parameter]:

@@ -1,0 +1,52 @@
+"""The commands that need few words: models, demo, bench."""
+
+import json
+import re
+
+import pytest
+
+from framefusion import assets
+from framefusion.hf.families import table
+from tests.cli.said import refuse
+
+
+def test_models_lists_the_registry(run):
+    text = run("models").stdout
+    for row in table():
+        assert row["name"] in text
+        assert row["model_class"] in text
+    assert json.loads(run("models", "--json").stdout) == table()
+
+
+def test_demo_answers_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path):
+    kinds = {pair["kind"] for pair in json.loads(assets.DEMO_QUESTIONS.read_text(encoding="utf-8"))}
+    result = run("demo", "--out", "made/here")
+    assert result.exit_code == 0, result.stderr
+    told = re.findall(r"\(right: (.+)\)\nAll tokens +(.+)\nReduced +(.+)\n", result.stdout)
+    assert len(told) == len(kinds)
+    assert all(right == whole == reduced for right, whole, reduced in told)
+    shares = re.findall(r"mean over layers (.+) %", result.stdout)
+    assert [float(share) for share in shares[:-1]] == pytest.approx([20.0] * len(kinds), abs=0.1)
+    names = {path.name for path in (tmp_path / "made/here").iterdir()}
+    assert names == {f"{kind}.html" for kind in kinds} | {"real-clip.html", "real-clip.png"}
+    (tmp_path / "file").touch()
+    refuse(run("demo", "--out", "file/here"), "cannot make the directory file/here")
+
+
+def test_bench_passes_its_options_on(run, monkeypatch):
+    import framefusion.bench
+
+    calls = []
+
+    class Report:
+        def table(self):
+            return "the table"
+
+    monkeypatch.setattr(framefusion.bench, "run", lambda **options: calls.append(options) or Report())
+    result = run("bench", "--no-sweep", "--iterations", 2, "--json", "b.json", "--plot", "b.png", "--threads", 1)
+    assert result.stdout == "the table\n"
+    (options,) = calls
+    assert options["sweep"] is False
+    assert (options["iterations"], options["threads"], options["device"]) == (2, 1, "cpu")
+    assert (str(options["json_path"]), str(options["plot_path"])) == ("b.json", "b.png")
+    assert (options["dtype"], options["peers"]) == ("float32", False)
