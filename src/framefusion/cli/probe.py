@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framefusion.assets import BUNDLED, usual_frames
-from framefusion.cli.common import fail, silence_transformers
-from framefusion.cli.options import (
-    AttnOption,
-    DeviceOption,
-    DtypeOption,
-    FramesOption,
-    JsonOption,
-    ModelOption,
-    TrustOption,
-)
-from framefusion.cli.questions import NEEDLE, bars, dataset, one_sentence, usual_model
+from framefusion.cli.common import silence_transformers
+from framefusion.cli.errors import fail
+from framefusion.cli.options import FramesOption, JsonOption, ModelOptions
+from framefusion.cli.progress import bars
+from framefusion.cli.questions import NEEDLE, dataset, usual_model
 
 if TYPE_CHECKING:
     from framefusion.asking.probe import Probed
@@ -31,7 +25,7 @@ DEMO = "demo"
 
 
 def probe(
-    model: ModelOption = None,
+    model: ModelOptions,
     data: Annotated[
         str | None,
         typer.Option(
@@ -50,10 +44,6 @@ def probe(
         bool, typer.Option("--save/--no-save", help="Keep the stages for --stages auto on this model.")
     ] = True,
     json_: JsonOption = False,
-    dtype: DtypeOption = "auto",
-    device: DeviceOption = None,
-    attn: AttnOption = None,
-    trust_remote_code: TrustOption = False,
 ) -> None:
     """Find the stages of a cost that fit a model, without labels, and keep them for --stages auto.
 
@@ -66,32 +56,19 @@ def probe(
         fail(f"--cost must be above 0 and below 1, got {cost:g}")
     if seed < 0:
         fail(f"--seed must be at least 0, got {seed}")
-    named = data or (NEEDLE if model is None or model in BUNDLED else DEMO)
-    answering = usual_model(named) if model is None else model
-    shown = frames if frames is not None else usual_frames(answering)
-    with bars() as progress, one_sentence(Path()):
+    named = data or (NEEDLE if model.model is None or model.model in BUNDLED else DEMO)
+    arguments = model.arguments(usual_model(named))
+    shown = frames if frames is not None else usual_frames(arguments["model"])
+    with bars() as progress:
         silence_transformers()
-        from framefusion.errors import ArgumentError
         from framefusion.evaluation.checkpoints import open_model
         from framefusion.evaluation.probing import chosen, probe_data
-        from framefusion.hf.fitted import StagesFileError
 
         asked = _questions(named, prompts, seed)
         questions = chosen(asked.questions(shown), prompts)
-        loaded = open_model(
-            {
-                "model": answering,
-                "dtype": dtype,
-                "device": device,
-                "attn": attn,
-                "trust_remote_code": trust_remote_code,
-            }
-        )
-        try:
-            found = probe_data(loaded, asked, shown, questions, cost, progress)
-            path = found.save() if keep else None
-        except (ArgumentError, StagesFileError) as error:
-            fail(error)
+        loaded = open_model(arguments)
+        found = probe_data(loaded, asked, shown, questions, cost, progress)
+        path = found.save() if keep else None
     if json_:
         told = {**found.as_dict(), "model": loaded.name, "data": asked.name, "frames": shown}
         typer.echo(json.dumps({**told, "written": None if path is None else str(path)}, ensure_ascii=False))

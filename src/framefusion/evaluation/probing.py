@@ -14,7 +14,7 @@ from framefusion.asking.video import VideoError
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
 from framefusion.evaluation.data import DataError, Dataset, Question, WithPrompts, spread
 from framefusion.evaluation.encodings import collate, prompts
-from framefusion.evaluation.run import Progress, Silent
+from framefusion.progress import Progress, Silent
 
 PROMPTS = 8
 """How many questions a probe asks unless said otherwise."""
