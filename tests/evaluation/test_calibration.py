@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import framefusion
 from framefusion import FrameFusion
 from framefusion.asking.loading import load
+from framefusion.asking.probe import Probed, Tried
 from framefusion.asking.provenance import describe
 from framefusion.evaluation import Generating, MethodError
 from framefusion.evaluation.calibration import DEFAULT_METHOD, CalibrationError, calibrate
@@ -21,6 +23,8 @@ from framefusion.evaluation.calibration import run as calibration_run
 from framefusion.evaluation.calibration.bounds import STAKES, WEIGHTS, Sample, smallest_sample
 from framefusion.evaluation.calibration.search import fixed_sequence, smallest
 from framefusion.evaluation.methods import METHODS
+from framefusion.hf.fitted import recall
+from framefusion.reduction.schedule import STAGES
 from tests import tiny_checkpoints
 from tests.evaluation.fake import Noise
 
@@ -339,6 +343,48 @@ def test_what_was_answered_is_not_asked_again(model, tmp_path):
     assert again.calibration.budgets[1].estimate == first.calibration.budgets[1].estimate
 
 
+LATE = ((0.0, 1.0), (0.5, 0.1))
+
+
+def test_all_budgets_are_spent_in_the_stages_that_are_given(model, tmp_path):
+    common = {"budgets": (0.9, 0.6), "frames": 4, "generating": QUICK, "model": model}
+    found = calibrate(Noise(videos=4, answer=None), tmp_path, 0.3, stages=LATE, **common)
+    lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    assert [line["settings"]["stages"] for line in lines if line["budget"] in (0.9, 0.6)] == [
+        [list(pair) for pair in LATE]
+    ] * 2
+    assert found.calibration.method == DEFAULT_METHOD
+    budget = found.calibration.budget
+    assert found.settings == (FrameFusion(cost=budget, stages=LATE) if budget < 1 else FrameFusion(keep=1.0))
+    # The default stages in the same directory are other answers.
+    again = calibrate(Noise(videos=4, answer=None), tmp_path, 0.3, stages=STAGES, **common)
+    assert again.settings.stages is None
+    assert len((tmp_path / "cells.jsonl").read_text().splitlines()) == 5
+
+
+def test_stages_that_fit_are_probed_on_videos_that_are_then_left_out(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("framefusion.hf.fitted.default_folder", lambda: tmp_path / "stages")
+    monkeypatch.setattr(calibration_run, "PROMPTS", 2)
+    probed = []
+
+    def probe_data(loaded, data, frames, questions, cost, progress):
+        probed.extend(question.video for question in questions)
+        assert (frames, cost) == (4, 0.3)
+        best = Tried(LATE, 0.3, 0.1, 1.0, 0.2, 0.1)
+        return Probed(cost, LATE, 2, "01234567", (replace(best, stages=STAGES), best))
+
+    monkeypatch.setattr(calibration_run, "probe_data", probe_data)
+    common = {"budgets": (0.9,), "frames": 4, "generating": QUICK, "model": model}
+    found = calibrate(Noise(videos=6, answer=None), tmp_path / "out", 0.3, stages="auto", **common)
+    assert len(set(probed)) == 2
+    rows = [json.loads(line) for line in (tmp_path / "out" / "questions.jsonl").read_text().splitlines()]
+    assert {row["video"] for row in rows} == {str(n) for n in range(6)} - set(probed)
+    assert (found.calibration.units, found.calibration.questions) == (4, 12)
+    assert found.settings.stages == (LATE if found.calibration.budget < 1 else None)
+    (entry,) = recall("01234567")
+    assert (entry.stages, entry.divergence, entry.default) == (LATE, 0.1, 0.1)
+
+
 def test_labels_that_all_tokens_get_right(model, tmp_path):
     """The accuracy of all tokens is 1, so that it is the agreement that both tell; the test is another one."""
     common = {"budgets": (0.9,), "frames": 4, "generating": QUICK, "model": model}
@@ -408,6 +454,9 @@ def test_a_question_asked_twice_is_one_sample(tmp_path, monkeypatch):
         ({"budgets": (0.5, 0.0)}, r"a budget must be in \(0, 1\], got 0"),
         ({"budgets": (1.0,)}, "there is no budget below 1 to try"),
         ({"budgets": ()}, "there is no budget below 1 to try"),
+        ({"stages": "early"}, "stages must be 'auto' or"),
+        ({"stages": LATE, "method": "uniform"}, "stages are those of the method 'segment-dpp-two-stage'; leave them"),
+        ({"stages": "auto"}, "stages='auto' takes 3 videos to probe the model, which are then left out, but there"),
     ],
 )
 def test_bad_arguments(wrong, message, tmp_path):

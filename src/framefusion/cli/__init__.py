@@ -21,6 +21,7 @@ MODULES = (
     "batch",
     "eval",
     "calibrate",
+    "probe",
     "models",
     "plan",
     "bench",

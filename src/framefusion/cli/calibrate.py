@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from framefusion.cli.progress import bars
 from framefusion.cli.questions import check_directory, command_line, dataset, shares, usual_model
 
 if TYPE_CHECKING:
+    from framefusion.reduction.settings import Stages
     from framefusion.reduction.settings_file import Calibration, StoredSettings, Trial
 
 BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
@@ -43,6 +44,14 @@ def calibrate(
     model: ModelOptions,
     frames: FramesOption = None,
     method: Annotated[str, typer.Option("--method", help="Whose budgets to try, see docs/methods.md.")] = METHOD,
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--stages",
+            help="Where every budget is spent, DEPTH:SHARE,… as of ask; or auto: probe the model first, with 8 videos "
+            "that are then left out.",
+        ),
+    ] = None,
     budgets: Annotated[
         str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
     ] = BUDGETS,
@@ -73,6 +82,7 @@ def calibrate(
     if videos is not None and videos < 1:
         fail(f"--videos must be at least 1, got {videos}")
     tried = shares(budgets)
+    where = None if stages is None else _stages(stages)
     check_directory(out)
     check_writable(settings)
     with bars() as progress, resumable(out):
@@ -88,6 +98,7 @@ def calibrate(
             floor,
             confidence=confidence,
             method=method,
+            stages=where,
             budgets=tried,
             frames=frames if frames is not None else usual_frames(arguments["model"]),
             unit=unit,  # type: ignore[arg-type]
@@ -106,6 +117,15 @@ def calibrate(
 
 
 COMMANDS = {"calibrate": calibrate}
+
+
+def _stages(text: str) -> Stages | Literal["auto"] | None:
+    from framefusion.reduction.settings import parse_stages
+
+    try:
+        return parse_stages(text)
+    except ValueError as error:
+        fail(error)
 
 
 def _plain(found: StoredSettings) -> dict[str, object]:

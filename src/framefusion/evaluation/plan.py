@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from framefusion.evaluation.answering import Generating
 from framefusion.evaluation.cells import MethodError
+from framefusion.evaluation.methods import Method
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
 """Layer-averaged shares of visual tokens that are compared unless said otherwise."""
@@ -29,6 +30,7 @@ class Plan:
         jobs: processes.
         timed: questions on which the time to the first token is measured in each cell; 0 for none.
         generating: how answers are generated.
+        unnamed: further methods, which have no name in a registry.
 
     Raises:
         MethodError: a number is out of range.
@@ -41,6 +43,7 @@ class Plan:
     jobs: int = 1
     timed: int = 5
     generating: Generating = field(default_factory=Generating)
+    unnamed: Sequence[Method] = ()
 
     def __post_init__(self) -> None:
         for budget in self.budgets:

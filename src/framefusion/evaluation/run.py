@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def evaluate(
     command: str = "framefusion.evaluation.evaluate",
     progress: Progress | None = None,
     prepare: Callable[[], None] | None = None,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:
     """Answer every question in every cell, measure, and summarise.
 
@@ -47,6 +48,7 @@ def evaluate(
         command: how to repeat it, for whoever reads the results.
         progress: told what is under way.
         prepare: called in every new process before it loads the model; a function of a module.
+        without: ids of questions that are not asked.
 
     Returns:
         The content of ``summary.json``: provenance, and under ``frames`` what
@@ -60,10 +62,10 @@ def evaluate(
         EvaluationError: the model or a method failed.
     """
     what, progress = what or Plan(), progress or Silent()
-    methods = _possible(choose(what.methods), what.methods, data)
+    methods = _possible([*choose(what.methods), *what.unnamed], what.methods, data)
     store = Store(out)
     progress.step("Reading the questions")
-    questions = data.questions(what.frames)
+    questions = [question for question in data.questions(what.frames) if question.id not in without]
     progress.step("Loading the model")
     loaded = open_model(model or {})
     identity = {

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from framefusion._version import __version__
-from framefusion.errors import FrameFusionError
+from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.evaluation import Dataset, Generating, Plan, Progress, Question, evaluate
 from framefusion.evaluation.calibration.bounds import Sample, smallest_sample
 from framefusion.evaluation.calibration.search import Found, fixed_sequence, smallest
 from framefusion.evaluation.cells import FULL
-from framefusion.evaluation.methods import METHODS
+from framefusion.evaluation.checkpoints import open_model
+from framefusion.evaluation.methods import METHODS, Method
+from framefusion.evaluation.probing import PROMPTS, chosen, probe_data
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.store import Store
 from framefusion.progress import Silent
+from framefusion.reduction.schedule import STAGES
+from framefusion.reduction.settings import AUTO, FrameFusion, Stages, stages_text
 from framefusion.reduction.settings_file import Calibration, Measure, StoredSettings, Unit, from_plain
 
 BUDGETS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05)
 """Layer-averaged shares of visual tokens that are tried unless said otherwise."""
 DEFAULT_METHOD = "segment-dpp-two-stage"
 """The method that ``FrameFusion(cost=budget)`` is."""
+
+PROBED_COST = 0.3
+"""The cost at which stages are probed."""
 
 WORTHWHILE = 0.5
 """A floor below this is not offered."""
@@ -40,6 +48,7 @@ def calibrate(
     *,
     confidence: float = 0.95,
     method: str = DEFAULT_METHOD,
+    stages: Stages | Literal["auto"] | None = None,
     budgets: Sequence[float] = BUDGETS,
     frames: int = 16,
     unit: Unit = "video",
@@ -62,6 +71,9 @@ def calibrate(
         confidence: in (0, 1). Default 0.95.
         method: whose budgets to try, a name in :data:`framefusion.evaluation.methods.METHODS` that is nothing but
             settings.
+        stages: of every budget, with the default method, see :class:`framefusion.FrameFusion`; default its own.
+            ``"auto"`` probes the model first, with :data:`~framefusion.evaluation.probing.PROMPTS` units that are then
+            left out, so that the claim stays what it is, and keeps what it finds for ``FrameFusion(stages="auto")``.
         budgets: to try, each in (0, 1]; 1.0, which reduces nothing, always comes along.
         frames: of each video. Default 16.
         unit: ``"video"`` (default; questions about one video may depend on each other), or ``"question"`` for a
@@ -83,16 +95,42 @@ def calibrate(
             :func:`framefusion.evaluation.evaluate`.
     """
     progress, generating = progress or Silent(), generating or Generating()
-    tried = _check(floor, confidence, method, budgets, unit)
-    what = Plan(frames=frames, methods=[method], budgets=tried, seeds=1, jobs=jobs, timed=0, generating=generating)
+    tried, stages = _check(floor, confidence, method, budgets, unit), _stages(stages, method)
     progress.step("Reading the questions")
     questions = data.questions(frames)
+
+    def unit_of(question: Question) -> Hashable:
+        return question.video if unit == "video" else (question.video, question.text)
+
+    asked = chosen(questions, PROMPTS) if stages == AUTO else []
+    probed = set(map(unit_of, asked))
+    without = [question.id for question in questions if unit_of(question) in probed]
+    questions = [question for question in questions if unit_of(question) not in probed]
+    if not questions and asked:
+        raise CalibrationError(
+            f"stages='auto' takes {len(probed)} {unit}s to probe the model, which are then left out, but there are no "
+            "more; give more"
+        )
     labelled = any(question.answer is not None for question in questions)
     # A question that is asked twice about a video is no second sample.
-    units = [question.video if unit == "video" else (question.video, question.text) for question in questions]
+    units = list(map(unit_of, questions))
     _check_enough(units, floor, confidence, unit, labelled)
-
-    summary = evaluate(data, out, what, model=model, command=command, progress=progress, prepare=prepare)
+    if isinstance(stages, str):
+        stages = _probed(data, frames, asked, model or {}, progress)
+    trying = METHODS[method] if stages is None else with_stages(METHODS[method], stages)
+    what = Plan(
+        frames=frames,
+        methods=[FULL if stages else method],
+        budgets=tried,
+        seeds=1,
+        jobs=jobs,
+        timed=0,
+        generating=generating,
+        unnamed=[trying] if stages else [],
+    )
+    summary = evaluate(
+        data, out, what, model=model, command=command, progress=progress, prepare=prepare, without=without
+    )
     store = Store(out)
     lines = [line for line in store.cells() if line["frames"] == frames]
     answers: dict[str, dict[str, Row]] = {}
@@ -114,7 +152,7 @@ def calibrate(
     found: dict[float, Found | str] = {}
     plain: dict[float, Any] = {}
     for line in lines:
-        if line["method"] == method and line["budget"] in tried:
+        if line["method"] == trying.name and line["budget"] in tried:
             if "cell" not in line:
                 found[line["budget"]] = line["reason"]
                 continue
@@ -146,6 +184,35 @@ def calibrate(
             budgets=tuple(tested),
         ),
     )
+
+
+def with_stages(method: Method, stages: Stages) -> Method:
+    """A method that is a cost in stages, with other ones."""
+
+    def build(budget: float, layers: int) -> FrameFusion:
+        return replace(method.build(budget, layers), stages=stages)
+
+    return replace(method, name=f"{method.name}:{stages_text(stages)}", build=build)
+
+
+def _probed(
+    data: Dataset, frames: int, asked: Sequence[Question], model: Mapping[str, Any], progress: Progress
+) -> Stages | None:
+    """The stages that fit the model, kept for later; None for the default ones."""
+    progress.step("Loading the model")
+    found = probe_data(open_model(model), data, frames, asked, PROBED_COST, progress)
+    found.save()
+    return None if found.stages == STAGES else found.stages
+
+
+def _stages(given: Any, method: str) -> Any:
+    """Stages as :class:`FrameFusion` has them: checked, and None where they are the default ones."""
+    if given is not None and method != DEFAULT_METHOD:
+        raise CalibrationError(f"stages are those of the method {DEFAULT_METHOD!r}; leave them out with {method!r}")
+    try:
+        return FrameFusion(stages=given).stages
+    except ArgumentError as error:
+        raise CalibrationError(str(error)) from error
 
 
 def _check(floor: float, confidence: float, method: str, budgets: Sequence[float], unit: str) -> list[float]:
