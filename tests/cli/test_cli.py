@@ -232,13 +232,11 @@ def test_bench_passes_its_options_on(run, monkeypatch):
             return "the table"
 
     monkeypatch.setattr(framefusion.bench, "run", lambda **options: calls.append(options) or Report())
-    result = run("bench", "--no-sweep", "--iterations", 2, "--json", "b.json", "--plot", "b.png", "--threads", 1)
+    result = run("bench", "--iterations", 2, "--json", "b.json", "--threads", 1)
     assert result.stdout == "the table\n"
     (options,) = calls
-    assert options["sweep"] is False
     assert (options["iterations"], options["threads"], options["device"]) == (2, 1, "cpu")
-    assert (str(options["json_path"]), str(options["plot_path"])) == ("b.json", "b.png")
-    assert (options["dtype"], options["peers"]) == ("float32", False)
+    assert (str(options["json_path"]), options["dtype"]) == ("b.json", "float32")
 
 
 def refuse(result, message):
@@ -374,7 +372,6 @@ LONG = "what is the person doing " * 20
         ("calibrate", "--data", "needle", "--settings", f"{LONG}.json"),
         ("calibrate", "--data", f"{LONG}.jsonl", "--out", "here"),
         ("bench", "--json", f"{LONG}.json"),
-        ("bench", "--plot", f"{LONG}.png"),
         ("plan", "--settings", f"{LONG}.json"),
         ("demo", "--out", f"CLIP/{LONG}"),
         ("demo", "--out", LONG),
