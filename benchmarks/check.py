@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import BenchReport
 from benchmarks.selection import CONFIGS, DATA, DOCS, HALF, LONG_QUICK, load
-from framefusion.bench import BenchReport, Config, Measurement, measure
+from framefusion.bench import Config, Measurement, measure
 from framefusion.bench.contenders import label
 from framefusion.bench.report import environment
 

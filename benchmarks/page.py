@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from framefusion.bench import CONFIGS, BenchReport, Config
-from framefusion.bench.contenders import CONTENDERS, PEERS, label
-from framefusion.bench.report import axis_label, mebibytes, percent, times
+from benchmarks.contenders import PEERS
+from benchmarks.report import BenchReport, axis_label
+from framefusion.bench import CONFIGS, Config
+from framefusion.bench.contenders import CONTENDERS, label
+from framefusion.bench.report import mebibytes, percent, times
 
 OURS = "numba"
 """The contender that the aims are about: what ``backend="auto"`` takes on a CPU."""
@@ -110,16 +112,15 @@ whoever made it, and nothing of the inputs. Equal tokens: the share of the origi
 (bfloat16 features: of the per-segment loop's in float32 on the same values).
 
 Tokens are random with a direction in common per segment, attention is random too, evenly distributed; relevance is the
-published min–max of the negative attention. The compiled backend leaves out products with tokens that are not relevant
-enough to be picked; "uniform relevance" is its time where any token could be."""
+published min–max of the negative attention."""
 
 
 _AMX = """### On a processor with AMX
 
 The same aims on two cores of a Sapphire Rapids server, which multiplies bfloat16 in a matrix unit where others convert
 it and multiply in float32, measured on 23 November 2026 at commit 2e2da44
-([data/bench-selection-amx.json](data/bench-selection-amx.json)). Later versions were not measured there: the order of
-float32's tiles, the greedy, and that only tokens that could be picked are multiplied."""
+([data/bench-selection-amx.json](data/bench-selection-amx.json)). That version had kernels of its own for AVX-512 and
+AMX. The present one, which multiplies by torch's BLAS and bfloat16 in float32, was not measured there."""
 
 
 def _environment(report: BenchReport) -> str:
@@ -314,7 +315,7 @@ _NOT_COMPARED = """## Not compared
 - **OpenVINO GenAI's whole CDPruner.** Its wheel's Python interface has the pruning only inside a vision-language
   pipeline with a converted model, and its kernel builder takes text embeddings for the relevance. What is compared is
   its greedy DPP: the shared library exports the C++ class, and `ctypes` calls it without compiling anything
-  (`src/framefusion/bench/openvino_dpp.py`). No public interface promises that, so exactly one release is called. The
+  (`benchmarks/openvino_dpp.py`). No public interface promises that, so exactly one release is called. The
   library runs the kernels of a call one after another on one thread, and that is how it is timed.
 - **apricot-select 0.6.1** installs and runs, but has no log-determinant or DPP among its functions (facility location,
   graph cut, feature based, coverage, redundancy, mixtures): other objectives, other sets.
@@ -327,7 +328,7 @@ _HOW = """## Run it
     make bench                                    # everything, less than 15 minutes on 2 cores; writes this page
     make bench-check                              # a quick part of it against the ratios here, less than 2 minutes
     python -m benchmarks.selection --from-json    # this page and its pictures from the data
-    framefusion bench --peers --dtype bfloat16    # the standard workloads, printed
+    framefusion bench --dtype bfloat16            # the standard workloads without the peers, printed
 
 `make bench-check` compares only ratios, never milliseconds. A ratio is beyond noise where it is above the one here by
 more than 25 % or three standard deviations of the rounds here (1.4826 times their median absolute deviation each),

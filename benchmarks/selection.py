@@ -17,10 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.contenders import PEERS, split_installed
 from benchmarks.page import page
-from framefusion.bench import CONFIGS, SWEEP_ITERATIONS, SWEEPS, BenchReport, Config, Sweep, measure, measure_sweep
-from framefusion.bench.contenders import PEERS, contenders_on, split_installed
-from framefusion.bench.report import environment, require_matplotlib
+from benchmarks.report import BenchReport
+from benchmarks.scaling import SWEEP_ITERATIONS, SWEEPS, Sweep, measure_sweep
+from framefusion.bench import CONFIGS, Config, measure
+from framefusion.bench.contenders import contenders_on
+from framefusion.bench.report import environment
+from framefusion.evaluation.plots import require_matplotlib
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DATA, PICTURE, SCALING_PICTURE, PAGE = (
@@ -91,7 +95,7 @@ def run(plan: Programme, threads: int, progress: Callable[[str], None]) -> Bench
         name: measure_sweep(sweep, installed, plan.sweep_rounds, threads, progress=progress)
         for name, sweep in plan.sweeps.items()
     }
-    return BenchReport(rows, sweeps, environment(threads, "cpu"), "cpu", absent)
+    return BenchReport(rows, environment(threads, "cpu"), "cpu", sweeps, absent)
 
 
 def load(path: Path) -> BenchReport:

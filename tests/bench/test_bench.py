@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import contenders, selection
+from benchmarks.report import BenchReport
+from benchmarks.scaling import SWEEPS, Sweep, fit_exponent, measure_sweep
 from framefusion import bench
 from framefusion.bench import memory
 from framefusion.bench.baselines import original_global_matrix, per_segment_loop
 from framefusion.bench.contenders import CONTENDERS, Contender
 from framefusion.bench.harness import Measurement, equal_share, measure, pinned_threads
-from framefusion.bench.report import BenchReport
-from framefusion.bench.scaling import SWEEPS, Sweep, fit_exponent
+from framefusion.bench.report import environment
 from framefusion.bench.workloads import Config, make_case
 
 SMALL = Config(3, 20, 8, 48, batch=2, outside=5)
@@ -163,64 +165,80 @@ def test_memory_child_failure_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
         memory.peak_extra_bytes(SMALL, ["numba"], 1, "cpu")
 
 
-def test_run_writes_table_json_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
-    configs = tuple(Config(frames, 12, 6, 32) for frames in (1, 2, 3))
-    names = ("original", "loop", "torch", "numba", "gram")
-    sweep = Sweep("frames of 12 tokens", "segments", configs, names, up_to={"original": 1}, memory=True)
-    monkeypatch.setitem(bench.SWEEPS, "frames", sweep)
+def test_run_writes_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "framefusion.bench.harness.peak_extra_bytes", lambda c, names, *_: dict.fromkeys(names, 1 << 20)
     )
     said: list[str] = []
-    report = bench.run(
-        [SMALL],
-        iterations=1,
-        threads=1,
-        json_path=tmp_path / "bench.json",
-        plot_path=tmp_path / "bench.png",
-        progress=said.append,
-    )
+    path = tmp_path / "bench.json"
+    report = bench.run([SMALL], iterations=1, threads=1, json_path=path, progress=said.append)
     table = report.table()
     assert "2 × 3×20→8, D 48" in table
     assert table.count("100.00 %") == 4
     assert "threads 1" in table
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert data == json.loads(report.to_json())
+    names = ["original", "loop", "torch", "numba", "gram", "gram-bf16"]
+    assert [row["contender"] for row in data["rows"]] == names
+    assert data["rows"][0]["peak_extra_bytes"] == 1 << 20
+    assert report.configs() == [SMALL]
+    assert any("peak memory" in sentence for sentence in said)
+
+
+def test_sweeps_are_tables_pictures_and_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    configs = tuple(Config(frames, 12, 6, 32) for frames in (1, 2, 3))
+    names = ("original", "loop", "torch", "numba", "gram")
+    sweep = Sweep("frames of 12 tokens", "segments", configs, names, up_to={"original": 1}, memory=True)
+    monkeypatch.setitem(SWEEPS, "frames", sweep)
+    monkeypatch.setattr(
+        "framefusion.bench.harness.peak_extra_bytes", lambda c, names, *_: dict.fromkeys(names, 1 << 20)
+    )
+    rows = measure(SMALL, names, iterations=1, threads=1)
+    sweeps = {"frames": measure_sweep(sweep, names, 1, 1)}
+    report = BenchReport(rows, environment(1, "cpu"), "cpu", sweeps, {"submodlib": "needs submodlib"})
+    table = report.table()
+    assert "2 × 3×20→8, D 48" in table
+    assert "submodlib LogDeterminant: not installed, needs submodlib" in table
     lines = table.split("frames of 12 tokens")[1].splitlines()
     assert "–" not in lines[2]
     assert "–" in lines[3]
     assert lines[5].startswith("exponent")
-    data = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    assert data == json.loads(report.to_json())
-    assert [row["contender"] for row in data["rows"]] == [*names[:4], "numba-uniform", *names[4:], "gram-bf16"]
-    assert data["rows"][0]["peak_extra_bytes"] == 1 << 20
+    data = json.loads(report.to_json())
     assert len(data["sweeps"]["frames"]) == 13
     again = BenchReport.from_dict(data)
     assert again.configs() == [SMALL]
     assert again.to_dict()["rows"][0]["times_ms"] == data["rows"][0]["times_ms"]
-    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
-    assert any("peak memory" in sentence for sentence in said)
+    report.plot(tmp_path / "bench.png")
+    report.plot_scaling(tmp_path / "scaling.png")
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("bench.png", "scaling.png"))
 
 
 def test_contenders_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Contender("submodlib LogDeterminant", "", lambda case: [], missing=lambda: "needs submodlib")
     monkeypatch.setitem(CONTENDERS, "submodlib", absent)
-    monkeypatch.setattr("framefusion.bench.PEERS", ("submodlib",))
-    report = bench.run([Config(1, 12, 4, 16)], sweep=False, iterations=1, threads=1, peers=True)
+    job = selection.Job(Config(1, 12, 4, 16), ("numba", "submodlib"), 1)
+    report = selection.run(selection.Programme((job,), {}, 1), 1, lambda sentence: None)
     assert report.absent == {"submodlib": "needs submodlib"}
-    assert "submodlib LogDeterminant: not installed, needs submodlib" in report.table()
     assert "submodlib" not in report.of(Config(1, 12, 4, 16))
 
 
-def test_missing_matplotlib_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' /proc/self/clear_refs")
+def test_peak_memory_of_contenders_outside_the_package() -> None:
+    """Their module is imported where they are measured."""
+    assert {CONTENDERS[name].module for name in contenders.OTHERS} == {"benchmarks.contenders"}
+    assert memory.peak_extra_bytes(SMALL, ["stream", "gram"], 1, "cpu").keys() == {"stream", "gram"}
+
+
+def test_missing_matplotlib_is_said_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'framefusion\[plot\]'"):
-        bench.run(plot_path="bench.png")
+        selection.main(["--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"plot_path": "x.png", "sweep": False}, "plot_path needs sweep=True"),
         ({"json_path": "no/such/dir/x.json"}, "its directory does not exist"),
         ({"configs": [SMALL], "iterations": 0}, "iterations must be at least 1, got 0"),
         ({"configs": [SMALL], "threads": 0}, "threads must be at least 1, got 0"),

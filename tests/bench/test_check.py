@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import check as module
 from benchmarks.check import LEAST_TOLERANCE, QUICK, check, compare, differences, slow_downs, tolerance
-from framefusion.bench import BenchReport, Config, Measurement
+from benchmarks.report import BenchReport
+from framefusion.bench import Config, Measurement
 
 CONFIG = next(iter(QUICK))
 
@@ -23,7 +24,7 @@ def report(numba: float, *, rounds: Sequence[float] = (1.0, 1.0, 1.0), gram: flo
         Measurement(CONFIG, "gram", tuple(gram for _ in rounds)),
         Measurement(CONFIG, "loop", tuple(10 * gram for _ in rounds)),
     ]
-    return BenchReport(rows, {}, {"threads": 2}, "cpu")
+    return BenchReport(rows, {"threads": 2}, "cpu")
 
 
 def test_a_slow_down_is_seen_and_a_speed_up_is_not() -> None:

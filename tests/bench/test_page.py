@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import selection
+from benchmarks.contenders import PEERS
 from benchmarks.page import aims, page, prefill_section
-from framefusion.bench import CONFIGS, SWEEPS, BenchReport, Config, Measurement
-from framefusion.bench.contenders import PEERS, contenders_on
+from benchmarks.report import BenchReport
+from benchmarks.scaling import SWEEPS
+from framefusion.bench import CONFIGS, Config, Measurement
+from framefusion.bench.contenders import contenders_on
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG = Config(1, 100_000, 800, 1024)
@@ -36,7 +39,7 @@ def fabricated(numba: float = 1.0, rounds: int = 3) -> BenchReport:
         for name, sweep in SWEEPS.items()
     }
     environment = {"device": "some CPU", "threads": 2, "torch": "2.14", "numba": "0.68"}
-    return BenchReport(fixed, sweeps, environment, "cpu", {"openvino": "needs openvino-genai"})
+    return BenchReport(fixed, environment, "cpu", sweeps, {"openvino": "needs openvino-genai"})
 
 
 def test_aims_are_shown_beside_what_was_measured() -> None:

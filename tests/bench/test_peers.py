@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framefusion.bench import openvino_dpp, peers
-from framefusion.bench.contenders import CONTENDERS, PEERS, contenders_on, split_installed
+from benchmarks import openvino_dpp, peers
+from benchmarks.contenders import PEERS, split_installed
+from framefusion.bench.contenders import CONTENDERS, contenders_on
 from framefusion.bench.workloads import Config, make_case
 
 

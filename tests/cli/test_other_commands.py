@@ -43,10 +43,8 @@ def test_bench_passes_its_options_on(run, monkeypatch):
             return "the table"
 
     monkeypatch.setattr(framefusion.bench, "run", lambda **options: calls.append(options) or Report())
-    result = run("bench", "--no-sweep", "--iterations", 2, "--json", "b.json", "--plot", "b.png", "--threads", 1)
+    result = run("bench", "--iterations", 2, "--json", "b.json", "--threads", 1)
     assert result.stdout == "the table\n"
     (options,) = calls
-    assert options["sweep"] is False
     assert (options["iterations"], options["threads"], options["device"]) == (2, 1, "cpu")
-    assert (str(options["json_path"]), str(options["plot_path"])) == ("b.json", "b.png")
-    assert (options["dtype"], options["peers"]) == ("float32", False)
+    assert (str(options["json_path"]), options["dtype"]) == ("b.json", "float32")

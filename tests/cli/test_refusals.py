@@ -134,7 +134,6 @@ def test_verbose_shows_the_traceback_and_what_is_logged_of_one_command(run, clip
         ("calibrate", "--data", "needle", "--settings", f"{LONG}.json"),
         ("calibrate", "--data", f"{LONG}.jsonl", "--out", "here"),
         ("bench", "--json", f"{LONG}.json"),
-        ("bench", "--plot", f"{LONG}.png"),
         ("plan", "--settings", f"{LONG}.json"),
         ("demo", "--out", f"CLIP/{LONG}"),
         ("demo", "--out", LONG),

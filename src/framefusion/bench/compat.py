@@ -12,7 +12,7 @@ from torch import Tensor
 
 from framefusion.bench.contenders import CONTENDERS, contenders_on, ours_on
 from framefusion.bench.harness import measure
-from framefusion.bench.report import BenchReport, environment
+from framefusion.bench.report import Report, environment
 from framefusion.bench.workloads import Config, make_case
 from framefusion.errors import ArgumentError
 
@@ -59,7 +59,7 @@ def benchmark_dpp_pruning(
         logger.warning("CUDA is not available; benchmarking on the CPU")
         device = "cpu"
     rows = measure(config, contenders_on(device), iterations=num_iterations, device=device)
-    report = BenchReport(rows, environment=environment(torch.get_num_threads(), device), device=device)
+    report = Report(rows, environment=environment(torch.get_num_threads(), device), device=device)
     sys.stdout.write(report.table() + "\n")
 
     case = make_case(config, device)

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from framefusion.bench import openvino_dpp, peers
 from framefusion.bench.baselines import original_global_matrix, per_segment_loop
 from framefusion.bench.workloads import Case, Config
 from framefusion.reduction.relevance import min_max
 from framefusion.selection import select_tokens
 from framefusion.selection.backends import resolve
-
-STREAMED = 8
-"""Products of the features with a vector that are timed for the bound ``stream``."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +26,7 @@ class Contender:
             compared. What it converts or copies from the case's features is part of its time, unless it says otherwise.
         on_cuda, on_cpu: where it runs.
         missing: None where it can run, else a sentence on what to install.
+        module: which adds it to :data:`CONTENDERS` when it is imported.
         times: how many of its runs the workload stands for; the measured time is multiplied by it.
     """
 
@@ -39,6 +36,7 @@ class Contender:
     on_cuda: bool = True
     on_cpu: bool = True
     missing: Callable[[], str | None] = lambda: None
+    module: str = __name__
     times: Callable[[Config], float] = lambda config: 1.0
 
 
@@ -49,22 +47,9 @@ def _select(case: Case, backend: str) -> list[Tensor]:
     return list(kept)
 
 
-def _select_by_diversity(case: Case) -> list[Tensor]:
-    select_tokens(case.features, None, case.ids, [case.config.keep] * case.config.segments, backend="numba")
-    return []
-
-
 def _bare_gram(case: Case, dtype: torch.dtype) -> list[Tensor]:
-    x = peers.by_segment(case, case.features_as(dtype))
+    x = case.by_segment(case.features_as(dtype))
     torch.bmm(x, x.mT)
-    return []
-
-
-def _stream(case: Case) -> list[Tensor]:
-    x = case.features.flatten(0, 1)
-    vector = x[0].clone()
-    for _ in range(STREAMED):
-        torch.mv(x, vector)
     return []
 
 
@@ -89,13 +74,6 @@ CONTENDERS: dict[str, Contender] = {
         lambda case: _select(case, "numba"),
         on_cuda=False,
     ),
-    "numba-uniform": Contender(
-        "select_tokens, numba, uniform relevance",
-        "The same by diversity alone: any token could be picked next, so every product of the features is needed. It "
-        "selects others than the rest.",
-        _select_by_diversity,
-        on_cuda=False,
-    ),
     "triton": Contender(
         "select_tokens, triton",
         "This library on a GPU, the default there.",
@@ -113,58 +91,11 @@ CONTENDERS: dict[str, Contender] = {
         "The same product of bfloat16 features, rounded to bfloat16: too coarse to select by.",
         lambda case: _bare_gram(case, torch.bfloat16),
     ),
-    "numpy": Contender(
-        "NumPy textbook loop",
-        "Algorithm 1 of Chen, Zhang & Zhou 2018 in NumPy, one segment after another.",
-        peers.numpy_textbook,
-        on_cuda=False,
-        missing=peers.needs("threadpoolctl"),
-    ),
-    "lapack": Contender(
-        "LAPACK pstrf (SciPy)",
-        "Cholesky factorisation with complete pivoting: its pivots are the same greedy sequence, but the routine "
-        "cannot end after k of them and factorises the whole kernel.",
-        peers.lapack_pivoted_cholesky,
-        on_cuda=False,
-        missing=peers.needs("scipy", "threadpoolctl"),
-    ),
-    "linear-operator": Contender(
-        "linear_operator pivoted_cholesky",
-        "GPyTorch's partial pivoted Cholesky, batched over segments in torch: the same greedy sequence.",
-        peers.linear_operator_pivots,
-        missing=peers.needs("linear_operator"),
-    ),
-    "submodlib": Contender(
-        "submodlib LogDeterminant",
-        "Lazy greedy in C++ on log det(L + λI) with λ = 0, which is the same objective; the package takes the kernel "
-        "as nested Python lists, and that conversion is part of its time.",
-        peers.submodlib_log_determinant,
-        on_cuda=False,
-        missing=peers.needs("submodlib"),
-    ),
-    "openvino": Contender(
-        "OpenVINO GenAI FastGreedyDPP",
-        "The C++ greedy of OpenVINO GenAI's CDPruner, called in its released shared library; the same objective but "
-        "for 1e-6 added to each chosen gain under the root, and no floor for exhausted candidates. One thread.",
-        openvino_dpp.select,
-        on_cuda=False,
-        missing=openvino_dpp.missing,
-    ),
-    "stream": Contender(
-        "features read k times",
-        f"The bound of a selection that reads the features once per step: k times one `torch.mv` over them "
-        f"({STREAMED} are timed).",
-        _stream,
-        times=lambda config: config.keep / STREAMED,
-    ),
 }
-"""Everything that can be measured, by name."""
+"""Everything that can be measured, by name; ``benchmarks/contenders.py`` adds other packages."""
 
-BASICS = ("original", "loop", "torch", "numba", "numba-uniform", "triton", "gram", "gram-bf16")
+BASICS = ("original", "loop", "torch", "numba", "triton", "gram", "gram-bf16")
 """Contenders that need nothing but this package."""
-
-PEERS = ("numpy", "lapack", "linear-operator", "submodlib", "openvino")
-"""Other ways to the same selection; they need the extra ``bench``."""
 
 
 def label(name: str) -> str:
@@ -176,13 +107,6 @@ def contenders_on(device: str, names: Sequence[str] = BASICS) -> list[str]:
     """Those of the named contenders that run on a device."""
     on_cpu = torch.device(device).type == "cpu"
     return [name for name in names if (CONTENDERS[name].on_cpu if on_cpu else CONTENDERS[name].on_cuda)]
-
-
-def split_installed(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The contenders that can run here, and for each other one the sentence on what to install."""
-    reasons = {name: CONTENDERS[name].missing() for name in names}
-    absent = {name: reason for name, reason in reasons.items() if reason is not None}
-    return [name for name in names if name not in absent], absent
 
 
 def ours_on(device: str) -> str:

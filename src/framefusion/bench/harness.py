@@ -169,7 +169,7 @@ def _time(
     case: Case, contenders: Sequence[str], iterations: int
 ) -> tuple[dict[str, list[Tensor]], dict[str, list[float]]]:
     """Results and milliseconds of every contender."""
-    if {"numba", "numba-uniform"} & set(contenders):
+    if "numba" in contenders:
         warm_up()
     results: dict[str, list[Tensor]] = {}
     calls: dict[str, int] = {}

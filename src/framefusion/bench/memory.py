@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import json
 import logging
 import os
@@ -42,7 +43,8 @@ def peak_extra_bytes(config: Config, contenders: Sequence[str], threads: int, de
     if not _CLEAR_REFS.exists():
         logger.warning("peak memory is not measured: this system has no /proc/self/clear_refs")
         return dict.fromkeys(contenders)
-    job = {"config": asdict(config), "contenders": list(contenders), "threads": threads}
+    modules = sorted({CONTENDERS[name].module for name in contenders})
+    job = {"config": asdict(config), "contenders": list(contenders), "threads": threads, "modules": modules}
     # Without a fixed threshold glibc keeps large freed blocks and the next run would not show them.
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
     child = subprocess.run(
@@ -107,6 +109,8 @@ def extra_bytes(run: Callable[[], object], warm: bool = False) -> int:
 
 def _child() -> None:
     job = json.load(sys.stdin)
+    for module in job["modules"]:
+        importlib.import_module(module)
     torch.set_num_threads(job["threads"])
     case = make_case(Config(**job["config"]))
     measured = {}

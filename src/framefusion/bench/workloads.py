@@ -75,6 +75,11 @@ class Case:
         device = self.features.device
         return [torch.arange(s * n, (s + 1) * n, device=device) for s in range(self.config.segments)]
 
+    def by_segment(self, values: Tensor) -> Tensor:
+        """Values of the tokens, (B, N, …), as one row of equal parts: (B · segments, tokens, …)."""
+        inside = self.config.segments * self.config.tokens
+        return values[:, :inside].unflatten(1, (self.config.segments, self.config.tokens)).flatten(0, 1)
+
     def features_as(self, dtype: torch.dtype) -> Tensor:
         """The features in another dtype, converted at the first call and then held: not part of what is timed."""
         if dtype == self.features.dtype:

@@ -154,7 +154,7 @@ def _footage(
 
 
 def _check_plots() -> None:
-    from framefusion.bench.report import require_matplotlib
+    from framefusion.evaluation.plots import require_matplotlib
 
     try:
         require_matplotlib()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from framefusion.bench.report import require_matplotlib
+from framefusion.errors import MissingDependencyError
 from framefusion.evaluation.table import Entry, by_method, fixed, schedules
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -24,6 +24,18 @@ MARKERS = "os^Dv"
 COLUMNS = 4
 """Panels beside each other."""
 BUDGET_LABEL = "visual tokens, mean over layers, % of all"
+
+
+def require_matplotlib() -> Any:
+    """matplotlib.pyplot with a backend that needs no display, or an error that names the extra."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError("plots need matplotlib: pip install 'framefusion[plot]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def names(part: Mapping[str, Any], prefix: str = "") -> tuple[str, str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from framefusion.bench.harness import Measurement, measure
 from framefusion.bench.workloads import Config
 from framefusion.errors import ArgumentError
 
 FEWEST_POINTS = 3
 """Points that an exponent is fitted to at least."""
+
+SWEEP_ITERATIONS = 3
+"""Timed rounds of a sweep at most."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +138,26 @@ def fit_exponent(sizes: Sequence[int], times: Sequence[float]) -> Fit | None:
     x_mean, y_mean = sum(xs) / points, sum(ys) / points
     slope = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / sum((x - x_mean) ** 2 for x in xs)
     return Fit(slope, sizes[-points], sizes[-1], points)
+
+
+def measure_sweep(
+    sweep: Sweep,
+    contenders: Sequence[str],
+    iterations: int,
+    threads: int,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> list[Measurement]:
+    """Measure those of the contenders that take part in a sweep, on each of its workloads; see :func:`measure`."""
+    rows: list[Measurement] = []
+    for config in sweep.configs:
+        rows += measure(
+            config,
+            [name for name in sweep.present(config) if name in contenders],
+            iterations=iterations,
+            threads=threads,
+            device=device,
+            memory=sweep.memory,
+            progress=progress,
+        )
+    return rows

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from framefusion.bench import peers
+from benchmarks import peers
 from framefusion.bench.workloads import Case
 from framefusion.errors import ArgumentError, MissingDependencyError, StateError
 

@@ -27,12 +27,6 @@ def needs(*modules: str) -> Callable[[], str | None]:
     return missing
 
 
-def by_segment(case: Case, values: Tensor) -> Tensor:
-    """Values of the tokens, (B, N, …), as one row of equal parts: (B · segments, tokens, …)."""
-    inside = case.config.segments * case.config.tokens
-    return values[:, :inside].unflatten(1, (case.config.segments, case.config.tokens)).flatten(0, 1)
-
-
 def relevance_of(case: Case) -> Tensor:
     """(B, N) float32 relevance with the published sign, as the other contenders take it."""
     return torch.stack([min_max(received, -1) for received in case.attention])
@@ -40,10 +34,10 @@ def relevance_of(case: Case) -> Tensor:
 
 def kernels(case: Case) -> Tensor:
     """The kernel of every segment, (B · segments, n, n) float32, contiguous."""
-    x = by_segment(case, case.features).float()
+    x = case.by_segment(case.features).float()
     gram = torch.bmm(x, x.mT)
     norms = torch.diagonal(gram, dim1=1, dim2=2).sqrt()
-    scale = by_segment(case, relevance_of(case)) / norms
+    scale = case.by_segment(relevance_of(case)) / norms
     return gram.mul_(scale[:, :, None]).mul_(scale[:, None, :])
 
 
@@ -56,8 +50,8 @@ def per_sample(case: Case, picks: Iterable[Tensor]) -> list[Tensor]:
 
 def numpy_textbook(case: Case) -> list[Tensor]:
     """Algorithm 1 of Chen, Zhang & Zhou 2018 in NumPy: kernel and loop segment by segment, float32."""
-    features = by_segment(case, case.features).float().numpy()
-    relevance = by_segment(case, relevance_of(case)).numpy()
+    features = case.by_segment(case.features).float().numpy()
+    relevance = case.by_segment(relevance_of(case)).numpy()
     keep = min(case.config.keep, case.config.tokens)
     picks = []
     for x, r in zip(features, relevance, strict=True):
