@@ -163,7 +163,7 @@ def test_what_a_model_raises_is_told_from_our_own_defects(qwen, asked, monkeypat
             patched.setattr(type(qwen[0].model.visual), "forward", fails(error))
             with pytest.raises(AskError, match="not enough memory for answering; show fewer frames"):
                 asked(video())
-    monkeypatch.setattr("framefusion.hf.run.Reduction", _of("framefusion.hf.made_up", fails(KeyError("ours"))))
+    monkeypatch.setattr("framefusion.hf.prefill.Reduction", _of("framefusion.hf.made_up", fails(KeyError("ours"))))
     with pytest.raises(KeyError, match="ours"):
         asked(video())
 

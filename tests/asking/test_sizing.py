@@ -25,8 +25,9 @@ from framefusion.asking.loading import ModelError, load, load_skeleton
 from framefusion.asking.sizing import PlanError, plan
 from framefusion.asking.video import Video
 from framefusion.hf import shapes
+from framefusion.hf.decoder import first_after_attention
 from framefusion.hf.families import Call, find
-from framefusion.hf.summary import DecoderSize, first_after_attention
+from framefusion.hf.summary import DecoderSize
 from framefusion.reduction.schedule import tokens_per_layer
 from tests import tiny_checkpoints
 from tests.hf import models

@@ -16,8 +16,8 @@ from transformers.cache_utils import LinearAttentionLayer
 
 import framefusion
 from framefusion import FrameFusion
-from framefusion.hf import run as run_module
-from framefusion.hf.cache import ShortenedLayer
+from framefusion.hf.cache_layers import ShortenedLayer
+from framefusion.hf.prefill import Prefill
 from framefusion.reduction.budgets import total_kept
 from tests.hf import oracle
 from tests.hf.case import FIRST_WORD, Case
@@ -74,13 +74,13 @@ def test_every_way_equals_the_masked_oracle(case: Case, way: str, plan: str) -> 
 
 def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: the states of shorter rows take in what fills the batch up."""
-    original = run_module.Run._recurrent_layer
+    original = Prefill._recurrent_layer
 
     def unmasked(*args: Any) -> Any:
         hidden, kwargs = original(*args)
         return hidden, {**kwargs, "attention_mask": None}
 
-    monkeypatch.setattr(run_module.Run, "_recurrent_layer", unmasked)
+    monkeypatch.setattr(Prefill, "_recurrent_layer", unmasked)
     assert WAYS["greedy"].check(case, "ragged", PLANS["before layer 0"]) > 100 * TOLERANCE
 
 

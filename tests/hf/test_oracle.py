@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import framefusion
-from framefusion.hf import run as run_module
+from framefusion.hf import inputs as inputs_module
 from tests.hf import models, oracle
 from tests.hf.case import Case, Image, Part, Video
 from tests.hf.prompts import PROMPTS
@@ -34,7 +34,7 @@ def test_renumbered_positions_fail_the_oracle(name: str, monkeypatch: pytest.Mon
 
     case = models.build(name)
     inputs = case.inputs(PROMPTS["single"](case))
-    monkeypatch.setattr(run_module, "_gather_positions", renumber)
+    monkeypatch.setattr(inputs_module, "gather_positions", renumber)
     with framefusion.attach(case.model, PLANS["two stages"]) as run:
         out = generate(case, inputs)
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)

@@ -25,8 +25,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
-from framefusion.hf import recording
-from framefusion.hf import run as run_module
+from framefusion.hf import recording, session
+from framefusion.hf.decoder import window_of
 from framefusion.interface import apply_framefusion
 from framefusion.reduction.budgets import total_kept
 from tests.hf import models, oracle
@@ -116,7 +116,7 @@ def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
     with pytest.raises(KeyboardInterrupt), framefusion.attach(case.model, FrameFusion(cost=0.5)):
         logits(case, inputs)
     broken.remove()
-    assert run_module._current.get() is None
+    assert session.current().forward is None
     assert recording.active.get() is None
     with framefusion.attach(case.model, KEEP):
         logits(case, case.inputs([[7]]))
@@ -193,7 +193,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     lengths = [text + visual for visual in summary.tokens_per_layer]
     products = sum(2 * w * n for w, n in zip(weights, lengths, strict=True))
     lengths = [lengths[index] for index in case.attending]
-    windows = [run_module.window_of(case.model.get_decoder().layers[index]) or 10**6 for index in case.attending]
+    windows = [window_of(case.model.get_decoder().layers[index]) or 10**6 for index in case.attending]
     seen = [min(n, window) for n, window in zip(lengths, windows, strict=True)]
     attention = sum(2 * 64 * s * (2 * n - s + 1) for s, n in zip(seen, lengths, strict=True))
     assert summary.flops_after == products + attention
@@ -261,7 +261,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
     settings = PLANS["before layer 0"]
     with framefusion.attach(case.model, settings) as run:
         case.model.get_decoder().set_attn_implementation("fa_stand_in")
-        if any(map(run_module.window_of, case.model.get_decoder().layers)):
+        if any(map(window_of, case.model.get_decoder().layers)):
             # It would cut the window by slots.
             with pytest.raises(ValueError, match="'fa_stand_in' cuts the windows of sliding-window layers"):
                 generate(case, inputs)
@@ -337,6 +337,26 @@ def test_a_cropped_batch_goes_on() -> None:
             past_key_values=cache,
         )
     torch.testing.assert_close(out.logits[:, -1], first.logits[:, -2], atol=TOLERANCE, rtol=0)
+
+
+def test_a_step_of_another_length_gets_a_mask_of_its_own() -> None:
+    """Behind as many slots, and where the model makes no mask of its own for either."""
+    AttentionInterface.register("fa_stand_in", _stand_in)
+    AttentionMaskInterface.register("fa_stand_in", flash_attention_mask)
+    case = models.build("llava_onevision")
+    video = (6, *case.frame)
+    inputs = case.inputs([[3, video, 5], [2, video, 6]])
+    del inputs["attention_mask"]
+    with framefusion.attach(case.model, FrameFusion(keep=(0.5, 0.1))), torch.no_grad():
+        case.model.get_decoder().set_attn_implementation("fa_stand_in")
+        cache = case.model(**inputs).past_key_values
+        twin = copy.deepcopy(cache)
+        case.model(input_ids=torch.full((2, 3), 20), past_key_values=cache)
+        cache.crop(-3)
+        step = torch.full((2, 1), 21)
+        got = case.model(input_ids=step, past_key_values=cache).logits
+        expected = case.model(input_ids=step, past_key_values=twin).logits
+    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
 def test_padding_on_either_side(case: Case) -> None:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from framefusion.errors import ArgumentError
 from framefusion.hf import attach
+from framefusion.hf.decoder import first_after_attention
 from framefusion.hf.families import unwrapped
 from framefusion.hf.fingerprint import fingerprint
 from framefusion.hf.fitted import Fitted, remember
-from framefusion.hf.summary import first_after_attention
 from framefusion.reduction.schedule import STAGES
 from framefusion.reduction.settings import FrameFusion, Stages
 

@@ -22,9 +22,10 @@ from framefusion.asking.prompts import AskError, ProcessorError, prompt_inputs
 from framefusion.asking.video import MAX_BYTES, Video
 from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
+from framefusion.hf.decoder import first_after_attention
 from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
-from framefusion.hf.summary import DecoderSize, first_after_attention
+from framefusion.hf.summary import DecoderSize
 from framefusion.reduction.schedule import tokens_per_layer
 from framefusion.reduction.settings import AUTO, FrameFusion
 

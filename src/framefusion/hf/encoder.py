@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 from transformers.utils import ModelOutput
 
 from framefusion.errors import ArgumentError
-from framefusion.hf import generation, recording
+from framefusion.hf import methods, recording
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError, find, unwrapped
 from framefusion.reduction.layout import Kind, VisualLayout
 from framefusion.reduction.relevance import attention_received_from_all
@@ -80,7 +80,7 @@ def install(model: Any) -> Iterator[Callable[[], None]]:
     else:
         yield _configured(module)
     for kind in get_args(Kind):
-        yield generation.replace(model, f"get_{kind}_features", partial(_carrying, family, model, kind))
+        yield methods.replace(model, f"get_{kind}_features", partial(_carrying, family, model, kind))
 
 
 @contextmanager

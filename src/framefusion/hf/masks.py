@@ -9,14 +9,14 @@ from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
 from framefusion.errors import ArgumentError
-from framefusion.hf.cache import as_argument
+from framefusion.hf.calls import cache_argument
 from framefusion.reduction.relevance import HIDDEN
 
 DENSE = ("eager", "sdpa")
 """Attention implementations that take a dense ``(B, 1, q, kv)`` mask."""
 
 
-class _Held:
+class _FilledCache:
     """Stands for a cache of which one layer holds ``length`` slots."""
 
     is_compileable = False
@@ -34,19 +34,19 @@ class _Held:
         return self.length + query_length, 0
 
 
-def causal(config: Any, hidden: Tensor, valid: Tensor | None, held: int = 0) -> Any:
-    """The causal mask for ``hidden`` after ``held`` slots of cache, built by ``transformers``.
+def causal(config: Any, hidden: Tensor, valid: Tensor | None, past_length: int = 0) -> Any:
+    """The causal mask for ``hidden`` after ``past_length`` slots of cache, built by ``transformers``.
 
     Args:
         config: the decoder's config, which names the attention implementation.
         hidden: ``(B, q, D)``, the queries.
-        valid: ``(B, held + q)`` bool, or None when nothing is padding.
-        held: slots already in the layer's cache.
+        valid: ``(B, past_length + q)`` bool, or None when nothing is padding.
+        past_length: slots already in the layer's cache.
 
     Returns:
         What the implementation takes: None, a 2D, 4D or block mask.
     """
-    cache = as_argument(create_causal_mask, _Held(held) if held else None)
+    cache = cache_argument(create_causal_mask, _FilledCache(past_length) if past_length else None)
     # Positions are left out: gaps in them would be taken for packed sequences.
     return create_causal_mask(config=config, inputs_embeds=hidden, attention_mask=valid, position_ids=None, **cache)
 
@@ -162,16 +162,17 @@ def decoding(
     Args:
         config: the decoder's config.
         hidden: ``(B, q, D)``.
-        columns: ``(B, held + q)`` int64: the column of the conversation in each slot, -1 padding.
-        valid: ``(B, held + q)`` bool, or None when nothing is padding.
+        columns: ``(B, P + q)`` int64: the column of the conversation in each slot, -1 padding.
+        valid: ``(B, P + q)`` bool, or None when nothing is padding.
         window: of a sliding-window layer, in columns; None without.
         longest: columns of the conversation; with fewer than ``window`` no window cuts anything.
     """
     queries = hidden.shape[1]
-    held = columns.shape[1] - queries
+    past_length = columns.shape[1] - queries
     if window is None or longest <= window:
-        return causal(config, hidden, valid, held)
-    own = columns[:, held:]
+        return causal(config, hidden, valid, past_length)
+    own = columns[:, past_length:]
+    # (B, q, P + q): causal by column of the conversation, within the window, no padding.
     visible = columns[:, None, :] <= own[:, :, None]
     visible &= (own[:, :, None] - columns[:, None, :] < window) & (columns >= 0)[:, None, :]
     if valid is not None:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from transformers.cache_utils import StaticLayer
 
 from framefusion.errors import ArgumentError, StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import masks
+from framefusion.hf import cache_layers, masks
+from framefusion.hf.calls import cache_of
+from framefusion.hf.decoder import Decoder, window_of
 from framefusion.hf.families import Call
-from framefusion.hf.summary import window_of
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.settings import FrameFusion
 
@@ -19,12 +21,12 @@ NO_BATCHING = (
     "continuous batching (generate_batch, init_continuous_batching) takes no videos and packs its prompts into pages, "
     "which reduction cannot follow; use generate() with a padded batch, or detach first."
 )
+_USE = "Leave past_key_values and cache_implementation out, or pass DynamicCache(config=model.config)."
 
 
 def prefill(
     settings: FrameFusion,
-    decoder: Any,
-    layers: Sequence[Any],
+    decoder: Decoder,
     layouts: Sequence[VisualLayout],
     valid: Tensor,
     call: Call,
@@ -34,7 +36,6 @@ def prefill(
     Args:
         settings: of the reduction.
         decoder: of the model.
-        layers: its layers.
         layouts: the visual tokens of each sample that may be reduced.
         valid: ``(B, N)`` bool, False for padding.
         call: what the model was called with.
@@ -43,12 +44,12 @@ def prefill(
         RuntimeError: the model is in training mode.
         ValueError: anything else.
     """
-    if decoder.training:
+    if decoder.module.training:
         raise StateError(
             "the model is in training mode; reduction is for inference. Call model.eval() or detach first."
         )
-    implementation = decoder.config._attn_implementation
-    if implementation not in masks.DENSE and any(map(window_of, layers)):
+    implementation = decoder.module.config._attn_implementation
+    if implementation not in masks.DENSE and any(map(window_of, decoder.layers)):
         raise ArgumentError(
             f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
             "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
@@ -80,9 +81,91 @@ def _shares(values: int, samples: int, ids: Tensor | None) -> None:
         )
 
 
-def static_cache(decoder: Any) -> None:
+def direct_call(decoder: Decoder) -> StateError:
+    """What to raise when the decoder runs without the model around it."""
+    return StateError(
+        f"the language model of {type(decoder.multimodal).__name__} was called directly while a reduction is "
+        "attached, which hides where the visual tokens are. Call the whole model, or detach first."
+    )
+
+
+def missing_ids() -> ArgumentError:
+    """What to raise when embeddings come in the place of ``input_ids``."""
+    return ArgumentError(
+        "input_ids is missing: framefusion finds the visual tokens by their placeholders. Pass input_ids "
+        "and the video instead of inputs_embeds, or detach first."
+    )
+
+
+def unrecorded_attention(layer: int) -> StateError:
+    """What to raise when the attention of ``layer``, which a stage goes by, was not recorded."""
+    return StateError(
+        f"the attention of layer {layer} could not be recorded: its module does not take its attention "
+        "function from the config. Use relevance='none', or an unpatched attention module."
+    )
+
+
+def padded_states() -> ArgumentError:
+    """What to raise when padding between two turns would enter a recurrent state."""
+    return ArgumentError(
+        "a video or image came in a later turn of several samples, which keep different numbers of tokens; the "
+        "padding would enter the states of the linear-attention layers. Continue each sample on a cache of its "
+        "own, or use keep and videos of one size."
+    )
+
+
+def cache(given: Any, *, filled: bool, before_first: bool) -> None:
+    """Refuse caches whose layers cannot have lengths of their own.
+
+    Args:
+        given: as passed to the decoder.
+        filled: whether it holds earlier turns.
+        before_first: whether layer 0 may be shortened.
+
+    Raises:
+        ValueError: with the kind of cache and what to use instead.
+    """
+    if getattr(given, "offloading", False):
+        raise ArgumentError(f"past_key_values is an offloaded cache, which was never verified with reduction. {_USE}")
+    kinds = {type(layer) for layer in given.layers} or {given.layer_class_to_replicate}
+    for kind in kinds:
+        if not cache_layers.has_own_length(kind):
+            raise ArgumentError(
+                f"past_key_values is a cache of {kind.__name__} layers, which reduction cannot follow. {_USE}"
+            )
+        if filled and issubclass(kind, StaticLayer):
+            raise ArgumentError(
+                "a video or image came in a later turn of a conversation held in a static cache; reduction cannot "
+                f"follow that there. {_USE}"
+            )
+        if before_first and cache_layers.is_quantized(kind):
+            raise ArgumentError(
+                "past_key_values is a quantized cache, which reduction before layer 0 would miscount; start keep at "
+                "layer 1 with merge=False, or use a DynamicCache()."
+            )
+
+
+def rows(given: Any, count: int) -> None:
+    """Refuse a call for another number of rows than a cache with shortened layers holds, before any layer runs.
+
+    Args:
+        given: a cache.
+        count: rows of the call.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    filled = caches.rows_of(given)
+    if filled not in (None, count):
+        raise ArgumentError(
+            f"past_key_values was filled for a batch of {filled}, but the call has {count} rows; repeat it with its "
+            "batch_repeat_interleave(), or start again with an empty cache."
+        )
+
+
+def static_cache(decoder: Decoder) -> None:
     """Refuse attention functions that a static cache cannot be reduced with."""
-    implementation = decoder.config._attn_implementation
+    implementation = decoder.module.config._attn_implementation
     if implementation not in masks.DENSE:
         raise ArgumentError(
             f"attn_implementation={implementation!r} takes no dense mask, which reduction with a static cache "
@@ -93,7 +176,7 @@ def static_cache(decoder: Any) -> None:
 def head(arguments: dict[str, Any]) -> None:
     """Refuse arguments of the model with its head that count on logits of full length."""
     if isinstance(arguments.get("logits_to_keep"), Tensor):
-        if caches.is_paged(caches.of_call(arguments)):
+        if caches.is_paged(cache_of(arguments)):
             batching()
         raise ArgumentError(
             "logits_to_keep is a tensor of columns, which a reduced sequence no longer has; pass the number of last "

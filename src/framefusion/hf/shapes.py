@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
-from framefusion.hf.cache import as_argument
-from framefusion.hf.summary import attends
+from framefusion.hf.calls import cache_argument
+from framefusion.hf.decoder import attends
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 
@@ -51,7 +51,7 @@ def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> int:
 
     Returns:
         what :class:`torch.utils.flop_counter.FlopCounterMode` counts: two for each multiplication of matrix
-        products and convolutions. An encoder that is told the grid of a video sees each temporal patch by itself: one
+        products and convolutions. An encoder that is given the grid of a video sees each temporal patch by itself: one
         of them is counted, times their number.
     """
     kind = "video" if inputs.get("pixel_values_videos") is not None else "image"
@@ -84,7 +84,7 @@ def state_bytes(decoder: Any) -> int:
     cache = DynamicCache(config=decoder.config)
     hidden = torch.zeros(1, 2, decoder.config.hidden_size, dtype=decoder.dtype, device=_META)
     with torch.no_grad(), Shapes():
-        decoder(inputs_embeds=hidden, use_cache=True, **as_argument(decoder.forward, cache))
+        decoder(inputs_embeds=hidden, use_cache=True, **cache_argument(decoder.forward, cache))
     kept = [cache.layers[index] for index, layer in enumerate(layers) if not attends(layer)]
     return sum(
         value.nbytes for layer in kept for value in tree_leaves(list(vars(layer).values())) if isinstance(value, Tensor)

@@ -9,22 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from framefusion.hf.decoder import attends, window_of
 from framefusion.reduction.settings import Stages
-
-
-def attends(layer: Any) -> bool:
-    """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
-    return hasattr(layer, "self_attn")
-
-
-def window_of(layer: Any) -> int | None:
-    """The window of a sliding-window layer, in tokens."""
-    return getattr(getattr(layer, "self_attn", None), "sliding_window", None)
-
-
-def first_after_attention(layers: Sequence[Any]) -> int:
-    """The first layer before which attention exists; as many as there are layers if none attends by softmax."""
-    return next((index + 1 for index, layer in enumerate(layers) if attends(layer)), len(layers))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,157 @@
+"""The one way in: attach a reduction to a Hugging Face video LLM, and ask what it did."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from framefusion.errors import ArgumentTypeError, StateError
+from framefusion.hf import hooks, recording, session
+from framefusion.hf.decoder import Decoder
+from framefusion.hf.fitted import fitted_settings
+from framefusion.hf.summary import DecoderSize, Summary, summarize
+from framefusion.reduction.layout import VisualLayout
+from framefusion.reduction.reducer import Reduction, Stage
+from framefusion.reduction.settings import FrameFusion
+
+_DEFAULTS = FrameFusion()
+
+
+def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
+    """Reduce the visual tokens of every prefill of ``model`` until detached.
+
+    Only hooks are added: weights, ``state_dict`` and config stay as they are, and after detaching, or with
+    ``keep=1.0``, the logits are bit-identical to those of the plain model.
+
+    Args:
+        model: a video LLM of a supported family (``framefusion models`` lists them), with or without its
+            language-model head.
+        settings: what to reduce; default ``FrameFusion()``.
+
+    Returns:
+        A handle. As a context manager it always detaches; for long-lived use keep it and call ``detach()``::
+
+            with framefusion.attach(model, FrameFusion(keep=0.2)) as run:
+                model.generate(**inputs)
+            print(run.summary())
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        UnsupportedModelError: the family is not supported; lists those that are.
+        ValueError: the settings cannot be followed by this model, e.g. an unreachable cost; or ``stages="auto"`` and
+            what was probed about it cannot be read.
+        RuntimeError: the model has a reduction attached already.
+    """
+    if not isinstance(model, nn.Module):
+        raise ArgumentTypeError(f"model must be a loaded Hugging Face model, got {type(model).__name__}.")
+    settings = FrameFusion() if settings is None else settings
+    if not isinstance(settings, FrameFusion):
+        raise ArgumentTypeError(f"settings must be a FrameFusion, got {type(settings).__name__}.")
+    return Run(model, settings)
+
+
+class Run:
+    """A reduction attached to a model; made by :func:`attach`.
+
+    Its ``settings`` are those of :func:`attach`, with stages in the place of ``"auto"``; ``stages_from`` tells where
+    the stages of a cost come from: ``"default"``, ``"given"`` or ``"probed"``, None without.
+
+    What it tells is about the latest prefill of the calling thread (or task, see :mod:`contextvars`); where that ran
+    none, as with a streamer beside ``generate()`` in a thread of its own, about the latest prefill of all.
+    """
+
+    def __init__(self, model: Any, settings: FrameFusion) -> None:
+        decoder = Decoder(model)
+        hooks.check_free(decoder)
+        layers, first = len(decoder.layers), decoder.first
+        self.settings, self.stages_from = fitted_settings(decoder.model, settings, layers, first)
+        self.settings.check(layers, first)
+        self._name = decoder.name
+        self._size = DecoderSize.of(decoder.layers, decoder.module.config, decoder.module.dtype)
+        self._record = session.Record()
+        self._undo = hooks.install(decoder, self.settings, self._record)
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self.settings, field.name)!r}"
+            for field in fields(FrameFusion)
+            if getattr(self.settings, field.name) not in (None, getattr(_DEFAULTS, field.name))
+        ]
+        try:
+            present = self._latest().visual_per_layer
+            latest = f"latest prefill kept {present[-1]} of {sum(map(len, self._latest().layouts))} visual tokens"
+        except StateError:
+            latest = "no prefill to tell of"
+        where = "attached to" if self.attached else "detached from"
+        return f"<Run of FrameFusion({', '.join(changed)}), {where} {self._name}, {latest}>"
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise StateError(recording.NO_COPIES)
+
+    def detach(self) -> None:
+        """Remove every hook. Calling it again does nothing.
+
+        A cache filled while attached can only be continued while attached.
+        """
+        while self._undo:
+            self._undo.pop()()
+        session.end(self._record)
+
+    @property
+    def attached(self) -> bool:
+        """Whether the hooks are in place."""
+        return bool(self._undo)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the latest prefill that reduced something, in order."""
+        return list(self._latest().stages)
+
+    @property
+    def layout(self) -> list[VisualLayout]:
+        """The visual tokens of each sample of the latest prefill, on the CPU."""
+        return [layout.to(torch.device("cpu")) for layout in self._latest().layouts]
+
+    @property
+    def segments(self) -> list[Tensor]:
+        """Per sample of the latest prefill, int64 on the CPU: the segment of each visual token, in the order of
+        the layout; ids go on across the videos and images of a sample."""
+        return [ids.cpu() for ids in self._latest().segments or []]
+
+    @property
+    def tokens_per_layer(self) -> list[int]:
+        """Visual tokens present in each decoder layer of the latest prefill, over the whole batch."""
+        return list(self._latest().visual_per_layer)
+
+    def summary(self) -> Summary:
+        """What the latest prefill kept and saved; formulas at :class:`~framefusion.hf.summary.DecoderSize`.
+
+        Raises:
+            RuntimeError: no prefill has run yet.
+        """
+        reduction = self._latest()
+        return summarize(
+            self._size,
+            reduction.original_lengths,
+            sum(len(layout) for layout in reduction.layouts),
+            reduction.visual_per_layer,
+            reduction.tokens_per_layer,
+            sum(stage.milliseconds for stage in reduction.stages),
+            None if self.stages_from is None else self.settings.steps,
+            self.stages_from,
+        )
+
+    def _latest(self) -> Reduction:
+        return self._record.latest()

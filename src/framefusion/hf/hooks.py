@@ -1,0 +1,202 @@
+"""The hooks of an attached reduction: which of its parts runs when. No other file puts anything into a model's calls
+but :mod:`~framefusion.hf.generation` and :mod:`~framefusion.hf.encoder`, and attention modules by
+:mod:`~framefusion.hf.recording`.
+
+A stage runs in a pre-hook of a decoder layer, on the output of the layer before. The published code reduces inside
+a layer, between its attention and its MLP; the difference is one MLP per stage, and no layer code is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from framefusion.errors import StateError
+from framefusion.hf import cache as caches
+from framefusion.hf import decode, encoder, generation, graphs, methods, prefill, recording, refusals, session
+from framefusion.hf.calls import cache_of
+from framefusion.hf.decoder import Decoder, attends
+from framefusion.hf.families import Call
+from framefusion.reduction.settings import FROM_ENCODER, FrameFusion
+
+_attached: WeakSet[nn.Module] = WeakSet()
+"""Decoders with a reduction attached."""
+
+
+def check_free(decoder: Decoder) -> None:
+    """Refuse a model that has a reduction attached.
+
+    Raises:
+        RuntimeError: it has.
+    """
+    if decoder.module in _attached:
+        raise StateError(f"this {decoder.name} has a reduction attached already; call detach() on its handle first.")
+
+
+def install(decoder: Decoder, settings: FrameFusion, record: session.Record) -> list[Callable[[], None]]:
+    """Hook a model.
+
+    Args:
+        decoder: of the model.
+        settings: what to reduce.
+        record: is told of every prefill.
+
+    Returns:
+        the functions that undo it, to be called last one first.
+    """
+    undo: list[Callable[[], None]] = []
+    try:
+        # What came before a failure is in the list, and undone.
+        undo.extend(_installed(decoder, settings, Hooks(decoder, settings, record)))
+    except BaseException:
+        while undo:
+            undo.pop()()
+        raise
+    return undo
+
+
+def _installed(decoder: Decoder, settings: FrameFusion, hooks: Hooks) -> Iterator[Callable[[], None]]:
+    _attached.add(decoder.module)
+    yield partial(_attached.discard, decoder.module)
+    if decoder.has_head:
+        yield from generation.install(decoder.model, reducing=not settings.keeps_all)
+    if settings.relevance in FROM_ENCODER:
+        yield from encoder.install(decoder.multimodal)
+    yield decoder.multimodal.register_forward_pre_hook(hooks.enter_model, with_kwargs=True).remove
+    yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove
+    yield decoder.module.register_forward_pre_hook(hooks.enter_decoder, with_kwargs=True).remove
+    yield methods.replace(decoder.module, "forward", graphs.only_steps)
+    for index, layer in enumerate(decoder.layers):
+        if attends(layer):
+            yield recording.install(layer.self_attn)
+        yield layer.register_forward_pre_hook(partial(hooks.before_layer, index), with_kwargs=True).remove
+        if decoder.deepstack:
+            yield layer.register_forward_hook(partial(hooks.after_layer, index)).remove
+
+
+class Hooks:
+    """What runs around the model, its decoder and every decoder layer.
+
+    A compiled step of one token is traced through here, and must find nothing that changes between steps but what is
+    on the cache: so it never asks for the session.
+    """
+
+    def __init__(self, decoder: Decoder, settings: FrameFusion, record: session.Record) -> None:
+        self._decoder, self._settings, self._record = decoder, settings, record
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise StateError(recording.NO_COPIES)
+
+    @graphs.inlined_only
+    def enter_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the multimodal model."""
+        ids = args[0] if args else kwargs.get("input_ids")
+        tokens = kwargs.get("inputs_embeds") if ids is None else ids
+        if tokens is None or tokens.shape[1] != 1:
+            self._begin(args, kwargs)
+        elif not torch.compiler.is_compiling():
+            _end(self._record)
+
+    @graphs.inlined_only
+    def leave_model(self, module: nn.Module, args: Any, output: Any) -> None:
+        """After the multimodal model, also where it failed."""
+        if not torch.compiler.is_compiling():
+            _end(self._record)
+
+    @graphs.inlined_only
+    def enter_decoder(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before the decoder."""
+        hidden, cache = kwargs["inputs_embeds"], cache_of(kwargs)
+        if hidden.shape[1] != 1:
+            return self._enter_prefill(args, kwargs)
+        if cache is not None and caches.layout_of(cache) is not None:
+            if torch.compiler.is_compiling() or int(cache.get_seq_length()):
+                refusals.rows(cache, len(hidden))
+            else:
+                caches.start(cache)
+        return None
+
+    def before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before a decoder layer."""
+        hidden, cache = args[0] if args else kwargs["hidden_states"], cache_of(kwargs)
+        running = self._prefill(hidden)
+        if running is not None:
+            changed = running.before_layer(index, hidden, kwargs)
+        elif cache is not None and caches.slots_of(cache, index) is not None:
+            mask = decode.mask_of(self._decoder, index, hidden, cache, kwargs.get("attention_mask"))
+            changed = hidden, {**kwargs, "attention_mask": mask}
+        else:
+            changed = None
+        caches.announce(cache, index)
+        if changed is None:
+            return None
+        hidden, kwargs = changed
+        return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
+
+    def after_layer(self, index: int, module: nn.Module, args: Any, output: Any) -> Any:
+        """After a decoder layer, in a decoder with DeepStack."""
+        hidden = output[0] if isinstance(output, tuple) else output
+        running = self._prefill(hidden)
+        changed = None if running is None else running.after_layer(index, hidden)
+        return (changed, *output[1:]) if changed is not None and isinstance(output, tuple) else changed
+
+    def _prefill(self, hidden: Tensor) -> prefill.Prefill | None:
+        """The prefill of this model under way, if the layer that runs on ``hidden`` is part of one."""
+        if hidden.shape[1] == 1 and torch.compiler.is_compiling():
+            return None
+        forward = session.current().forward
+        return forward.prefill if forward is not None and forward.record is self._record else None
+
+    @torch.compiler.disable
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        session.begin(session.Forward(self._record, self._decoder.arguments(args, kwargs)))
+        encoder.forget()
+
+    @torch.compiler.disable
+    def _enter_prefill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden, cache = kwargs["inputs_embeds"], cache_of(kwargs)
+        forward, keeps_all = session.current().forward, self._settings.keeps_all
+        if forward is None and keeps_all:
+            return None
+        if forward is None or forward.record is not self._record:
+            raise refusals.direct_call(self._decoder)
+        if caches.is_paged(cache):
+            return None if keeps_all else refusals.batching()
+        past_length = 0 if cache is None else int(cache.get_seq_length())
+        if cache is not None and past_length:
+            refusals.rows(cache, len(hidden))
+        elif cache is not None:
+            caches.start(cache)
+        call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
+        if past_length and not call.has_visual:
+            return None
+        forward.prefill = self._start(call, hidden, kwargs, past_length)
+        if forward.prefill.deepstack is None:
+            return None
+        return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
+
+    def _start(self, call: Call, hidden: Tensor, kwargs: dict[str, Any], past_length: int) -> prefill.Prefill:
+        """Start a prefill, and have it told of."""
+        generating = session.generation_of(self._decoder.model)
+        aside = generating is not None and generating.aside and not call.has_visual
+        if not aside:
+            self._record.note(None)
+        if call.input_ids is None and not self._settings.keeps_all:
+            raise refusals.missing_ids()
+        drafts = 0 if generating is None else generating.drafts
+        started = prefill.start(
+            self._decoder, self._settings, call, hidden, kwargs, past_length=past_length, drafts=drafts
+        )
+        if not aside:
+            self._record.note(started.reduction)
+        return started
+
+
+@torch.compiler.disable
+def _end(record: session.Record) -> None:
+    session.end(record)

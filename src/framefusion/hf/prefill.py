@@ -1,0 +1,207 @@
+"""A prefill: where its visual tokens are, the stages before its layers, and what its layers are called with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefusion.hf import cache as caches
+from framefusion.hf import encoder, masks, recording, refusals
+from framefusion.hf.calls import cache_of
+from framefusion.hf.decoder import Decoder, attends, window_of
+from framefusion.hf.deepstack import DeepStack
+from framefusion.hf.families import Call
+from framefusion.hf.inputs import LayerInputs, LayerKind, Prompt
+from framefusion.reduction.layout import VisualLayout
+from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.settings import FROM_ENCODER, FrameFusion
+
+Changed = tuple[Tensor, dict[str, Any]]
+"""The hidden states and keyword arguments that a layer runs with in the place of its own."""
+
+
+class Prefill:
+    """One prefill under way, between the decoder's first layer and its last.
+
+    Args:
+        decoder: that runs.
+        reduction: asked before every layer.
+        prompt: what its layers have in common.
+        deepstack: the visual features to add after the first layers, or None where the model adds them itself.
+    """
+
+    def __init__(self, decoder: Decoder, reduction: Reduction, prompt: Prompt, deepstack: DeepStack | None) -> None:
+        self.reduction, self.deepstack = reduction, deepstack
+        self._decoder, self._prompt = decoder, prompt
+        self._recorder: recording.Recorder | None = None
+        self._inputs: dict[tuple[int, LayerKind], LayerInputs] = {}
+        """By the stages so far, which made the present sequence, and the kind of layer."""
+
+    def before_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Changed | None:
+        """Run the stage before a layer, and shorten what the layer is called with.
+
+        Args:
+            index: of the layer.
+            hidden: ``(B, n, D)``.
+            kwargs: the other arguments of the layer.
+
+        Returns:
+            ``(B, n', D)`` hidden states and the arguments beside them; None when all stays as it was.
+        """
+        hidden = self.reduction.before_layer(index, hidden, self._received(index))
+        if not attends(self._decoder.layers[index]):
+            return self._recurrent_layer(hidden, kwargs) if self.reduction.reduced else None
+        cache = cache_of(kwargs)
+        inputs = self._inputs_of(self._kind(index, cache, hidden))
+        self._record(index, inputs)
+        if not self.reduction.reduced and (cache is None or caches.slots_of(cache, index) is None):
+            return None
+        if cache is not None:
+            caches.remember(cache, index, inputs.slots)
+        return hidden, {
+            **kwargs,
+            "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
+            "position_ids": None,
+            "attention_mask": inputs.mask(kwargs.get("attention_mask")),
+        }
+
+    def after_layer(self, index: int, hidden: Tensor) -> Tensor | None:
+        """``(B, n, D)`` after a layer with its visual features added; None where the model does so."""
+        if self.deepstack is None:
+            return None
+        return self.deepstack.add(index, hidden, self.reduction.columns, self.reduction.merged_into)
+
+    def _recurrent_layer(self, hidden: Tensor, kwargs: dict[str, Any]) -> Changed:
+        """A layer of linear attention: its state takes in the tokens that are there, one after the other."""
+        if self._prompt.past_length and self.reduction.padded:
+            raise refusals.padded_states()
+        # Of what its cache held before it asks nothing.
+        inputs = self._inputs_of(LayerKind(None, 0, None, None, hidden.dtype, hidden.device))
+        return hidden, {
+            **kwargs,
+            "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
+            "position_ids": None,
+            "attention_mask": inputs.padding_mask,
+        }
+
+    def _kind(self, index: int, cache: Any, hidden: Tensor) -> LayerKind:
+        return LayerKind(
+            past=None if cache is None else caches.slots_of(cache, index),
+            kv_length=caches.kv_length(cache, index) if self._prompt.past_length else 0,
+            window=window_of(self._decoder.layers[index]),
+            buffers=cache.layers[index].max_cache_len if cache is not None and caches.is_static(cache) else None,
+            dtype=hidden.dtype,
+            device=hidden.device,
+        )
+
+    def _inputs_of(self, kind: LayerKind) -> LayerInputs:
+        key = len(self.reduction.stages), kind
+        if key not in self._inputs:
+            self._inputs[key] = LayerInputs(self._prompt, self.reduction.columns, kind)
+        return self._inputs[key]
+
+    def _received(self, index: int) -> Tensor | None:
+        """``(B, n)``: the attention that each slot received in the layer before, where it was recorded."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None and recorder.received is None:
+            raise refusals.unrecorded_attention(index - 1)
+        return None if recorder is None else recorder.received
+
+    def _record(self, index: int, inputs: LayerInputs) -> None:
+        """Have the attention of a layer recorded where a stage up to the next one that attends goes by it."""
+        if not any(map(self.reduction.wants_attention, self._decoder.served(index))):
+            return
+        self._recorder = recording.Recorder(
+            self._decoder.layers[index].self_attn,
+            self.reduction.query_rows(),
+            inputs.valid,
+            per_viewer=self.reduction.settings.relevance == "all-viewers",
+        )
+        recording.active.set(self._recorder)
+
+
+def start(
+    decoder: Decoder,
+    settings: FrameFusion,
+    call: Call,
+    hidden: Tensor,
+    kwargs: dict[str, Any],
+    *,
+    past_length: int,
+    drafts: int,
+) -> Prefill:
+    """Find the visual tokens of a call, refuse what cannot be reduced, and plan the stages.
+
+    Args:
+        decoder: that is about to run.
+        settings: of the reduction.
+        call: what the multimodal model was called with.
+        hidden: ``(B, N, D)``, the embeddings of the prompt.
+        kwargs: the arguments of the decoder.
+        past_length: columns of the conversation that its cache holds.
+        drafts: columns at the end that are no part of the prompt.
+
+    Raises:
+        RuntimeError: the model is in training mode.
+        ValueError: the prompt, its mask or its cache cannot be reduced.
+    """
+    cache = cache_of(kwargs)
+    layouts, seen = _layouts(decoder, settings, call, len(hidden))
+    reducing = any(map(len, layouts)) and not settings.keeps_all
+    valid = _valid(kwargs.get("attention_mask"), hidden, cache, reducing=reducing)
+    if reducing:
+        refusals.prefill(settings, decoder, layouts, valid, call)
+    if cache is not None and (reducing or (past_length and caches.layout_of(cache) is not None)):
+        _check_cache(decoder, settings, cache, filled=past_length > 0)
+    reduction = Reduction(
+        settings,
+        layouts,
+        valid,
+        len(decoder.layers),
+        decoder.first,
+        seen=seen,
+        drafts=drafts,
+        encoder=encoder.received(call, layouts) if reducing and settings.relevance in FROM_ENCODER else None,
+    )
+    deepstack = None
+    if reducing and kwargs.get("deepstack_visual_embeds") is not None:
+        deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
+    past_valid = _past_valid(call, hidden, past_length) if past_length else None
+    prompt = Prompt(decoder.module.config, hidden.shape[1], past_length, past_valid)
+    return Prefill(decoder, reduction, prompt, deepstack)
+
+
+def _check_cache(decoder: Decoder, settings: FrameFusion, cache: Any, *, filled: bool) -> None:
+    before_first = settings.reduces_before_first(len(decoder.layers))
+    refusals.cache(cache, filled=filled, before_first=before_first)
+    if caches.is_static(cache):
+        refusals.static_cache(decoder)
+
+
+def _layouts(
+    decoder: Decoder, settings: FrameFusion, call: Call, batch: int
+) -> tuple[list[VisualLayout], Sequence[Tensor] | None]:
+    """The visual tokens of each sample that may be reduced, and the columns of all of them."""
+    if call.input_ids is None or not call.has_visual:
+        return [VisualLayout.of([])] * batch, None
+    layouts = decoder.family.layouts(decoder.multimodal, call)
+    seen = [layout.columns for layout in layouts]
+    return layouts if settings.images else [layout.only("video") for layout in layouts], seen
+
+
+def _valid(mask: Any, hidden: Tensor, cache: Any, *, reducing: bool) -> Tensor:
+    """``(B, N)`` bool on the CPU: which columns of the prompt are no padding."""
+    if not reducing and isinstance(mask, dict):
+        return torch.ones(hidden.shape[:2], dtype=torch.bool)
+    static = cache is not None and caches.is_static(cache)
+    return masks.visible_columns(mask, *hidden.shape[:2], static=static)
+
+
+def _past_valid(call: Call, hidden: Tensor, past_length: int) -> Tensor:
+    """``(B, past_length)`` bool on the CPU: which columns before the prompt are no padding, as the caller says: the
+    masks of the decoder may be those of shortened layers."""
+    given = call.arguments.get("attention_mask")
+    return masks.visible_before(given, len(hidden), hidden.shape[1], past_length)
