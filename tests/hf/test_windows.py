@@ -168,6 +168,42 @@ def test_prompt_lookup_decoding(name: str) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_windows_under_one_mask_of_the_caller(first: int) -> None:
+    """The model hands a dense mask of the caller's to all layers, and all hold the same columns of the first turn, of
+    which those with a window see fewer: as with a 2D mask, of which the model makes one for each kind of layer."""
+    case = build("qwen2_5_vl", window=24, first=first)
+    text, turn = torch.randint(FIRST_WORD, 64, (1, 30)), case.inputs([[2, Image(3, 3), 5]])
+    length, end = turn["input_ids"].shape[1], 30 + turn["input_ids"].shape[1]
+    assert length < 24 < 30
+    causal = torch.ones(end, end, dtype=torch.bool).tril()[None, None, 30:]
+    logits = []
+    with framefusion.attach(case.model, FrameFusion(keep={0: 0.4})) as run, torch.no_grad():
+        for mask in (torch.ones(1, end, dtype=torch.long), causal):
+            cache = case.model(input_ids=text, past_key_values=DynamicCache()).past_key_values
+            later = {**turn, "attention_mask": mask, "position_ids": torch.arange(30, end).expand(3, 1, -1)}
+            logits.append(case.model(**later, past_key_values=cache).logits)
+            assert [stage.layer for stage in run.stages] == [0]
+    torch.testing.assert_close(logits[1], logits[0], atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_static_buffers_under_one_mask_of_the_caller(first: int) -> None:
+    """The layers with a window have smaller buffers."""
+    plain = models.build("qwen2_5_vl")
+    inputs = plain.inputs(PROMPTS["single"](plain))
+    length = inputs["input_ids"].shape[1]
+    case = build("qwen2_5_vl", window=length + 3, first=first)
+    causal = torch.ones(length, 256, dtype=torch.bool).tril()[None, None]
+    logits = []
+    with framefusion.attach(case.model, FrameFusion(keep={0: 0.4})), torch.no_grad():
+        for mask in (inputs["attention_mask"], causal):
+            cache = StaticCache(config=case.model.config.get_text_config(), max_cache_len=256)
+            call = {**inputs, "attention_mask": mask, "position_ids": torch.arange(length).expand(3, 1, -1)}
+            logits.append(case.model(**call, past_key_values=cache).logits)
+    torch.testing.assert_close(logits[1], logits[0], atol=TOLERANCE, rtol=0)
+
+
 def test_padding_before_a_later_turn() -> None:
     """A layer that holds everything of the first turn is reduced in the second one: padding stays hidden."""
     case = build("gemma3")
