@@ -179,6 +179,19 @@ def test_copies_go_on_and_are_as_careful(name: str, copied: Callable[[Any], Any]
         detached(case, twin)
 
 
+@pytest.mark.parametrize("made", [DynamicCache, lambda cache: DynamicCache(list(cache))])
+def test_a_cache_of_the_keys_and_values_alone_is_refused(made: Callable[[Any], Any]) -> None:
+    """What each layer holds would be lost, and the answer be another one."""
+    case = models.build("llava_onevision")
+    inputs = case.inputs(PROMPTS["single"](case))
+    with torch.no_grad(), framefusion.attach(case.model, TWO):
+        cache = prefilled(case, inputs)
+        with pytest.raises(FrameFusionError, match=r"keys and values alone do not tell .* copy\.deepcopy"):
+            made(cache)
+    cache.reset()
+    assert len(list(cache)) == 4
+
+
 @pytest.mark.parametrize("empty", [lambda cache: cache.reset(), lambda cache: cache.crop(-cache.get_seq_length())])
 def test_an_emptied_cache_is_anyones(empty: Callable[[Any], None]) -> None:
     case = models.build("llava_onevision")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,6 +37,13 @@ class _Reduced:
         if layer_idx is not None:
             _check_announced(self._framefusion_layout, layer_idx)
         return super().has_previous_state(layer_idx, *args, **kwargs)  # type: ignore[misc]
+
+    def __iter__(self) -> Iterator[Any]:
+        raise StateError(
+            "past_key_values was filled while a reduction was attached; its keys and values alone do not tell which "
+            "tokens each layer holds, so a cache made of them would be read wrongly. Copy it by copy.deepcopy(), or "
+            "fill a new cache."
+        )
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
