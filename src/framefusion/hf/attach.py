@@ -60,8 +60,8 @@ class Run:
     Its ``settings`` are those of :func:`attach`, with stages in the place of ``"auto"``; ``stages_from`` tells where
     the stages of a cost come from: ``"default"``, ``"given"`` or ``"probed"``, None without.
 
-    What it tells is about the latest prefill of the calling thread (or task, see :mod:`contextvars`); where that ran
-    none, as with a streamer beside ``generate()`` in a thread of its own, about the latest prefill of all.
+    Its attributes and summary are of the latest prefill of the calling thread (or task, see :mod:`contextvars`); where
+    that ran none, as with a streamer beside ``generate()`` in a thread of its own, of the latest prefill of all.
     """
 
     def __init__(self, model: Any, settings: FrameFusion) -> None:
