@@ -33,7 +33,7 @@ def prefilled(case: Case, inputs: dict[str, Tensor], kind: str = "dynamic") -> A
     return cache
 
 
-def held(cache: Any) -> list[Any]:
+def kv_lengths(cache: Any) -> list[Any]:
     """Tokens that each layer holds."""
     return [None if getattr(layer, "keys", None) is None else layer.keys.shape[-2] for layer in cache.layers]
 
@@ -73,12 +73,12 @@ def test_without_a_reduction_nobody_reads_a_reduced_cache(name: str, plan: Frame
     with framefusion.attach(case.model, plan):
         cache, same = prefilled(case, inputs, kind), prefilled(case, inputs, kind)
         expected = case.model(input_ids=step, past_key_values=same).logits
-    before = held(cache)
+    before = kv_lengths(cache)
     for use in (detached, several, generated):
         for reader in (case, models.build(name)):
             with torch.no_grad(), pytest.raises(FrameFusionError, match=UNREADABLE):
                 use(reader, cache)
-            assert held(cache) == before
+            assert kv_lengths(cache) == before
     with framefusion.attach(case.model, TWO), torch.no_grad():
         got = case.model(input_ids=step, past_key_values=cache).logits
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)

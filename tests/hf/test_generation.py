@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ContinuousMixin, GenerationConfig
+from transformers import ContinuousBatchingConfig, ContinuousMixin, GenerationConfig
 
 import framefusion
 from framefusion import FrameFusion, FrameFusionError
@@ -89,9 +89,11 @@ def test_continuous_batching_is_refused_ahead(case: Case, way: str) -> None:
 
 def test_a_manager_made_elsewhere_is_told(case: Case) -> None:
     config = GenerationConfig(max_new_tokens=2, do_sample=False, eos_token_id=63)
+    # Left to itself it takes most of the machine's free memory.
+    small = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64)
 
     def answer() -> Any:
-        manager = ContinuousMixin.init_continuous_batching(case.model, config)
+        manager = ContinuousMixin.init_continuous_batching(case.model, config, small)
         manager.start()
         try:
             manager.add_request([20, 21, 22])

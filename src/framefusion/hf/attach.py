@@ -60,20 +60,20 @@ class Run:
     Its ``settings`` are those of :func:`attach`, with stages in the place of ``"auto"``; ``stages_from`` tells where
     the stages of a cost come from: ``"default"``, ``"given"`` or ``"probed"``, None without.
 
-    What it tells is about the latest prefill of the calling thread (or task, see :mod:`contextvars`); where that ran
-    none, as with a streamer beside ``generate()`` in a thread of its own, about the latest prefill of all.
+    Its attributes and summary are of the latest prefill of the calling thread (or task, see :mod:`contextvars`); where
+    that ran none, as with a streamer beside ``generate()`` in a thread of its own, of the latest prefill of all.
     """
 
     def __init__(self, model: Any, settings: FrameFusion) -> None:
         decoder = Decoder(model)
         hooks.check_free(decoder)
-        settings, self.stages_from = fitted_settings(decoder.model, settings, len(decoder.layers), decoder.first)
-        settings.check(len(decoder.layers), decoder.first)
-        self.settings = settings
+        layers, first = len(decoder.layers), decoder.first
+        self.settings, self.stages_from = fitted_settings(decoder.model, settings, layers, first)
+        self.settings.check(layers, first)
         self._name = decoder.name
         self._size = DecoderSize.of(decoder.layers, decoder.module.config, decoder.module.dtype)
         self._record = session.Record()
-        self._undo = hooks.install(decoder, settings, self._record)
+        self._undo = hooks.install(decoder, self.settings, self._record)
 
     def __repr__(self) -> str:
         changed = [

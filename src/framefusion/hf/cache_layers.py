@@ -1,7 +1,7 @@
 """The layers of a KV cache that a reduced prefill shortened: they count the tokens that were dropped as well.
 
 ``Cache.get_seq_length()`` asks layer 0, and positions of manual decoding and of continued conversations follow from
-it; lengths to crop to come from it too. So every layer tells the length of the conversation, whatever it holds.
+it; lengths to crop to come from it too. So every layer reports the length of the conversation, whatever it holds.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class ShortenedStaticSlidingLayer(StaticSlidingWindowLayer):
         return length + self.dropped if length else 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Of the mask over the conversation, as the layers that were not shortened tell them."""
+        """Of the mask over the conversation, as the layers that were not shortened report them."""
         seen, window = self.get_seq_length(), self.max_cache_len
         first = max(seen - window + 1, 0)
         if seen >= window:

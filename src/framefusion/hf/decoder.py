@@ -33,7 +33,7 @@ class Decoder:
     Attributes:
         model: the bare model.
         name: of its class.
-        family: the object of the registry that tells where its visual tokens are.
+        family: the object of the registry that finds its visual tokens.
         multimodal: the model without its language-model head.
         module: the decoder itself.
         layers: of the decoder, in order.

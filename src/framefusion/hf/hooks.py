@@ -1,6 +1,4 @@
-"""The hooks of an attached reduction: which of its parts runs when. No other file puts anything into a model's calls
-but :mod:`~framefusion.hf.generation` and :mod:`~framefusion.hf.encoder`, and attention modules by
-:mod:`~framefusion.hf.recording`.
+"""The hooks of an attached reduction: which of its parts runs when.
 
 A stage runs in a pre-hook of a decoder layer, on the output of the layer before. The published code reduces inside
 a layer, between its attention and its MLP; the difference is one MLP per stage, and no layer code is copied.
@@ -44,7 +42,7 @@ def install(decoder: Decoder, settings: FrameFusion, record: session.Record) -> 
     Args:
         decoder: of the model.
         settings: what to reduce.
-        record: is told of every prefill.
+        record: of the prefills.
 
     Returns:
         the functions that undo it, to be called last one first.
@@ -181,7 +179,7 @@ class Hooks:
         return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
 
     def _start(self, call: Call, hidden: Tensor, kwargs: dict[str, Any], past_length: int) -> prefill.Prefill:
-        """Start a prefill, and have it told of."""
+        """Start a prefill and note it as the latest."""
         generating = session.generation_of(self._decoder.model)
         aside = generating is not None and generating.aside and not call.has_visual
         if not aside:

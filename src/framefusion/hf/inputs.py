@@ -20,7 +20,7 @@ class Prompt:
     Attributes:
         config: of the decoder; names the attention implementation.
         length: ``N``, columns of the prompt.
-        past_length: columns of the conversation that the cache held before it.
+        past_length: columns of the conversation that the cache holds before it.
         past_valid: ``(B, past_length)`` bool on the CPU, False for padding; None in a first prefill.
     """
 

@@ -78,7 +78,7 @@ class Prefill:
         """A layer of linear attention: its state takes in the tokens that are there, one after the other."""
         if self._prompt.past_length and self.reduction.padded:
             raise refusals.padded_states()
-        # Of what its cache held before it asks nothing.
+        # The state has no slots, so the cache makes no difference.
         inputs = self._inputs_of(LayerKind(None, 0, None, None, hidden.dtype, hidden.device))
         return hidden, {
             **kwargs,

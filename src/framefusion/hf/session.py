@@ -1,4 +1,4 @@
-"""What goes on in one thread or task: the call of ``generate()``, the forward pass, and what was told of prefills."""
+"""What goes on in one thread or task: the call of ``generate()``, the forward pass, and the latest prefills."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class Generation:
 
 
 class Record:
-    """Of which prefill an attached reduction tells: the latest of the calling context or, where that ran none, the
-    latest of all."""
+    """The latest prefill of one attached reduction: that of the calling thread or task or, where it ran none, that of
+    any."""
 
     def __init__(self) -> None:
         self._latest: Reduction | None = None
 
     def note(self, reduction: Reduction | None) -> None:
-        """Tell of this prefill from now on; of none while there is none."""
+        """A prefill begins; None before it is known whether it can be reduced."""
         self._latest = reduction
         others = {record: known for record, known in current().latest.items() if record is not self}
         change(latest=WeakKeyDictionary(others if reduction is None else {**others, self: reduction}))
 
     def latest(self) -> Reduction:
-        """The prefill to tell of.
+        """The reduction of the latest prefill.
 
         Raises:
             RuntimeError: there is none, or it did not reach its end.
@@ -84,7 +84,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class Session:
-    """One thread's or task's. Replaced and never changed, so that a copied context goes its own way.
+    """The state of one thread or task. Replaced, never changed: a copied context does not see what happens in another.
 
     Attributes:
         generation: the innermost call of ``generate()`` of an attached model under way.
