@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefusion.checks import is_number
 from framefusion.errors import ArgumentError
 from framefusion.hf import attach
 from framefusion.hf.decoder import first_after_attention
@@ -228,5 +229,5 @@ def _check(model: Any, prompts: Sequence[Mapping[str, Any]], cost: float) -> Non
         )
     if len(prompts) < 2:
         raise ArgumentError(f"prompts must be at least 2, so that their spread is known, got {len(prompts)}.")
-    if isinstance(cost, bool) or not isinstance(cost, float | int) or not 0 < cost < 1:
+    if not is_number(cost) or not 0 < cost < 1:
         raise ArgumentError(f"cost must be a number above 0 and below 1, got {cost!r}.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from framefusion.checks import is_number
 from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.selection.plan import Budgets, present_ids
 
@@ -135,7 +135,7 @@ def check_count(value: Any, name: str) -> int:
 
 def check_share(value: Any, name: str) -> float:
     """``value`` must be a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise ArgumentTypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     if not 0 <= float(value) <= 1:
         raise ArgumentError(f"{name} must be in [0, 1], got {value}")
@@ -150,7 +150,7 @@ def check_gamma(value: Any) -> float | None:
     """``gamma`` must be None or a number in (0, GAMMA]."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if not is_number(value):
         raise ArgumentTypeError(f"gamma must be None or a number, got {value!r} ({type(value).__name__})")
     if not 0 < float(value) <= GAMMA:
         raise ArgumentError(f"gamma must be in (0, {GAMMA:g}], or None for the kernel of cosines, got {value}")
