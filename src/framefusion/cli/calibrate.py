@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from framefusion.assets import usual_frames
-from framefusion.cli.common import check_writable, silence_transformers
+from framefusion.cli.common import check_writable, silence_transformers, table_console
 from framefusion.cli.errors import fail, resumable
 from framefusion.cli.options import FramesOption, JsonOption, ModelOptions, WorkOptions
 from framefusion.cli.progress import bars
@@ -137,7 +137,6 @@ def _plain(found: StoredSettings) -> dict[str, object]:
 
 def _show(found: StoredSettings, path: Path) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     calibration = found.calibration
@@ -159,9 +158,7 @@ def _show(found: StoredSettings, path: Path) -> None:
     for entry in calibration.budgets:
         values = [_percent(value) for value in (entry.budget, entry.share, entry.estimate, entry.lower)]
         table.add_row(*values, _verdict(entry, calibration), style="bold" if entry.budget == calibration.budget else "")
-    # A table that nobody looks at on a terminal is not cut to a width.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
+    table_console().print(table)
     reasons = [entry.reason for entry in calibration.budgets if entry.reason is not None]
     if reasons:
         typer.echo(f"Of what cannot be reached: {reasons[0]}")

@@ -1,4 +1,4 @@
-"""What every command needs: quiet libraries, and paths checked ahead."""
+"""What every command needs: quiet libraries, paths checked ahead, a place for tables."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import stat
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from framefusion.cli.errors import fail, named, reason_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def check_writable(path: Path | None) -> None:
@@ -41,3 +45,10 @@ def silence_transformers() -> None:
     huggingface_hub.logging.set_verbosity_error()
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()
+
+
+def table_console() -> Console:
+    """Where tables are printed; one that nobody looks at on a terminal is not cut to a width."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200)

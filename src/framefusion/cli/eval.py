@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from framefusion.cli.common import silence_transformers
+from framefusion.cli.common import silence_transformers, table_console
 from framefusion.cli.errors import fail, resumable
 from framefusion.cli.options import JsonOption, ModelOptions, WorkOptions
 from framefusion.cli.progress import bars
@@ -163,12 +163,10 @@ def _check_plots() -> None:
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
 
     from framefusion.evaluation.table import LEGEND, headline, terminal
 
-    # A table that nobody looks at on a terminal is not cut to a width.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = table_console()
     for part in summary["frames"]:
         console.print(headline(part), highlight=False)
         console.print(terminal(part))

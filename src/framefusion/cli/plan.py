@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framefusion.cli.common import silence_transformers
+from framefusion.cli.common import silence_transformers, table_console
 from framefusion.cli.errors import fail
 from framefusion.cli.options import (
     DEFAULT_NEW_TOKENS,
@@ -149,7 +148,6 @@ def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path 
 
 def _show(found: Sizing, per_layer: bool) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from framefusion.asking.report import units
@@ -177,8 +175,7 @@ def _show(found: Sizing, per_layer: bool) -> None:
             "–" if row.encoder_flops is None else units.flops(row.encoder_flops),
         ]
         table.add_row(*cells, *([] if row.requests is None else [f"{row.requests:,}"]))
-    # A table that nobody looks at on a terminal is not cut to a width.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console = table_console()
     console.print(table)
     if per_layer:
         for row in found.rows:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from framefusion.assets import BUNDLED, usual_frames
-from framefusion.cli.common import silence_transformers
+from framefusion.cli.common import silence_transformers, table_console
 from framefusion.cli.errors import fail
 from framefusion.cli.options import FramesOption, JsonOption, ModelOptions
 from framefusion.cli.progress import bars
@@ -87,7 +86,6 @@ def _questions(name: str, prompts: int, seed: int) -> Dataset:
 
 def _show(found: Probed, model: str, path: Path | None) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from framefusion.reduction.settings import stages_text
@@ -105,9 +103,7 @@ def _show(found: Probed, model: str, path: Path | None) -> None:
             f"{100 * entry.agreement:.0f} %",
             style="bold" if entry.stages == found.stages else "",
         )
-    # A table that nobody looks at on a terminal is not cut to a width.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
+    table_console().print(table)
     if found.stages == found.tried[0].stages:
         typer.echo("No stages are clearly better than the default ones.")
     else:

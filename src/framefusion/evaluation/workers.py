@@ -82,6 +82,8 @@ def run(
                 if failure is not None:
                     raise _error(failure)
         except WorkerError as error:
+            if error.__cause__ is None:
+                raise _died(str(error)) from error
             raise EvaluationError(str(error)) from error.__cause__
 
 
@@ -90,9 +92,13 @@ def _error(failure: Failure) -> EvaluationError:
         error = EvaluationError(failure.sentence)
         error.__cause__ = RuntimeError(failure.trace)
         return error
+    return _died(failure.sentence)
+
+
+def _died(sentence: str) -> EvaluationError:
     return EvaluationError(
-        f"some questions cannot be answered ({failure.sentence}), perhaps for lack of memory; what was answered stays, "
-        "run the command again with fewer jobs or a smaller batch"
+        f"some questions cannot be answered ({sentence}), perhaps for lack of memory; what was answered stays, run the "
+        "command again with fewer jobs or a smaller batch"
     )
 
 
