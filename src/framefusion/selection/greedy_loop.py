@@ -44,6 +44,23 @@ def mirror(matrix):  # type: ignore[no-untyped-def]
 
 
 @_compile
+def subtract(row, factors, rows, count):  # type: ignore[no-untyped-def]
+    """``row −= Σ_u factors[u] · rows[u]`` over the first ``count`` rows, four at a time, so that ``row`` (w,) is read and
+    written a quarter as often; the sum has the same order however many there are."""
+    u = 0
+    while u + 4 <= count:
+        a0, a1, a2, a3 = factors[u], factors[u + 1], factors[u + 2], factors[u + 3]
+        r0, r1, r2, r3 = rows[u], rows[u + 1], rows[u + 2], rows[u + 3]
+        for i in range(len(row)):
+            row[i] = row[i] - a0 * r0[i] - a1 * r1[i] - a2 * r2[i] - a3 * r3[i]
+        u += 4
+    for v in range(u, count):
+        factor, other = factors[v], rows[v]
+        for i in range(len(row)):
+            row[i] -= factor * other[i]
+
+
+@_compile
 def greedy(kernel, scale, diagonal, factor, picks, trace):  # type: ignore[no-untyped-def]
     """Greedy MAP of ``L[i, j] = kernel[i, j] · scale[i] · scale[j]`` (Chen, Zhang & Zhou 2018, Algorithm 1).
 
@@ -78,9 +95,7 @@ def greedy(kernel, scale, diagonal, factor, picks, trace):  # type: ignore[no-un
             if step[b] == t and len(trace) > 0:
                 # The novelty must be of this step too.
                 newest = np.argmax(novelty)
-                if step[newest] == t:
-                    trace[t, 0], trace[t, 1] = best[b], novelty[newest]
-                else:
+                if step[newest] < t:
                     b = newest
             if step[b] == t:
                 break
@@ -91,17 +106,7 @@ def greedy(kernel, scale, diagonal, factor, picks, trace):  # type: ignore[no-un
                 row, line, p = rows[b, s, : last - first], kernel[picks[s], first:last], scale[picks[s]]
                 for i in range(len(row)):
                     row[i] = line[i] * (weight[i] * p)
-                u = 0
-                while u + 4 <= s:
-                    a0, a1, a2, a3 = columns[s, u], columns[s, u + 1], columns[s, u + 2], columns[s, u + 3]
-                    r0, r1, r2, r3 = rows[b, u], rows[b, u + 1], rows[b, u + 2], rows[b, u + 3]
-                    for i in range(len(row)):
-                        row[i] = row[i] - a0 * r0[i] - a1 * r1[i] - a2 * r2[i] - a3 * r3[i]
-                    u += 4
-                for v in range(u, s):
-                    a0, r0 = columns[s, v], rows[b, v]
-                    for i in range(len(row)):
-                        row[i] -= a0 * r0[i]
+                subtract(row, columns[s], rows[b], s)
                 for i in range(len(row)):
                     row[i] *= inverse[s]
                     own[i] -= row[i] * row[i]
@@ -114,6 +119,8 @@ def greedy(kernel, scale, diagonal, factor, picks, trace):  # type: ignore[no-un
             step[b], best[b], place[b], novelty[b] = t, top, at, most
         if not best[b] > 0:
             return t
+        if len(trace) > 0:
+            trace[t, 0], trace[t, 1] = best[b], novelty.max()
         j = place[b]
         picks[t], threshold[j], inverse[t] = j, np.inf, 1 / np.sqrt(best[b])
         for s in range(t):

@@ -156,7 +156,6 @@ def _greedy(kernel: _Kernel, count: int, exhausted: str, traced: bool) -> tuple[
         diagonal[picks[found - fresh : found]] = 0
         fresh = greedy(kernel.values, kernel.scale, diagonal, factor, picks[found:], trace[found:])
         found += fresh
-    trace[found:] = 0
     # Twice, as the square of the power of two could overflow where the gain does not.
     trace[:, 0] = np.ldexp(np.ldexp(trace[:, 0], kernel.exponent), kernel.exponent)
     if exhausted != "stop" and found < count:
