@@ -39,11 +39,13 @@ class DeepStack:
         features = self.features[layer].to(hidden.device)
         batch, slots, width = hidden.shape
         length = self.row.shape[1]
-        # The last column stands for no column at all.
+        # (B, N + 1): the slot that holds each column; the last one stands for no column at all.
         slot_of = torch.full((batch, length + 1), -1)
         slot_of.scatter_(1, torch.where(columns >= 0, columns, length), torch.arange(slots).expand(batch, -1))
         slot_of[:, length] = -1
+        # (B, N): the slot that holds each token, its own or that of the one it merged into.
         target = slot_of.gather(1, torch.where(merged_into >= 0, merged_into, length))
+        # (K,): the visual tokens that some slot holds, and that slot among all B * n.
         sample, column = ((target >= 0) & (self.row >= 0)).nonzero(as_tuple=True)
         into = (sample * slots + target[sample, column]).to(hidden.device)
         total = torch.zeros(batch * slots, width, dtype=torch.float32, device=hidden.device)

@@ -135,6 +135,7 @@ def received(call: Call, layouts: Sequence[VisualLayout]) -> list[Tensor]:
                 "encoder was recorded. Encode them while the reduction is attached, or use another relevance."
             )
         first = 0
+        # scores is (N,) over the samples that were encoded; all rows of one take the same part of it.
         for start in range(0, len(layouts), rows):
             for b in range(start, start + rows):
                 result[b] = result[b].to(scores)

@@ -125,6 +125,7 @@ def shortened(given: Tensor, columns: Tensor, past: Tensor | None = None, slots:
     length = given.shape[2]
     block = _as_bool(given[:, 0, :, :length] if slots is not None else given[:, 0, :, given.shape[3] - length :])
     index = columns.clamp_min(0)
+    # (B, N, N) to (B, n, N) to (B, n, n): queries first, then keys.
     rows = block.expand(batch, -1, -1).gather(1, index[:, :, None].expand(-1, -1, length))
     visible = rows.gather(2, index[:, None, :].expand(-1, kept, -1)) & (columns >= 0)[:, None, :]
     if past is not None:
@@ -202,5 +203,6 @@ def static_step(given: Tensor, columns: Tensor) -> Tensor:
             those beyond the mask are not visible.
     """
     known = (columns >= 0) & (columns < given.shape[3])
+    # (B, 1, q, slots): of each query the columns of the mask, in the order of the slots.
     index = columns.clamp(0, given.shape[3] - 1)[:, None, None, :].expand(-1, *given.shape[1:3], -1)
     return _like(_as_bool(given).gather(3, index) & known[:, None, None, :], given)
