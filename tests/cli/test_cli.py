@@ -166,8 +166,8 @@ def test_a_cost_in_other_stages(asked):
 
 
 def test_segmentation_and_similarity_reach_the_reduction(asked):
-    settings = parse(asked("--segmentation", "windows", "--similarity", "0.9", "--json"))["settings"]
-    assert (settings["segmentation"], settings["similarity_lower_bound"]) == ("windows", 0.9)
+    settings = parse(asked("--segmentation", "frame-similarity", "--similarity", "0.9", "--json"))["settings"]
+    assert settings["segmentation"] == {"rule": "frame-similarity", "threshold": 0.4, "similarity_lower_bound": 0.9}
 
 
 def test_options_reach_the_model(asked):
@@ -293,7 +293,11 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--stages", "0.5:1"], "cost=0.3 cannot be reached: stages begin behind 2 of 4 decoder layers"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
         (["--segmentation", "scenes"], "segmentation must be one of 'frame-similarity', "),
-        (["--similarity", "2"], r"similarity_lower_bound must be in \[-1, 1\], got 2"),
+        (
+            ["--segmentation", "frame-similarity", "--similarity", "2"],
+            r"similarity_lower_bound must be in \[-1, 1\], got 2",
+        ),
+        (["--similarity", "0.5"], "--similarity is of --segmentation frame-similarity; give both, or leave it out"),
         (["--frames", "4", "--fps", "1"], "--frames and --fps exclude each other"),
         (["--frames", "0"], "frames must be at least 1, got 0"),
         (["--fps", "-1"], r"fps must be a number above 0, got -1"),

@@ -109,7 +109,7 @@ COMMANDS = {"calibrate": calibrate}
 
 
 def _plain(found: StoredSettings) -> dict[str, object]:
-    from framefusion.reduction.settings_file import to_plain
+    from framefusion.reduction.plain import to_plain
 
     assert found.calibration is not None
     return {"settings": to_plain(found.settings), "calibration": dataclasses.asdict(found.calibration)}

@@ -16,7 +16,8 @@ from framefusion.evaluation.methods import METHODS
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.store import Store
 from framefusion.progress import Silent
-from framefusion.reduction.settings_file import Calibration, Measure, StoredSettings, Unit, from_plain
+from framefusion.reduction.plain import from_plain
+from framefusion.reduction.settings_file import Calibration, Measure, StoredSettings, Unit
 
 BUDGETS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05)
 """Layer-averaged shares of visual tokens that are tried unless said otherwise."""
