@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from framefusion import DPP, Absorb, DySeg, FrameSimilarity, Merging, Novelty, Relevance, Windows
 from framefusion.asking.ask import ask, model_inputs
 from framefusion.asking.encodings import collate
 from framefusion.asking.loading import load
@@ -21,6 +22,7 @@ from framefusion.lmms import manifest
 from framefusion.lmms.answering import Answering
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, prompt, read_visual
+from framefusion.reduction.flat import FLAT, SWITCHES
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import save_settings
 from tests import tiny_checkpoints
@@ -55,14 +57,10 @@ def test_stages_are_read_as_written(shares):
 def test_every_setting_is_an_argument():
     given = {
         "cost": "0.4",
-        "stages": "0:1+0.5:0.1",
         "merge": "false",
         "similarity_lower_bound": "0.7",
-        "ratio_lower_bound": "0.2",
-        "segmentation": "dyseg",
+        "segmentation": "frame-similarity",
         "segment_threshold": "0.8",
-        "segment_minimum": "4",
-        "segment_window": "2",
         "budget_rule": "marginal-value",
         "relevance": "text",
         "relevance_sign": "-1",
@@ -72,37 +70,31 @@ def test_every_setting_is_an_argument():
         "later_frames": "0.9",
         "novelty_lower_bound": "0.1",
         "keep_lower_bound": "0.1",
-        "dropped": "merge",
+        "dropped": "absorb",
         "dropped_lower_bound": "0.8",
         "seed": "7",
         "images": "False",
+        "stages": "0:1+0.5:0.1",
     }
-    assert {*given, "keep"} == {field.name for field in dataclasses.fields(FrameFusion)}
+    others = {"keep", "merging", "novelty", "ratio_lower_bound", "segment_minimum", "segment_window"}
+    assert {*given, *others} == {*(field.name for field in dataclasses.fields(FrameFusion)), *FLAT, *SWITCHES}
     expected = FrameFusion(
         cost=0.4,
         stages=((0, 1), (0.5, 0.1)),
-        merge=False,
-        similarity_lower_bound=0.7,
-        ratio_lower_bound=0.2,
-        segmentation="dyseg",
-        segment_threshold=0.8,
-        segment_minimum=4,
-        segment_window=2,
+        segmentation=FrameSimilarity(0.8, 0.7),
         budget_rule="marginal-value",
-        relevance="text",
-        relevance_sign=-1,
-        relevance_exponent=0.5,
-        selector="dpp",
-        gamma=0.5,
-        later_frames=0.9,
-        novelty_lower_bound=0.1,
-        keep_lower_bound=0.1,
-        dropped="merge",
-        dropped_lower_bound=0.8,
+        relevance=Relevance("text", -1, 0.5),
+        selector=DPP(0.5, 0.9),
+        novelty=Novelty(0.1, 0.1),
+        dropped=Absorb(0.8),
         seed=7,
         images=False,
     )
     assert settings_from({name: parsed(text) for name, text in given.items()}) == expected
+    merging = {"merge": True, "ratio_lower_bound": 0.2, "segmentation": "dyseg", "segment_minimum": 4}
+    assert settings_from(merging) == FrameFusion(merging=Merging(0.6, 0.2), segmentation=DySeg(minimum=4))
+    assert settings_from({"segmentation": "windows", "segment_window": 2}) == FrameFusion(segmentation=Windows(2))
+    assert settings_from({"merging": True, "novelty": 0.1}) == FrameFusion(merging=True, novelty=0.1)
     assert settings_from({}) == FrameFusion()
     assert settings_from({"stages": parsed("auto")}) == FrameFusion(stages="auto")
     assert settings_from({"keep": parsed("1")}) == FrameFusion(keep=1)
@@ -114,7 +106,7 @@ def test_every_setting_is_an_argument():
     [
         (
             {"kost": 0.3},
-            r"^unknown model argument 'kost'\. Did you mean 'cost'\? There are frames, settings, cost, keep",
+            r"^unknown model argument 'kost'\. Did you mean 'cost'\? There are frames, settings, segmentation",
         ),
         ({"flash": True}, r"^unknown model argument 'flash'\. There are"),
         (

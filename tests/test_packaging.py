@@ -13,6 +13,7 @@ DECLARED = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 REQUIREMENT = re.compile(r'"([A-Za-z][\w.-]*)(?:\[[\w,]+\])?((?:[<>=!~]=?[\d.*,]+)*)(?:;[^"]*)?"')
 UNDECLARED = {
     "vllm": "the plugin runs inside it, and names what it wants in tests/vllm/requirements.txt",
+    "typing_extensions": "read by type checkers alone; torch and mypy bring it",
     "triton": "torch brings it where it exists, and find_spec is asked before",
 }
 """What is imported only where something else has brought it."""

@@ -14,23 +14,37 @@ if TYPE_CHECKING:
     from framefusion.evaluation.calibration import calibrate
     from framefusion.hf import Run, UnsupportedModelError, attach
     from framefusion.hf.families import Call, Family, register_family
+    from framefusion.reduction.budgets import Novelty
     from framefusion.reduction.layout import VisualItem, VisualLayout
+    from framefusion.reduction.merging import Absorb, Merging
+    from framefusion.reduction.segmentation import DynamicProgramming, DySeg, FrameSimilarity, Windows
     from framefusion.reduction.selectors import Candidates, Selected, register_selector
+    from framefusion.reduction.selectors.dpp import DPP
     from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import load_settings, save_settings
+    from framefusion.reduction.sources import Relevance
     from framefusion.selection import select_tokens
 
 __all__ = [
+    "DPP",
+    "Absorb",
     "Call",
     "Candidates",
+    "DySeg",
+    "DynamicProgramming",
     "Family",
     "FrameFusion",
     "FrameFusionError",
+    "FrameSimilarity",
+    "Merging",
+    "Novelty",
+    "Relevance",
     "Run",
     "Selected",
     "UnsupportedModelError",
     "VisualItem",
     "VisualLayout",
+    "Windows",
     "__version__",
     "attach",
     "calibrate",
@@ -44,16 +58,25 @@ __all__ = [
 ]
 
 _HOME = {
+    "Absorb": "framefusion.reduction.merging",
     "Call": "framefusion.hf.families",
     "Candidates": "framefusion.reduction.selectors",
+    "DPP": "framefusion.reduction.selectors.dpp",
+    "DySeg": "framefusion.reduction.segmentation",
+    "DynamicProgramming": "framefusion.reduction.segmentation",
     "Family": "framefusion.hf.families",
     "FrameFusion": "framefusion.reduction.settings",
     "FrameFusionError": "framefusion.errors",
+    "FrameSimilarity": "framefusion.reduction.segmentation",
+    "Merging": "framefusion.reduction.merging",
+    "Novelty": "framefusion.reduction.budgets",
+    "Relevance": "framefusion.reduction.sources",
     "Run": "framefusion.hf",
     "Selected": "framefusion.reduction.selectors",
     "UnsupportedModelError": "framefusion.hf",
     "VisualItem": "framefusion.reduction.layout",
     "VisualLayout": "framefusion.reduction.layout",
+    "Windows": "framefusion.reduction.segmentation",
     "attach": "framefusion.hf",
     "calibrate": "framefusion.evaluation.calibration",
     "load_settings": "framefusion.reduction.settings_file",

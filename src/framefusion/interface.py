@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from framefusion.hf import Run, attach
+from framefusion.reduction.merging import Merging
 from framefusion.reduction.settings import FrameFusion
 
 
@@ -30,11 +31,8 @@ def apply_framefusion(
     """
     settings = FrameFusion(
         cost=cost,
-        merge=True,
-        similarity_lower_bound=similarity_lower_bound,
-        ratio_lower_bound=ratio_lower_bound,
+        merging=Merging(similarity_lower_bound, ratio_lower_bound),
         relevance="last",
-        relevance_exponent=1.0,
         dropped="drop",
     )
     return attach(model, settings)

@@ -131,7 +131,7 @@ def test_what_was_found_is_kept_and_followed(tmp_path, monkeypatch) -> None:
         ({"prompts": 1}, "prompts must be at least 2, so that their spread is known, got 1"),
         ({"cost": 1.0}, r"cost must be a number above 0 and below 1, got 1\.0"),
         ({"cost": "0.3"}, "cost must be a number above 0 and below 1, got '0.3'"),
-        ({"settings": FrameFusion(merge=True)}, "stages and merge=True exclude each other"),
+        ({"settings": FrameFusion(merge=True)}, "stages and merging exclude each other"),
         ({"candidates": [((0, 2),)]}, r"the share of stages\[0\] must be in"),
     ],
 )

@@ -116,8 +116,8 @@ def test_a_cost_in_other_stages(asked):
 
 
 def test_segmentation_and_similarity_reach_the_reduction(asked):
-    settings = parse(asked("--segmentation", "windows", "--similarity", "0.9", "--json"))["settings"]
-    assert (settings["segmentation"], settings["similarity_lower_bound"]) == ("windows", 0.9)
+    settings = parse(asked("--segmentation", "frame-similarity", "--similarity", "0.9", "--json"))["settings"]
+    assert settings["segmentation"] == {"rule": "frame-similarity", "threshold": 0.4, "similarity_lower_bound": 0.9}
 
 
 def test_options_reach_the_model(asked):

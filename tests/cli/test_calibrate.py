@@ -15,7 +15,8 @@ from framefusion.cli import calibrate as command
 from framefusion.evaluation import calibration
 from framefusion.evaluation.cells import FULL
 from framefusion.evaluation.methods import METHODS
-from framefusion.reduction.settings_file import read, to_plain
+from framefusion.reduction.plain import to_plain
+from framefusion.reduction.settings_file import read
 from tests import tiny_checkpoints
 
 QUESTION = "what colour is the circle"

@@ -46,7 +46,11 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--stages", "0.5:1"], "cost=0.3 cannot be reached: stages begin behind 2 of 4 decoder layers"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
         (["--segmentation", "scenes"], "segmentation must be one of 'frame-similarity', "),
-        (["--similarity", "2"], r"similarity_lower_bound must be in \[-1, 1\], got 2"),
+        (
+            ["--segmentation", "frame-similarity", "--similarity", "2"],
+            r"similarity_lower_bound must be in \[-1, 1\], got 2",
+        ),
+        (["--similarity", "0.5"], "--similarity is of --segmentation frame-similarity; give both, or leave it out"),
         (["--frames", "4", "--fps", "1"], "--frames and --fps exclude each other"),
         (["--frames", "0"], "frames must be at least 1, got 0"),
         (["--fps", "-1"], r"fps must be a number above 0, got -1"),

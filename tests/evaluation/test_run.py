@@ -351,7 +351,7 @@ def test_a_failing_method_is_named(tmp_path, model, monkeypatch):
     def broken(*args):
         raise ValueError("a defect of a rule")
 
-    monkeypatch.setattr("framefusion.reduction.reducer.selectors.select", broken)
+    monkeypatch.setattr("framefusion.reduction.stages.selectors.select", broken)
     with pytest.raises(EvaluationError, match=r"segment-dpp@0\.5/4f.* failed on the questions 0/.*a defect of a rule"):
         evaluate(Noise(videos=1), tmp_path, changed(methods=("segment-dpp",)), model=model)
 

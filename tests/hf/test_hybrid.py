@@ -30,7 +30,7 @@ FIRST = 4
 """The first layer before which attention exists."""
 
 PLANS = {
-    "two stages, merging": FrameFusion(dropped="merge", similarity_lower_bound=0.2),
+    "two stages, merging": FrameFusion(dropped="merge", dropped_lower_bound=0.2),
     "two stages by attention": FrameFusion(relevance="last"),
     "merge, then prune": FrameFusion(cost=0.6, merge=True, similarity_lower_bound=0.8, **ATTENTION),
     # The second stage goes by the attention that the first one went by, of the tokens that are left.

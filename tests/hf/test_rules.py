@@ -13,7 +13,7 @@ from tests.hf.prompts import PROMPTS
 from tests.hf.ways import difference, greedy
 
 RULES: dict[str, dict[str, Any]] = {
-    "merged when dropped": {"keep": {1: 0.5, 3: 0.2}, "dropped": "merge", "similarity_lower_bound": 0.2},
+    "merged when dropped": {"keep": {1: 0.5, 3: 0.2}, "dropped": "merge", "dropped_lower_bound": 0.2},
     "merged when dropped, cascade": {"cost": 0.6, "merge": True, "similarity_lower_bound": 0.5, "relevance": "last"},
     "joint": {"keep": {0: 0.5, 2: 0.3}, "budget_rule": "joint", "segmentation": "frames"},
     "adaptive": {"keep": {1: 0.9, 2: 0.9}, "novelty_lower_bound": 0.2, "keep_lower_bound": 0.1},

@@ -255,7 +255,7 @@ def test_drafts_do_not_ask(name: str) -> None:
     case = models.build(name)
     inputs = case.inputs([[3, (6, *case.frame), 9]])
     inputs["input_ids"][0, -6:] = torch.tensor([20, 21, 22, 20, 21, 22])
-    for relevance in ("last", "text", "all"):
+    for relevance in ("last", "text", "all-viewers"):
         with framefusion.attach(case.model, FrameFusion(keep={1: 0.2}, relevance=relevance)) as run:
             plain = said(case, inputs, run)
             drafted = said(case, inputs, run, prompt_lookup_num_tokens=3)

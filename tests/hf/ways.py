@@ -238,7 +238,7 @@ ATTENTION: dict[str, Any] = {"relevance": "last", "relevance_exponent": 1.0, "dr
 """What the last token attends to stays, the rest leaves no trace."""
 
 PLANS: dict[str, FrameFusion] = {
-    "two stages, merging": FrameFusion(dropped="merge", similarity_lower_bound=0.2),
+    "two stages, merging": FrameFusion(dropped="merge", dropped_lower_bound=0.2),
     "merge, then prune": FrameFusion(cost=0.4, merge=True, similarity_lower_bound=0.8, **ATTENTION),
     "two stages": FrameFusion(keep={1: 0.5, 3: 0.15}, **ATTENTION),
     "before layer 0": FrameFusion(keep={0: 0.4, 2: 0.2}, **{**ATTENTION, "relevance": "text"}),

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
 from framefusion import FrameFusion, select_tokens
-from framefusion.reduction.budgets import total_kept
+from framefusion.reduction.budgets import BUDGETS, total_kept
 from framefusion.reduction.layout import VisualItem, VisualLayout, runs
 from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.segmentation import SEGMENTATIONS, DySeg, Windows
 from framefusion.reduction.selectors import SELECTORS
 from framefusion.reduction.selectors.candidates import Candidates
-from framefusion.reduction.settings import BudgetRule, Segmentation
 
 LAYERS = 4
 GRIDS = [[(4, 3, 3), (5, 2, 2)], [], [(3, 2, 5)]]
@@ -50,7 +50,7 @@ def run(settings: FrameFusion, seed: int = 0) -> tuple[Reduction, torch.Tensor]:
     return reduction, hidden
 
 
-@pytest.mark.parametrize("segmentation", get_args(Segmentation))
+@pytest.mark.parametrize("segmentation", [*(SEGMENTATIONS.keys() - {"windows"}), Windows(2)])
 @pytest.mark.parametrize(
     ("budget_rule", "selector"),
     [*itertools.product(["uniform", "marginal-value"], ["dpp", "topk", "uniform"]), ("joint", "dpp")],
@@ -62,7 +62,6 @@ def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selecto
         budget_rule=budget_rule,
         selector=selector,
         relevance="similarity",
-        segment_window=2,
     )
     reduction, _ = run(settings)
     assert [stage.layer for stage in reduction.stages] == [1, 2]
@@ -73,7 +72,7 @@ def test_totals_are_exact_per_video(segmentation: Any, budget_rule: Any, selecto
                 assert int(alive[layout.item == video].sum()) == total_kept(share, t * h * w)
 
 
-@pytest.mark.parametrize("budget_rule", get_args(BudgetRule))
+@pytest.mark.parametrize("budget_rule", list(BUDGETS))
 def test_every_segment_keeps_a_token(budget_rule: Any) -> None:
     settings = FrameFusion(keep={1: 0.25}, segmentation="frames", budget_rule=budget_rule)
     reduction, _ = run(settings)
@@ -115,11 +114,10 @@ def test_merged_tokens_hold_the_mean_of_their_run() -> None:
     assert groups
 
 
-@pytest.mark.parametrize("segmentation", get_args(Segmentation))
-def test_segments_are_those_of_the_pure_functions(segmentation: Any) -> None:
-    reduction, hidden = setup(
-        FrameFusion(keep={0: 0.5}, segmentation=segmentation, segment_window=3, segment_minimum=3)
-    )
+@pytest.mark.parametrize("segmentation", list(SEGMENTATIONS))
+def test_segments_are_those_of_the_pure_functions(segmentation: str) -> None:
+    told: dict[str, Any] = {"windows": Windows(3), "dyseg": DySeg(minimum=3)}
+    reduction, hidden = setup(FrameFusion(keep={0: 0.5}, segmentation=told.get(segmentation, segmentation)))
     # Frames 2 and 3 of the first video repeat frame 1.
     columns = reduction.layouts[0].columns
     hidden[0, columns[18:36]] = hidden[0, columns[9:18]].repeat(2, 1)
@@ -211,14 +209,12 @@ def still(hidden: torch.Tensor, reduction: Reduction) -> torch.Tensor:
     return hidden
 
 
-@pytest.mark.parametrize("budget_rule", get_args(BudgetRule))
+@pytest.mark.parametrize("budget_rule", list(BUDGETS))
 @pytest.mark.parametrize("keep_lower_bound", [0.0, 0.5])
 @pytest.mark.parametrize("amount", [{"keep": {1: 0.8}}, {"keep": {0: 1.0}}, {"keep": {0: 0.9, 2: 0.7}}, {"cost": 0.9}])
 def test_a_still_video_keeps_less(budget_rule: Any, keep_lower_bound: float, amount: dict[str, Any]) -> None:
     options = {**amount, "budget_rule": budget_rule, "segmentation": "single", "relevance": "none"}
-    settings = FrameFusion(
-        novelty_lower_bound=0.05, keep_lower_bound=keep_lower_bound, similarity_lower_bound=0.9999, **options
-    )
+    settings = FrameFusion(novelty_lower_bound=0.05, keep_lower_bound=keep_lower_bound, **options)
     reduction, hidden = setup(settings)
     exact, _ = setup(FrameFusion(**options))
     slow, fast = still(hidden, reduction), hidden

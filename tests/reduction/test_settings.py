@@ -1,26 +1,105 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import re
 from typing import Any
 
 import pytest
 
-from framefusion import FrameFusion
+from framefusion import (
+    DPP,
+    Absorb,
+    DynamicProgramming,
+    DySeg,
+    FrameFusion,
+    FrameSimilarity,
+    Merging,
+    Novelty,
+    Relevance,
+    Windows,
+)
+from framefusion.reduction.amounts import parse_stages, stages_text
+from framefusion.reduction.flat import FLAT, SWITCHES
 from framefusion.reduction.schedule import STAGES, tokens_per_layer
-from framefusion.reduction.settings import parse_stages, stages_text
+from framefusion.reduction.selectors.dpp import DPPOnce
+from framefusion.reduction.selectors.hieravid import HieraVid
 
 
 def test_defaults() -> None:
     settings = FrameFusion()
-    assert (settings.cost, settings.keep, settings.merge) == (0.3, None, False)
-    assert (settings.similarity_lower_bound, settings.ratio_lower_bound) == (0.6, 0.1)
-    assert (settings.segmentation, settings.segment_threshold) == ("dp", 0.8)
-    assert (settings.budget_rule, settings.selector, settings.dropped) == ("joint", "dpp", "merge")
-    assert settings.dropped_lower_bound == 0.9
-    assert (settings.relevance, settings.relevance_sign, settings.relevance_exponent) == ("late-text", 1, 1.0)
-    assert (settings.gamma, settings.later_frames) == (1.0, 0.95)
+    assert (settings.cost, settings.keep, settings.merging, settings.novelty) == (0.3, None, None, None)
+    assert settings.segmentation == DynamicProgramming(threshold=0.8)
+    assert (settings.budget_rule, settings.selector) == ("joint", DPP(gamma=1.0, later_frames=0.95))
+    assert settings.dropped == Absorb(lower_bound=0.9)
+    assert settings.relevance == Relevance("late-text", sign=1, exponent=1.0)
     assert FrameFusion(selector="divprune").budget_rule == "uniform"
+
+
+def test_a_name_stands_for_the_defaults_of_its_rule() -> None:
+    rules = {
+        "segmentation": [
+            ("dyseg", DySeg(0.9, 8)),
+            ("frame-similarity", FrameSimilarity(0.4, 0.6)),
+            ("single", "single"),
+        ],
+        "selector": [("dpp-once", DPPOnce(1.0, 0.95)), ("hieravid", HieraVid(1.0, 0.95)), ("uniform", "uniform")],
+        "relevance": [("text", Relevance("text", 1, 1.0))],
+        "dropped": [("drop", "drop"), ("absorb", Absorb(0.9)), ("merge", Absorb(0.9))],
+        "merging": [(True, Merging(0.6, 0.1)), (False, None), (None, None)],
+        "novelty": [(0.1, Novelty(0.1, 0.0)), (None, None)],
+    }
+    for field, pairs in rules.items():
+        for name, rule in pairs:
+            budget = {"budget_rule": "uniform"} if field == "selector" else {}
+            settings = FrameFusion(**{field: name, **budget})
+            assert getattr(settings, field) == rule
+            assert settings == FrameFusion(**{field: rule, **budget})
+            assert dataclasses.replace(settings, keep=0.5, cost=None) == FrameFusion(
+                **{field: rule, **budget}, keep=0.5
+            )
+
+
+FLAT_NAMES = [
+    ({"merge": True}, {"merging": Merging()}),
+    ({"merge": False}, {}),
+    ({"merge": True, "similarity_lower_bound": 0.7, "ratio_lower_bound": 0.2}, {"merging": Merging(0.7, 0.2)}),
+    (
+        {"merge": True, "segmentation": "frame-similarity", "similarity_lower_bound": 0.7},
+        {"merging": Merging(0.7), "segmentation": FrameSimilarity(0.4, 0.7)},
+    ),
+    ({"segment_threshold": 0.7}, {"segmentation": DynamicProgramming(0.7)}),
+    ({"segmentation": "dyseg", "segment_threshold": 0.7, "segment_minimum": 4}, {"segmentation": DySeg(0.7, 4)}),
+    ({"segmentation": "windows", "segment_window": 3, "segment_threshold": None}, {"segmentation": Windows(3)}),
+    ({"relevance": "last", "relevance_sign": -1, "relevance_exponent": 2}, {"relevance": Relevance("last", -1, 2)}),
+    ({"gamma": None, "later_frames": 1}, {"selector": DPP(None, 1)}),
+    ({"dropped": "merge", "dropped_lower_bound": 0.5}, {"dropped": Absorb(0.5)}),
+    ({"novelty_lower_bound": 0.2, "keep_lower_bound": 0.1}, {"novelty": Novelty(0.2, 0.1)}),
+    ({"novelty_lower_bound": None, "keep_lower_bound": 0}, {}),
+]
+
+
+@pytest.mark.parametrize(("flat", "rules"), FLAT_NAMES)
+def test_flat_names_fill_the_rules(flat: dict[str, Any], rules: dict[str, Any]) -> None:
+    assert FrameFusion(**flat) == FrameFusion(**rules)
+    assert {*FLAT, *SWITCHES} == {name for names, _ in FLAT_NAMES for name in names if name in {*FLAT, *SWITCHES}}
+
+
+def test_a_flat_name_changes_one_parameter() -> None:
+    settings = FrameFusion(segmentation=DySeg(0.7, 4), merging=Merging(0.5, 0.3), novelty=Novelty(0.1, 0.2))
+    changed = dataclasses.replace(settings, **{"segment_minimum": 2, "merge": True, "novelty_lower_bound": 0.3})
+    assert (changed.segmentation, changed.merging) == (DySeg(0.7, 2), Merging(0.5, 0.3))
+    assert changed.novelty == Novelty(0.3, 0.2)
+    assert dataclasses.replace(changed, **{"segment_threshold": None}).segmentation == DySeg(0.9, 2)
+    gone = dataclasses.replace(changed, **{"merge": False, "novelty_lower_bound": None})
+    assert (gone.merging, gone.novelty) == (None, None)
+
+
+def test_settings_are_copied_and_pickled() -> None:
+    settings = FrameFusion(keep=0.2, segmentation="dyseg", merging=True)
+    assert pickle.loads(pickle.dumps(settings)) == copy.deepcopy(settings) == settings
+    assert repr(settings).startswith("FrameFusion(segmentation=DySeg(threshold=0.9, minimum=8), ")
 
 
 def test_it_is_frozen() -> None:
@@ -122,12 +201,28 @@ def test_keeps_all() -> None:
             "shares of stages cannot grow, but that of stages[2], 0.4, follows 0.2",
         ),
         ({"stages": "auto", "keep": 0.2}, "stages say where a cost is spent, but keep=0.2 is given"),
-        ({"stages": [(0, 1)], "merge": True}, "stages and merge=True exclude each other"),
+        ({"stages": [(0, 1)], "merge": True}, "stages and merging exclude each other"),
         ({"merge": 1}, "merge must be True or False, got 1"),
-        ({"similarity_lower_bound": 1.1}, "similarity_lower_bound must be in [-1, 1], got 1.1"),
-        ({"ratio_lower_bound": -0.1}, "ratio_lower_bound must be in [0, 1], got -0.1"),
-        ({"segment_threshold": 2}, "segment_threshold must be in [0, 1], got 2"),
-        ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1, got 0"),
+        ({"merging": 1}, "merging must be True, False or a Merging, got 1"),
+        (
+            {"merge": True, "similarity_lower_bound": 1.1},
+            "similarity_lower_bound: Merging.similarity_lower_bound must be in [-1, 1], got 1.1",
+        ),
+        (
+            {"similarity_lower_bound": 0.7},
+            "similarity_lower_bound=0.7 is merging.similarity_lower_bound or segmentation.similarity_lower_bound, "
+            "which the rules in use do not have; leave it out, or use one that has it.",
+        ),
+        (
+            {"merge": True, "ratio_lower_bound": -0.1},
+            "ratio_lower_bound: Merging.ratio_lower_bound must be in [0, 1], got -0.1",
+        ),
+        ({"segment_threshold": 2}, "segment_threshold: DynamicProgramming.threshold must be in [0, 1], got 2"),
+        (
+            {"segmentation": "windows", "segment_window": 0},
+            "segment_window: Windows.frames must be a whole number of frames, at least 1, got 0",
+        ),
+        ({"segment_window": 3}, "segment_window=3 is segmentation.frames, which the rules in use do not have"),
         (
             {"segmentation": "scenes"},
             "segmentation must be one of 'frame-similarity', 'dyseg', 'dp', 'windows', 'frames',",
@@ -135,10 +230,10 @@ def test_keeps_all() -> None:
         ({"budget_rule": "best"}, "budget_rule must be one of 'uniform', 'marginal-value', 'joint', got 'best'"),
         (
             {"relevance": "some"},
-            "relevance must be one of 'late-text', 'last', 'text', 'all', 'all-viewers', 'similarity', "
+            "relevance must be one of 'late-text', 'last', 'text', 'all-viewers', 'similarity', "
             "'dissimilarity', 'encoder', 'encoder-last', 'none', got",
         ),
-        ({"relevance_sign": 0}, "relevance_sign must be +1 (most attended first) or -1"),
+        ({"relevance_sign": 0}, "relevance_sign: Relevance.sign must be +1 (most relevant first) or -1"),
         ({"selector": "magic"}, "selector must be one of 'dpp', 'dpp-once', 'topk', 'uniform'"),
         ({"selector": "topk", "relevance": "none"}, "selector='topk' ranks by attention"),
         ({"selector": "topk"}, "it needs another relevance than 'late-text', such as 'last' or 'text'"),
@@ -147,45 +242,43 @@ def test_keeps_all() -> None:
             {"selector": "topk", "relevance": "last", "keep": [{1: 0.5}, {0: 0.5}]},
             "no attention exists before layer 0",
         ),
-        ({"relevance_exponent": -1}, "relevance_exponent must be in [0, 100], got -1"),
-        ({"relevance_exponent": float("nan")}, "relevance_exponent must be in [0, 100], got nan"),
-        ({"segment_minimum": 0}, "segment_minimum must be a whole number of segments, at least 1, got 0"),
+        ({"relevance_exponent": -1}, "relevance_exponent: Relevance.exponent must be in [0, 100], got -1"),
+        ({"relevance_exponent": float("nan")}, "relevance_exponent: Relevance.exponent must be in [0, 100], got nan"),
+        (
+            {"segmentation": "dyseg", "segment_minimum": 0},
+            "segment_minimum: DySeg.minimum must be a whole number of segments, at least 1, got 0",
+        ),
         ({"seed": 0.5}, "seed must be a whole number, got 0.5"),
-        ({"dropped_lower_bound": 1.5}, "dropped_lower_bound must be in [-1, 1], got 1.5"),
-        ({"dropped": "keep"}, "dropped must be one of 'drop', 'merge', got 'keep'"),
+        ({"dropped_lower_bound": 1.5}, "dropped_lower_bound: Absorb.lower_bound must be in [-1, 1], got 1.5"),
+        ({"dropped": "keep"}, "dropped must be one of 'drop', 'absorb', got 'keep'"),
         (
             {"budget_rule": "joint", "selector": "uniform"},
             "budget_rule='joint' goes by the gains of selector='dpp'; selector='uniform' has none. Use budget_rule=",
         ),
-        ({"novelty_lower_bound": 0}, "novelty_lower_bound must be in (0, 1], got 0"),
-        ({"novelty_lower_bound": True}, "novelty_lower_bound must be a number, got True"),
+        ({"novelty": "much"}, "novelty must be a lower bound, a Novelty or None, got 'much'"),
+        ({"novelty_lower_bound": 0}, "novelty_lower_bound: Novelty.lower_bound must be in (0, 1], got 0"),
+        ({"novelty_lower_bound": True}, "novelty_lower_bound: Novelty.lower_bound must be a number, got True"),
         (
             {"novelty_lower_bound": 0.1, "selector": "topk"},
-            "novelty_lower_bound goes by the gains of selector='dpp'; selector='topk' has none. Leave it out",
+            "novelty goes by the gains of selector='dpp'; selector='topk' has none. Leave it out",
         ),
         (
             {"keep_lower_bound": 0.1},
-            "keep_lower_bound=0.1 limits what novelty_lower_bound leaves out, and that is None",
+            "keep_lower_bound=0.1 is novelty.keep_lower_bound, which the rules in use do not have",
         ),
-        ({"keep_lower_bound": 2, "novelty_lower_bound": 0.1}, "keep_lower_bound must be in [0, 1], got 2"),
+        (
+            {"keep_lower_bound": 2, "novelty_lower_bound": 0.1},
+            "keep_lower_bound: Novelty.keep_lower_bound must be in [0, 1], got 2",
+        ),
         (
             {"keep": [0.5, {1: 0.5, 2: 0.2}], "keep_lower_bound": 0.3, "novelty_lower_bound": 0.1},
-            "keep_lower_bound=0.3 is more than keep=0.2, which is the most that may stay",
+            "Novelty.keep_lower_bound=0.3 is more than keep=0.2, which is the most that may stay",
         ),
     ],
 )
 def test_bad_settings_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         FrameFusion(**arguments)
-
-
-def test_the_default_threshold_is_that_of_the_segmentation() -> None:
-    defaults = {"frame-similarity": 0.4, "dyseg": 0.9, "dp": 0.8, "windows": None, "frames": None, "single": None}
-    for segmentation, threshold in defaults.items():
-        settings = FrameFusion(segmentation=segmentation)  # type: ignore[arg-type]
-        assert settings.segment_threshold == threshold
-        assert dataclasses.replace(settings, keep=0.5, cost=None).segment_threshold == threshold
-    assert FrameFusion(segmentation="dyseg", segment_threshold=0.7).segment_threshold == 0.7
 
 
 def test_adaptive_settings_may_always_reduce() -> None:
@@ -217,7 +310,7 @@ def test_settings_are_checked_against_the_model() -> None:
         FrameFusion(cost=0.2, merge=True).check(4)
     with pytest.raises(ValueError, match="no attention exists before layer 0"):
         FrameFusion(keep=0.5, selector="topk", relevance="last").check(1)
-    with pytest.raises(ValueError, match=r"no attention exists before layer 0: .* \(cost: with merge=True\)"):
+    with pytest.raises(ValueError, match=r"no attention exists before layer 0: .* \(cost: with merging=True\)"):
         FrameFusion(cost=0.3, selector="topk", relevance="last").check(12)
     FrameFusion(cost=0.8, selector="topk", relevance="last").check(12)
     FrameFusion(cost=0.3).check(4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -12,18 +12,31 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 import framefusion
-from framefusion import FrameFusion, load_settings, save_settings
+from framefusion import (
+    DPP,
+    Absorb,
+    DynamicProgramming,
+    DySeg,
+    FrameFusion,
+    FrameSimilarity,
+    Merging,
+    Novelty,
+    Relevance,
+    Windows,
+    load_settings,
+    save_settings,
+)
 from framefusion.reduction import settings as settings_module
+from framefusion.reduction.plain import from_flat, from_plain, to_plain
 from framefusion.reduction.schedule import STAGES
+from framefusion.reduction.selectors.dpp import DPPOnce
 from framefusion.reduction.settings_file import (
     SCHEMA,
     Calibration,
     SettingsFileError,
     StoredSettings,
     Trial,
-    from_plain,
     read,
-    to_plain,
 )
 from tests.hf import models
 
@@ -68,22 +81,29 @@ def any_settings(draw):
         st.fixed_dictionaries(
             {},
             optional={
-                "merge": st.booleans(),
-                "stages": shapes,
-                "similarity_lower_bound": st.floats(-1, 1),
-                "ratio_lower_bound": st.floats(0, 1),
-                "segmentation": st.sampled_from(["frame-similarity", "dyseg", "dp", "windows", "frames", "single"]),
-                "segment_threshold": st.floats(0, 1),
-                "segment_minimum": st.integers(1, 40),
-                "segment_window": st.integers(1, 40),
+                "merging": st.one_of(st.none(), st.builds(Merging, st.floats(-1, 1), st.floats(0, 1))),
+                "segmentation": st.one_of(
+                    st.sampled_from(["frames", "single"]),
+                    st.builds(FrameSimilarity, st.floats(0, 1), st.floats(-1, 1)),
+                    st.builds(DySeg, st.floats(0, 1), st.integers(1, 40)),
+                    st.builds(DynamicProgramming, st.floats(0, 1)),
+                    st.builds(Windows, st.integers(1, 40)),
+                ),
                 "budget_rule": st.sampled_from(["uniform", "marginal-value", "joint"]),
-                "relevance": st.sampled_from(["last", "text", "all", "all-viewers", "similarity", "none"]),
-                "relevance_sign": st.sampled_from([1, -1]),
-                "selector": st.sampled_from(["dpp", "topk", "uniform", "random"]),
-                "novelty_lower_bound": st.floats(0.01, 1),
-                "keep_lower_bound": st.floats(0, 0.2),
-                "dropped": st.sampled_from(["drop", "merge"]),
-                "relevance_exponent": st.floats(0, 100),
+                "relevance": st.builds(
+                    Relevance,
+                    st.sampled_from(["last", "text", "all-viewers", "similarity", "none"]),
+                    st.sampled_from([1, -1]),
+                    st.floats(0, 100),
+                ),
+                "selector": st.one_of(
+                    st.sampled_from(["topk", "uniform", "random"]),
+                    st.builds(DPP, st.one_of(st.none(), st.floats(0.1, 20)), st.floats(0.1, 1)),
+                    st.builds(DPPOnce, st.one_of(st.none(), st.floats(0.1, 20)), st.floats(0.1, 1)),
+                ),
+                "novelty": st.one_of(st.none(), st.builds(Novelty, st.floats(0.01, 1), st.floats(0, 0.2))),
+                "dropped": st.one_of(st.just("drop"), st.builds(Absorb, st.floats(-1, 1))),
+                "stages": shapes,
                 "seed": st.integers(-5, 2**40),
                 "images": st.booleans(),
             },
@@ -109,8 +129,22 @@ def test_every_field_is_written_so_that_a_new_default_changes_no_file(tmp_path):
     save_settings(path, FrameFusion())
     content = json.loads(path.read_text())
     stages = [[0.0, 1.0], [2 / 3, 0.25]]
-    assert content == {"schema": SCHEMA, "settings": {**asdict(FrameFusion()), "stages": stages}}
-    for without in (FrameFusion(merge=True), FrameFusion(keep=0.2)):
+    assert content["schema"] == SCHEMA == 2
+    assert content["settings"] == {
+        "cost": 0.3,
+        "keep": None,
+        "stages": stages,
+        "merging": None,
+        "segmentation": {"rule": "dp", "threshold": 0.8},
+        "budget_rule": "joint",
+        "relevance": {"source": "late-text", "sign": 1, "exponent": 1.0},
+        "selector": {"rule": "dpp", "gamma": 1.0, "later_frames": 0.95},
+        "novelty": None,
+        "dropped": {"rule": "absorb", "lower_bound": 0.9},
+        "seed": 0,
+        "images": True,
+    }
+    for without in (FrameFusion(merging=True), FrameFusion(keep=0.2)):
         assert to_plain(without)["stages"] is None
     assert set(content["settings"]) == {field.name for field in fields(FrameFusion)}
     assert read(path).calibration is None
@@ -129,7 +163,11 @@ def test_fields_may_be_left_out_by_hand(tmp_path):
     path = tmp_path / "settings.json"
     path.write_text('\ufeff{"schema": 1, "settings": {"keep": {"2": 0.5, "14": 0.1}}}', encoding="utf-8")
     assert load_settings(path) == FrameFusion(keep={2: 0.5, 14: 0.1})
-    path.write_text('{"schema": 1, "settings": {}, "calibration": null}')
+    path.write_text('{"schema": 2, "settings": {"segmentation": "dyseg", "selector": {"rule": "dpp", "gamma": null}}}')
+    assert load_settings(path) == FrameFusion(segmentation=DySeg(), selector=DPP(gamma=None))
+    path.write_text('{"schema": 2, "settings": {"segmentation": {"rule": "single"}}}')
+    assert load_settings(path) == FrameFusion(segmentation="single")
+    path.write_text('{"schema": 2, "settings": {}, "calibration": null}')
     assert read(path) == StoredSettings(FrameFusion(), None)
 
 
@@ -160,10 +198,10 @@ def written(tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "schema 2 is of a later framefusion, this one reads 1; upgrade it"),
-        ({"schema": 0}, "schema must be 1, got 0"),
-        ({"schema": True}, "schema must be 1, got True"),
-        ({"schema": "1"}, "schema must be 1, got '1'"),
+        ({"schema": 3}, "schema 3 is of a later framefusion, this one reads 2; upgrade it"),
+        ({"schema": 0}, "schema must be 1 or 2, got 0"),
+        ({"schema": True}, "schema must be 1 or 2, got True"),
+        ({"schema": "1"}, "schema must be 1 or 2, got '1'"),
         ({"schema": ...}, "it is no settings file, which is an object with "),
         ({"settings": ...}, "the file has no 'settings'"),
         ({"settings": []}, r"settings must be an object, got \[\]"),
@@ -183,12 +221,35 @@ def written(tmp_path, **changes):
         ({"settings__stages": []}, "stages must be 'auto' or"),
         ({"settings__stages": {"0": 1}}, "stages must be 'auto' or"),
         ({"settings__stages": [[0, 1], [0.5, "x"]]}, r"the share of stages\[1\] must be a number, got 'x'"),
-        ({"settings__merge": "yes"}, "merge must be True or False, got 'yes'"),
+        ({"settings__merging": "yes"}, "merging must be True, False or a Merging, got 'yes'"),
+        (
+            {"settings__merging": {"ratio": 0.1}},
+            "merging has no parameter 'ratio' with this rule; there are s",
+        ),
+        ({"settings__merging": [1]}, r"merging must be a single value, got \[1\]"),
+        ({"settings__merge": True}, "settings has an unknown field 'merge'; known are budget_rule, cost, "),
         ({"settings__images": 1}, "images must be True or False, got 1"),
         ({"settings__segmentation": "shots"}, "segmentation must be one of 'frame-similarity', "),
         ({"settings__segmentation": ["dp"]}, r"segmentation must be a single value, got \['dp'\]"),
-        ({"settings__segment_window": 1.5}, "segment_window must be a whole number of frames"),
-        ({"settings__relevance_sign": 0}, r"relevance_sign must be \+1"),
+        (
+            {"settings__segmentation__rule": "shots"},
+            "segmentation.rule must be one of .* got 'shots'",
+        ),
+        ({"settings__segmentation__rule": ...}, "segmentation.rule must be one of .*, got None"),
+        (
+            {"settings__segmentation__minimum": 3},
+            "segmentation has no parameter 'minimum' with this rule",
+        ),
+        ({"settings__segmentation": {"rule": "single", "threshold": 1}}, "no parameter 'threshold' .*; it has none"),
+        (
+            {"settings__segmentation": {"rule": "windows", "frames": 1.5}},
+            "Windows.frames must be a whole number",
+        ),
+        ({"settings__segmentation__threshold": [1]}, r"segmentation.threshold must be a single value, got \[1\]"),
+        ({"settings__segmentation__threshold": 10**400}, "segmentation has a number that is too large"),
+        ({"settings__relevance__sign": 0}, r"Relevance.sign must be \+1"),
+        ({"settings__novelty": {}}, "novelty lacks a parameter; there are lower_bound, keep_lower_bound"),
+        ({"settings__novelty": {"keep_lower_bound": 0.1}}, "novelty lacks a parameter"),
         ({"settings__selector": "mine"}, "selector must be one of 'dpp', .*, got 'mine'"),
         ({"calibration": 3}, "calibration must be an object, got 3"),
         ({"calibration__floor": "high"}, "calibration.floor must be a number, got 'high'"),
@@ -265,31 +326,98 @@ def test_attach_takes_what_was_read(tmp_path):
         assert run.settings == FrameFusion(keep=0.25)
 
 
+FIRST = {
+    "cost": None,
+    "keep": {"0": 0.5, "2": 0.2},
+    "merge": False,
+    "similarity_lower_bound": 0.7,
+    "ratio_lower_bound": 0.2,
+    "segmentation": "single",
+    "segment_threshold": None,
+    "segment_minimum": 5,
+    "segment_window": 3,
+    "budget_rule": "uniform",
+    "relevance": "last",
+    "relevance_sign": -1,
+    "relevance_exponent": 0.5,
+    "selector": "dpp",
+    "gamma": 0.5,
+    "later_frames": 0.8,
+    "novelty_lower_bound": None,
+    "keep_lower_bound": 0.0,
+    "dropped": "drop",
+    "seed": 3,
+    "images": False,
+}
+"""Complete settings as schema 1 had them before stages and the bound of dropped tokens were fields."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        ({}, {}),
+        ({"merge": True}, {"merging": Merging(0.7, 0.2)}),
+        (
+            {"segmentation": "frame-similarity", "segment_threshold": 0.3},
+            {"segmentation": FrameSimilarity(0.3, similarity_lower_bound=0.7)},
+        ),
+        ({"segmentation": "dyseg", "segment_threshold": 0.85}, {"segmentation": DySeg(0.85, minimum=5)}),
+        ({"segmentation": "dp", "segment_threshold": 0.75}, {"segmentation": DynamicProgramming(0.75)}),
+        ({"segmentation": "windows"}, {"segmentation": Windows(3)}),
+        ({"dropped": "merge"}, {"dropped": Absorb(0.7)}),
+        ({"dropped": "merge", "dropped_lower_bound": 0.8}, {"dropped": Absorb(0.8)}),
+        ({"selector": "dpp-once"}, {"selector": DPPOnce(0.5, 0.8)}),
+        ({"selector": "topk"}, {"selector": "topk"}),
+        ({"novelty_lower_bound": 0.1, "keep_lower_bound": 0.05}, {"novelty": Novelty(0.1, 0.05)}),
+    ],
+)
+def test_a_file_of_the_first_schema_means_what_it_meant(tmp_path, changes, rules):
+    keep = {1: 0.5, 2: 0.2} if rules.get("selector") == "topk" else {0: 0.5, 2: 0.2}
+    plain = FIRST | changes | {"keep": {str(layer): share for layer, share in keep.items()}}
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"schema": 1, "settings": plain}))
+    meant = {
+        "segmentation": "single",
+        "budget_rule": "uniform",
+        "relevance": Relevance("last", -1, 0.5),
+        "selector": DPP(0.5, 0.8),
+        "dropped": "drop",
+    }
+    assert load_settings(path) == FrameFusion(keep=keep, seed=3, images=False, **(meant | rules))
+
+
+def test_what_the_first_schema_cannot_say_is_named(tmp_path):
+    path = tmp_path / "settings.json"
+    for changes, message in [
+        ({"relevance": "all"}, "relevance must be one of 'late-text', .* got 'all'"),
+        ({"merging": None}, "settings has an unknown field 'merging'"),
+        ({"segmentation": "dyseg", "segment_minimum": 0}, "segment_minimum: DySeg.minimum must be a whole number"),
+    ]:
+        path.write_text(json.dumps({"schema": 1, "settings": FIRST | changes}))
+        with pytest.raises(SettingsFileError, match=message):
+            load_settings(path)
+
+
 def test_complete_settings_from_before_the_kernel_had_a_choice_stay_what_they_were():
-    plain = to_plain(FrameFusion(keep={0: 0.5, 2: 0.2}, gamma=None, later_frames=1.0, segmentation="single"))
-    plain["dropped_lower_bound"] = 0.6
-    newer = ("gamma", "later_frames", "dropped_lower_bound", "stages")
-    older = {name: value for name, value in plain.items() if name not in newer}
-    assert from_plain(older) == from_plain(plain)
+    older = {name: value for name, value in FIRST.items() if name not in ("gamma", "later_frames")}
+    assert from_flat(older) == from_flat(FIRST | {"gamma": None, "later_frames": 1.0})
     del older["seed"]
-    assert from_plain(older).gamma == FrameFusion().gamma
+    assert from_flat(older).selector == DPP()
     meant = {**older, "seed": 0, "keep": None, "cost": 0.3}
     with pytest.raises(ValueError, match="cost: these settings were written when cost meant three stages"):
-        from_plain(meant)
-    assert from_plain({**meant, "merge": True}).cost == 0.3
+        from_flat(meant)
+    assert from_flat({**meant, "merge": True}).cost == 0.3
 
 
 def test_the_bound_of_dropped_tokens_was_that_of_similar_ones():
-    assert from_plain({"dropped": "merge", "similarity_lower_bound": 0.7}).dropped_lower_bound == 0.7
-    assert from_plain({"dropped": "merge"}).dropped_lower_bound == FrameFusion().dropped_lower_bound
+    assert from_flat({"dropped": "merge", "similarity_lower_bound": 0.7}).dropped == Absorb(0.7)
+    assert from_flat({"dropped": "merge"}).dropped == Absorb()
     given = {"dropped": "merge", "similarity_lower_bound": 0.7, "dropped_lower_bound": 0.8}
-    assert from_plain(given).dropped_lower_bound == 0.8
+    assert from_flat(given).dropped == Absorb(0.8)
 
 
 def test_complete_settings_from_before_the_stages_could_be_chosen_stay_what_they_were(monkeypatch):
-    plain = to_plain(FrameFusion())
-    del plain["stages"]
-    assert from_plain(plain) == FrameFusion()
+    older = FIRST | {"keep": None, "cost": 0.3}
     monkeypatch.setattr(settings_module, "STAGES", ((0.0, 1.0),))
-    assert from_plain(plain).steps == ((0.0, 1.0), (2 / 3, 0.25))
-    assert from_plain({"cost": 0.3}).steps == ((0.0, 1.0),)
+    assert from_flat(older).steps == ((0.0, 1.0), (2 / 3, 0.25))
+    assert from_flat({"cost": 0.3}).steps == from_plain({"cost": 0.3}).steps == ((0.0, 1.0),)

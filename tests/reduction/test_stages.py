@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framefusion import FrameFusion
+from framefusion.reduction.budgets import Novelty
+from framefusion.reduction.merging import Absorb
 from framefusion.reduction.selectors.candidates import Candidates
+from framefusion.reduction.selectors.dpp import DPP
 from framefusion.reduction.stages import Change, Similar, followed, merge_stage, prune_stage
 
 FRAMES, AREA = 4, 6
@@ -52,13 +55,13 @@ def test_a_merge_is_the_mean_of_each_run(seed, count, bound):
         assert all(torch.cosine_similarity(features[i], features[i - AREA], dim=0) >= bound - 1e-5 for i in run)
 
 
-@pytest.mark.parametrize("dropped", ["drop", "merge"])
+@pytest.mark.parametrize("dropped", ["drop", Absorb(0.2)])
 @pytest.mark.parametrize("selector", ["dpp", "uniform", "low-resolution", "fastvid"])
 def test_a_pruning_says_where_everything_goes(selector, dropped):
     features, frames, patches = tokens(0)
     rule = FrameFusion(keep=0.5, selector=selector, dropped=dropped, relevance="none")
     candidates = Candidates(features, None, frames // 2, frames, patches, (FRAMES, 2, 3), {})
-    change = prune_stage(candidates, 9, 0, rule)
+    change = prune_stage(candidates, 9, FRAMES * AREA, rule)
     assert int(change.stays.sum()) == 9
     target = change.target.tolist()
     assert all(into == -1 or target[into] == into for into in target)
@@ -72,12 +75,12 @@ def test_a_pruning_says_where_everything_goes(selector, dropped):
 def test_a_pruning_that_may_keep_less():
     features, frames, patches = tokens(0)
     still = features[:AREA].repeat(FRAMES, 1)
-    rule = FrameFusion(keep=0.9, novelty_lower_bound=0.01, relevance="none", gamma=None)
+    rule = FrameFusion(keep=0.9, relevance="none", selector=DPP(gamma=None))
     candidates = Candidates(still, None, torch.zeros_like(frames), frames, patches, (FRAMES, 2, 3), {})
-    for at_least, kept in ((0, AREA), (AREA + 2, AREA + 2), (99, 20)):
-        assert int(prune_stage(candidates, 20, at_least, rule).stays.sum()) == kept
-    exact = replace(rule, novelty_lower_bound=None)
-    assert int(prune_stage(candidates, 20, 0, exact).stays.sum()) == 20
+    for share, kept in ((0, AREA), (0.3, 7), (0.85, 20)):
+        adaptive = replace(rule, novelty=Novelty(0.01, share))
+        assert int(prune_stage(candidates, 20, len(still), adaptive).stays.sum()) == kept
+    assert int(prune_stage(candidates, 20, len(still), rule).stays.sum()) == 20
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from framefusion import DPP, DySeg
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import save_settings
 from framefusion.vllm.rate import Rate
@@ -24,7 +25,7 @@ def test_the_defaults_are_the_library_s() -> None:
     [
         ([], r"must be an object of settings or true, got \[\]; \{\} selects with the defaults"),
         (False, "must be an object of settings or true, got False"),
-        ({"segmentations": "dp"}, "'segmentations' is no setting; there are segmentation, similarity_lower_bound"),
+        ({"segmentations": "dp"}, "'segmentations' is no setting; there are segmentation, budget_rule"),
         ({"segmentation": "scenes"}, "segmentation must be one of"),
         (
             {"relevance": "last"},
@@ -40,7 +41,14 @@ def test_the_defaults_are_the_library_s() -> None:
         ),
         ({"rate": 1}, r"rate must be a number in \[0, 1\), the share of the tokens to drop, got 1"),
         ({"rate": "0.8"}, r"rate must be a number in \[0, 1\), the share of the tokens to drop, got '0.8'"),
-        ({"segment_window": 0}, "segment_window must be a whole number of frames, at least 1"),
+        (
+            {"segmentation": "windows", "segment_window": 0},
+            "segment_window: Windows.frames must be a whole number of frames, at least 1",
+        ),
+        ({"segment_window": 2}, "segment_window=2 is segmentation.frames, which the rules in use do not have"),
+        ({"segmentation": {"rule": "shots"}}, "segmentation.rule must be one of"),
+        ({"cost": 0.3}, "'cost' is no setting; there are segmentation, budget_rule, relevance, selector, seed"),
+        ({"merge": True}, "'merge' is no setting"),
     ],
 )
 def test_wrong_settings_are_named(given: object, message: str) -> None:
@@ -63,7 +71,6 @@ def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
     everything = FrameFusion(
         keep={0: 0.25},
         dropped="drop",
-        similarity_lower_bound=0.7,
         segment_threshold=0.3,
         budget_rule="marginal-value",
         relevance="dissimilarity",
@@ -75,16 +82,29 @@ def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
     assert ServingSettings.parse({"settings_file": str(tmp_path / "all.json")})[0].reduction(0.25) == everything
     save_settings(tmp_path / "one-stage.json", FrameFusion(cost=0.25, stages=((0, 1),), dropped="drop"))
     assert ServingSettings.parse({"settings_file": str(tmp_path / "one-stage.json")}) == (
-        ServingSettings(segment_threshold=0.8),
+        ServingSettings(segmentation="dp"),
         0.75,
     )
     parsed, rate = ServingSettings.parse({"settings_file": path, "minimum_per_frame": 2})
-    assert parsed == ServingSettings(segmentation="dp", segment_threshold=0.8, minimum_per_frame=2)
+    assert parsed == ServingSettings(segmentation="dp", minimum_per_frame=2)
     assert rate == 0.75
     with pytest.raises(ValueError, match="rate is given beside settings_file"):
         ServingSettings.parse({"settings_file": path, "rate": 0.8})
     with pytest.raises(ValueError, match="segmentation is given beside settings_file"):
         ServingSettings.parse({"settings_file": path, "segmentation": "frames"})
+    with pytest.raises(ValueError, match="segment_threshold is given beside settings_file"):
+        ServingSettings.parse({"settings_file": path, "segment_threshold": 0.5})
+
+
+def test_rules_are_objects_or_flat_names() -> None:
+    meant = ServingSettings(segmentation=DySeg(0.7, 3), selector=DPP(gamma=None))
+    nested = {
+        "segmentation": {"rule": "dyseg", "threshold": 0.7, "minimum": 3},
+        "selector": {"rule": "dpp", "gamma": None},
+    }
+    assert ServingSettings.parse(nested)[0] == meant
+    flat = {"segmentation": "dyseg", "segment_threshold": 0.7, "segment_minimum": 3, "gamma": None}
+    assert ServingSettings.parse(flat)[0] == meant
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from framefusion.hf.decoder import first_after_attention
 from framefusion.hf.families import unwrapped
 from framefusion.hf.fingerprint import fingerprint
 from framefusion.hf.fitted import Fitted, remember
+from framefusion.reduction.amounts import Stages
 from framefusion.reduction.schedule import STAGES
-from framefusion.reduction.settings import FrameFusion, Stages
+from framefusion.reduction.settings import FrameFusion
 
 DEPTHS = (1 / 3, 1 / 2, 2 / 3, 5 / 6)
 """Parts of the layers behind which tokens leave in a candidate."""

@@ -26,8 +26,9 @@ from framefusion.hf.decoder import first_after_attention
 from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
 from framefusion.hf.summary import DecoderSize
+from framefusion.reduction.amounts import AUTO
 from framefusion.reduction.schedule import tokens_per_layer
-from framefusion.reduction.settings import AUTO, FrameFusion
+from framefusion.reduction.settings import FrameFusion
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ class PlanRow:
             encoder cannot be counted.
         request_bytes: keys and values with the answer, and the states of linear attention.
         requests: how many of these fit in the memory; None without ``memory``.
-        exact: whether every video of this size has these numbers. With ``merge``, what merges depends on the video: the
-            layers are those of a video in which nothing does; with ``cost`` the mean over them is the same. Adaptive
-            settings (``novelty_lower_bound``) give upper bounds.
+        exact: whether every video of this size has these numbers. With ``merging``, what merges depends on the video:
+            the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same.
+            Adaptive settings (``novelty``) give upper bounds.
     """
 
     frames: int
@@ -276,7 +277,7 @@ def _rows(
                 encoder_flops=encoder,
                 request_bytes=request,
                 requests=None if machine.free is None else max(0, machine.free // request),
-                exact=reduction is None or reduction.keeps_all or not (reduction.merge or reduction.adaptive),
+                exact=reduction is None or reduction.keeps_all or not (reduction.merging or reduction.adaptive),
             )
         )
     return rows

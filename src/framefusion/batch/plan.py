@@ -19,8 +19,8 @@ from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
+from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
-from framefusion.reduction.settings_file import to_plain
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()

@@ -253,7 +253,7 @@ def _command(request: Request) -> str:
 def _provenance(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
     """Names and values that a reader needs to repeat the run, in groups."""
     from framefusion.asking.provenance import versions
-    from framefusion.reduction.settings_file import to_plain
+    from framefusion.reduction.plain import to_plain
 
     return {
         "model": {

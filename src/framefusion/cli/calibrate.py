@@ -19,7 +19,7 @@ from framefusion.cli.progress import bars
 from framefusion.cli.questions import check_directory, command_line, dataset, shares, usual_model
 
 if TYPE_CHECKING:
-    from framefusion.reduction.settings import Stages
+    from framefusion.reduction.amounts import Stages
     from framefusion.reduction.settings_file import Calibration, StoredSettings, Trial
 
 BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
@@ -120,7 +120,7 @@ COMMANDS = {"calibrate": calibrate}
 
 
 def _stages(text: str) -> Stages | Literal["auto"] | None:
-    from framefusion.reduction.settings import parse_stages
+    from framefusion.reduction.amounts import parse_stages
 
     try:
         return parse_stages(text)
@@ -129,7 +129,7 @@ def _stages(text: str) -> Stages | Literal["auto"] | None:
 
 
 def _plain(found: StoredSettings) -> dict[str, object]:
-    from framefusion.reduction.settings_file import to_plain
+    from framefusion.reduction.plain import to_plain
 
     assert found.calibration is not None
     return {"settings": to_plain(found.settings), "calibration": dataclasses.asdict(found.calibration)}

@@ -133,7 +133,7 @@ class ReductionOptions:
         str | None,
         typer.Option(
             "--segmentation",
-            help="How the video is cut into segments: frame-similarity (default), dyseg, dp, windows (of 4 frames), "
+            help="How the video is cut into segments: dp (default), frame-similarity, dyseg, windows (of 4 frames), "
             "frames or single.",
             rich_help_panel=_REDUCTION,
         ),
@@ -142,7 +142,7 @@ class ReductionOptions:
         float | None,
         typer.Option(
             "--similarity",
-            help="Cosine similarity from which tokens of consecutive frames count as alike, for merging and for "
+            help="Cosine similarity from which a patch resembles the frame before, with --segmentation "
             "frame-similarity. Default: 0.6.",
             rich_help_panel=_REDUCTION,
         ),

@@ -129,7 +129,8 @@ def _bytes(option: str, text: str | None) -> int | None:
 
 
 def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path | None) -> list[FrameFusion]:
-    from framefusion.reduction.settings import FrameFusion, parse_keep, parse_stages
+    from framefusion.reduction.amounts import parse_keep, parse_stages
+    from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import read
 
     found = []

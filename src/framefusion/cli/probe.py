@@ -88,7 +88,7 @@ def _show(found: Probed, model: str, path: Path | None) -> None:
     from rich import box
     from rich.table import Table
 
-    from framefusion.reduction.settings import stages_text
+    from framefusion.reduction.amounts import stages_text
 
     typer.echo(f"{model} at a cost of {found.cost:g}, {found.prompts} prompts, next token against all tokens:")
     table = Table(box=box.SIMPLE_HEAD)

@@ -34,7 +34,8 @@ def check_options(shown: FrameOptions, reduction: ReductionOptions, max_new_toke
 
 def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     """The settings that the options say, or their file."""
-    from framefusion.reduction.settings import FrameFusion, parse_keep, parse_stages
+    from framefusion.reduction.amounts import parse_keep, parse_stages
+    from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import StoredSettings, read
 
     try:
@@ -43,6 +44,8 @@ def stored_settings(reduction: ReductionOptions) -> StoredSettings:
         fail(f"--keep {error}")
     if reduction.settings is not None:
         return read(reduction.settings)
+    if reduction.similarity is not None and reduction.segmentation != "frame-similarity":
+        fail("--similarity is of --segmentation frame-similarity; give both, or leave it out")
     given = {"segmentation": reduction.segmentation, "similarity_lower_bound": reduction.similarity}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     stages = None if reduction.stages is None else parse_stages(reduction.stages)

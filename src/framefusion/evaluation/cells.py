@@ -6,13 +6,14 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.evaluation.methods import METHODS, BudgetError, Method
 from framefusion.evaluation.methods.placed import SCHEDULES, placed
 from framefusion.hf import attach
+from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,7 @@ class Cell:
     def key(self) -> str:
         """Tells cells apart, changes in the settings included."""
         shown: list[Any] = [self.shown, self.blank, *(["scenes"] if self.scenes else [])]
-        # Left out where it is the default, so that answers from before there was this field are found again.
-        said = {name: value for name, value in asdict(self.settings).items() if name != "stages" or value is not None}
-        what = json.dumps([*shown, said], sort_keys=True, default=str)
+        what = json.dumps([*shown, to_plain(self.settings)], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:8]
         budget = "all" if self.budget is None else f"{self.budget:g}"
         return f"{self.method}@{budget}/{self.frames}f/seed{self.seed}/{digest}"

@@ -21,7 +21,7 @@ from framefusion.asking.provenance import versions
 from framefusion.evaluation import dinov2, footage, footage_shots
 from framefusion.evaluation.cells import Cell, MethodError, Unreachable, choose
 from framefusion.evaluation.footage import Film, Tools
-from framefusion.evaluation.footage_summary import page, summarise
+from framefusion.evaluation.footage_summary import COMPARED, page, summarise
 from framefusion.evaluation.methods import BudgetError, Method
 from framefusion.evaluation.plan import SEED, Plan
 from framefusion.evaluation.statistics import LEVEL, RESAMPLES
@@ -29,7 +29,10 @@ from framefusion.evaluation.store import Store
 from framefusion.progress import Progress, Silent
 from framefusion.reduction.layout import VisualItem, VisualLayout
 from framefusion.reduction.reducer import Reduction
-from framefusion.reduction.settings import FROM_ENCODER, SEGMENT_THRESHOLDS, FrameFusion
+from framefusion.reduction.rules import name_of
+from framefusion.reduction.segmentation import SEGMENTATIONS
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.sources import Relevance
 
 VIDEOS = 4
 """Videos of the pedestrian clip unless said otherwise."""
@@ -99,7 +102,7 @@ def evaluate_footage(
     known = {(row["film"], row["segmentation"]) for row in log.read(out / SHOTS)}
     for one in footage.cut_films(cache, tools):
         for settings in segmentations():
-            if (one.name, settings.segmentation) not in known:
+            if (one.name, name_of(settings.segmentation, SEGMENTATIONS)) not in known:
                 log.append(out / SHOTS, [cuts(one, settings)])
 
     progress.step("Summing up")
@@ -163,18 +166,18 @@ def _alone(method: Method, budget: float) -> FrameFusion:
         settings = method.settings(budget, layers=1)
     except BudgetError as error:
         raise MethodError("begins behind a layer that runs on every token") from error
-    if settings.relevance == "similarity":
+    if settings.relevance.source == "similarity":
         raise MethodError("goes by the similarity to a question, and there is none")
-    if settings.relevance in FROM_ENCODER:
+    if settings.relevance.of.encoder:
         raise MethodError("goes by the attention of the vision encoder, which is not read here")
     return settings
 
 
 def without_attention(settings: FrameFusion) -> FrameFusion:
     """The same settings where no attention was ever recorded."""
-    if settings.relevance == "dissimilarity":
+    if settings.relevance.source == "dissimilarity":
         return settings
-    return replace(settings, relevance="none", relevance_sign=1, relevance_exponent=1.0)
+    return replace(settings, relevance=Relevance("none"))
 
 
 def _about(cell: Cell) -> dict[str, Any]:
@@ -236,8 +239,8 @@ def reduction_of(one: Film, settings: FrameFusion) -> Reduction:
 
 def segmentations() -> Iterator[FrameFusion]:
     """Settings with each segmentation that looks at the tokens."""
-    for name in SEGMENT_THRESHOLDS:
-        yield FrameFusion(keep={0: 0.5}, segmentation=name, selector="uniform", dropped="drop")  # type: ignore[arg-type]
+    for name in COMPARED:
+        yield FrameFusion(keep={0: 0.5}, segmentation=name, selector="uniform", dropped="drop")
 
 
 def cuts(one: Film, settings: FrameFusion) -> Mapping[str, Any]:
@@ -249,8 +252,8 @@ def cuts(one: Film, settings: FrameFusion) -> Mapping[str, Any]:
     return {
         "film": one.name,
         "frames": len(one),
-        "segmentation": settings.segmentation,
-        "threshold": settings.segment_threshold,
+        "segmentation": name_of(settings.segmentation, SEGMENTATIONS),
+        "threshold": getattr(settings.segmentation, "threshold", None),
         "found": found,
         "true": list(one.starts),
         "matched": footage_shots.matched(found, one.starts, TOLERANCE),

@@ -10,11 +10,13 @@ import numpy as np
 
 from framefusion.evaluation.cells import Unreachable
 from framefusion.evaluation.statistics import Bootstrap
-from framefusion.reduction.settings import SEGMENT_THRESHOLDS
+from framefusion.reduction.segmentation import SEGMENTATIONS
 
 Row = Mapping[str, Any]
 RANDOM = "random"
 """The control that every rule is compared with."""
+COMPARED = [name for name, rule in SEGMENTATIONS.items() if hasattr(rule, "threshold")]
+"""The segmentations that look at the tokens."""
 KINDS = {"ours": "Ours", "ablation": "Ours, one thing changed", "published": "Published rules", "control": "Controls"}
 """Kinds of methods in the order of the tables."""
 LEGEND = (
@@ -96,7 +98,7 @@ def _people(group: Sequence[Row]) -> dict[str, np.ndarray]:
 def _shots(shots: Sequence[Row]) -> list[dict[str, Any]]:
     """Precision, recall and F1 of each segmentation on each film; None where nothing was found, or there is no cut."""
     result = []
-    for row in sorted(shots, key=lambda row: list(SEGMENT_THRESHOLDS).index(row["segmentation"])):
+    for row in sorted(shots, key=lambda row: COMPARED.index(row["segmentation"])):
         found, true, matched = len(row["found"]), len(row["true"]), row["matched"]
         about = {key: row[key] for key in ("segmentation", "threshold", "film", "frames")}
         scores = {

@@ -21,6 +21,7 @@ from framefusion.evaluation.statistics import LEVEL, RESAMPLES
 from framefusion.evaluation.store import Store
 from framefusion.evaluation.summary import measured, summarise
 from framefusion.progress import Progress, Silent
+from framefusion.reduction.plain import to_plain
 from framefusion.selection import warm_up
 
 
@@ -157,7 +158,7 @@ def _lines(
     now: dict[Any, list[Mapping[str, Any]]] = {}
     for cell in cells:
         line = {"cell": cell.key, "method": cell.method, **about[cell.method], "budget": cell.budget}
-        line |= {"seed": cell.seed, "frames": cell.frames, "shown": cell.shown, "settings": asdict(cell.settings)}
+        line |= {"seed": cell.seed, "frames": cell.frames, "shown": cell.shown, "settings": to_plain(cell.settings)}
         line = {**measured_before.get(cell.key, {}), **line}
         now.setdefault((cell.method, cell.budget, cell.frames), []).append(line)
     for lost in missing:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from framefusion._version import __version__
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.hf.fingerprint import fingerprint
-from framefusion.reduction.settings import AUTO, FrameFusion, Stages
+from framefusion.reduction.amounts import AUTO, Stages
+from framefusion.reduction.settings import FrameFusion
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def fitted_settings(model: Any, settings: FrameFusion, layers: int, first: int) 
     Raises:
         StagesFileError: see :func:`recall`.
     """
-    if settings.cost is None or settings.merge:
+    if settings.cost is None or settings.merging:
         return settings, None
     if settings.stages != AUTO:
         return settings, "default" if settings.stages is None else "given"

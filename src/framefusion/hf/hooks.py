@@ -20,7 +20,7 @@ from framefusion.hf import decode, encoder, generation, graphs, methods, prefill
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
 from framefusion.hf.families import Call
-from framefusion.reduction.settings import FROM_ENCODER, FrameFusion
+from framefusion.reduction.settings import FrameFusion
 
 _attached: WeakSet[nn.Module] = WeakSet()
 """Decoders with a reduction attached."""
@@ -63,7 +63,7 @@ def _installed(decoder: Decoder, settings: FrameFusion, hooks: Hooks) -> Iterato
     yield partial(_attached.discard, decoder.module)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
-    if settings.relevance in FROM_ENCODER:
+    if settings.relevance.of.encoder:
         yield from encoder.install(decoder.multimodal)
     yield decoder.multimodal.register_forward_pre_hook(hooks.enter_model, with_kwargs=True).remove
     yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove

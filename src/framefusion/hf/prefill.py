@@ -17,7 +17,7 @@ from framefusion.hf.families import Call
 from framefusion.hf.inputs import LayerInputs, LayerKind, Prompt
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction
-from framefusion.reduction.settings import FROM_ENCODER, FrameFusion
+from framefusion.reduction.settings import FrameFusion
 
 Changed = tuple[Tensor, dict[str, Any]]
 """The hidden states and keyword arguments that a layer runs with in the place of its own."""
@@ -118,7 +118,7 @@ class Prefill:
             self._decoder.layers[index].self_attn,
             self.reduction.query_rows(),
             inputs.valid,
-            per_viewer=self.reduction.settings.relevance == "all-viewers",
+            per_viewer=self.reduction.settings.relevance.of.per_viewer,
         )
         recording.active.set(self._recorder)
 
@@ -164,7 +164,7 @@ def start(
         decoder.first,
         seen=seen,
         drafts=drafts,
-        encoder=encoder.received(call, layouts) if reducing and settings.relevance in FROM_ENCODER else None,
+        encoder=encoder.received(call, layouts) if reducing and settings.relevance.of.encoder else None,
     )
     deepstack = None
     if reducing and kwargs.get("deepstack_visual_embeds") is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from framefusion.hf.decoder import attends, window_of
-from framefusion.reduction.settings import Stages
+from framefusion.reduction.amounts import Stages
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ from typing import Any
 from framefusion.asking.ask import MAX_NEW_TOKENS
 from framefusion.checks import is_whole
 from framefusion.errors import ArgumentError
-from framefusion.reduction.settings import FrameFusion, parse_keep, parse_stages
+from framefusion.reduction.amounts import parse_keep, parse_stages
+from framefusion.reduction.flat import FLAT, SWITCHES
+from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import load_settings
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = tuple(field.name for field in fields(FrameFusion))
-"""Arguments that are settings of the reduction."""
+SETTINGS = (*(field.name for field in fields(FrameFusion)), *FLAT, *SWITCHES)
+"""Arguments that are settings of the reduction, those of rules by their flat names."""
 
 _WITHOUT_EFFECT = {"top_p", "top_k", "image_aspect_ratio"}
 """Of a generation: the first two choose among samples, the last prepares pictures as one model family wants them."""
@@ -27,10 +29,10 @@ def settings_from(arguments: Mapping[str, Any], known: Iterable[str] = ()) -> Fr
     """The settings of a reduction.
 
     Args:
-        arguments: fields of :class:`~framefusion.reduction.settings.FrameFusion` as lmms-eval parses them: texts,
-            numbers and booleans. Stages are a text such as ``"2:0.5+14:0.1"`` for ``keep`` and ``"0:1+0.67:0.25"`` for
-            ``stages``, as commas separate arguments. Or ``settings`` alone, a file that ``framefusion calibrate`` or
-            ``framefusion.save_settings`` wrote.
+        arguments: fields and flat names of :class:`~framefusion.reduction.settings.FrameFusion` as lmms-eval parses
+            them: texts, numbers and booleans. Stages are a text such as ``"2:0.5+14:0.1"`` for ``keep`` and
+            ``"0:1+0.67:0.25"`` for ``stages``, as commas separate arguments. Or ``settings`` alone, a file that
+            ``framefusion calibrate`` or ``framefusion.save_settings`` wrote.
         known: other arguments there are, for the error.
 
     Raises:

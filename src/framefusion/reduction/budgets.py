@@ -8,13 +8,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from framefusion.checks import check_number, is_number
 from framefusion.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Only as much as is new: a segment takes no more tokens once all that remain are too much like those it keeps.
+
+    The *novelty* of a token is the share ``d² / r²`` of its direction that the tokens kept in its segment do not span.
+
+    Attributes:
+        lower_bound: of novelty, in (0, 1].
+        keep_lower_bound: share of the original tokens, in [0, 1], that stays in each stage even if nothing new is
+            left. Default 0.
+    """
+
+    lower_bound: float
+    keep_lower_bound: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("Novelty.lower_bound", self.lower_bound, 0, 1, open_below=True)
+        check_number("Novelty.keep_lower_bound", self.keep_lower_bound, 0, 1)
+
+
+def novelty_of(field: str, given: Any) -> Novelty | None:
+    """What a field's value means: a lower bound alone, or all that is said; None for exact totals."""
+    if given is None or isinstance(given, Novelty):
+        return given
+    if not is_number(given):
+        raise ArgumentError(f"{field} must be a lower bound, a Novelty or None, got {given!r}.")
+    return Novelty(given)
 
 
 def total_kept(share: float, tokens: int) -> int:

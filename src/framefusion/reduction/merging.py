@@ -7,16 +7,56 @@ dropped may merge into the most similar ones that stay.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from framefusion.checks import check_number
 from framefusion.errors import ArgumentError
+from framefusion.reduction.rules import resolve
 from framefusion.selection import nearest as nearest_kept
 
 CHUNK_ENTRIES = 1 << 20
 """Features that are widened at once."""
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Similar tokens of consecutive frames merge before the first pruning (FrameFusion, arXiv 2501.01986).
+
+    Attributes:
+        similarity_lower_bound: cosine, in [-1, 1], from which a token merges into the one before it at the same patch
+            position. Default 0.6.
+        ratio_lower_bound: merging ends once a layer merges a smaller share than this, in [0, 1]. Default 0.1.
+    """
+
+    similarity_lower_bound: float = 0.6
+    ratio_lower_bound: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_number("Merging.similarity_lower_bound", self.similarity_lower_bound, -1, 1)
+        check_number("Merging.ratio_lower_bound", self.ratio_lower_bound, 0, 1)
+
+
+@dataclass(frozen=True)
+class Absorb:
+    """A dropped token is averaged into the kept one of its segment that is most similar to it.
+
+    Attributes:
+        lower_bound: cosine, in [-1, 1], from which it is; what is less similar leaves no trace. Default 0.9: near
+            copies, whose mean has less noise than each of them.
+    """
+
+    lower_bound: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_number("Absorb.lower_bound", self.lower_bound, -1, 1)
+
+    def __call__(self, features: Tensor, segments: Tensor, kept: Tensor) -> Tensor:
+        return most_similar_kept(features, segments, kept, self.lower_bound)
 
 
 class Merged(NamedTuple):
@@ -192,3 +232,29 @@ def group_means(features: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(features.dtype, torch.float32)
     total = features[groups].to(wide).index_add_(0, own, features[moving].to(wide))
     return groups, (total / (sizes + 1)[:, None]).to(features.dtype)
+
+
+def no_trace(features: Tensor, segments: Tensor, kept: Tensor) -> Tensor:
+    """The ``target`` of tokens that go into none."""
+    return torch.where(kept, torch.arange(len(kept)), -1)
+
+
+DroppedRule = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+DROPPED: dict[str, DroppedRule] = {"drop": no_trace, "absorb": Absorb()}
+"""What becomes of dropped tokens, by name: functions with the arguments of :func:`most_similar_kept` but for its bound,
+and its result."""
+
+
+def merging_of(field: str, given: Any) -> Merging | None:
+    """What a field's value means: True for the defaults, None or False for no merging."""
+    if given is None or isinstance(given, bool):
+        return Merging() if given else None
+    if not isinstance(given, Merging):
+        raise ArgumentError(f"{field} must be True, False or a Merging, got {given!r}.")
+    return given
+
+
+def dropped_of(field: str, given: Any) -> str | Absorb:
+    """What a field's value means; ``"merge"`` is what ``"absorb"`` was called before merging had a field of its own."""
+    return resolve(field, "absorb" if given == "merge" else given, DROPPED)

@@ -12,14 +12,15 @@ from torch import Tensor
 
 from framefusion.errors import ArgumentError
 from framefusion.reduction import relevance, segmentation
-from framefusion.reduction.budgets import total_kept
 from framefusion.reduction.layout import VisualLayout, rows_at
+from framefusion.reduction.merging import Absorb
 from framefusion.reduction.present import Present, Visual
+from framefusion.reduction.rules import rule_of
 from framefusion.reduction.schedule import Plan, Step, late_layer
 from framefusion.reduction.selectors.candidates import Candidates
 from framefusion.reduction.selectors.dpp import GAUSSIAN_TOKENS
 from framefusion.reduction.settings import FrameFusion
-from framefusion.reduction.sources import SOURCES, Evidence
+from framefusion.reduction.sources import Evidence
 from framefusion.reduction.stages import Change, Similar, followed, merge_stage, prune_stage
 
 logger = logging.getLogger(__name__)
@@ -79,11 +80,11 @@ class Reduction:
         drafts: int = 0,
         encoder: Sequence[Tensor] | None = None,
     ) -> None:
-        self.settings, self._source = settings, SOURCES[settings.relevance]
+        self.settings, self._source = settings, settings.relevance.of
         going_by = self._source.encoder and not settings.keeps_all
         if going_by and encoder is None and any(map(len, layouts)):
             raise ArgumentError(
-                f"relevance={settings.relevance!r} goes by the attention of the vision encoder, which was not "
+                f"relevance={settings.relevance.source!r} goes by the attention of the vision encoder, which was not "
                 "recorded; pass it as encoder, or use another relevance."
             )
         self._encoder = encoder if going_by else None
@@ -182,7 +183,8 @@ class Reduction:
         layout, settings = self.layouts[b], self.settings
         cut = settings.gaussian and settings.segmentation != "single"
         features = rows_at(hidden, self._present.visual(b).slots)
-        return segmentation.of_tokens(features, layout, settings.segmenter, GAUSSIAN_TOKENS if cut else None)
+        rule = rule_of(settings.segmentation, segmentation.SEGMENTATIONS)
+        return segmentation.of_tokens(features, layout, rule, GAUSSIAN_TOKENS if cut else None)
 
     def _reduce_sample(self, b: int, layer: int, hidden: Tensor) -> list[tuple[Tensor, Change]]:
         """One sample's stage: first all of its items merge, then they are pruned.
@@ -227,7 +229,8 @@ class Reduction:
             visual, layout = self._present.visual(b), self.layouts[b]
             own = visual.items == item
             tokens, features = visual.tokens[own], rows_at(hidden, visual.slots[own])
-            bound = self.settings.similarity_lower_bound
+            assert self.settings.merging is not None
+            bound = self.settings.merging.similarity_lower_bound
             similar = Similar.of(features, layout.frame[tokens], layout.patch[tokens], bound)
         step = plan.step(layer, present, 0 if similar is None else similar.mergeable)
         logger.debug("before layer %d, sample %d, item %d: %d tokens, %s", layer, b, item, present, step)
@@ -252,7 +255,7 @@ class Reduction:
         )
         if scores is None:
             return None
-        return relevance.min_max(scores, self.settings.relevance_sign, self.settings.relevance_exponent)
+        return relevance.min_max(scores, self.settings.relevance.sign, self.settings.relevance.exponent)
 
     def _attention(self, b: int, columns: Tensor) -> Tensor:
         """``(n,)`` attention that some columns received where it was last recorded; a merged token has that of the one
@@ -276,13 +279,10 @@ class Reduction:
             layout.grids[item],
             {},
             settings.seed,
-            settings.dropped_lower_bound if settings.dropped == "merge" else None,
-            settings.gamma,
-            settings.later_frames,
+            settings.dropped.lower_bound if isinstance(settings.dropped, Absorb) else None,
             layer,
         )
-        at_least = total_kept(settings.keep_lower_bound, layout.counts[item])
-        return prune_stage(candidates, total, at_least, settings)
+        return prune_stage(candidates, total, layout.counts[item], settings)
 
     def _apply(self, hidden: Tensor, changes: Sequence[Sequence[tuple[Tensor, Change]]]) -> Tensor:
         """The hidden states after the changes of a stage, and the bookkeeping."""

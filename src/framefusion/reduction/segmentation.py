@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from framefusion.checks import check_number, check_whole
 from framefusion.errors import ArgumentError
 from framefusion.reduction.layout import VisualLayout, rows_at
 from framefusion.reduction.merging import previous_at_same_patch, previous_similarity
@@ -223,6 +224,10 @@ class FrameSimilarity:
     threshold: float = 0.4
     similarity_lower_bound: float = 0.6
 
+    def __post_init__(self) -> None:
+        check_number("FrameSimilarity.threshold", self.threshold, 0, 1)
+        check_number("FrameSimilarity.similarity_lower_bound", self.similarity_lower_bound, -1, 1)
+
     def __call__(self, clip: Clip) -> Tensor:
         scores = frame_scores(clip.features, clip.frame, clip.patch, self.similarity_lower_bound)
         return by_frame_similarity(scores.cpu(), self.threshold)
@@ -240,6 +245,10 @@ class DySeg:
     threshold: float = 0.9
     minimum: int = 8
 
+    def __post_init__(self) -> None:
+        check_number("DySeg.threshold", self.threshold, 0, 1)
+        check_whole("DySeg.minimum", self.minimum, "segments", 1)
+
     def __call__(self, clip: Clip) -> Tensor:
         return by_transitions(transitions(clip.features, clip.frame).cpu(), self.minimum, self.threshold)
 
@@ -253,6 +262,9 @@ class DynamicProgramming:
     """
 
     threshold: float = 0.8
+
+    def __post_init__(self) -> None:
+        check_number("DynamicProgramming.threshold", self.threshold, 0, 1)
 
     def __call__(self, clip: Clip) -> Tensor:
         return by_redundancy(clip.features, clip.frame, clip.patch, self.threshold)
@@ -268,13 +280,16 @@ class Windows:
 
     frames: int = 4
 
+    def __post_init__(self) -> None:
+        check_whole("Windows.frames", self.frames, "frames", 1)
+
     def __call__(self, clip: Clip) -> Tensor:
         return fixed_windows(clip.frames, self.frames)
 
 
-Rule = Callable[[Clip], Tensor]
+Segmentation = Callable[[Clip], Tensor]
 
-SEGMENTATIONS: dict[str, Rule] = {
+SEGMENTATIONS: dict[str, Segmentation] = {
     "frame-similarity": FrameSimilarity(),
     "dyseg": DySeg(),
     "dp": DynamicProgramming(),
@@ -285,7 +300,7 @@ SEGMENTATIONS: dict[str, Rule] = {
 """The rules by name, those that can be told something with its default."""
 
 
-def of_tokens(features: Tensor, layout: VisualLayout, rule: Rule, longest: int | None = None) -> Tensor:
+def of_tokens(features: Tensor, layout: VisualLayout, rule: Segmentation, longest: int | None = None) -> Tensor:
     """Cut every video and image of a sample.
 
     Args:

@@ -6,17 +6,17 @@ import json
 import math
 import os
 import types
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from framefusion.errors import ArgumentError, FrameFusionError
+from framefusion.reduction.plain import check_names, from_flat, from_plain, to_plain
 from framefusion.reduction.settings import FrameFusion
 
-SCHEMA = 1
-"""Of the files that are written; later ones are refused."""
+SCHEMA = 2
+"""Of the files that are written; later ones are refused. Those of schema 1 have a flat name for each parameter."""
 
 Outcome = Literal["holds", "unclear", "falls", "untested", "unreachable"]
 Measure = Literal["accuracy", "agreement", "mixed"]
@@ -167,84 +167,16 @@ def read(path: str | os.PathLike[str]) -> StoredSettings:
         schema = content["schema"]
         if isinstance(schema, int) and schema > SCHEMA:
             raise ArgumentError(f"schema {schema} is of a later framefusion, this one reads {SCHEMA}; upgrade it")
-        if schema is True or schema != SCHEMA:
-            raise ArgumentError(f"schema must be {SCHEMA}, got {schema!r}")
-        _check_names(content, {"schema", "settings", "calibration"}, {"settings"}, "the file")
+        if schema is True or schema not in (1, SCHEMA):
+            raise ArgumentError(f"schema must be 1 or {SCHEMA}, got {schema!r}")
+        check_names(content, {"schema", "settings", "calibration"}, {"settings"}, "the file")
         calibration = content.get("calibration")
         return StoredSettings(
-            from_plain(content["settings"]),
+            (from_flat if schema == 1 else from_plain)(content["settings"]),
             None if calibration is None else _dataclass(Calibration, calibration, "calibration"),
         )
     except ValueError as error:
         raise SettingsFileError(f"{target}: {error}") from error
-
-
-def to_plain(settings: FrameFusion) -> dict[str, Any]:
-    """All fields of settings as JSON values; layers become texts, and the stages of a cost are spelt out."""
-    plain = {field.name: _plain(getattr(settings, field.name)) for field in fields(settings)}
-    if settings.stages is None and settings.cost is not None and not settings.merge:
-        plain["stages"] = _plain(settings.steps)
-    return plain
-
-
-def from_plain(plain: Any) -> FrameFusion:
-    """Settings from what :func:`to_plain` made of them.
-
-    Raises:
-        ValueError: an unknown field, or a value that :class:`~framefusion.reduction.settings.FrameFusion` refuses;
-            names the field.
-    """
-    known = {field.name for field in fields(FrameFusion)}
-    _check_names(plain, known, set(), "settings")
-    values = dict(plain)
-    written = set(values) | {"stages", "dropped_lower_bound"}
-    spent_in_stages = values.get("cost") is not None and not values.get("merge")
-    if written == known and spent_in_stages:
-        values.setdefault("stages", _TWO_STAGES)
-    if written == known - _LATER.keys():
-        if spent_in_stages:
-            raise ArgumentError(
-                "cost: these settings were written when cost meant three stages, today it means two; calibrate again"
-            )
-        values |= _LATER
-    if values.get("dropped") == "merge" and "similarity_lower_bound" in values:
-        # One field was the bound of both.
-        values.setdefault("dropped_lower_bound", values["similarity_lower_bound"])
-    keep = values.get("keep")
-    values["keep"] = [_stages(item) for item in keep] if isinstance(keep, list) else _stages(keep)
-    for name in set(values) - {"keep", "cost", "stages"}:
-        if isinstance(values[name], (list, dict)):
-            raise ArgumentError(f"{name} must be a single value, got {values[name]!r}")
-    try:
-        return FrameFusion(**values)
-    except OverflowError as error:
-        raise ArgumentError(f"settings have a number that is too large: {error}") from error
-
-
-_LATER: dict[str, Any] = {"gamma": None, "later_frames": 1.0}
-"""Fields that complete settings did not always have, and what everything was then."""
-_TWO_STAGES = ((0.0, 1.0), (2 / 3, 0.25))
-"""What ``stages`` were, once there were those fields, before they could be chosen."""
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(int(layer)): _plain(share) for layer, share in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)
-
-
-def _stages(keep: Any) -> Any:
-    """``{layer: share}`` has texts as keys in JSON."""
-    if not isinstance(keep, dict):
-        return keep
-    for layer in keep:
-        if not (layer.isascii() and layer.isdigit() and len(layer) < 10 and str(int(layer)) == layer):
-            raise ArgumentError(f"keep: layer {layer!r} must be a whole number, 0 or more")
-    return {int(layer): share for layer, share in keep.items()}
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -260,20 +192,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ArgumentError(f"{name} is no number")
 
 
-def _check_names(given: Any, known: set[str], required: set[str], where: str) -> None:
-    if not isinstance(given, dict):
-        raise ArgumentError(f"{where} must be an object, got {given!r}")
-    unknown, missing = sorted(set(given) - known), sorted(required - set(given))
-    if unknown:
-        raise ArgumentError(f"{where} has an unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    if missing:
-        raise ArgumentError(f"{where} has no {missing[0]!r}")
-
-
 def _dataclass(kind: Any, given: Any, where: str) -> Any:
     """A record from JSON values, all fields there and of the annotated types."""
     hints = get_type_hints(kind)
-    _check_names(given, set(hints), set(hints), where)
+    check_names(given, set(hints), set(hints), where)
     return kind(**{name: _value(hint, given[name], f"{where}.{name}") for name, hint in hints.items()})
 
 

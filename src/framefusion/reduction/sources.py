@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from framefusion.checks import check_number
+from framefusion.errors import ArgumentError
 from framefusion.reduction import relevance
 
 
@@ -72,7 +74,6 @@ SOURCES: dict[str, Source] = {
     "late-text": Source(_received, "text", late=True),
     "last": Source(_received, "last"),
     "text": Source(_received, "text"),
-    "all": Source(_received, "all"),
     "all-viewers": Source(_received, "all", per_viewer=True),
     "similarity": Source(_similarity),
     "dissimilarity": Source(_dissimilarity),
@@ -81,3 +82,51 @@ SOURCES: dict[str, Source] = {
     "none": Source(lambda evidence: None),
 }
 """The sources by name."""
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """What relevance goes by, and how much it weighs against diversity.
+
+    Attributes:
+        source: in :data:`SOURCES`.
+
+            Those that need no attention of the decoder: ``"none"`` (diversity alone), ``"similarity"`` (the largest
+            cosine between the hidden states of a token and of the text tokens after the last visual token),
+            ``"dissimilarity"`` (1 less the cosine with the token before it at the same place; EVS, arXiv 2510.14624),
+            ``"encoder"`` (the attention that its patches receive in the last layer of the vision encoder, where the
+            family tells; FastVID, arXiv 2503.11187).
+
+            Whose attention counts, in the layer before the stage (in a hybrid decoder the latest one before it with
+            softmax attention): ``"last"`` (the last query token), ``"text"`` (the text tokens after the last visual
+            token), ``"late-text"`` (default; ``"text"`` in the later half of the layers, where it tells what the
+            question needs, and diversity alone before), ``"all-viewers"`` (the mean over the tokens that can see each
+            one), ``"encoder-last"`` (``"encoder"`` before layer 0 and ``"last"`` behind it; HoliTom, arXiv 2505.21334).
+        sign: +1 (default) prefers the most relevant tokens, -1 the least relevant, as the published segment-wise code
+            does.
+        exponent: in [0, 100], power of the relevance after it is scaled to (0, 1] in each sample. Default 1, as in
+            CDPruner (arXiv 2506.10967); 0 makes all tokens equal.
+    """
+
+    source: str = "late-text"
+    sign: int = 1
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ArgumentError(f"relevance must be one of {', '.join(map(repr, SOURCES))}, got {self.source!r}.")
+        if self.sign not in (1, -1) or isinstance(self.sign, bool):
+            raise ArgumentError(
+                f"Relevance.sign must be +1 (most relevant first) or -1 (least relevant first), got {self.sign!r}."
+            )
+        check_number("Relevance.exponent", self.exponent, 0, 100)
+
+    @property
+    def of(self) -> Source:
+        """The source itself."""
+        return SOURCES[self.source]
+
+
+def relevance_of(field: str, given: Any) -> Relevance:
+    """What a field's value means: a source with the defaults, or all that is said."""
+    return given if isinstance(given, Relevance) else Relevance(given)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from framefusion.reduction import budgets, merging, selectors
-from framefusion.reduction.selectors import dpp
+from framefusion.reduction.rules import rule_of
 from framefusion.reduction.selectors.candidates import Candidates, Selected
+from framefusion.reduction.selectors.dpp import DPP
 from framefusion.reduction.settings import FrameFusion
 
 
@@ -34,12 +35,6 @@ class Change(NamedTuple):
         """The same in the columns of the tokens, ``(n,)`` int64; ``target`` still has one entry for each token."""
         into = torch.where(self.target >= 0, columns[self.target.clamp_min(0)], -1)
         return Change(into, columns[self.rewritten], self.features)
-
-    def of(self, features: Tensor) -> Tensor:
-        """The ``(n, D)`` features, those rewritten that are."""
-        if not len(self.rewritten):
-            return features
-        return features.index_copy(0, self.rewritten.to(features.device), self.features)
 
 
 @dataclass(frozen=True)
@@ -81,27 +76,25 @@ def merge_stage(features: Tensor, similar: Similar, count: int) -> Change:
     return _averaged(features, merging.run_targets(similar.previous, chosen))
 
 
-def prune_stage(candidates: Candidates, total: int, at_least: int, settings: FrameFusion) -> Change:
+def prune_stage(candidates: Candidates, total: int, original: int, settings: FrameFusion) -> Change:
     """Keep some of an item's tokens; the others leave no trace, or go into what stays.
 
     Args:
         candidates: the tokens; their budgets are not read.
         total: tokens that stay, at most with adaptive settings.
-        at_least: tokens that stay all the same then.
+        original: tokens of the item before any stage.
         settings: the budget rule, the selector, and what becomes of the rest.
     """
-    selected = _selected(candidates, total, min(total, at_least), settings)
-    count = len(candidates.segments)
-    target = torch.full((count,), -1)
-    target[selected.indices] = selected.indices
-    if selected.target is not None:
-        target = selected.target
-    elif settings.dropped == "merge" and selected.features is None:
-        bound = settings.dropped_lower_bound
-        target = merging.most_similar_kept(candidates.features, candidates.segments, target >= 0, bound)
+    selected = _selected(candidates, total, original, settings)
+    kept = torch.zeros(len(candidates.segments), dtype=torch.bool)
+    kept[selected.indices] = True
     if selected.features is not None:
-        return Change(target, selected.indices, selected.features)
-    return _averaged(candidates.features, target)
+        target = merging.no_trace(candidates.features, candidates.segments, kept)
+        return Change(target if selected.target is None else selected.target, selected.indices, selected.features)
+    if selected.target is not None:
+        return _averaged(candidates.features, selected.target)
+    place = rule_of(settings.dropped, merging.DROPPED)
+    return _averaged(candidates.features, place(candidates.features, candidates.segments, kept))
 
 
 def _averaged(features: Tensor, target: Tensor) -> Change:
@@ -112,19 +105,21 @@ def _averaged(features: Tensor, target: Tensor) -> Change:
     return Change(target, rewritten.cpu(), means)
 
 
-def _selected(candidates: Candidates, total: int, at_least: int, settings: FrameFusion) -> Selected:
+def _selected(candidates: Candidates, total: int, original: int, settings: FrameFusion) -> Selected:
     """What the rule keeps, its indices ascending on the CPU."""
     assert settings.budget_rule is not None
-    split = budgets.BUDGETS[settings.budget_rule]
+    split, novelty = budgets.BUDGETS[settings.budget_rule], settings.novelty
     # The budget of a single segment is no question.
     joint = split is None and bool((candidates.segments != candidates.segments[:1]).any())
     wanted: int | dict[int, int] = total
     if not joint:
         wanted = (split or budgets.by_length)(candidates.features, candidates.segments, total)
-    if joint or settings.novelty_lower_bound is not None:
-        chosen = dpp.select_within(candidates, wanted, settings.novelty_lower_bound, at_least)
+    if isinstance(wanted, int) or novelty is not None:
+        bound, share = (None, 0.0) if novelty is None else (novelty.lower_bound, novelty.keep_lower_bound)
+        assert isinstance(settings.selector, DPP)
+        at_least = min(total, budgets.total_kept(share, original))
+        chosen = settings.selector.greedy(candidates, wanted, bound, at_least)
         return Selected(chosen.cpu().sort().values)
-    assert not isinstance(wanted, int)
     return selectors.select(settings.selector, candidates._replace(budgets=wanted))
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
+from framefusion.reduction.amounts import AUTO
+from framefusion.reduction.flat import FLAT, with_flat_names
+from framefusion.reduction.plain import rules_from_plain
+from framefusion.reduction.rules import rule_field
+from framefusion.reduction.selection import Selection
 from framefusion.reduction.selectors import NEED_RELEVANCE
-from framefusion.reduction.settings import AUTO, BudgetRule, FrameFusion, Segmentation
+from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import load_settings
+from framefusion.reduction.sources import Relevance, relevance_of
 
 RATE = "rate"
 """Names the share to drop."""
@@ -22,22 +28,18 @@ RELEVANCE = ("none", "dissimilarity")
 """What an engine can go by: it selects before the decoder and does not know the question."""
 
 
-@dataclass(frozen=True)
-class ServingSettings:
+@with_flat_names
+@dataclass(frozen=True, kw_only=True)
+class ServingSettings(Selection):
     """How an engine selects the tokens of a video, behind its encoder; how many go is its rate.
 
     What :class:`framefusion.FrameFusion` has as well means the same here and has the same default, but relevance,
     whose default there, ``"late-text"``, is none at the input.
 
     Attributes:
-        segmentation, similarity_lower_bound, segment_threshold, segment_minimum, segment_window: how the video is cut.
-        budget_rule: how the budget is shared by the segments.
+        segmentation, budget_rule, selector, seed: see :class:`~framefusion.reduction.selection.Selection`.
         relevance: ``"none"`` (default; diversity alone) or ``"dissimilarity"``. Attention and the question are not
             known where an engine selects.
-        relevance_sign, relevance_exponent: direction and weight of relevance.
-        selector: which rule picks the tokens of a segment.
-        gamma, later_frames: of its kernel.
-        seed: of random selectors.
         minimum_per_frame: tokens that every frame keeps at least (a temporal patch of the encoder counts as one
             frame), if it has so many. Default 1, so that no frame and no segment is ever lost.
         keep_first_frame: whether the first frame keeps all its tokens, as EVS does. Default False.
@@ -46,33 +48,21 @@ class ServingSettings:
         ValueError: names the setting, what was wrong and what to do.
     """
 
-    segmentation: Segmentation = "dp"
-    similarity_lower_bound: float = 0.6
-    segment_threshold: float | None = None
-    segment_minimum: int = 8
-    segment_window: int = 4
-    budget_rule: BudgetRule | None = None
-    relevance: str = "none"
-    relevance_sign: int = 1
-    relevance_exponent: float = 1.0
-    selector: str = "dpp"
-    gamma: float | None = 1.0
-    later_frames: float = 0.95
-    seed: int = 0
+    relevance: Relevance = rule_field(Relevance("none"), relevance_of)
     minimum_per_frame: int = 1
     keep_first_frame: bool = False
 
     def __post_init__(self) -> None:
-        if self.budget_rule is None:
-            object.__setattr__(self, "budget_rule", "joint" if self.selector == "dpp" else "uniform")
-        if self.relevance not in RELEVANCE:
+        super().__post_init__()
+        source = self.relevance.source
+        if source not in RELEVANCE:
             raise ArgumentError(
-                f"relevance must be one of {', '.join(map(repr, RELEVANCE))}, got {self.relevance!r}: an engine "
+                f"relevance must be one of {', '.join(map(repr, RELEVANCE))}, got {source!r}: an engine "
                 "selects before the decoder, where attention and the question are not known."
             )
-        if self.selector in NEED_RELEVANCE and self.relevance == "none":
+        if self.selector_name in NEED_RELEVANCE and source == "none":
             raise ArgumentError(
-                f"selector={self.selector!r} ranks by relevance; say relevance='dissimilarity' with it."
+                f"selector={self.selector_name!r} ranks by relevance; say relevance='dissimilarity' with it."
             )
         if not is_whole(self.minimum_per_frame):
             raise ArgumentError(f"minimum_per_frame must be a whole number of tokens, got {self.minimum_per_frame!r}.")
@@ -80,7 +70,7 @@ class ServingSettings:
             raise ArgumentError(f"minimum_per_frame must be at least 0 tokens, got {self.minimum_per_frame}.")
         if not isinstance(self.keep_first_frame, bool):
             raise ArgumentError(f"keep_first_frame must be true or false, got {self.keep_first_frame!r}.")
-        if self.keep_first_frame and self.relevance == "dissimilarity":
+        if self.keep_first_frame and source == "dissimilarity":
             raise ArgumentError(
                 "keep_first_frame and relevance='dissimilarity' exclude each other: the first frame is left out of the "
                 "selection, so that every token of the second would count as new. Leave one of them out."
@@ -92,7 +82,8 @@ class ServingSettings:
         """From what stands behind ``"framefusion"`` in ``--additional-config``.
 
         Args:
-            value: a mapping of the attributes; ``True`` for the defaults. It may have a ``rate``, the share of the
+            value: a mapping of the attributes, of flat names, or of objects for rules with parameters as in a settings
+                file; ``True`` for the defaults. It may have a ``rate``, the share of the
                 tokens to drop, in [0, 1). Instead of the rate and what else a settings file says, as ``framefusion
                 calibrate`` writes it, the file may be named: ``settings_file``.
 
@@ -112,6 +103,7 @@ class ServingSettings:
         given = dict(value)
         path, rate = given.pop(FILE, None), given.pop(RATE, None)
         known = [field.name for field in fields(cls)]
+        known += [name for name, places in FLAT.items() if any(field in known for field, _ in places)]
         for name in given:
             if name not in known:
                 raise ArgumentError(f"{name!r} is no setting; there are {', '.join([*known, RATE, FILE])}.")
@@ -119,15 +111,15 @@ class ServingSettings:
             raise ArgumentError(f"{RATE} must be a number in [0, 1), the share of the tokens to drop, got {rate!r}.")
         if path is not None:
             filed, share = _of_file(path)
-            twice = [name for name in given if name in filed] + [RATE] * (rate is not None)
+            twice = [name for name in given if name in filed or name in FLAT] + [RATE] * (rate is not None)
             if twice:
                 raise ArgumentError(f"{twice[0]} is given beside {FILE}, which says it too; leave one of them out.")
             given, rate = given | filed, round(1 - share, 12)
-        return cls(**given), rate
+        return cls(**rules_from_plain(given)), rate
 
     def reduction(self, keep: float) -> FrameFusion:
         """The same as one stage before the decoder that keeps a share of the tokens."""
-        return FrameFusion(keep={0: keep}, dropped="drop", **{name: getattr(self, name) for name in _shared()})
+        return FrameFusion(keep={0: keep}, dropped="drop", **_selection(self))
 
     def __str__(self) -> str:
         return ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
@@ -147,15 +139,15 @@ def _of_file(path: object) -> tuple[dict[str, Any], float]:
         )
     if filed.dropped != "drop":
         raise ArgumentError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
-    shared = {name: getattr(filed, name) for name in _shared()}
-    if filed.relevance == "late-text":
-        shared["relevance"] = "none"
+    shared = _selection(filed)
+    if filed.relevance.source == "late-text":
+        shared["relevance"] = replace(filed.relevance, source="none")
     return shared, share
 
 
 def _share_at_input(settings: FrameFusion) -> float | None:
     """What stays behind one pruning before the decoder; None if that is not all that the settings do."""
-    if settings.merge or settings.adaptive or settings.stages == AUTO:
+    if settings.merging or settings.adaptive or settings.stages == AUTO:
         return None
     if isinstance(settings.keep, Mapping) and list(settings.keep) == [0]:
         return float(settings.keep[0])
@@ -163,7 +155,6 @@ def _share_at_input(settings: FrameFusion) -> float | None:
     return float(settings.cost) if at_input and isinstance(settings.cost, float | int) else None
 
 
-def _shared() -> list[str]:
-    """The settings that :class:`FrameFusion` has as well."""
-    of_library = {field.name for field in fields(FrameFusion)}
-    return [field.name for field in fields(ServingSettings) if field.name in of_library]
+def _selection(settings: Selection) -> dict[str, Any]:
+    """Which tokens stay, of settings that say more."""
+    return {field.name: getattr(settings, field.name) for field in fields(Selection)}

@@ -12,6 +12,7 @@ from framefusion.evaluation.methods.ablations import variant
 from framefusion.evaluation.methods.method import one_stage
 from framefusion.reduction.layout import VisualItem, VisualLayout
 from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.segmentation import DySeg
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1, 0.05)
 LAYERS = (12, 28)
@@ -151,9 +152,9 @@ def test_no_two_methods_are_the_same() -> None:
 def test_an_ablation_changes_nothing_else() -> None:
     base = METHODS["segment-dpp"]
     changed = variant(base, "windows", segmentation="windows")
-    expected = replace(base.settings(0.2, 28), segmentation="windows", segment_threshold=None)
+    expected = replace(base.settings(0.2, 28), segmentation="windows")
     assert changed.settings(0.2, 28) == expected
-    assert METHODS["segment-dpp:dyseg"].settings(0.2, 28).segment_threshold == 0.9
+    assert METHODS["segment-dpp:dyseg"].settings(0.2, 28).segmentation == DySeg(threshold=0.9, minimum=8)
     assert (changed.name, changed.kind) == ("segment-dpp:windows", "ablation")
     with pytest.raises(BudgetError):
         changed.settings(0.05, 28)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from framefusion.evaluation.methods import METHODS
 from framefusion.reduction.merging import merge_into
-from framefusion.reduction.selectors import SELECTORS, dpp, hieravid, select
+from framefusion.reduction.selectors import SELECTORS, select
 from framefusion.reduction.selectors.candidates import Candidates, Selected
+from framefusion.reduction.selectors.dpp import DPP
+from framefusion.reduction.selectors.hieravid import HieraVid
 from tests.reduction.selectors.given import cosine, meets, nasty, videos, with_relevance
 
 
@@ -37,7 +39,7 @@ def by_the_paper(candidates: Candidates) -> dict[int, list[int]]:
 
 @given(videos())
 def test_before_the_decoder_the_most_similar_merge(candidates: Candidates) -> None:
-    selected = hieravid.select(candidates)
+    selected = HieraVid()(candidates)
     assert isinstance(selected, Selected)
     assert selected.target is not None
     runs = by_the_paper(candidates)
@@ -53,9 +55,9 @@ def test_before_the_decoder_the_most_similar_merge(candidates: Candidates) -> No
 @given(videos(), st.integers(0, 99))
 def test_inside_the_decoder_a_dpp_of_attention_and_diversity(candidates: Candidates, seed: int) -> None:
     candidates = with_relevance(candidates, seed)._replace(layer=7)
-    chosen = hieravid.select(candidates)
+    chosen = HieraVid(gamma=None)(candidates)
     assert meets(candidates, chosen)
-    expected = dpp.select(candidates)
+    expected = DPP(gamma=None)(candidates)
     assert isinstance(chosen, torch.Tensor)
     assert isinstance(expected, torch.Tensor)
     assert torch.equal(chosen, expected)

@@ -7,7 +7,11 @@ from hypothesis import strategies as st
 
 from framefusion.reduction.selectors import SELECTORS, SPLIT_AT_INPUT, select, topk, uniform
 from framefusion.reduction.selectors.candidates import Candidates, Selected
+from framefusion.reduction.selectors.dpp import DPP, DPPOnce
 from framefusion.selection import select_tokens
+
+COSINES = DPP(gamma=None, later_frames=1.0)
+"""The kernel of the textbook."""
 
 
 def candidates(
@@ -70,7 +74,8 @@ def test_dpp_is_the_public_selection() -> None:
     segments = torch.arange(30) // 10
     budgets = {0: 3, 1: 0, 2: 5}
     expected = select_tokens(features, relevance, segments, budgets)
-    assert torch.equal(SELECTORS["dpp"](candidates(features, relevance, segments, budgets)), expected)
+    given = candidates(features, relevance, segments, budgets)
+    assert torch.equal(COSINES(given), expected)
 
 
 def test_topk_takes_the_most_relevant_with_ties_to_the_lower_index() -> None:
@@ -110,7 +115,7 @@ def test_dpp_begins_again_when_the_kept_tokens_span_the_rest(data: st.DataObject
     segments = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
     ids, lengths = segments.unique(return_counts=True)
     budgets = {i: data.draw(st.integers(0, n)) for i, n in zip(ids.tolist(), lengths.tolist(), strict=True)}
-    found = select("dpp", candidates(features, relevance, segments, budgets)).indices
+    found = select(COSINES, candidates(features, relevance, segments, budgets)).indices
     for segment, budget in budgets.items():
         mine = (segments == segment).nonzero().squeeze(-1)
         expected = {int(mine[row]) for row in in_rounds(features[mine], relevance[mine], budget)}
@@ -120,5 +125,5 @@ def test_dpp_begins_again_when_the_kept_tokens_span_the_rest(data: st.DataObject
 def test_dpp_spreads_what_is_kept_beyond_the_rank() -> None:
     """Six tokens of one direction, then six of another: one greedy takes the first of each, then the first ones."""
     given = candidates(torch.eye(2).repeat_interleave(6, 0), None, torch.zeros(12, dtype=torch.long), {0: 6})
-    assert select("dpp", given).indices.tolist() == [0, 1, 2, 6, 7, 8]
-    assert select("dpp-once", given).indices.tolist() == [0, 1, 2, 3, 4, 6]
+    assert select(COSINES, given).indices.tolist() == [0, 1, 2, 6, 7, 8]
+    assert select(DPPOnce(gamma=None, later_frames=1.0), given).indices.tolist() == [0, 1, 2, 3, 4, 6]

@@ -19,9 +19,11 @@ from framefusion.evaluation.probing import PROMPTS, chosen, probe_data
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.store import Store
 from framefusion.progress import Silent
+from framefusion.reduction.amounts import AUTO, Stages, stages_text
+from framefusion.reduction.plain import from_plain
 from framefusion.reduction.schedule import STAGES
-from framefusion.reduction.settings import AUTO, FrameFusion, Stages, stages_text
-from framefusion.reduction.settings_file import Calibration, Measure, StoredSettings, Unit, from_plain
+from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.settings_file import Calibration, Measure, StoredSettings, Unit
 
 BUDGETS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05)
 """Layer-averaged shares of visual tokens that are tried unless said otherwise."""

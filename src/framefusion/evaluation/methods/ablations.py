@@ -8,7 +8,7 @@ from typing import Any
 
 from framefusion.errors import ArgumentError
 from framefusion.evaluation.methods import fastv, fastvid, hieravid, holitom
-from framefusion.evaluation.methods.method import Method, behind_attention
+from framefusion.evaluation.methods.method import COSINES, Method, behind_attention
 from framefusion.evaluation.methods.segment_dpp import (
     CASCADE,
     INPUT,
@@ -20,7 +20,10 @@ from framefusion.evaluation.methods.segment_dpp import (
     TWO_STAGE_RULE,
     staged,
 )
+from framefusion.reduction.merging import Absorb
+from framefusion.reduction.selectors.dpp import DPPOnce
 from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.sources import Relevance
 
 
 def variant(base: Method, suffix: str, **changes: Any) -> Method:
@@ -29,7 +32,8 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
     Args:
         base: the method to change.
         suffix: what the name adds, after a colon.
-        changes: fields of :class:`framefusion.FrameFusion`; not ``cost`` or ``keep``, which are the budget.
+        changes: fields, or flat names, of :class:`framefusion.FrameFusion`; not ``cost`` or ``keep``, which are the
+            budget.
 
     Raises:
         ValueError: a change would touch the budget.
@@ -37,14 +41,17 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
     if not changes or changes.keys() & {"cost", "keep"}:
         raise ArgumentError(f"changes must name fields of FrameFusion other than cost and keep, got {sorted(changes)}.")
 
-    # A threshold belongs to its segmentation.
-    fresh = {"segment_threshold": None} if "segmentation" in changes else {}
-
     def build(budget: float, layers: int) -> FrameFusion:
-        return replace(base.build(budget, layers), **{**fresh, **changes})
+        return replace(base.build(budget, layers), **_changes(base.build(budget, layers).relevance))
+
+    def _changes(now: Relevance | str) -> dict[str, Any]:
+        # A source by its name alone weighs as the one before.
+        if "relevance" not in changes or isinstance(now, str):
+            return changes
+        return {**changes, "relevance": replace(now, source=changes["relevance"])}
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    rule = None if base.rule is None else {**base.rule, **fresh, **changes}
+    rule = None if base.rule is None else {**base.rule, **_changes(base.rule["relevance"])}
     return replace(_ablation(base, suffix, f"{base.name} with {listed}.", build), rule=rule)
 
 
@@ -55,7 +62,7 @@ def _ablation(base: Method, suffix: str, description: str, build: Callable[[floa
 
 def _fastvid_inside(budget: float, layers: int) -> FrameFusion:
     keep = behind_attention(budget, layers)
-    return replace(fastvid.METHOD.build(budget, layers), keep=keep, relevance="last")
+    return replace(fastvid.METHOD.build(budget, layers), keep=keep, relevance=Relevance("last"))
 
 
 PLANS = {
@@ -86,12 +93,12 @@ def _all() -> Iterator[Method]:
         for rule in ("marginal-value", "joint"):
             yield variant(base, rule, budget_rule=rule)
     for base in (INSIDE, INPUT):
-        yield variant(base, "merge-dropped", dropped="merge")
+        yield variant(base, "merge-dropped", dropped=Absorb(0.6))
     for base in (INPUT, PYRAMID):
         yield variant(base, "gaussian", gamma=1.0)
     yield from _of_two_stages()
     yield variant(PYRAMID, "drop", dropped="drop")
-    yield variant(PYRAMID, "once", selector="dpp-once")
+    yield variant(PYRAMID, "once", selector=DPPOnce(**COSINES))
     yield variant(INSIDE, "no-relevance", relevance="none")
     yield variant(INSIDE, "least-attended", relevance_sign=-1)
     yield variant(PYRAMID, "similarity-1", relevance="similarity", relevance_exponent=1.0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from framefusion.evaluation.methods.method import PLAIN, Method, behind_attention, one_stage
+from framefusion.evaluation.methods.method import COSINES, PLAIN, Method, behind_attention, one_stage
+from framefusion.reduction.selectors.dpp import DPPOnce
 from framefusion.reduction.settings import FrameFusion
 
 # Sign +1 and the largest similarity are the kind choices: the published code takes minus the mean one.
-INSIDE = {**PLAIN, "relevance": "last", "selector": "dpp-once"}
-INPUT = {**PLAIN, "relevance": "similarity", "selector": "dpp-once"}
+INSIDE = {**PLAIN, "relevance": "last", "selector": DPPOnce(**COSINES)}
+INPUT = {**PLAIN, "relevance": "similarity", "selector": DPPOnce(**COSINES)}
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from framefusion.evaluation.methods.method import PLAIN, Method, one_stage
+from framefusion.reduction.segmentation import DySeg
 from framefusion.reduction.settings import FrameFusion
 
-RULE = {**PLAIN, "segmentation": "dyseg", "relevance": "encoder", "selector": "fastvid"}
-QWEN_RULE = {**RULE, "segment_threshold": 0.84}
+RULE = {**PLAIN, "segmentation": DySeg(threshold=0.9, minimum=8), "relevance": "encoder", "selector": "fastvid"}
+QWEN_RULE = {**RULE, "segmentation": DySeg(threshold=0.84, minimum=8)}
 
 
 def _with(rule: dict[str, object]) -> Callable[[float, int], FrameFusion]:

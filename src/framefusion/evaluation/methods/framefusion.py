@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from framefusion.evaluation.methods.method import PLAIN, Method, cascade_cost
+from framefusion.reduction.merging import Merging
 from framefusion.reduction.settings import FrameFusion
 
 
 def _build(budget: float, layers: int) -> FrameFusion:
-    rule = {**PLAIN, "merge": True, "relevance": "last", "selector": "topk"}
+    rule = {**PLAIN, "merging": Merging(0.6, 0.1), "relevance": "last", "selector": "topk"}
     return FrameFusion(cost=cascade_cost(budget, layers), **rule)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from framefusion.evaluation.methods.method import PLAIN, Method
+from framefusion.evaluation.methods.method import COSINES, PLAIN, Method
 from framefusion.reduction.schedule import pyramid
+from framefusion.reduction.segmentation import FrameSimilarity
+from framefusion.reduction.selectors.hieravid import HieraVid
 from framefusion.reduction.settings import FrameFusion
 
 # Sign +1 is the kind choice: the published code has -1, which "hieravid:least-attended" follows.
 RULE = {
     **PLAIN,
-    "segmentation": "frame-similarity",
+    "segmentation": FrameSimilarity(threshold=0.4, similarity_lower_bound=0.6),
     "budget_rule": "marginal-value",
     "relevance": "last",
-    "selector": "hieravid",
+    "selector": HieraVid(**COSINES),
 }
 
 STEPS = ((0.0, 1.0), (1 / 4, 0.5), (1 / 2, 0.5 * 0.3), (3 / 4, 0.5 * 0.3 * 0.2))

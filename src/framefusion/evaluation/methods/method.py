@@ -10,6 +10,7 @@ from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.reduction.schedule import default_layer, smallest_cost
 from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.sources import Relevance
 
 Kind = Literal["control", "published", "ours", "ablation"]
 
@@ -96,20 +97,17 @@ def check_budget(budget: float) -> None:
 
 
 PLAIN: Mapping[str, Any] = {
-    "merge": False,
-    "similarity_lower_bound": 0.6,
-    "ratio_lower_bound": 0.1,
+    "merging": None,
     "segmentation": "single",
     "budget_rule": "uniform",
-    "relevance": "none",
-    "relevance_sign": 1,
-    "relevance_exponent": 1.0,
-    "gamma": None,
-    "later_frames": 1.0,
+    "relevance": Relevance("none", sign=1, exponent=1.0),
     "dropped": "drop",
-    "dropped_lower_bound": 0.6,
 }
 """Settings of a rule that says everything itself, spelt out so that it stays what it is when a default changes."""
+
+
+COSINES: Mapping[str, Any] = {"gamma": None, "later_frames": 1.0}
+"""Of the kernels of published rules: that of cosines, and all frames alike."""
 
 
 def one_stage(budget: float, layers: int, layer: int) -> dict[int, float]:

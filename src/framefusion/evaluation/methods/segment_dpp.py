@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from framefusion.evaluation.methods.method import PLAIN, Method, behind_attention, cascade_cost, one_stage
+from framefusion.evaluation.methods.method import COSINES, PLAIN, Method, behind_attention, cascade_cost, one_stage
+from framefusion.reduction.merging import Absorb, Merging
 from framefusion.reduction.schedule import pyramid
+from framefusion.reduction.segmentation import DynamicProgramming, FrameSimilarity
+from framefusion.reduction.selectors.dpp import DPP
 from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.sources import Relevance
 
-RULE: dict[str, Any] = {**PLAIN, "segmentation": "frame-similarity", "relevance": "last", "selector": "dpp"}
+RULE: dict[str, Any] = {
+    **PLAIN,
+    "segmentation": FrameSimilarity(threshold=0.4, similarity_lower_bound=0.6),
+    "relevance": Relevance("last", sign=1, exponent=1.0),
+    "selector": DPP(**COSINES),
+}
 TWO_STAGE_RULE: dict[str, Any] = {
     **PLAIN,
-    "segmentation": "dp",
+    "segmentation": DynamicProgramming(threshold=0.8),
     "budget_rule": "joint",
-    "relevance": "late-text",
-    "selector": "dpp",
-    "gamma": 1.0,
-    "later_frames": 0.95,
-    "dropped": "merge",
-    "dropped_lower_bound": 0.9,
+    "relevance": Relevance("late-text", sign=1, exponent=1.0),
+    "selector": DPP(gamma=1.0, later_frames=0.95),
+    "dropped": Absorb(0.9),
 }
 PYRAMID_STEPS = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
-PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": "none", "relevance_exponent": 0.25, "dropped": "merge"}
+PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": Relevance("none", sign=1, exponent=0.25), "dropped": Absorb(0.6)}
 
 
 def _inside(budget: float, layers: int) -> FrameFusion:
@@ -34,7 +40,7 @@ def _input(budget: float, layers: int) -> FrameFusion:
 
 
 def _cascade(budget: float, layers: int) -> FrameFusion:
-    return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merge": True})
+    return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merging": Merging(0.6, 0.1)})
 
 
 def staged(steps: Sequence[tuple[float, float]], rule: Mapping[str, Any]) -> Callable[[float, int], FrameFusion]:

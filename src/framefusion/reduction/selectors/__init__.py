@@ -1,6 +1,7 @@
 """Selectors: the rules that say which tokens stay. One small file each, one registry line each.
 
-A selector is a function of pure tensors, ``select(candidates) -> indices``: it is given the
+A selector is a function of pure tensors, ``select(candidates) -> indices``, or a frozen dataclass that is called so,
+whose fields are its parameters. It is given the
 :class:`~framefusion.reduction.selectors.candidates.Candidates` of one video or image and returns
 
 * an int64 tensor of distinct indices into them, exactly ``candidates.budgets[s]`` of each segment ``s``, in any order
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from framefusion.errors import ArgumentError, ArgumentTypeError
+from framefusion.reduction.rules import name_of, rule_of
 from framefusion.reduction.selectors import (
     divprune,
     dpp,
@@ -42,8 +44,8 @@ from framefusion.reduction.selectors.candidates import Candidates, Selected
 Selector = Callable[[Candidates], "Tensor | Selected"]
 
 SELECTORS: dict[str, Selector] = {
-    "dpp": dpp.select,
-    "dpp-once": dpp.select_once,
+    "dpp": dpp.DPP(),
+    "dpp-once": dpp.DPPOnce(),
     "topk": topk.select,
     "uniform": uniform.select,
     "random": random.select,
@@ -61,7 +63,7 @@ SELECTORS: dict[str, Selector] = {
     "scissor": scissor.select,
     "sttm": sttm.select,
     "holitom-loose": holitom.select_loose,
-    "hieravid": hieravid.select,
+    "hieravid": hieravid.HieraVid(),
     "pyramiddrop": pyramiddrop.select,
 }
 
@@ -72,8 +74,8 @@ SPLIT_AT_INPUT: set[str] = {"hieravid"}
 """The selectors that split the total over the segments themselves before layer 0, where only the total is held."""
 
 
-def select(name: str, candidates: Candidates) -> Selected:
-    """Ask the selector ``name``, and hold it to its contract.
+def select(selector: str | dpp.Kernel, candidates: Candidates) -> Selected:
+    """Ask a selector, by name or with what it is told, and hold it to its contract.
 
     Returns:
         ``indices`` ascending and ``target`` on the CPU, ``features`` in the order of the indices.
@@ -81,7 +83,8 @@ def select(name: str, candidates: Candidates) -> Selected:
     Raises:
         ValueError: the selector returned something else than it was asked for.
     """
-    answer = SELECTORS[name](candidates)
+    name = name_of(selector, SELECTORS)
+    answer = rule_of(selector, SELECTORS)(candidates)
     selected = answer if isinstance(answer, Selected) else Selected(answer)
     indices = _check_indices(name, selected.indices, candidates)
     target = None if selected.target is None else _check_target(name, selected.target, indices, candidates)

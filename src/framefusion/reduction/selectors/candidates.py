@@ -34,10 +34,6 @@ class Candidates(NamedTuple):
     merge_above: float | None = None
     """Dropped tokens go into the most similar kept one of their segment, where the cosine is at least this; None: they
     are dropped. Whoever asks sees to it; a selector that has the similarities at hand may return the ``target``."""
-    gamma: float | None = None
-    """Of the Gaussian kernel of rules that have a kernel; None for cosines."""
-    later_frames: float = 1.0
-    """Relevance of tokens behind the first frame of their segment, relative to those in it, for rules that weigh."""
     layer: int = 0
     """The decoder layer before which the stage lies, for rules that are others there."""
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from framefusion.reduction.merging import choose_merges, merge_runs, previous_at_same_patch, previous_similarity
-from framefusion.reduction.selectors import dpp
 from framefusion.reduction.selectors.candidates import Candidates, Selected
+from framefusion.reduction.selectors.dpp import DPP, Kernel
 
 ANY = -2.0
 """Below every cosine: what merges is said by how many shall stay alone."""
 
 
-def select(candidates: Candidates) -> Tensor | Selected:
+@dataclass(frozen=True)
+class HieraVid(Kernel):
     """Spatially merged tokens before layer 0, diverse and relevant ones of each segment behind (HieraVid,
     arXiv 2604.01881); meant for segments by frame similarity.
 
@@ -22,9 +25,11 @@ def select(candidates: Candidates) -> Tensor | Selected:
     all. Where every token but the first one of each place has merged and that does not do, evenly spaced ones of these
     stay and the rest leaves no trace.
 
-    Before a later layer, :func:`framefusion.reduction.selectors.dpp.select` in each segment.
+    Before a later layer, :class:`~framefusion.reduction.selectors.dpp.DPP` in each segment.
     """
-    return dpp.select(candidates) if candidates.layer else _merged(candidates)
+
+    def __call__(self, candidates: Candidates) -> Tensor | Selected:
+        return DPP(self.gamma, self.later_frames)(candidates) if candidates.layer else _merged(candidates)
 
 
 def _merged(candidates: Candidates) -> Selected:
