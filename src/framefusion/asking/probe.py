@@ -19,7 +19,7 @@ from torch import Tensor
 from framefusion.checks import is_number
 from framefusion.errors import ArgumentError
 from framefusion.hf import attach
-from framefusion.hf.decoder import first_after_attention
+from framefusion.hf.decoder import Decoder
 from framefusion.hf.families import unwrapped
 from framefusion.hf.fingerprint import fingerprint
 from framefusion.hf.fitted import Fitted, remember
@@ -208,8 +208,8 @@ def next_token(model: Any, prompt: Mapping[str, Any]) -> Tensor:
 
 def _distinct(model: Any, base: FrameFusion, candidates: Sequence[Stages]) -> list[FrameFusion]:
     """The default stages, then the candidates that the cost can reach and that differ on this model."""
-    layers = list(unwrapped(model).base_model.get_decoder().layers)
-    count, first = len(layers), first_after_attention(layers)
+    decoder = Decoder(model)
+    count, first = len(decoder.layers), decoder.first
     found: dict[tuple[tuple[int, float], ...], FrameFusion] = {}
     for stages in (STAGES, *candidates):
         settings = replace(base, stages=stages)

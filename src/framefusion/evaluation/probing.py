@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from framefusion.asking.encodings import collate, prompts
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media, read_media
 from framefusion.asking.probe import Probed, probe
 from framefusion.asking.video import VideoError
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
 from framefusion.evaluation.data import DataError, Dataset, Question, WithPrompts, spread
-from framefusion.evaluation.encodings import collate, prompts
 from framefusion.progress import Progress, Silent
 
 PROMPTS = 8
