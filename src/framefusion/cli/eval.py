@@ -149,7 +149,7 @@ def _footage(
     if json_:
         typer.echo(json.dumps(summary, ensure_ascii=False))
         return
-    typer.echo("\n".join([*people_table(summary), "", *shots_table(summary)]))
+    typer.echo(f"{people_table(summary)}\n\n{shots_table(summary)}")
     typer.echo(f"Results in {out}: footage.md, summary.json, rows.jsonl, shots.jsonl")
 
 

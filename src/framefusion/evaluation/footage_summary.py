@@ -10,6 +10,7 @@ import numpy as np
 
 from framefusion.evaluation.cells import Unreachable
 from framefusion.evaluation.statistics import Bootstrap
+from framefusion.evaluation.table import UNREACHED, markdown
 from framefusion.reduction.segmentation import SEGMENTATIONS
 
 Row = Mapping[str, Any]
@@ -116,7 +117,7 @@ def page(summary: Mapping[str, Any]) -> str:
     lines = ["# Real footage without a model", "", "What this measures: evaluation.md, *Real footage*. Measured by", ""]
     lines += ["```", *summary["commands"], "```", ""]
     lines += [f"Tokens: {summary['model'].removeprefix('none, ')}. {asked}.", ""]
-    lines += [*people_table(summary), "", LEGEND, "", *shots_table(summary), ""]
+    lines += [people_table(summary), "", LEGEND, "", shots_table(summary), ""]
     reasons: dict[str, dict[str, list[float]]] = {}
     for lost in summary["left_out"]:
         reasons.setdefault(lost["reason"], {}).setdefault(lost["method"], []).append(lost["budget"])
@@ -133,43 +134,46 @@ def page(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def people_table(summary: Mapping[str, Any]) -> list[str]:
-    """Who keeps a token: a row for each method, three columns for each budget."""
+def people_table(summary: Mapping[str, Any]) -> str:
+    """Who keeps a token, in Markdown: a row for each method, two columns for each budget."""
     budgets = _budgets(summary)
-    columns = [f"{b:.0%}: people | of their tokens" for b in budgets]
-    lines = [f"| method | {' | '.join(columns)} |", "|---" * (2 * len(budgets) + 1) + "|"]
+    rows: list[list[str]] = []
     for kind, heading in KINDS.items():
         entries: dict[str, dict[float, Row]] = {}
         for entry in summary["methods"]:
             if entry["kind"] == kind and "kept" in entry:
                 entries.setdefault(entry["title"], {})[entry["budget"]] = entry
         if entries:
-            lines.append(f"| **{heading}** |" + " |" * (2 * len(budgets)))
-        lines += [f"| {title} | {' | '.join(_cell(of.get(b)) for b in budgets)} |" for title, of in entries.items()]
-    return lines
+            rows.append([f"**{heading}**", *[""] * (2 * len(budgets))])
+        rows += [[title, *(text for b in budgets for text in _cells(of.get(b)))] for title, of in entries.items()]
+    return markdown(["method", *(name for b in budgets for name in (f"{b:.0%}: people", "of their tokens"))], rows)
 
 
 def _budgets(summary: Mapping[str, Any]) -> list[float]:
     return sorted({entry["budget"] for entry in summary["methods"]}, reverse=True)
 
 
-def _cell(entry: Row | None) -> str:
+def _cells(entry: Row | None) -> tuple[str, str]:
     if entry is None:
-        return "— | —"
+        return UNREACHED, UNREACHED
     estimate, difference = entry["kept"], entry["vs_random"]
     text = f"{100 * estimate['value']:.1f}"
     if estimate["low"] is not None:
         text += f" [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
     if difference and difference["low"] is not None:
         text += " ↑" if difference["low"] > 0 else " ↓" if difference["high"] < 0 else ""
-    return f"{text} | {100 * entry['person_tokens']:.1f}"
+    return text, f"{100 * entry['person_tokens']:.1f}"
 
 
-def shots_table(summary: Mapping[str, Any]) -> list[str]:
-    """Which cuts were found: a row for each segmentation and film."""
-    lines = ["| segmentation | film | cuts | found | precision | recall | F1 |", "|---|---|---|---|---|---|---|"]
-    for row in summary["shots"]:
-        scores = " | ".join("—" if row[s] is None else f"{row[s]:.2f}" for s in ("precision", "recall", "f1"))
-        name = f"{row['segmentation']} ({row['threshold']:g})"
-        lines.append(f"| {name} | {row['film']} | {row['true']} | {row['found']} | {scores} |")
-    return lines
+def shots_table(summary: Mapping[str, Any]) -> str:
+    """Which cuts were found, in Markdown: a row for each segmentation and film."""
+    rows = [
+        [
+            f"{row['segmentation']} ({row['threshold']:g})",
+            row["film"],
+            *(str(row[count]) for count in ("true", "found")),
+            *(UNREACHED if row[score] is None else f"{row[score]:.2f}" for score in ("precision", "recall", "f1")),
+        ]
+        for row in summary["shots"]
+    ]
+    return markdown(["segmentation", "film", "cuts", "found", "precision", "recall", "F1"], rows, texts=2)

@@ -126,9 +126,12 @@ def terminal(part: Mapping[str, Any]) -> Table:
     return table
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    marks = ["---", *["---:"] * (len(head) - 1)]
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A Markdown table: ``texts`` columns of text, then numbers to the right.
+
+    ``rich.box.MARKDOWN`` has no mark for the side, and takes a ``|`` in a cell for the end of it.
+    """
+    marks = ["---"] * texts + ["---:"] * (len(head) - texts)
     lines = [head, marks, *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines)
 
