@@ -45,8 +45,8 @@ def mirror(matrix):  # type: ignore[no-untyped-def]
 
 @_compile
 def subtract(row, factors, rows, count):  # type: ignore[no-untyped-def]
-    """``row −= Σ_u factors[u] · rows[u]`` over the first ``count`` rows, four at a time, so that ``row`` (w,) is read
-    and written a quarter as often; the sum has the same order however many there are."""
+    """``row −= Σ_u factors[u] · rows[u]`` over the first ``count`` rows, always in this order; four at a time, so that
+    ``row`` (w,) is read and written a quarter as often."""
     u = 0
     while u + 4 <= count:
         a0, a1, a2, a3 = factors[u], factors[u + 1], factors[u + 2], factors[u + 3]

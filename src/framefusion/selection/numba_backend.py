@@ -58,7 +58,7 @@ def _select_segment(problem: Problem, b: int, segment: Segment) -> Picks:
     kernel = _segment_kernel(problem.features[b], relevance, segment, problem.check_finite, problem.gamma)
     found, trace = _greedy(kernel, segment.count, problem.exhausted, problem.traced)
     picks = Picks(segment.rows[found], trace if problem.traced else None)
-    if not problem.assigned or not len(found):
+    if not problem.assigned or not found.shape[0]:
         return picks
     place, cosine = _most_similar(kernel, found)
     return picks._replace(nearest=segment.rows[place], similarity=cosine)
@@ -119,7 +119,7 @@ def _segment_kernel(
     exponent = int(np.frexp(weights.max())[1])
     usable = (squares > 0) & (squares < np.inf)
     r = np.where(usable, np.ldexp(weights, -exponent), 0).astype(squares.dtype)
-    inverse = np.where(usable, 1 / np.sqrt(np.where(usable, squares, 1)), 0).astype(squares.dtype)
+    inverse = 1 / np.sqrt(np.where(usable, squares, squares.dtype.type(np.inf)))
     scale = r * inverse
     if gamma is not None:
         gaussian_triangle_(gram, torch.from_numpy(inverse), gamma)
@@ -130,8 +130,9 @@ def _segment_kernel(
 
 def lower_gram(x: Tensor) -> Tensor:
     """``X Xᵀ`` (n, n) of x (n, D), stripe by stripe of its lower triangle; beyond the stripes it is undefined."""
-    gram = x.new_empty(len(x), len(x))
-    for first, last in _stripes(len(x)):
+    n = x.shape[0]
+    gram = x.new_empty(n, n)
+    for first, last in _stripes(n):
         torch.mm(x[first:last], x[:last].T, out=gram[first:last, :last])
     return gram
 
@@ -156,8 +157,9 @@ def _greedy(kernel: _Kernel, count: int, exhausted: str, traced: bool) -> tuple[
         diagonal[picks[found - fresh : found]] = 0
         fresh = greedy(kernel.values, kernel.scale, diagonal, factor, picks[found:], trace[found:])
         found += fresh
-    # Twice, as the square of the power of two could overflow where the gain does not.
-    trace[:, 0] = np.ldexp(np.ldexp(trace[:, 0], kernel.exponent), kernel.exponent)
+    if traced:
+        # Twice, as the square of the power of two could overflow where the gain does not.
+        trace[:, 0] = np.ldexp(np.ldexp(trace[:, 0], kernel.exponent), kernel.exponent)
     if exhausted != "stop" and found < count:
         free = np.ones(len(diagonal), bool)
         free[picks[:found]] = False
