@@ -10,7 +10,9 @@ import torch
 from framefusion import FrameFusion, select_tokens
 from framefusion.reduction.budgets import BUDGETS, total_kept
 from framefusion.reduction.layout import VisualItem, VisualLayout, runs
+from framefusion.reduction.merging import Merging
 from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.relevance import question_similarity
 from framefusion.reduction.segmentation import SEGMENTATIONS, DySeg, Windows
 from framefusion.reduction.selectors import SELECTORS
 from framefusion.reduction.selectors.candidates import Candidates
@@ -320,6 +322,30 @@ def test_what_a_selector_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(candidates.relevance) == len(candidates.segments) == len(present)
 
 
+def test_every_video_of_a_sample_merges_before_relevance_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Candidates] = []
+
+    def select(candidates: Candidates) -> torch.Tensor:
+        given.append(candidates)
+        return torch.arange(candidates.total)
+
+    monkeypatch.setitem(SELECTORS, "watched", select)
+    merging = Merging(similarity_lower_bound=0.2, ratio_lower_bound=0)
+    settings = FrameFusion(
+        keep={0: 0.1}, merging=merging, selector="watched", relevance="similarity", segmentation="single"
+    )
+    reduction, hidden = setup(settings)
+    reduction.before_layer(0, hidden)
+    first, second = given[:2]
+    assert len(first.features) < 36
+    assert len(second.features) < 20
+    question = hidden[0, int(reduction.layouts[0].columns[-1]) + 1 :]
+    for candidates in (first, second):
+        assert candidates.relevance is not None
+        similarity = question_similarity(candidates.features, question)
+        assert torch.equal(candidates.relevance.argsort(), similarity.argsort())
+
+
 def test_relevance_and_its_sign_decide() -> None:
     for sign in (1, -1):
         rule: dict[str, Any] = {"selector": "topk", "segmentation": "single", "relevance": "last"}
@@ -413,12 +439,10 @@ def test_the_latest_attention_counts_where_none_was_recorded(merge: bool) -> Non
     keep = {3: 0.2} if merge else {2: 0.6, 3: 0.2}
     settings = FrameFusion(
         keep=keep,
-        merge=merge,
+        merging=Merging(similarity_lower_bound=0.4, ratio_lower_bound=0) if merge else None,
         selector="topk",
         relevance="last",
         segmentation="single",
-        similarity_lower_bound=0.4,
-        ratio_lower_bound=0,
         dropped="drop",
     )
     reduction, hidden = setup(settings, first=2)
