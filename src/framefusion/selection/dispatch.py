@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from framefusion.errors import ArgumentError, ArgumentTypeError
+from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.selection import backends, gram_schmidt, joint, nearest, novelty, restart
 from framefusion.selection import validation as check
 from framefusion.selection.gram import NonFiniteFeaturesError
@@ -118,4 +118,6 @@ def _raise_non_finite(problem: Problem) -> NoReturn:
             row, column = check.first_true(bad)
             position = (*([b] if problem.batched else []), int(rows[row]), column)
             check.raise_not_finite("features", problem.features[b, rows[row], column].item(), position)
-    raise AssertionError("a backend found NaN or Inf where there is none")
+    raise StateError(
+        "a backend found NaN or Inf where there is none; report it, and take backend='reference' until then"
+    )

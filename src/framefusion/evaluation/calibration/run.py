@@ -98,6 +98,8 @@ def calibrate(
     """
     progress, generating = progress or Silent(), generating or Generating()
     tried, stages = _check(floor, confidence, method, budgets, unit), _stages(stages, method)
+    # What makes no sense is refused before anything is read.
+    what = Plan(frames, [method], tried, seeds=1, jobs=jobs, timed=0, generating=generating)
     progress.step("Reading the questions")
     questions = data.questions(frames)
 
@@ -120,16 +122,8 @@ def calibrate(
     if isinstance(stages, str):
         stages = _probed(data, frames, asked, model or {}, progress)
     trying = METHODS[method] if stages is None else with_stages(METHODS[method], stages)
-    what = Plan(
-        frames=frames,
-        methods=[FULL if stages else method],
-        budgets=tried,
-        seeds=1,
-        jobs=jobs,
-        timed=0,
-        generating=generating,
-        unnamed=[trying] if stages else [],
-    )
+    if stages:
+        what = replace(what, methods=[FULL], unnamed=[trying])
     summary = evaluate(
         data, out, what, model=model, command=command, progress=progress, prepare=prepare, without=without
     )
