@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from framefusion.selection import make_segment, reference, select_tokens
+from framefusion.selection import reference, select_tokens
 from tests.selection.oracle import greedy_by_determinants, kernel, noise, weights
 
 
@@ -35,7 +35,7 @@ def test_cuts_the_full_matrix_into_segments() -> None:
 def test_refuses_a_matrix_that_is_too_large() -> None:
     features = torch.zeros(reference.MAX_TOKENS + 1, 1)
     with pytest.raises(ValueError, match=r"'reference' .* at most 8192 tokens, got 8193; use backend='auto'"):
-        reference.select(features, None, [make_segment(0, torch.arange(3), 1)], False)
+        select_tokens(features, None, None, 1, backend="reference")
 
 
 def test_exact_diagonal() -> None:

@@ -64,19 +64,20 @@ def select(
     scaled = relevance
     if relevance is not None and relevance.numel():
         scaled = scale_by_peak(relevance, relevance.amax())
-    caps = [min(len(s), math.ceil(GREEDY_START * total * len(s) / present)) if present else 0 for s in segments]
+    most = [min(len(s), total) for s in segments]
+    caps = [
+        min(n, math.ceil(GREEDY_START * total * len(s) / max(present, 1))) for n, s in zip(most, segments, strict=True)
+    ]
     sequences = run(scaled, [replace(s, count=cap) for s, cap in zip(segments, caps, strict=True)])
     while True:
         counts, spare = _merge(sequences, segments, total, early_stop)
         short = [
-            i
-            for i, (s, cap, count) in enumerate(zip(segments, caps, counts, strict=True))
-            if count == cap and 0 < cap < len(s)
+            i for i, (n, cap, count) in enumerate(zip(most, caps, counts, strict=True)) if count == cap and 0 < cap < n
         ]
         if not short:
             break
         for i in short:
-            caps[i] = min(2 * caps[i], len(segments[i]))
+            caps[i] = min(2 * caps[i], most[i])
         for i, longer in zip(short, run(scaled, [replace(segments[i], count=caps[i]) for i in short]), strict=True):
             sequences[i] = longer
     picks = [p.first(n) for p, n in zip(sequences, counts, strict=True)]
