@@ -67,15 +67,15 @@ BOARDS = {
         "--model bundled-qwen --frames 32 --videos 60 --seed 0",
         (
             (placed("stages", ALL), "0.2,0.1,0.05"),
-            (f"{BEST},framefusion,fastv", "0.1"),
+            (BEST, "0.1"),
         ),
     ),
     "leaderboard-fresh": Board(
         "Leaderboard, on questions that no choice was made by",
         "--frames 16 --videos 60 --seed 2",
         (
-            (BEST, "0.1,0.05"),
-            (placed("stages", SOME), "0.1,0.05"),
+            (placed("stages", SOME), "0.2,0.1"),
+            (BEST, "0.1"),
         ),
     ),
 }
