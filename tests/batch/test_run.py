@@ -116,7 +116,7 @@ def test_other_questions_are_refused(texts, words, files):
     [
         (
             Plan(FrameFusion(keep=0.2)),
-            r"differ in settings \(cost 0.3, now None, keep None, now 0.2\)",
+            r"differ in settings \(cost 0.3, now None, keep None, now 0.2, stages \[\[0.0, 1.0\], .*\]\], now None\)",
         ),
         (Plan(frames=4), r"differ in frames \(16, now 4\)"),
         (Plan(max_new_tokens=3), r"differ in max_new_tokens \(64, now 3\)"),
