@@ -29,9 +29,10 @@ LEGEND = (
 )
 
 
-def budgets(part: Mapping[str, Any]) -> list[float]:
-    """The budgets of one number of frames, largest first."""
-    return sorted({entry["budget"] for entry in part["methods"] if entry["budget"] is not None}, reverse=True)
+def budgets(part: Mapping[str, Any], schedule: str | None = None) -> list[float]:
+    """The budgets of one number of frames, largest first; those of one schedule, or of all."""
+    asked = [e for e in part["methods"] if schedule is None or schedule_of(e["method"]) == schedule]
+    return sorted({entry["budget"] for entry in asked if entry["budget"] is not None}, reverse=True)
 
 
 def schedules(part: Mapping[str, Any]) -> list[str]:
@@ -138,7 +139,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1)
 
 def grid(part: Mapping[str, Any], kind: str, cell: Callable[[Entry], str], schedule: str = "") -> str:
     """A Markdown table of the methods of a kind over the budgets, in one schedule."""
-    shown = budgets(part)
+    shown = budgets(part, schedule)
     rows = []
     for title, cells in by_method(part, kind, schedule).items():
         found = [cells.get(budget) for budget in shown]
