@@ -1,4 +1,4 @@
-"""The compiled greedy multiplies the most relevant candidates first and others only where they could be picked."""
+"""Relevance from what decides everything to what decides nothing, with and without gains, in the backend of the CPU."""
 
 from __future__ import annotations
 
