@@ -60,29 +60,22 @@ class Aim:
 
 def aims(long: Config) -> list[Aim]:
     """All aims; the long segment is the one that was measured."""
-    small, _, large = CONFIGS
-    half = Config(large.segments, large.tokens, large.keep, large.dim, dtype="bfloat16")
     return [
-        Aim(large, OURS, "gram", 0.75),
-        Aim(large, OURS, "original", 90, faster=True),
-        Aim(large, OURS, "loop", 6, faster=True),
-        Aim(half, OURS, "gram", 0.4),
-        Aim(small, OURS, "original", 10, faster=True, up_to=20),
+        *(Aim(config, OURS, "lapack", 1) for config in CONFIGS),
+        *(Aim(config, OURS, "openvino", 1) for config in CONFIGS),
+        Aim(CONFIGS[0], OURS, "original", 10, faster=True, up_to=20),
         Aim(long, OURS, "stream", 1.3),
     ]
 
 
-def page(report: BenchReport, prefill: dict[str, Any] | None, amx: BenchReport | None = None) -> str:
+def page(report: BenchReport, prefill: dict[str, Any] | None) -> str:
     """The page as Markdown.
 
     Args:
         report: the measurements; without rows the page says that there are none.
         prefill: the data of ``benchmarks/prefill.py``; None leaves that section out.
-        amx: earlier measurements on a processor with AMX; None leaves their aims out.
     """
     parts = [_HEAD, _environment(report), "## Aims", _aims_table(report)]
-    if amx is not None:
-        parts += [_AMX, _environment(amx), _aims_table(amx)]
     if report.rows:
         parts += [_workloads_section(report), _long_section(report)]
     if report.sweeps:
@@ -113,14 +106,6 @@ whoever made it, and nothing of the inputs. Equal tokens: the share of the origi
 
 Tokens are random with a direction in common per segment, attention is random too, evenly distributed; relevance is the
 published min–max of the negative attention."""
-
-
-_AMX = """### On a processor with AMX
-
-The same aims on two cores of a Sapphire Rapids server, which multiplies bfloat16 in a matrix unit where others convert
-it and multiply in float32, measured on 23 November 2026 at commit 2e2da44
-([data/bench-selection-amx.json](data/bench-selection-amx.json)). That version had kernels of its own for AVX-512 and
-AMX. The present one, which multiplies by torch's BLAS and bfloat16 in float32, was not measured there."""
 
 
 def _environment(report: BenchReport) -> str:

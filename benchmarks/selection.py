@@ -34,9 +34,6 @@ DATA, PICTURE, SCALING_PICTURE, PAGE = (
     "benchmarks.md",
 )
 
-AMX = "data/bench-selection-amx.json"
-"""An earlier run on a processor with AMX, whose aims stand beside those of the last run."""
-
 HALF = tuple(replace(config, dtype="bfloat16") for config in CONFIGS)
 HALF_CONTENDERS = ("loop", "torch", "numba", "gram", "gram-bf16")
 LONG = Config(1, 100_000, 800, 1024)
@@ -129,8 +126,7 @@ def write(report: BenchReport, out: Path) -> None:
         report.plot_scaling(out / SCALING_PICTURE)
     prefill = out / "data" / "prefill.json"
     plain = json.loads(prefill.read_text(encoding="utf-8")) if prefill.exists() else None
-    amx = load(out / AMX) if (out / AMX).exists() else None
-    (out / PAGE).write_text(page(report, plain, amx), encoding="utf-8")
+    (out / PAGE).write_text(page(report, plain), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -31,7 +31,7 @@ def fabricated(numba: float = 1.0, rounds: int = 3) -> BenchReport:
             for name in names
         ]
 
-    fixed = [row for config in CONFIGS for row in rows(config, (*contenders_on("cpu"), "numpy"))]
+    fixed = [row for config in CONFIGS for row in rows(config, (*contenders_on("cpu"), "numpy", "lapack"))]
     fixed += [row for config in selection.HALF for row in rows(config, selection.HALF_CONTENDERS)]
     fixed += [row for config in (selection.LONG_QUICK, LONG) for row in rows(config, selection.LONG_CONTENDERS)]
     sweeps = {
@@ -44,31 +44,22 @@ def fabricated(numba: float = 1.0, rounds: int = 3) -> BenchReport:
 
 def test_aims_are_shown_beside_what_was_measured() -> None:
     lines = page(fabricated(), None).splitlines()
-    large, small = CONFIGS[2].name, CONFIGS[0].name
+    small = CONFIGS[0].name
     for expected in (
-        f"| {large} | time relative to Gram matrix alone (fp32) | ≤ 0.75× | **0.50×** | 0.50–0.50× | met |",
-        f"| {large} | speed-up over original (global matrix) | ≥ 90× | **100.00×** | 100.00–100.00× | met |",
-        f"| {large} | speed-up over per-segment loop | ≥ 6× | **8.00×** | 8.00–8.00× | met |",
-        f"| {large}, bfloat16 | time relative to Gram matrix alone (fp32) | ≤ 0.4× | **0.50×** | 0.50–0.50× | missed |",
+        f"| {small} | time relative to LAPACK pstrf (SciPy) | ≤ 1× | **0.33×** | 0.33–0.33× | met |",
+        f"| {small} | time relative to OpenVINO GenAI FastGreedyDPP | ≤ 1× | not measured |  |  |",
         f"| {small} | speed-up over original (global matrix) | 10–20× | **100.00×** | 100.00–100.00× | met |",
         f"| {LONG.name} | time relative to features read k times | ≤ 1.3× | **1.11×** | 1.11–1.11× | met |",
     ):
-        assert expected in lines
+        assert expected in lines, expected
 
 
-@pytest.mark.parametrize(("numba", "met"), [(0.5, 6), (20.0, 0)])
+@pytest.mark.parametrize(("numba", "met"), [(0.5, 5), (20.0, 0)])
 def test_aims_are_met_in_both_directions(numba: float, met: int) -> None:
     report = fabricated(numba)
-    verdicts = [aim.met(report.ratio(aim.config, aim.contender, aim.base)) for aim in aims(LONG)]
+    measured = [aim for aim in aims(LONG) if aim.base != "openvino"]
+    verdicts = [aim.met(report.ratio(aim.config, aim.contender, aim.base)) for aim in measured]
     assert sum(verdicts) == met
-
-
-def test_another_processor_is_shown_beside_this_one() -> None:
-    text = page(fabricated(), None, fabricated(0.5))
-    first, second = text.split("### On a processor with AMX")
-    assert "| **100.00×** |" in first
-    assert "| **200.00×** |" in second
-    assert "## Standard workloads" not in first
 
 
 def test_exponents_and_their_ranges() -> None:
@@ -157,5 +148,4 @@ def test_the_committed_page_is_that_of_the_data() -> None:
     docs = ROOT / "docs"
     report = selection.earlier(docs / "data" / "bench-selection.json")
     prefill = json.loads((docs / "data" / "prefill.json").read_text(encoding="utf-8"))
-    amx = selection.load(docs / selection.AMX)
-    assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page(report, prefill, amx)
+    assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page(report, prefill)
