@@ -120,6 +120,7 @@ def test_interrupts_reach_no_process_from_its_beginning() -> None:
 
 
 SCRIPT = """
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,8 @@ from framefusion.supervision import Processes, results
 from tests.supervision.test_processes import Echo, lost
 
 if __name__ == "__main__":
+    # As in a terminal: what runs in the background of a script inherits that it ignores interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with Processes(partial(Echo, Path(sys.argv[1]))) as pool:
         try:
             list(results(pool, 2, [sys.argv[2]] * 2, lost))
@@ -172,7 +175,10 @@ def test_an_interrupt_ends_all_and_is_told_by_one(tmp_path: Path) -> None:
     """Ctrl-C goes to every process of the terminal."""
     process, workers = under_way(tmp_path, "sleep")
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, out, err) == (0, "interrupted\n", "")
     assert end_of(workers)
 
