@@ -55,7 +55,7 @@ def test_the_configuration_carries_the_rule(heard) -> None:
 
     config = configuration({"segmentation": "dp"})
     multimodal = config.model_config.multimodal_config
-    assert "framefusion selects video tokens: rate 0.8, segmentation='dp'" in heard.text
+    assert "framefusion selects video tokens: rate 0.8, segmentation=DynamicProgramming(threshold=0.8)" in heard.text
     for one in (multimodal, pickle.loads(pickle.dumps(config)).model_config.multimodal_config):
         rate = one.video_pruning_rate
         assert isinstance(rate, Rate)
