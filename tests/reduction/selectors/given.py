@@ -92,3 +92,34 @@ def meets(candidates: Candidates, answer: Tensor | Selected) -> bool:
     kept = candidates.segments[indices].tolist()
     counts = {segment: kept.count(segment) for segment in candidates.budgets}
     return len(set(indices.tolist())) == len(indices) == candidates.total and counts == dict(candidates.budgets)
+
+
+def agree(
+    candidates: Candidates, answer: Tensor | Selected, expected: tuple[dict[int, int], dict[int, Tensor]] | None
+) -> None:
+    """Hold an answer with targets and features to the paper's: where each token goes, and what those that stay become.
+
+    Args:
+        candidates: what was asked.
+        answer: of the rule.
+        expected: ``{token: target}`` of all tokens and ``{token: (D,) float64}`` of those that stay; None where the
+            paper leaves the choice open, so that only the budgets are held.
+    """
+    assert isinstance(answer, Selected)
+    assert meets(candidates, answer)
+    assert answer.target is not None
+    assert answer.features is not None
+    if expected is None:
+        return
+    goes, new = expected
+    assert dict(enumerate(answer.target.tolist())) == goes
+    for i, row in zip(answer.indices.tolist(), answer.features, strict=True):
+        assert torch.allclose(row, new[i], atol=1e-9)
+
+
+def stays_finite(candidates: Candidates, answer: Tensor | Selected) -> None:
+    """Hold an answer about zeros and twins to the budgets and to finite features."""
+    assert isinstance(answer, Selected)
+    assert meets(candidates, answer)
+    assert answer.features is not None
+    assert answer.features.isfinite().all()

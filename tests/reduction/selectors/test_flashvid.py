@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from framefusion.reduction.selectors import flashvid, topk
 from framefusion.reduction.selectors.candidates import Candidates
 from tests.reduction.selectors.given import (
+    agree,
     cosine,
     frames_of,
     largest_remainder,
@@ -108,26 +109,14 @@ def by_the_paper(candidates: Candidates) -> tuple[dict[int, int], dict[int, torc
 @given(videos(whole=True), st.sampled_from([1.0, 0.3, 0.1]), st.booleans(), st.integers(0, 99))
 def test_as_the_paper_has_it(candidates: Candidates, change: float, relevance: bool, seed: int) -> None:
     candidates = stilled(candidates, change)
-    agree(with_relevance(candidates, seed) if relevance else candidates)
+    candidates = with_relevance(candidates, seed) if relevance else candidates
+    agree(candidates, flashvid.select(candidates), by_the_paper(candidates))
 
 
 @given(videos(), st.sampled_from([1.0, 0.1]))
 def test_with_holes(candidates: Candidates, change: float) -> None:
-    agree(stilled(candidates, change))
-
-
-def agree(candidates: Candidates) -> None:
-    selected = flashvid.select(candidates)
-    assert meets(candidates, selected)
-    assert selected.target is not None
-    assert selected.features is not None
-    expected = by_the_paper(candidates)
-    if expected is None:
-        return
-    goes, new = expected
-    assert dict(enumerate(selected.target.tolist())) == goes
-    for i, row in zip(selected.indices.tolist(), selected.features, strict=True):
-        assert torch.allclose(row, new[i], atol=1e-9)
+    candidates = stilled(candidates, change)
+    agree(candidates, flashvid.select(candidates), by_the_paper(candidates))
 
 
 @given(videos(), st.integers(0, 99), st.booleans())
