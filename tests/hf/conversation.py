@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import framefusion
-from framefusion.reduction.reducer import Stage
+from framefusion.reduction.held import Stage
 from tests.hf.case import FIRST_WORD, Case, Video
 
 STEPS = 4

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefusion.reduction.reducer import Stage
+from framefusion.reduction.held import Stage
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def logits(
     stages: Sequence[Stage],
     sequences: Tensor,
     *,
-    later: tuple[int, int, Sequence[Stage]] | None = None,
+    parts: Sequence[tuple[int, int, Sequence[Stage]]] = (),
     rotary: Sequence[tuple[Tensor, ...]] | None = None,
 ) -> Tensor:
     """Logits ``(B, steps, V)`` that predict each generated token, had the stages been applied by masking.
@@ -28,9 +28,9 @@ def logits(
     Args:
         model: the plain model, nothing attached.
         inputs: of the prefill, left-padded or of one row.
-        stages: what the reduction recorded.
+        stages: what the reduction recorded of the whole prompt, behind those of its parts.
         sequences: ``(B, N + steps)``, the prompt and the generated tokens.
-        later: where in the prompt the first prefill ended and a second one began, and the stages recorded there.
+        parts: prefills of parts of the prompt: the first column, the one past the last, and the stages recorded there.
         rotary: per layer the rotary embeddings of all columns, instead of those that the model computes.
     """
     prompt = inputs["input_ids"].shape[1]
@@ -44,9 +44,7 @@ def logits(
     valid = full["attention_mask"].bool()
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     present = valid.clone()
-    turns = [_Turn(0, prompt if later is None else later[0], valid, stages)]
-    if later is not None:
-        turns.append(_Turn(later[1], prompt, valid, later[2]))
+    turns = [_Turn(*part) for part in (*parts, (0, prompt, stages))]
     deepstack = _DeepStack()
     handles = [model.get_decoder().register_forward_pre_hook(deepstack.take, with_kwargs=True)]
 
@@ -99,23 +97,22 @@ def _as_bool(mask: Tensor) -> Tensor:
 class _Turn:
     """The stages of one prefill, over the columns from ``first`` to before ``end`` of the conversation."""
 
-    def __init__(self, first: int, end: int, valid: Tensor, stages: Sequence[Stage]) -> None:
+    def __init__(self, first: int, end: int, stages: Sequence[Stage]) -> None:
         self.first, self.end = first, end
-        self.previous = [row[first:end].nonzero().squeeze(-1) for row in valid]
         self.by_layer = {stage.layer: stage for stage in stages}
 
     def apply(self, stage: Stage, hidden: Tensor, present: Tensor) -> Tensor:
         """Write merged values into ``hidden``, and into ``present`` what is still there."""
         first, end = self.first, self.end
         for b, kept in enumerate(stage.kept):
+            previous = present[b, first:end].nonzero().squeeze(-1)
             if stage.merged_into is not None:
                 for target in kept.tolist():
-                    group = self.previous[b][stage.merged_into[b][self.previous[b]] == target]
+                    group = previous[stage.merged_into[b][previous] == target]
                     if len(group) > 1:
                         hidden[b, first + target] = hidden[b, first + group].float().mean(0).to(hidden.dtype)
             present[b, first:end] = False
             present[b, first + kept] = True
-            self.previous[b] = kept
         return hidden
 
 

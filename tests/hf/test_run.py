@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
-from framefusion.hf import recording, session
+from framefusion.hf import recording, state
 from framefusion.hf.decoder import window_of
 from framefusion.interface import apply_framefusion
 from framefusion.reduction.budgets import total_kept
@@ -116,7 +116,7 @@ def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
     with pytest.raises(KeyboardInterrupt), framefusion.attach(case.model, FrameFusion(cost=0.5)):
         logits(case, inputs)
     broken.remove()
-    assert session.current().forward is None
+    assert state.current().forward is None
     assert recording.active.get() is None
     with framefusion.attach(case.model, KEEP):
         logits(case, case.inputs([[7]]))

@@ -224,7 +224,8 @@ def test_padding_before_a_later_turn() -> None:
     assert stages[0][0].layer > 0
     assert stages[1][0].layer == 0
     sequence = torch.cat([whole["input_ids"], torch.full((2, 1), FIRST_WORD)], dim=1)
-    expected = oracle.logits(case.model, whole, stages[0], sequence, later=(first, first, stages[1]))
+    halves = [(0, first, stages[0]), (first, whole["input_ids"].shape[1], stages[1])]
+    expected = oracle.logits(case.model, whole, [], sequence, parts=halves)
     torch.testing.assert_close(out.logits[:, -1:], expected, atol=TOLERANCE, rtol=0)
 
 

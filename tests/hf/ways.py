@@ -13,8 +13,9 @@ from transformers import StaticCache
 
 import framefusion
 from framefusion import FrameFusion
-from framefusion.reduction.reducer import Stage
-from tests.hf import models, oracle
+from framefusion.hf import prefix
+from framefusion.reduction.held import Stage
+from tests.hf import models, oracle, parts
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.conversation import Conversation
 from tests.hf.prompts import PROMPTS
@@ -162,9 +163,75 @@ def later_turn(case: Case, prompt: str, plan: FrameFusion) -> float:
     conversation = Conversation(case)
     with oracle.recorded_rotary(case.model) as rotary, framefusion.attach(case.model, plan) as run:
         logits, sequence, stages = conversation.run(run)
-    later = (conversation.first, conversation.second, stages[1])
-    expected = oracle.logits(case.model, conversation.whole, stages[0], sequence, later=later, rotary=rotary)
+    prompt_length = conversation.whole["input_ids"].shape[1]
+    turns = [(0, conversation.first, stages[0]), (conversation.second, prompt_length, stages[1])]
+    expected = oracle.logits(case.model, conversation.whole, [], sequence, parts=turns, rotary=rotary)
     return float((logits - expected).abs().max())
+
+
+def asked_again(case: Case, prompt: str, plan: FrameFusion) -> float:
+    """Questions of two lengths behind a prefix that was prefilled with another one; in a batch where they may be."""
+    inputs = case.inputs(PROMPTS[prompt](case))
+    end = prefix.media_end(case.model, inputs)
+    first, worst = inputs["input_ids"][:, end:], 0.0
+    generator = torch.Generator().manual_seed(3)
+    longer = torch.randint(FIRST_WORD, 64, (1, first.shape[1] + 3), generator=generator)
+    asked = [first, longer]
+    said = []
+    with framefusion.attach(case.model, plan) as run:
+        held = run.extend(inputs)
+        alone = not prefix.takes_padding(case.model)
+        for batch in [[own] for own in asked] if alone else [asked]:
+            words, behind = _padded(batch)
+            mask = torch.cat([torch.ones(len(batch), end, dtype=torch.long), behind], dim=1)
+            arguments = {**parts.behind(case, words, end), "attention_mask": mask}
+            out = generate(case, arguments, past_key_values=held.to_continue(behind))
+            logits = torch.stack(out.logits, 1)
+            for b, own in enumerate(batch):
+                stages = [_without(_rows(stage, [b]), end, words.shape[1] - own.shape[1]) for stage in run.stages]
+                said.append((own, logits[b : b + 1], out.sequences[b : b + 1, -STEPS:], stages))
+    for own, logits, tokens, stages in said:
+        ids = torch.cat([inputs["input_ids"][:, :end], own], dim=1)
+        whole = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids), **case.types(ids)}
+        expected = oracle.logits(case.model, whole, stages, torch.cat([ids, tokens], dim=1))
+        worst = max(worst, float((logits - expected).abs().max()))
+    return worst
+
+
+def _padded(batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows padded on the left, and their mask."""
+    longest = max(own.shape[1] for own in batch)
+    pads = [longest - own.shape[1] for own in batch]
+    words = [torch.nn.functional.pad(own, (pad, 0), value=FIRST_WORD) for own, pad in zip(batch, pads, strict=True)]
+    mask = [(torch.arange(longest) >= pad).long()[None] for pad in pads]
+    return torch.cat(words), torch.cat(mask)
+
+
+def _without(stage: Stage, first: int, count: int) -> Stage:
+    """A stage of one row without ``count`` columns of padding from ``first`` on."""
+
+    def moved(columns: Tensor) -> Tensor:
+        return torch.where(columns >= first + count, columns - count, columns)
+
+    merged = stage.merged_into
+    if merged is not None:
+        merged = [moved(torch.cat([merged[0][:first], merged[0][first + count :]]))]
+    return Stage(stage.layer, [moved(stage.kept[0])], merged, stage.milliseconds)
+
+
+def in_parts(case: Case, prompt: str, plan: FrameFusion) -> float:
+    """A video that goes on: every part is reduced by itself, the whole of it where the question counts."""
+    inputs, held = parts.whole(case), None
+    with framefusion.attach(case.model, plan) as run:
+        for first, end in ((0, 2), (2, 5), (5, parts.FRAMES)):
+            shown, columns = parts.part(case, first, end)
+            held = run.extend(shown, held, columns=columns, continues=first > 0)
+        words = inputs["input_ids"][:, held.length :]
+        out = generate(case, parts.behind(case, words, held.length), past_key_values=held.to_continue())
+        stages = run.stages
+    sequence = torch.cat([inputs["input_ids"], out.sequences[:, -STEPS:]], dim=1)
+    expected = oracle.logits(case.model, inputs, stages, sequence)
+    return float((torch.stack(out.logits, 1) - expected).abs().max())
 
 
 def _rows(stage: Stage, rows: Sequence[int]) -> Stage:
@@ -232,6 +299,8 @@ WAYS: dict[str, Way] = {
     "StaticCache, compiled step": Way(_checked(compiled_static_cache), ("single",)),
     "manual loop": Way(_checked(manual), ("single",)),
     "video in a later turn": Way(later_turn, ("single",)),
+    "asked again on a prefix": Way(asked_again, ("single",)),
+    "a video in parts": Way(in_parts, ("single",)),
 }
 
 ATTENTION: dict[str, Any] = {"relevance": "last", "relevance_exponent": 1.0, "dropped": "drop"}
@@ -258,5 +327,6 @@ EXCLUDED: dict[tuple[str, str], str] = {
         for family in ("glm4v", "glm46v", "glm4v_moe")
         for way in ("num_return_sequences", "beams")
     },
+    ("minicpmv4_7", "a video in parts"): "positions of its frames depend on how many there are in all",
 }
-"""Ways that transformers itself does not offer for a family, reduced or not: ``{(family, way): reason}``."""
+"""Ways that are not offered for a family, reduced or not: ``{(family, way): reason}``."""

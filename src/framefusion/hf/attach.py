@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from types import TracebackType
 from typing import Any
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentTypeError, StateError
-from framefusion.hf import hooks, recording, session
+from framefusion.hf import hooks, recording, state
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
+from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.summary import DecoderSize, Summary, summarize
+from framefusion.reduction.held import Stage
 from framefusion.reduction.layout import VisualLayout
-from framefusion.reduction.reducer import Reduction, Stage
+from framefusion.reduction.reducer import Reduction
 from framefusion.reduction.settings import FrameFusion
 
 _DEFAULTS = FrameFusion()
@@ -70,9 +73,9 @@ class Run:
         layers, first = len(decoder.layers), decoder.first
         self.settings, self.stages_from = fitted_settings(decoder.model, settings, layers, first)
         self.settings.check(layers, first)
-        self._name = decoder.name
+        self._name, self._decoder = decoder.name, decoder
         self._size = DecoderSize.of(decoder.layers, decoder.module.config, decoder.module.dtype)
-        self._record = session.Record()
+        self._record = state.Record()
         self._undo = hooks.install(decoder, self.settings, self._record)
 
     def __repr__(self) -> str:
@@ -107,7 +110,7 @@ class Run:
         """
         while self._undo:
             self._undo.pop()()
-        session.end(self._record)
+        state.end(self._record)
 
     @property
     def attached(self) -> bool:
@@ -152,6 +155,47 @@ class Run:
             None if self.stages_from is None else self.settings.steps,
             self.stages_from,
         )
+
+    def extend(
+        self,
+        inputs: Mapping[str, Any],
+        after: Prefix | None = None,
+        *,
+        columns: tuple[int, int] | None = None,
+        continues: bool = False,
+    ) -> Prefix:
+        """Prefill the beginning of a prompt, for all that may follow it.
+
+        Args:
+            inputs: what the model is called with, of one sample, as its processor makes them.
+            after: the prefix to add to, which stays as it is; None begins one.
+            columns: the first of ``input_ids`` that is added and the one past the last; default from the first one to
+                the last that a video or image fills, see :func:`framefusion.hf.prefix.media_end`.
+            continues: whether the columns go on with the last video of ``after``. The call then has to show its last
+                frames again, before those columns.
+
+        Raises:
+            ValueError: the prompt cannot be reduced, or the columns are none of it.
+            RuntimeError: the model is in training mode, or the reduction is detached.
+        """
+        if not self.attached:
+            raise StateError("the reduction is detached; attach it again to extend a prefix.")
+        decoder = self._decoder
+        if columns is None:
+            columns = 0, media_end(decoder.model, inputs)
+        extension = extension_of(self._record, decoder, inputs, *columns, after, continues=continues)
+        state.change(extension=extension)
+        try:
+            with torch.no_grad():
+                decoder.multimodal(**inputs, use_cache=False)
+            extension.complete()
+        except ForkReached:
+            pass
+        finally:
+            state.change(extension=None)
+            state.end(self._record)
+        assert extension.result is not None
+        return extension.result
 
     def _latest(self) -> Reduction:
         return self._record.latest()

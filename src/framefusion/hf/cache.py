@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -148,13 +150,48 @@ def start(cache: Any) -> None:
         cache.layers[index] = cache_layers.restored(layer)
 
 
-def remember(cache: Any, layer: int, slots: Slots) -> None:
-    """Note before ``layer`` runs what it will hold once it has run."""
+def _laid_out(cache: Any) -> CacheLayout:
+    """The layout of a cache, which has one from now on."""
     layout = layout_of(cache)
     if layout is None:
         layout = CacheLayout()
         setattr(cache, _ATTRIBUTE, layout)
         cache.__class__ = _reduced(type(cache))
+    return layout
+
+
+def copied(cache: Any, rows: int = 1) -> Any:
+    """A cache that goes on by itself from what a cache of one row holds.
+
+    Args:
+        cache: left as it is; keys and values are shared until either one is added to.
+        rows: of the batch that goes on.
+    """
+    made = copy(cache)
+    made.layers = [cache_layers.copied(layer, rows) for layer in cache.layers]
+    layout = layout_of(cache)
+    if layout is not None:
+        setattr(made, _ATTRIBUTE, replace(layout, layers=dict(layout.layers), steps={}, expected=None))
+        layout_of(made).rows(lambda columns: columns.expand(rows, -1))  # type: ignore[union-attr]
+    return made
+
+
+def behind(cache: Any, prefix: Any, pads: Tensor) -> Any:
+    """Note on a cache which beginning of a prompt it was made of, see :class:`CacheLayout`; returns the cache."""
+    layout = _laid_out(cache)
+    layout.prefix, layout.pads = prefix, pads
+    return cache
+
+
+def prefix_of(cache: Any) -> Any:
+    """The beginning of a prompt that a cache was made of, or None."""
+    layout = None if cache is None else layout_of(cache)
+    return None if layout is None else layout.prefix
+
+
+def remember(cache: Any, layer: int, slots: Slots) -> None:
+    """Note before ``layer`` runs what it will hold once it has run."""
+    layout = _laid_out(cache)
     # A cache that makes its layers as they come has none for this layer yet.
     while len(cache.layers) <= layer:
         cache.layers.append(cache.layer_class_to_replicate())

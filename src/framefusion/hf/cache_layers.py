@@ -6,6 +6,7 @@ it; lengths to crop to come from it too. So every layer reports the length of th
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -240,6 +241,30 @@ def _empty_like(layer: DynamicLayer) -> DynamicLayer:
     empty = DynamicSlidingWindowLayer(sliding_window=layer.sliding_window)
     empty.record_past = getattr(layer, "record_past", False)
     return empty
+
+
+def copied(layer: Any, rows: int) -> Any:
+    """A layer that goes on by itself, with ``rows`` times the one row of ``layer``.
+
+    Keys and values of dynamic layers are never written into, and shared; recurrent states are.
+    """
+    made = copy(layer)
+    recurrent = isinstance(layer, LinearAttentionLayer)
+    for name, value in vars(layer).items():
+        if recurrent and isinstance(value, dict):
+            setattr(made, name, {key: _rows(own, rows, recurrent) for key, own in value.items()})
+        else:
+            setattr(made, name, _rows(value, rows, recurrent) if name in ("keys", "values") or recurrent else value)
+    if isinstance(layer, ShortenedLayer):
+        made.original = copy(layer.original)
+    return made
+
+
+def _rows(value: Any, rows: int, own: bool) -> Any:
+    if not isinstance(value, Tensor) or not value.ndim or not value.numel():
+        return value
+    expanded = value.expand(rows, *value.shape[1:]) if len(value) == 1 else value
+    return expanded.clone() if own else expanded
 
 
 def kv_length(layer: Any) -> int:

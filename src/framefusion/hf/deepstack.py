@@ -25,6 +25,36 @@ class DeepStack:
         flat = visual.cpu().flatten()
         self.row = torch.where(flat, flat.cumsum(0) - 1, -1).view(visual.shape)
 
+    def between(self, first: int, end: int) -> DeepStack:
+        """The features of the columns from ``first`` to before ``end`` of one sample."""
+        own = self.row[:, first:end] >= 0
+        rows = self.row[:, first:end][own]
+        begin, count = (int(rows[0]), len(rows)) if len(rows) else (0, 0)
+        return DeepStack(own, [features[begin : begin + count] for features in self.features])
+
+    @classmethod
+    def joined(cls, *parts: tuple[DeepStack | None, int]) -> DeepStack | None:
+        """The features of one sample's parts, one behind the other.
+
+        Args:
+            parts: the features of each, None without any, and its columns.
+        """
+        known = [part for part, _ in parts if part is not None]
+        if not known:
+            return None
+        visual = [
+            torch.zeros(1, columns, dtype=torch.bool) if part is None else part.row[:, :columns] >= 0
+            for part, columns in parts
+        ]
+        features = [torch.cat(layer) for layer in zip(*(part.features for part in known), strict=True)]
+        return cls(torch.cat(visual, dim=1), features)
+
+    def repeated(self, rows: int, columns: int) -> DeepStack:
+        """The same for ``rows`` samples that begin alike, of ``columns`` columns each."""
+        visual = torch.zeros(rows, columns, dtype=torch.bool)
+        visual[:, : self.row.shape[1]] = self.row >= 0
+        return DeepStack(visual, [features.repeat(rows, 1) for features in self.features])
+
     def add(self, layer: int, hidden: Tensor, columns: Tensor, merged_into: Tensor) -> Tensor:
         """``hidden`` ``(B, n, D)`` after ``layer``, with its features: a merged token gets the mean of its members'.
 

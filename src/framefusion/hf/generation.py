@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefusion.hf import methods, refusals, session
+from framefusion.hf import methods, refusals, state
 
 
 def install(model: Any, *, reducing: bool) -> Iterator[Callable[[], None]]:
@@ -30,7 +30,7 @@ def install(model: Any, *, reducing: bool) -> Iterator[Callable[[], None]]:
 
 def _enter(reducing: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if not torch.compiler.is_compiling():
-        generation = session.generation_of(module)
+        generation = state.generation_of(module)
         if generation is not None:
             generation.forward(kwargs)
     if reducing:
@@ -39,12 +39,12 @@ def _enter(reducing: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dic
 
 def _generating(model: nn.Module, generate: Callable[..., Any]) -> Callable[..., Any]:
     def generating(*args: Any, **kwargs: Any) -> Any:
-        outer = session.current().generation
-        session.change(generation=session.Generation(model))
+        outer = state.current().generation
+        state.change(generation=state.Generation(model))
         try:
             return generate(*args, **kwargs)
         finally:
-            session.change(generation=outer)
+            state.change(generation=outer)
 
     return generating
 
@@ -59,6 +59,6 @@ def _after(check: Callable[..., None], method: Callable[..., Any]) -> Callable[.
 
 def _expect_drafts(model: nn.Module, *args: Any, **kwargs: Any) -> None:
     """Before assisted decoding, whose first forward pass carries drafts behind the prompt."""
-    generation = session.generation_of(model)
+    generation = state.generation_of(model)
     if generation is not None:
         generation.expect_drafts()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from framefusion.errors import StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import decode, encoder, generation, graphs, methods, prefill, recording, refusals, session
+from framefusion.hf import decode, encoder, generation, graphs, methods, prefill, prefix, recording, refusals, state
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
 from framefusion.hf.families import Call
@@ -36,7 +36,7 @@ def check_free(decoder: Decoder) -> None:
         raise StateError(f"this {decoder.name} has a reduction attached already; call detach() on its handle first.")
 
 
-def install(decoder: Decoder, settings: FrameFusion, record: session.Record) -> list[Callable[[], None]]:
+def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> list[Callable[[], None]]:
     """Hook a model.
 
     Args:
@@ -81,10 +81,10 @@ class Hooks:
     """What runs around the model, its decoder and every decoder layer.
 
     A compiled step of one token is traced through here, and must find nothing that changes between steps but what is
-    on the cache: so it never asks for the session.
+    on the cache: so it never asks for the state.
     """
 
-    def __init__(self, decoder: Decoder, settings: FrameFusion, record: session.Record) -> None:
+    def __init__(self, decoder: Decoder, settings: FrameFusion, record: state.Record) -> None:
         self._decoder, self._settings, self._record = decoder, settings, record
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -117,6 +117,8 @@ class Hooks:
                 refusals.rows(cache, len(hidden))
             else:
                 caches.start(cache)
+            if caches.prefix_of(cache) is not None:
+                return args, self._behind(cache, hidden, kwargs)
         return None
 
     def before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -147,30 +149,41 @@ class Hooks:
         """The prefill of this model under way, if the layer that runs on ``hidden`` is part of one."""
         if hidden.shape[1] == 1 and torch.compiler.is_compiling():
             return None
-        forward = session.current().forward
+        forward = state.current().forward
         return forward.prefill if forward is not None and forward.record is self._record else None
 
     @torch.compiler.disable
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        session.begin(session.Forward(self._record, self._decoder.arguments(args, kwargs)))
+        state.begin(state.Forward(self._record, self._decoder.arguments(args, kwargs)))
         encoder.forget()
 
     @torch.compiler.disable
     def _enter_prefill(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         hidden, cache = kwargs["inputs_embeds"], cache_of(kwargs)
-        forward, keeps_all = session.current().forward, self._settings.keeps_all
+        forward, keeps_all = state.current().forward, self._settings.keeps_all
         if forward is None and keeps_all:
             return None
         if forward is None or forward.record is not self._record:
             raise refusals.direct_call(self._decoder)
         if caches.is_paged(cache):
             return None if keeps_all else refusals.batching()
+        call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
+        extension = state.current().extension
+        if extension is not None and extension.owner is self._record:
+            forward.prefill, kwargs = prefix.start_part(self._decoder, self._settings, extension, call, kwargs)
+            return args, kwargs
         past_length = 0 if cache is None else int(cache.get_seq_length())
         if cache is not None and past_length:
             refusals.rows(cache, len(hidden))
         elif cache is not None:
             caches.start(cache)
-        call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
+        held = caches.prefix_of(cache)
+        if held is not None:
+            refusals.behind_prefix(call)
+            kwargs = self._behind(cache, hidden, kwargs)
+            if past_length == held.length:
+                forward.prefill = self._start_tail(held, call, hidden)
+            return args, kwargs
         if past_length and not call.has_visual:
             return None
         forward.prefill = self._start(call, hidden, kwargs, past_length)
@@ -178,9 +191,33 @@ class Hooks:
             return None
         return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
 
+    def _behind(self, cache: Any, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a decoder that goes on behind a prefix, at the positions that follow it."""
+        layout, first, count = caches.layout_of(cache), int(cache.get_seq_length()), hidden.shape[1]
+        assert layout is not None
+        assert layout.pads is not None
+        begins = first == layout.prefix.length
+        if begins and count == 1:
+            raise refusals.short_tail()
+        whole = begins and layout.prefix.fork < len(self._decoder.layers)
+        return {**kwargs, "position_ids": prefix.positions_for(layout.prefix, layout.pads, first, count, whole)}
+
+    def _start_tail(self, held: prefix.Prefix, call: Call, hidden: Tensor) -> prefix.TailPrefill:
+        """Start the prefill of the text behind a prefix and note it as the latest."""
+        self._record.note(None)
+        generating = state.generation_of(self._decoder.model)
+        drafts = 0 if generating is None else generating.drafts
+        given = call.arguments.get("attention_mask")
+        valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        if isinstance(given, Tensor) and given.ndim == 2:
+            valid = given[:, -hidden.shape[1] :].cpu().bool()
+        started = prefix.start_tail(self._decoder, self._settings, held, hidden, valid, drafts)
+        self._record.note(started.reduction)
+        return started
+
     def _start(self, call: Call, hidden: Tensor, kwargs: dict[str, Any], past_length: int) -> prefill.Prefill:
         """Start a prefill and note it as the latest."""
-        generating = session.generation_of(self._decoder.model)
+        generating = state.generation_of(self._decoder.model)
         aside = generating is not None and generating.aside and not call.has_visual
         if not aside:
             self._record.note(None)
@@ -196,5 +233,5 @@ class Hooks:
 
 
 @torch.compiler.disable
-def _end(record: session.Record) -> None:
-    session.end(record)
+def _end(record: state.Record) -> None:
+    state.end(record)

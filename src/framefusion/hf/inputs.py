@@ -22,12 +22,20 @@ class Prompt:
         length: ``N``, columns of the prompt.
         past_length: columns of the conversation that the cache holds before it.
         past_valid: ``(B, past_length)`` bool on the CPU, False for padding; None in a first prefill.
+        offset: columns before its first one in the rotary embeddings that the model makes.
+        resumed: whether the first columns come from an earlier forward pass, so that the masks that the model makes
+            are not of all of it.
+        groups: ``(N,)`` int64 on the CPU, only where ``resumed``: columns of one group see each other; None where every
+            column sees those before it alone.
     """
 
     config: Any
     length: int
     past_length: int
     past_valid: Tensor | None
+    offset: int = 0
+    resumed: bool = False
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,14 +92,14 @@ class LayerInputs:
         return torch.where(self._columns >= 0, self._columns + self._prompt.past_length, -1)
 
     @cached_property
-    def _keys(self) -> Tensor:
+    def keys(self) -> Tensor:
         """``(B, P + n)`` int64 on the CPU: the column of the conversation of each key, -1 padding."""
         return self._own if self._past is None else torch.cat([self._past, self._own], dim=1)
 
     @cached_property
     def valid(self) -> Tensor:
         """``(B, P + n)`` bool on the CPU: which keys are no padding."""
-        return self._keys >= 0
+        return self.keys >= 0
 
     @cached_property
     def padding_mask(self) -> Tensor | None:
@@ -102,14 +110,14 @@ class LayerInputs:
     def slots(self) -> Slots:
         """What the cache of the layers will hold."""
         end = self._prompt.past_length + self._prompt.length
-        return Slots(self._keys.to(self._kind.device), end, not bool(self.valid.all()))
+        return Slots(self.keys.to(self._kind.device), end, not bool(self.valid.all()))
 
     def positions(self, embeddings: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The rotary embeddings of the tokens that are there; ``embeddings`` are those of the whole prompt."""
         for given, gathered in self._positions:
             if given is embeddings:
                 return gathered
-        gathered = gather_positions(embeddings, self._columns)
+        gathered = gather_positions(embeddings, self._columns + self._prompt.offset)
         self._positions.append((embeddings, gathered))
         return gathered
 
@@ -122,7 +130,10 @@ class LayerInputs:
         for known, mask in self._masks:
             if known is given:
                 return mask
-        mask = self._cut(given) if masks.is_dense(given) else self._rebuilt()
+        if self._prompt.resumed:
+            mask = self._resumed()
+        else:
+            mask = self._cut(given) if masks.is_dense(given) else self._rebuilt()
         self._masks.append((given, mask))
         return mask
 
@@ -139,11 +150,23 @@ class LayerInputs:
             before = masks.before(self._past.to(device), self._own.to(device), self._kind.window)
         return masks.shortened(given.to(device), self._columns.to(device), before, self._buffers)
 
+    def _resumed(self) -> Any:
+        """Made from the columns alone."""
+        device, groups = self._kind.device, self._prompt.groups
+        columns = self._columns.to(device)
+        own = None if groups is None else groups.to(device)[columns.clamp_min(0)]
+        config, length = self._prompt.config, self._prompt.length
+        return masks.decoding(config, self._hidden, columns, self.padding_mask, self._kind.window, length, groups=own)
+
+    @property
+    def _hidden(self) -> Tensor:
+        """What ``transformers`` asks for a batch, a length, a dtype and a device alone."""
+        return torch.empty(*self._columns.shape, 0, dtype=self._kind.dtype, device=self._kind.device)
+
     def _rebuilt(self) -> Any:
-        """Made anew by ``transformers``, which asks hidden states for their batch, length, dtype and device alone."""
-        hidden = torch.empty(*self._columns.shape, 0, dtype=self._kind.dtype, device=self._kind.device)
+        """Made anew by ``transformers``."""
         past_length = 0 if self._past is None else self._past.shape[1]
-        mask = masks.causal(self._prompt.config, hidden, self.padding_mask, past_length)
+        mask = masks.causal(self._prompt.config, self._hidden, self.padding_mask, past_length)
         if self._buffers is not None and masks.is_dense(mask):
             mask = masks.padded_to(mask, self._buffers)
         return mask

@@ -156,7 +156,14 @@ def before(past: Tensor, columns: Tensor, window: int | None) -> Tensor:
 
 
 def decoding(
-    config: Any, hidden: Tensor, columns: Tensor, valid: Tensor | None, window: int | None, longest: int
+    config: Any,
+    hidden: Tensor,
+    columns: Tensor,
+    valid: Tensor | None,
+    window: int | None,
+    longest: int,
+    *,
+    groups: Tensor | None = None,
 ) -> Any:
     """The mask of new tokens behind a shortened layer.
 
@@ -167,19 +174,42 @@ def decoding(
         valid: ``(B, P + q)`` bool, or None when nothing is padding.
         window: of a sliding-window layer, in columns; None without.
         longest: columns of the conversation; with fewer than ``window`` no window cuts anything.
+        groups: ``(B, P + q)`` int64: tokens of one group see each other wherever they are; None without groups.
     """
     queries = hidden.shape[1]
     past_length = columns.shape[1] - queries
-    if window is None or longest <= window:
+    if window is not None and longest <= window:
+        window = None
+    if window is None and groups is None:
         return causal(config, hidden, valid, past_length)
     own = columns[:, past_length:]
     # (B, q, P + q): causal by column of the conversation, within the window, no padding.
     visible = columns[:, None, :] <= own[:, :, None]
-    visible &= (own[:, :, None] - columns[:, None, :] < window) & (columns >= 0)[:, None, :]
+    if window is not None:
+        visible &= own[:, :, None] - columns[:, None, :] < window
+    if groups is not None:
+        visible |= groups[:, past_length:, None] == groups[:, None, :]
+    visible &= (columns >= 0)[:, None, :]
     if valid is not None:
         visible &= valid[:, None, :]
     kind = torch.zeros((), dtype=hidden.dtype if config._attn_implementation == "eager" else torch.bool)
     return _like(visible[:, None], kind)
+
+
+def groups_of(mask: Tensor) -> Tensor | None:
+    """Which columns of a prompt see each other, as the patches of an image do in some decoders.
+
+    Args:
+        mask: ``(1, 1, N, N)``, dense, of a prompt.
+
+    Returns:
+        ``(N,)`` int64 on the CPU: the last column that each one sees, the same for all of a group; None where no
+        column sees a later one.
+    """
+    visible = _as_bool(mask[0, 0]).cpu()
+    columns = torch.arange(len(visible))
+    last = torch.where(visible, columns, -1).amax(1).maximum(columns)
+    return None if bool((last == columns).all()) else last
 
 
 def tail_of(given: Any, count: int) -> Tensor | None:

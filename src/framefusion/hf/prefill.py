@@ -37,8 +37,8 @@ class Prefill:
         self.reduction, self.deepstack = reduction, deepstack
         self._decoder, self._prompt = decoder, prompt
         self._recorder: recording.Recorder | None = None
-        self._inputs: dict[tuple[int, LayerKind], LayerInputs] = {}
-        """By the stages so far, which made the present sequence, and the kind of layer."""
+        self._inputs: dict[tuple[int, Prompt, LayerKind], LayerInputs] = {}
+        """By the stages so far, which made the present sequence, the prompt and the kind of layer."""
 
     def before_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Changed | None:
         """Run the stage before a layer, and shorten what the layer is called with.
@@ -51,13 +51,14 @@ class Prefill:
         Returns:
             ``(B, n', D)`` hidden states and the arguments beside them; None when all stays as it was.
         """
-        hidden = self.reduction.before_layer(index, hidden, self._received(index))
-        if not attends(self._decoder.layers[index]):
-            return self._recurrent_layer(hidden, kwargs) if self.reduction.reduced else None
+        hidden = self._staged(index, hidden)
         cache = cache_of(kwargs)
-        inputs = self._inputs_of(self._kind(index, cache, hidden))
+        as_given = self._as_given(index, cache)
+        if not attends(self._decoder.layers[index]):
+            return None if as_given else self._recurrent_layer(index, hidden, kwargs)
+        inputs = self._inputs_of(index, self._kind(index, cache, hidden))
         self._record(index, inputs)
-        if not self.reduction.reduced and (cache is None or caches.slots_of(cache, index) is None):
+        if as_given:
             return None
         if cache is not None:
             caches.remember(cache, index, inputs.slots)
@@ -74,12 +75,26 @@ class Prefill:
             return None
         return self.deepstack.add(index, hidden, self.reduction.columns, self.reduction.merged_into)
 
-    def _recurrent_layer(self, hidden: Tensor, kwargs: dict[str, Any]) -> Changed:
+    def _staged(self, index: int, hidden: Tensor) -> Tensor:
+        """``(B, n', D)`` behind the stage before a layer."""
+        return self.reduction.before_layer(index, hidden, self._received(index))
+
+    def _as_given(self, index: int, cache: Any) -> bool:
+        """Whether a layer runs on what the model hands to it."""
+        attending = attends(self._decoder.layers[index])
+        held = None if cache is None or not attending else caches.slots_of(cache, index)
+        return not self.reduction.reduced and held is None
+
+    def _sequence(self, index: int) -> tuple[Prompt, Tensor]:
+        """The prompt that a layer runs on, and ``(B, n)`` int64: its column at each slot, -1 padding."""
+        return self._prompt, self.reduction.columns
+
+    def _recurrent_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Changed:
         """A layer of linear attention: its state takes in the tokens that are there, one after the other."""
-        if self._prompt.past_length and self.reduction.padded:
+        if self._sequence(index)[0].past_length and self.reduction.padded:
             raise refusals.padded_states()
         # The state has no slots, so the cache makes no difference.
-        inputs = self._inputs_of(LayerKind(None, 0, None, None, hidden.dtype, hidden.device))
+        inputs = self._inputs_of(index, LayerKind(None, 0, None, None, hidden.dtype, hidden.device))
         return hidden, {
             **kwargs,
             "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
@@ -90,17 +105,18 @@ class Prefill:
     def _kind(self, index: int, cache: Any, hidden: Tensor) -> LayerKind:
         return LayerKind(
             past=None if cache is None else caches.slots_of(cache, index),
-            kv_length=caches.kv_length(cache, index) if self._prompt.past_length else 0,
+            kv_length=caches.kv_length(cache, index) if self._sequence(index)[0].past_length else 0,
             window=window_of(self._decoder.layers[index]),
             buffers=cache.layers[index].max_cache_len if cache is not None and caches.is_static(cache) else None,
             dtype=hidden.dtype,
             device=hidden.device,
         )
 
-    def _inputs_of(self, kind: LayerKind) -> LayerInputs:
-        key = len(self.reduction.stages), kind
+    def _inputs_of(self, index: int, kind: LayerKind) -> LayerInputs:
+        prompt, columns = self._sequence(index)
+        key = len(self.reduction.stages), prompt, kind
         if key not in self._inputs:
-            self._inputs[key] = LayerInputs(self._prompt, self.reduction.columns, kind)
+            self._inputs[key] = LayerInputs(prompt, columns, kind)
         return self._inputs[key]
 
     def _received(self, index: int) -> Tensor | None:
@@ -114,13 +130,16 @@ class Prefill:
         """Have the attention of a layer recorded where a stage up to the next one that attends goes by it."""
         if not any(map(self.reduction.wants_attention, self._decoder.served(index))):
             return
-        self._recorder = recording.Recorder(
+        self._recorder = self._recorder_of(index, inputs)
+        recording.active.set(self._recorder)
+
+    def _recorder_of(self, index: int, inputs: LayerInputs) -> recording.Recorder:
+        return recording.Recorder(
             self._decoder.layers[index].self_attn,
             self.reduction.query_rows(),
             inputs.valid,
             per_viewer=self.reduction.settings.relevance.of.per_viewer,
         )
-        recording.active.set(self._recorder)
 
 
 def start(
@@ -149,13 +168,13 @@ def start(
         ValueError: the prompt, its mask or its cache cannot be reduced.
     """
     cache = cache_of(kwargs)
-    layouts, seen = _layouts(decoder, settings, call, len(hidden))
+    layouts, seen = layouts_of(decoder, settings, call, len(hidden))
     reducing = any(map(len, layouts)) and not settings.keeps_all
     valid = _valid(kwargs.get("attention_mask"), hidden, cache, reducing=reducing)
     if reducing:
         refusals.prefill(settings, decoder, layouts, valid, call)
     if cache is not None and (reducing or (past_length and caches.layout_of(cache) is not None)):
-        _check_cache(decoder, settings, cache, filled=past_length > 0)
+        check_cache(decoder, settings, cache, filled=past_length > 0)
     reduction = Reduction(
         settings,
         layouts,
@@ -174,21 +193,28 @@ def start(
     return Prefill(decoder, reduction, prompt, deepstack)
 
 
-def _check_cache(decoder: Decoder, settings: FrameFusion, cache: Any, *, filled: bool) -> None:
+def check_cache(decoder: Decoder, settings: FrameFusion, cache: Any, *, filled: bool) -> None:
+    """Refuse a cache that a prefill with these settings cannot fill."""
     before_first = settings.reduces_before_first(len(decoder.layers))
     refusals.cache(cache, filled=filled, before_first=before_first)
     if caches.is_static(cache):
         refusals.static_cache(decoder)
 
 
-def _layouts(
+def layouts_of(
     decoder: Decoder, settings: FrameFusion, call: Call, batch: int
 ) -> tuple[list[VisualLayout], Sequence[Tensor] | None]:
-    """The visual tokens of each sample that may be reduced, and the columns of all of them."""
+    """The visual tokens of each sample that may be reduced, and the columns of all placeholders.
+
+    A newline at the end of a video has a placeholder but shows nothing: no token to reduce, and no text.
+    """
     if call.input_ids is None or not call.has_visual:
         return [VisualLayout.of([])] * batch, None
     layouts = decoder.family.layouts(decoder.multimodal, call)
-    seen = [layout.columns for layout in layouts]
+    ids = call.input_ids.cpu()
+    seen = [
+        torch.isin(row, row[layout.columns]).nonzero().squeeze(-1) for row, layout in zip(ids, layouts, strict=True)
+    ]
     return layouts if settings.images else [layout.only("video") for layout in layouts], seen
 
 

@@ -35,14 +35,17 @@ class Recorder:
         rows: ``(B, R)`` query rows, -1 for none.
         valid: ``(B, P + n)`` bool, False for padding; the first ``P`` keys are of earlier turns.
         per_viewer: see :func:`framefusion.reduction.relevance.attention_received`.
+        whole: whether what the keys of earlier turns received is kept as well.
     """
 
-    def __init__(self, module: nn.Module, rows: Tensor, valid: Tensor, *, per_viewer: bool) -> None:
-        self.module, self.rows, self.valid, self.per_viewer = module, rows, valid, per_viewer
+    def __init__(
+        self, module: nn.Module, rows: Tensor, valid: Tensor, *, per_viewer: bool, whole: bool = False
+    ) -> None:
+        self.module, self.rows, self.valid, self.per_viewer, self.whole = module, rows, valid, per_viewer, whole
         self.received: Tensor | None = None
 
     def record(self, query: Tensor, key: Tensor, mask: Any, scaling: float | None, softcap: float | None) -> None:
-        """Keep the attention that the ``n`` new tokens received, ``(B, n)`` float32."""
+        """Keep the attention that the ``n`` new tokens received, ``(B, n)`` float32, or all keys, ``(B, P + n)``."""
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
         rows, valid = self.rows.to(query.device), self.valid.to(query.device)
         keys, length = valid.shape[1], query.shape[2]
@@ -52,7 +55,7 @@ class Recorder:
             received = attention_received(
                 query, key[:, :, :keys], rows, valid, factor, mask=own, per_viewer=self.per_viewer, softcap=softcap
             )
-        self.received = received[:, keys - length :]
+        self.received = received if self.whole else received[:, keys - length :]
 
 
 active: ContextVar[Recorder | None] = ContextVar("framefusion_recorder", default=None)

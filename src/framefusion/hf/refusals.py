@@ -163,6 +163,22 @@ def rows(given: Any, count: int) -> None:
         )
 
 
+def behind_prefix(call: Call) -> None:
+    """Refuse videos and images behind a prefix, which would run without a place in it."""
+    if call.has_visual:
+        raise ArgumentError(
+            "a video or image came behind a prefix; add it with extend(), and go on from what that returns."
+        )
+
+
+def short_tail() -> ArgumentError:
+    """What to raise when a single token follows a prefix, which is no prefill."""
+    return ArgumentError(
+        "one token follows the prefix, but the layers behind its fork have not run yet; pass at least two, as chat "
+        "templates do."
+    )
+
+
 def static_cache(decoder: Decoder) -> None:
     """Refuse attention functions that a static cache cannot be reduced with."""
     implementation = decoder.module.config._attn_implementation

@@ -59,15 +59,20 @@ class CacheLayout:
         steps: the latest decoding masks, by all that they depend on but the mask that the model made, which stands
             beside them: layers of one kind share one.
         expected: the layer whose mask is ready, so that it may read the cache; None between forward passes.
+        prefix: the beginning of the prompt that the cache was made of, a :class:`~framefusion.hf.prefix.Prefix`; None
+            where the model itself filled it.
+        pads: ``(B,)`` int64 on the CPU: columns of padding between that and what comes behind.
     """
 
     layers: dict[int, Slots] = field(default_factory=dict)
     steps: dict[Any, tuple[Any, Any]] = field(default_factory=dict)
     expected: int | None = None
+    prefix: Any = None
+    pads: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its masks anew."""
-        return {"layers": self.layers, "steps": {}, "expected": None}
+        return {**self.__dict__, "steps": {}, "expected": None}
 
     def rows(self, take: Callable[[Tensor], Tensor]) -> None:
         """Follow a change of the batch.
@@ -77,6 +82,7 @@ class CacheLayout:
         """
         taken = {slots: slots.rows(take) for slots in self.layers.values()}
         self.layers = {layer: taken[slots] for layer, slots in self.layers.items()}
+        self.pads = None if self.pads is None else take(self.pads[:, None])[:, 0]
         self.steps.clear()
 
 

@@ -111,6 +111,49 @@ class VisualLayout:
             items.append(VisualItem(kind, self.grids[index], self.columns[mine], cells))
         return VisualLayout.of(items)
 
+    def between(self, first: int, end: int) -> VisualLayout:
+        """The tokens in the columns from ``first`` to before ``end``, columns and frames of each item from 0."""
+        items = []
+        for index, (kind, (_, h, w)) in enumerate(zip(self.kinds, self.grids, strict=True)):
+            mine = (self.item == index) & (self.columns >= first) & (self.columns < end)
+            if bool(mine.any()):
+                frame = self.frame[mine] - self.frame[mine][0]
+                cells = frame * (h * w) + self.patch[mine]
+                items.append(VisualItem(kind, (int(frame[-1]) + 1, h, w), self.columns[mine] - first, cells))
+        return VisualLayout.of(items)
+
+    def followed_by(self, other: VisualLayout, columns: int, *, continues: bool) -> VisualLayout:
+        """This layout and that of what comes behind it.
+
+        Args:
+            other: its layout.
+            columns: before it.
+            continues: whether its first item is more of this one's last: the frames go on.
+        """
+        if not len(self) or not len(other):
+            continues = False
+        if continues and (self.kinds[-1], self.grids[-1][1:]) != (other.kinds[0], other.grids[0][1:]):
+            raise ArgumentError(
+                f"frames of {other.grids[0][1:]} tokens cannot go on behind frames of {self.grids[-1][1:]}; begin "
+                "another video."
+            )
+        items, frame = other.item + len(self.grids), other.frame.clone()
+        grids, kinds = self.grids + other.grids, self.kinds + other.kinds
+        if continues:
+            items, frames = items - 1, self.grids[-1][0]
+            frame[other.item == 0] += frames
+            t, h, w = other.grids[0]
+            grids = (*self.grids[:-1], (frames + t, h, w), *other.grids[1:])
+            kinds = self.kinds + other.kinds[1:]
+        return VisualLayout(
+            torch.cat([self.columns, other.columns + columns]),
+            torch.cat([self.item, items]),
+            torch.cat([self.frame, frame]),
+            torch.cat([self.patch, other.patch]),
+            grids,
+            kinds,
+        )
+
 
 def runs(mask: Tensor) -> list[Span]:
     """The runs of True in a ``(N,)`` bool tensor, as ``(first, past the last)``."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from framefusion.errors import ArgumentError
 from framefusion.reduction import relevance, segmentation
+from framefusion.reduction.held import Held, Stage, extended
 from framefusion.reduction.layout import VisualLayout, rows_at
 from framefusion.reduction.merging import Absorb
 from framefusion.reduction.present import Present, Visual
@@ -24,26 +26,6 @@ from framefusion.reduction.sources import Evidence
 from framefusion.reduction.stages import Change, Similar, followed, merge_stage, prune_stage
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage that reduced something.
-
-    Attributes:
-        layer: it happened before this decoder layer.
-        kept: per sample, int64, ascending: the columns of ``input_ids`` that are still there, text and visual;
-            padding is counted but never kept.
-        merged_into: per sample, int64 of the row's length, cumulative over the stages: the column that now holds
-            each token (itself if it stayed), -1 if it was dropped or is padding. None until something has merged.
-        milliseconds: host time of the stage. On a GPU it includes waiting for the work queued before, because the
-            sizes of a stage must be known to go on.
-    """
-
-    layer: int
-    kept: list[Tensor]
-    merged_into: list[Tensor] | None
-    milliseconds: float
 
 
 class Reduction:
@@ -89,7 +71,7 @@ class Reduction:
             )
         self._encoder = encoder if going_by else None
         self.layouts = list(layouts)
-        self.layers, self.length = layers, valid.shape[1]
+        self.layers, self.length, self._first = layers, valid.shape[1], first
         self._plans = _plans(settings, self.layouts, layers, first)
         self._present = Present.whole(self.layouts, valid.cpu())
         self.reduced = False
@@ -111,7 +93,73 @@ class Reduction:
         self._visual = self._present.token_at >= 0
         for row, columns in zip(self._visual, seen or [], strict=False):
             row[columns] = True
+        self._last = torch.where(self._visual, torch.arange(self.length), -1).amax(1, keepdim=True)
+        """``(B, 1)`` int64: the column of the last visual token; -1 without any."""
         self._prompt = torch.arange(self.length) < self.length - drafts
+
+    @classmethod
+    def resumed(
+        cls,
+        settings: FrameFusion,
+        held: Held,
+        behind: Tensor,
+        layers: int,
+        first: int = 1,
+        *,
+        drafts: int = 0,
+    ) -> Reduction:
+        """The reduction of samples that all begin with what is held, from the layer on that its stages reached.
+
+        Args:
+            settings: those that it was held by.
+            held: the beginning.
+            behind: ``(B, q)`` bool on the CPU: the columns behind it, False for padding.
+            layers: as for :class:`Reduction`.
+            first: likewise.
+            drafts: likewise.
+        """
+        batch, length = behind.shape[0], held.length
+        valid = torch.cat([torch.ones(batch, length, dtype=torch.bool), behind], dim=1)
+        encoder = None if held.encoder is None else [held.encoder] * batch
+        layouts, seen = [held.layout] * batch, [held.seen] * batch
+        made = cls(settings, layouts, valid, layers, first, seen=seen, drafts=drafts, encoder=encoder)
+        own = torch.where(behind, torch.arange(length, valid.shape[1]), -1)
+        made._present = replace(made._present, columns=torch.cat([held.columns.expand(batch, -1), own], dim=1))
+        made.merged_into = torch.cat([held.merged_into.expand(batch, -1), own], dim=1)
+        made.segments = None if held.segments is None else [held.segments] * batch
+        made.reduced = len(held.columns) < length
+        made.stages = extended(held.stages, length, behind)
+        made.visual_per_layer = [batch * count for count in held.visual_per_layer]
+        words = behind.sum(1).tolist()
+        made.tokens_per_layer = [[count + own for own in words] for count in held.tokens_per_layer]
+        made._plans = [made._plans_of(b, held) for b in range(batch)]
+        return made
+
+    def _plans_of(self, b: int, held: Held) -> list[Plan]:
+        """The plans of what is held, as far as they were asked; new ones where something came or went."""
+        own, plans = self.settings.of_samples(len(self._plans))[b], []
+        for plan, budget in zip(held.plans, held.budgets, strict=True):
+            made = own.plan(max(1, round(budget)), self.layers, self._first) if plan is None else deepcopy(plan)
+            plans.append(made)
+        return plans
+
+    def held(self) -> Held:
+        """What is there of the first sample, before the layer that comes next."""
+        layout = self.layouts[0]
+        return Held(
+            self.length,
+            layout,
+            self._visual[0].nonzero().squeeze(-1),
+            self.columns[0][self.columns[0] >= 0],
+            None if self.segments is None else self.segments[0],
+            self.merged_into[0],
+            tuple(self.stages),
+            tuple(deepcopy(self._plans[0])),
+            tuple(map(float, layout.counts)),
+            None if self._encoder is None else self._encoder[0],
+            tuple(self.visual_per_layer),
+            tuple(lengths[0] for lengths in self.tokens_per_layer),
+        )
 
     @property
     def columns(self) -> Tensor:
@@ -138,6 +186,10 @@ class Reduction:
         """Whether attention tells nothing yet."""
         return self._source.late and layer < late_layer(self.layers)
 
+    def attention(self, received: Tensor) -> None:
+        """Note the attention ``(B, n)`` that each slot of the present sequence received, for the stages that follow."""
+        self._received = self._present, received
+
     def query_rows(self) -> Tensor:
         """``(B, R)`` int64 slots of the present sequence whose attention counts, -1 for none."""
         assert self._source.viewers is not None
@@ -148,7 +200,8 @@ class Reduction:
         held = self.columns[samples]
         columns = held.clamp_min(0)
         asking = (held >= 0) & self._prompt[columns]
-        return relevance.query_rows(self._visual[samples].gather(1, columns), asking, viewers)
+        # Words between frames are no question, whether or not the frames behind them have been dropped.
+        return relevance.query_rows(columns <= self._last[samples], asking, viewers)
 
     def before_layer(self, layer: int, hidden: Tensor, received: Tensor | None = None) -> Tensor:
         """Run the stage before ``layer``, if there is one.
@@ -165,7 +218,7 @@ class Reduction:
         """
         started = time.perf_counter()
         if received is not None:
-            self._received = self._present, received
+            self.attention(received)
         # Similarities and kernels are computed in float32 whatever the caller's autocast says.
         with torch.autocast(hidden.device.type, enabled=False):
             if layer == 0 and not self.settings.keeps_all:

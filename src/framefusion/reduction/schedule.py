@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from copy import copy
+from typing import Any, NamedTuple, Protocol
 
 from framefusion.errors import ArgumentError
 from framefusion.reduction.budgets import total_kept
@@ -142,6 +143,10 @@ class Plan(Protocol):
         """The step before ``layer`` for a video with ``present`` tokens, ``mergeable`` of which are similar
         enough to merge."""
 
+    def followed_by(self, other: Any) -> Plan | None:
+        """The plan of a video whose first part went by this one and whose second by ``other``; None if it follows from
+        the length of the whole."""
+
 
 def tokens_per_layer(plan: Plan, tokens: int, layers: int) -> list[int]:
     """Tokens of one video in each decoder layer when no two of them are similar enough to merge.
@@ -208,6 +213,12 @@ class Cascade:
     def wants_attention(self, layer: int) -> bool:
         return not self.finished and layer >= self.first
 
+    def followed_by(self, other: Cascade) -> Cascade:
+        whole = copy(self)
+        whole.allowance += other.allowance
+        whole.merging, whole.finished = self.merging or other.merging, self.finished and other.finished
+        return whole
+
     def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
         step = self._step(layer, present, mergeable)
         self.allowance -= present - step.merge if step.keep is None else step.keep
@@ -269,6 +280,9 @@ class Staged:
 
     def wants_attention(self, layer: int) -> bool:
         return layer > 0 and layer in self.totals
+
+    def followed_by(self, other: Staged) -> None:
+        return None
 
     def step(self, layer: int, present: int, mergeable: int = 0) -> Step:
         merge = 0

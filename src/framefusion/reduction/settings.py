@@ -261,6 +261,32 @@ class FrameFusion(Selection):
         late = source.late and first <= late_layer(layers)
         return 1 if late or source.viewers is None else first
 
+    def fork(self, layers: int, first: int = 1) -> int:
+        """The first layer before which a stage goes by the question; as many as there are layers if none does.
+
+        Up to there, questions about one video share what the decoder computes of it.
+
+        Args:
+            layers: decoder layers of the model.
+            first: the first layer before which attention exists, see :mod:`framefusion.reduction.schedule`.
+        """
+        source = self.relevance.of
+        if self.keeps_all or not source.question:
+            return layers
+        return min(row._fork(layers, first) for row in self._rows)
+
+    def _fork(self, layers: int, first: int) -> int:
+        source = self.relevance.of
+        earliest = 0
+        if source.viewers is not None:
+            earliest = max(first, late_layer(layers) if source.late else 1)
+        if self.cost is not None and self.merging is not None:
+            found = [max(earliest, self._first(layers, first))]
+        else:
+            found = [s for s, share in self.shares(layers, first).items() if s >= earliest and self._reduces(share)]
+        # The queries whose attention counts are everywhere in the prompt: nothing of it is known before the question.
+        return 0 if source.viewers == "all" and found else min(found, default=layers)
+
     def _check_relevance(self, shares: Mapping[int, float]) -> None:
         if (
             self.selector_name in NEED_RELEVANCE

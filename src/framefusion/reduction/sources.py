@@ -41,6 +41,8 @@ class Source:
         per_viewer: whether that is the mean over the queries that can see the token.
         late: whether it counts in the later half of the layers only.
         encoder: whether it needs the attention of the vision encoder.
+        question: whether it goes by the text behind the last visual token, so that every question has scores of its
+            own.
     """
 
     scores: Callable[[Evidence], Tensor | None]
@@ -48,6 +50,7 @@ class Source:
     per_viewer: bool = False
     late: bool = False
     encoder: bool = False
+    question: bool = False
 
 
 def _received(evidence: Evidence) -> Tensor | None:
@@ -71,14 +74,14 @@ def _dissimilarity(evidence: Evidence) -> Tensor:
 
 
 SOURCES: dict[str, Source] = {
-    "late-text": Source(_received, "text", late=True),
-    "last": Source(_received, "last"),
-    "text": Source(_received, "text"),
-    "all-viewers": Source(_received, "all", per_viewer=True),
-    "similarity": Source(_similarity),
+    "late-text": Source(_received, "text", late=True, question=True),
+    "last": Source(_received, "last", question=True),
+    "text": Source(_received, "text", question=True),
+    "all-viewers": Source(_received, "all", per_viewer=True, question=True),
+    "similarity": Source(_similarity, question=True),
     "dissimilarity": Source(_dissimilarity),
     "encoder": Source(_encoder, encoder=True),
-    "encoder-last": Source(_encoder_then_received, "last", encoder=True),
+    "encoder-last": Source(_encoder_then_received, "last", encoder=True, question=True),
     "none": Source(lambda evidence: None),
 }
 """The sources by name."""

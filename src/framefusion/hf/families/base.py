@@ -84,6 +84,10 @@ class Family(ABC):
     one_view: Mapping[str, Any] = MappingProxyType({})
     """Options with which the processor makes one view of every image, for frames that go in as images."""
 
+    grows: bool = True
+    """Whether the tokens and positions of a video's frames stay as they are when frames come behind them."""
+    closing: int = 0
+    """Tokens behind the last visual one whose positions belong to it, not to the text."""
     tells_encoder: bool = False
     """Whether :meth:`encoder_attention` of some model of the family tells a module."""
 

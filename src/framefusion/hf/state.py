@@ -13,6 +13,7 @@ from torch import nn
 from framefusion.errors import StateError
 from framefusion.hf import recording
 from framefusion.hf.prefill import Prefill
+from framefusion.hf.prefix import Extension
 from framefusion.reduction.reducer import Reduction
 
 
@@ -83,32 +84,34 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Session:
+class State:
     """The state of one thread or task. Replaced, never changed: a copied context does not see what happens in another.
 
     Attributes:
         generation: the innermost call of ``generate()`` of an attached model under way.
         forward: the forward pass under way, of more than one token.
+        extension: what the next forward pass of a model adds to the beginning of a prompt.
         latest: the latest prefill of each reduction.
     """
 
     generation: Generation | None = None
     forward: Forward | None = None
+    extension: Extension | None = None
     latest: WeakKeyDictionary[Record, Reduction] = field(default_factory=WeakKeyDictionary)
 
 
-_NONE = Session()
-_session: ContextVar[Session | None] = ContextVar("framefusion_session", default=None)
+_NONE = State()
+_state: ContextVar[State | None] = ContextVar("framefusion_state", default=None)
 
 
-def current() -> Session:
-    """The session of the calling thread or task."""
-    return _session.get() or _NONE
+def current() -> State:
+    """The state of the calling thread or task."""
+    return _state.get() or _NONE
 
 
 def change(**fields: Any) -> None:
-    """Replace fields of the session of the calling thread or task."""
-    _session.set(replace(current(), **fields))
+    """Replace fields of the state of the calling thread or task."""
+    _state.set(replace(current(), **fields))
 
 
 def begin(forward: Forward) -> None:
