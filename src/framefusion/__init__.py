@@ -9,6 +9,7 @@ from framefusion._version import __version__
 
 if TYPE_CHECKING:
     from framefusion.asking.probe import probe
+    from framefusion.asking.sessions import Session, session
     from framefusion.asking.sizing import plan
     from framefusion.errors import FrameFusionError
     from framefusion.evaluation.calibration import calibrate
@@ -41,6 +42,7 @@ __all__ = [
     "Relevance",
     "Run",
     "Selected",
+    "Session",
     "UnsupportedModelError",
     "VisualItem",
     "VisualLayout",
@@ -55,6 +57,7 @@ __all__ = [
     "register_selector",
     "save_settings",
     "select_tokens",
+    "session",
 ]
 
 _HOME = {
@@ -73,6 +76,7 @@ _HOME = {
     "Relevance": "framefusion.reduction.sources",
     "Run": "framefusion.hf",
     "Selected": "framefusion.reduction.selectors",
+    "Session": "framefusion.asking.sessions",
     "UnsupportedModelError": "framefusion.hf",
     "VisualItem": "framefusion.reduction.layout",
     "VisualLayout": "framefusion.reduction.layout",
@@ -86,6 +90,7 @@ _HOME = {
     "register_selector": "framefusion.reduction.selectors",
     "save_settings": "framefusion.reduction.settings_file",
     "select_tokens": "framefusion.selection",
+    "session": "framefusion.asking.sessions",
 }
 
 

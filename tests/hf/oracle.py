@@ -21,6 +21,7 @@ def logits(
     sequences: Tensor,
     *,
     parts: Sequence[tuple[int, int, Sequence[Stage]]] = (),
+    forgotten: Sequence[tuple[int, Tensor]] = (),
     rotary: Sequence[tuple[Tensor, ...]] | None = None,
 ) -> Tensor:
     """Logits ``(B, steps, V)`` that predict each generated token, had the stages been applied by masking.
@@ -31,6 +32,7 @@ def logits(
         stages: what the reduction recorded of the whole prompt, behind those of its parts.
         sequences: ``(B, N + steps)``, the prompt and the generated tokens.
         parts: prefills of parts of the prompt: the first column, the one past the last, and the stages recorded there.
+        forgotten: the column from which on, and the columns that no token sees any more from there on.
         rotary: per layer the rotary embeddings of all columns, instead of those that the model computes.
     """
     prompt = inputs["input_ids"].shape[1]
@@ -60,6 +62,8 @@ def logits(
             given = kwargs.get("attention_mask")
             own = causal if given is None or given.ndim != 4 else _as_bool(given[:, 0])
             visible = own & present[:, None, :]
+            for begin, columns in forgotten:
+                visible[:, begin:, columns] = False
             mask = torch.zeros(visible.shape, dtype=hidden.dtype).masked_fill(~visible, torch.finfo(hidden.dtype).min)
             kwargs = {**kwargs, "attention_mask": mask[:, None]}
             return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})

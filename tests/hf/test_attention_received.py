@@ -63,7 +63,10 @@ def test_equals_eager_attention(name: str, which: Any, monkeypatch: pytest.Monke
     (received,) = seen
     visual = [layout.columns for layout in run.layout]
     valid = inputs["attention_mask"].bool()
+    # A newline at the end of a video has a placeholder, and is no text.
+    ids = inputs["input_ids"]
+    filled = [torch.isin(row, row[columns]).nonzero().flatten() for row, columns in zip(ids, visual, strict=True)]
     for b, columns in enumerate(visual):
         if len(columns):
-            wanted = expected(weights, visual, valid, which)[b]
+            wanted = expected(weights, filled, valid, which)[b]
             torch.testing.assert_close(received[b, columns], wanted[columns], atol=1e-5, rtol=0)

@@ -5,32 +5,21 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation.streamers import TextStreamer
 
 from framefusion.asking.decoding.stills import upright_rgb
+from framefusion.asking.failures import failures
 from framefusion.asking.media import Media, read_media
-from framefusion.asking.prompts import (
-    LESS,
-    AskError,
-    check_seen,
-    is_out_of_memory,
-    model_inputs,
-    prompt_inputs,
-    sentence,
-    turn_inputs,
-)
+from framefusion.asking.prompts import AskError, check_seen, model_inputs, prompt_inputs, turn_inputs
 from framefusion.asking.video import Video
 from framefusion.checks import is_whole
-from framefusion.errors import FrameFusionError
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.reduction.layout import VisualLayout
@@ -218,17 +207,17 @@ class _Job:
             self.progress("Compiling the selection, unless that was done before")
             warm_up(model.dtype)
         self.progress("Preprocessing")
-        with _failures(model, "making the prompt"):
+        with failures(model, "making the prompt"):
             self.inputs = model_inputs(self.media, prompt, model, processor)
             # Inside ``generate()`` the sizes of frames and images are lost; the prompt still has them.
             self.layout = check_seen(model, self.inputs, len(self.media), type(processor).__name__)
 
     def full(self, max_new_tokens: int) -> Generation:
-        with _failures(self.model, "answering"):
+        with failures(self.model, "answering"):
             return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
 
     def reduced(self, max_new_tokens: int) -> Generation:
-        with _failures(self.model, "answering"), attach(self.model, self.settings) as self.run:
+        with failures(self.model, "answering"), attach(self.model, self.settings) as self.run:
             return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
 
     def compare(self, question: str, max_new_tokens: int) -> Answer:
@@ -290,34 +279,6 @@ def _read_one(medium: Given) -> Media:
     return read_media(medium)
 
 
-@contextmanager
-def _failures(model: Any, doing: str) -> Iterator[None]:
-    """What the model or our checks of the input raise becomes an :class:`AskError`; our defects stay what they are."""
-    try:
-        yield
-    except (AskError, UnsupportedModelError):
-        raise
-    except FrameFusionError as error:
-        raise AskError(str(error)) from error
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise AskError(f"there is not enough memory for {doing}; {LESS}") from error
-        if _is_ours(error.__traceback__):
-            raise
-        raise AskError(f"{type(model).__name__} failed while {doing}: {sentence(error)}") from error
-
-
-def _is_ours(trace: TracebackType | None) -> bool:
-    """Whether an error was raised by code of this package, rather than by a model that it called."""
-    ours = False
-    while trace is not None:
-        room = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-        if room in ("framefusion", "transformers"):
-            ours = room == "framefusion"
-        trace = trace.tb_next
-    return ours
-
-
 def _median(runs: list[Generation]) -> Generation:
     return Generation(
         text=runs[-1].text,
@@ -327,8 +288,11 @@ def _median(runs: list[Generation]) -> Generation:
     )
 
 
-def generate_timed(model: Any, processor: Any, inputs: Any, max_new_tokens: int) -> Generation:
-    clock = _FirstToken()
+def generate_timed(
+    model: Any, processor: Any, inputs: Any, max_new_tokens: int, say: Callable[[str], None] | None = None
+) -> Generation:
+    """Greedy decoding of one sample, timed; ``say`` is called with each piece of the text as it comes."""
+    clock = _FirstToken(processor.tokenizer, say)
     begin = time.perf_counter()
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, streamer=clock)
@@ -342,17 +306,25 @@ def generate_timed(model: Any, processor: Any, inputs: Any, max_new_tokens: int)
     )
 
 
-class _FirstToken(BaseStreamer):
+class _FirstToken(TextStreamer):
     """Notes when the first new token arrives; ``generate()`` sends the prompt before it."""
 
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, tokenizer: Any, say: Callable[[str], None] | None) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.calls, self.say = 0, say
         self.at = float("nan")
 
     def put(self, value: Tensor) -> None:
         self.calls += 1
         if self.calls == 2:
             self.at = time.perf_counter()
+        if self.say is not None:
+            super().put(value)
 
     def end(self) -> None:
-        pass
+        if self.say is not None:
+            super().end()
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if self.say is not None and text:
+            self.say(text)

@@ -58,7 +58,12 @@ def model_inputs(media: Media | Sequence[Media], prompt: str, model: Any, proces
 
 
 def turn_inputs(
-    content: Sequence[Mapping[str, str]], videos: Sequence[Video], pictures: Sequence[Any], model: Any, processor: Any
+    content: Sequence[Mapping[str, str]],
+    videos: Sequence[Video],
+    pictures: Sequence[Any],
+    model: Any,
+    processor: Any,
+    following: Sequence[tuple[str, str]] = (),
 ) -> Any:
     """The model's inputs for one user turn, on its device and in its dtype.
 
@@ -70,12 +75,13 @@ def turn_inputs(
         pictures: PIL images for the parts of type ``"image"``, in order.
         model: a loaded model.
         processor: its processor.
+        following: an answer and the next question each, behind that turn.
 
     Raises:
         AskError: the processor has no chat template, refuses the input, or leaves a video or photograph out.
         UnsupportedModelError: the model is of no supported family.
     """
-    inputs = prompt_inputs(content, videos, pictures, processor, family=find(unwrapped(model)))
+    inputs = prompt_inputs(content, videos, pictures, processor, family=find(unwrapped(model)), following=following)
     if videos or pictures:
         check_seen(model, inputs, len(videos) + len(pictures), type(processor).__name__)
     # A time in half precision would be off by seconds at the end of a long video.
@@ -116,6 +122,7 @@ def prompt_inputs(
     processor: Any,
     more: Mapping[str, Any] | None = None,
     family: Family | None = None,
+    following: Sequence[tuple[str, str]] = (),
 ) -> Any:
     """As :func:`turn_inputs`, as the processor makes them, and without a look at what the model would see.
 
@@ -128,6 +135,7 @@ def prompt_inputs(
         processor: likewise.
         more: further options for the processor.
         family: of the model; without it, neighbouring media are not kept apart by words.
+        following: as there.
 
     Raises:
         ProcessorError: the processor refuses the input.
@@ -142,7 +150,7 @@ def prompt_inputs(
         options = {**options, **({} if family is None else family.one_view)}
         parts, pictures = _frames_as_images(parts, videos, pictures)
         videos = []
-    text = _text(parts, processor)
+    text = _text(parts, processor, following)
     if videos:
         videos = [_whole_patch(video, processor) for video in videos]
         # The frames are already chosen; the metadata tells when each of them is shown.
@@ -243,13 +251,22 @@ def _frames_as_images(
     return shown, images
 
 
-def _text(parts: Content, processor: Any) -> str:
+def _text(parts: Content, processor: Any, following: Sequence[tuple[str, str]] = ()) -> str:
     """The prompt in words, from the processor's chat template; refuses one that leaves a video or picture out."""
+
+    def turn(role: str, content: Content) -> dict[str, Any]:
+        return {"role": role, "content": content}
+
+    later = [
+        turn(role, [{"type": "text", "text": said}])
+        for pair in following
+        for role, said in zip(("assistant", "user"), pair, strict=True)
+    ]
 
     def rendered(content: Content) -> str:
         try:
             return processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+                [turn("user", content), *later], add_generation_prompt=True, tokenize=False
             )
         except ValueError as error:
             raise AskError("the processor has no chat template; save one with the model") from error

@@ -14,6 +14,7 @@ from framefusion.errors import ArgumentTypeError, StateError
 from framefusion.hf import hooks, recording, state
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
+from framefusion.hf.forgetting import without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.summary import DecoderSize, Summary, summarize
 from framefusion.reduction.held import Stage
@@ -196,6 +197,15 @@ class Run:
             state.end(self._record)
         assert extension.result is not None
         return extension.result
+
+    def forget(self, prefix: Prefix, columns: Tensor) -> Prefix:
+        """A prefix without some of the tokens that it holds; what they told later ones stays in those.
+
+        Args:
+            prefix: stays as it is.
+            columns: ``(n,)`` int64, ascending: the columns of these tokens.
+        """
+        return without(self._decoder, prefix, columns)
 
     def _latest(self) -> Reduction:
         return self._record.latest()

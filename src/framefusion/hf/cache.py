@@ -176,6 +176,13 @@ def copied(cache: Any, rows: int = 1) -> Any:
     return made
 
 
+def replaced(cache: Any, layer: int, slots: Slots) -> None:
+    """Note what a shortened layer holds from now on."""
+    own = cache.layers[layer]
+    own.dropped, own.floor = slots.length - slots.columns.shape[1], slots.floor
+    _laid_out(cache).layers[layer] = slots
+
+
 def behind(cache: Any, prefix: Any, pads: Tensor) -> Any:
     """Note on a cache which beginning of a prompt it was made of, see :class:`CacheLayout`; returns the cache."""
     layout = _laid_out(cache)

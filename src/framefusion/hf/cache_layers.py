@@ -267,6 +267,22 @@ def _rows(value: Any, rows: int, own: bool) -> Any:
     return expanded.clone() if own else expanded
 
 
+def gathered(layer: Any, slots: Tensor) -> ShortenedLayer:
+    """A layer with some of the slots ``(n,)`` of a dynamic one."""
+    made = layer if isinstance(layer, ShortenedLayer) else ShortenedLayer(0, _empty_like(layer))
+    keys, values = layer.keys, layer.values
+    if made is not layer:
+        made.lazy_initialization(keys, values)
+    made.keys, made.values = keys[..., slots.to(keys.device), :], values[..., slots.to(values.device), :]
+    return made
+
+
+def nbytes(layer: Any) -> int:
+    """Bytes of what a layer holds."""
+    held = [own for value in vars(layer).values() for own in (value.values() if isinstance(value, dict) else [value])]
+    return sum(own.nbytes for own in held if isinstance(own, Tensor))
+
+
 def kv_length(layer: Any) -> int:
     """Slots that a layer of a cache physically holds; 0 for None."""
     if layer is None:

@@ -27,10 +27,13 @@ class DeepStack:
 
     def between(self, first: int, end: int) -> DeepStack:
         """The features of the columns from ``first`` to before ``end`` of one sample."""
-        own = self.row[:, first:end] >= 0
-        rows = self.row[:, first:end][own]
-        begin, count = (int(rows[0]), len(rows)) if len(rows) else (0, 0)
-        return DeepStack(own, [features[begin : begin + count] for features in self.features])
+        return self.at(torch.arange(first, end))
+
+    def at(self, columns: Tensor) -> DeepStack:
+        """The features of some columns ``(n,)`` of one sample."""
+        rows = self.row[:, columns]
+        own = rows[rows >= 0]
+        return DeepStack(rows >= 0, [features[own.to(features.device)] for features in self.features])
 
     @classmethod
     def joined(cls, *parts: tuple[DeepStack | None, int]) -> DeepStack | None:

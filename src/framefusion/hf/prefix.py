@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from framefusion.errors import ArgumentError, StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import encoder, masks, recording
+from framefusion.hf import cache_layers, encoder, masks, recording
 from framefusion.hf.calls import cache_argument
 from framefusion.hf.decoder import Decoder, attends, window_of
 from framefusion.hf.deepstack import DeepStack
@@ -41,7 +41,9 @@ class Prefix:
     Attributes:
         settings: of the reduction.
         fork: layers that have run for good.
+        ids: ``(1, N)`` int64: token ids of the columns.
         positions: ``(1 or 3, N)`` int64: of each column, as the decoder gets them; three channels for M-RoPE.
+        last: ``(1 or 3, 1)`` int64: of the last column, whether or not it is counted any more.
         end: the position of a text token that follows.
         cache: keys and values of the layers before the fork; copied, never written into.
         hidden: ``(1, n, D)`` before the fork, of the columns that are held; None where no layer is left.
@@ -52,7 +54,9 @@ class Prefix:
 
     settings: FrameFusion
     fork: int
+    ids: Tensor
     positions: Tensor
+    last: Tensor
     end: int
     cache: Any = field(repr=False)
     hidden: Tensor | None = field(repr=False)
@@ -64,6 +68,12 @@ class Prefix:
     def length(self) -> int:
         """Columns, ``N``, whether or not they are held."""
         return self.held.length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys, values, recurrent states and hidden states."""
+        hidden = 0 if self.hidden is None else self.hidden.nbytes
+        return hidden + sum(map(cache_layers.nbytes, self.cache.layers))
 
     def to_continue(self, behind: Tensor | None = None) -> Any:
         """A cache from which the model goes on behind this prefix while the reduction is attached.
@@ -133,12 +143,18 @@ def media_end(model: Any, inputs: Mapping[str, Any]) -> int:
     Raises:
         ValueError: there is no visual token.
     """
+    if len(inputs["input_ids"]) != 1:
+        raise _several_rows()
     (layout,) = layouts_in(model, inputs)
     ids = inputs["input_ids"][0].cpu()
     filled = torch.isin(ids, ids[layout.columns]).nonzero()
     if not len(filled):
         raise ArgumentError("input_ids has no visual token; a prefix ends with a video or an image.")
     return int(filled[-1]) + 1 + find(unwrapped(model)).closing
+
+
+def _several_rows() -> ArgumentError:
+    return ArgumentError("a prefix is of one sample: pass input_ids of one row, as the processor makes them.")
 
 
 def takes_padding(model: Any) -> bool:
@@ -174,7 +190,7 @@ def extension_of(
     """
     ids = inputs.get("input_ids")
     if ids is None or len(ids) != 1:
-        raise ArgumentError("a prefix is of one sample: pass input_ids of one row, as the processor makes them.")
+        raise _several_rows()
     if not 0 <= first < end <= ids.shape[1]:
         raise ArgumentError(f"columns {first} to {end} are not in a prompt of {ids.shape[1]} tokens.")
     if continues and (prefix is None or not first):
@@ -200,6 +216,7 @@ class PartPrefill(Prefill):
         super().__init__(*args)
         self._extension, self._fork, self._groups = extension, fork, groups
         self._positions, self._end = positions, end
+        self._ids = torch.zeros(1, 0, dtype=torch.long)
         self._cache: Any = None
 
     def before_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
@@ -215,23 +232,35 @@ class PartPrefill(Prefill):
             hidden: ``(1, n, D)`` before the fork; None where no layer is left.
         """
         before, held = self._extension.prefix, self.reduction.held()
-        positions, groups, deepstack = self._positions, self._groups, self.deepstack
+        ids, positions, groups, deepstack = self._ids, self._positions, self._groups, self.deepstack
         if deepstack is not None and len(deepstack.features) <= self._fork:
             deepstack = None
+        last = positions[:, -1:]
         if before is not None:
             deepstack = DeepStack.joined((before.deepstack, before.length), (deepstack, held.length))
             groups = _joined_groups(before, groups, held.length)
             held = before.held.followed_by(held, continues=self._extension.continues)
+            ids = torch.cat([before.ids, ids], dim=1)
             positions = torch.cat([before.positions, positions], dim=1)
             if before.hidden is not None and hidden is not None:
                 hidden = torch.cat([before.hidden, hidden], dim=1)
         self._extension.result = Prefix(
-            self.reduction.settings, self._fork, positions, self._end, self._cache, hidden, held, groups, deepstack
+            settings=self.reduction.settings,
+            fork=self._fork,
+            ids=ids,
+            positions=positions,
+            last=last,
+            end=self._end,
+            cache=self._cache,
+            hidden=hidden,
+            held=held,
+            groups=groups,
+            deepstack=deepstack,
         )
 
-    def fills(self, cache: Any) -> None:
-        """Note the cache that it fills."""
-        self._cache = cache
+    def fills(self, cache: Any, ids: Tensor) -> None:
+        """Note the cache that it fills, and the ids ``(1, n)`` of the part."""
+        self._cache, self._ids = cache, ids
 
     def _as_given(self, index: int, cache: Any) -> bool:
         # The masks that the model made ahead of its decoder know nothing of the prefix.
@@ -291,7 +320,8 @@ def start_part(
     part = PartPrefill(
         extension, settings.fork(layers, decoder.first), positions, after, groups, decoder, reduction, prompt, deepstack
     )
-    part.fills(cache)
+    assert call.input_ids is not None
+    part.fills(cache, call.input_ids[:, first:end])
     extension.part = part
     changed = {
         **kwargs,
@@ -319,11 +349,11 @@ def _positions_of(
     whole = given[-3:, 0] if mrope else given[:1]
     own, shift = whole[:, first:end], torch.zeros_like(whole[:, :1])
     if before is not None and extension.continues:
-        shift = before.positions[:, -1:].to(own.device) - whole[:, first - 1 : first]
+        shift = before.last.to(own.device) - whole[:, first - 1 : first]
     elif before is not None:
         shift = shift + before.end - own[:1, :1]
     own = own + shift
-    largest = int(own.max() if before is None else max(own.max(), before.positions.max())) + 1
+    largest = max(int(own.max()) + 1, 0 if before is None else before.end)
     if end == whole.shape[1] or (extension.continues and follows_largest(decoder)):
         return own, largest, mrope
     return own, int(whole[-1, end] + shift[-1, 0]), mrope

@@ -129,6 +129,51 @@ class Held:
             budgets=tuple(budgets),
         )
 
+    def counting(self, columns: Tensor) -> Held:
+        """The same with some columns alone, numbered anew.
+
+        Args:
+            columns: ``(n,)`` int64, ascending, all that are there among them.
+        """
+        number = torch.full((self.length,), -1)
+        number[columns] = torch.arange(len(columns))
+        layout, own = self.layout, number[self.layout.columns] >= 0
+        moved = VisualLayout(
+            number[layout.columns[own]],
+            layout.item[own],
+            layout.frame[own],
+            layout.patch[own],
+            layout.grids,
+            layout.kinds,
+        )
+        return replace(
+            self,
+            length=len(columns),
+            layout=moved,
+            seen=_counted(self.seen, number),
+            columns=number[self.columns],
+            segments=None if self.segments is None else self.segments[own],
+            merged_into=_moved(self.merged_into[columns], number),
+            stages=tuple(_renumbered(stage, columns, number) for stage in self.stages),
+            encoder=None if self.encoder is None else self.encoder[own.to(self.encoder.device)],
+        )
+
+
+def _counted(columns: Tensor, number: Tensor) -> Tensor:
+    """The new numbers of those columns that have one."""
+    found = number[columns]
+    return found[found >= 0]
+
+
+def _moved(into: Tensor, number: Tensor) -> Tensor:
+    return torch.where(into >= 0, number[into.clamp_min(0)], -1)
+
+
+def _renumbered(stage: Stage, columns: Tensor, number: Tensor) -> Stage:
+    merged = stage.merged_into
+    into = None if merged is None else [_moved(merged[0][columns], number)]
+    return replace(stage, kept=[_counted(stage.kept[0], number)], merged_into=into)
+
 
 def _behind(first: Tensor, second: Tensor) -> Tensor:
     """Columns of a part behind another one, -1 for none."""

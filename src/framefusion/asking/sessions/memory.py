@@ -1,0 +1,119 @@
+"""What a session forgets so that what it holds stays within a limit."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from framefusion.asking.prompts import AskError
+from framefusion.checks import is_whole
+from framefusion.hf import Run
+from framefusion.hf.prefix import Prefix
+from framefusion.reduction.held import Held
+from framefusion.reduction.selectors.candidates import Candidates
+from framefusion.reduction.selectors.dpp import DPP
+
+_UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1}
+
+
+def limit_of(given: int | str) -> tuple[int, bool]:
+    """A limit, and whether it is in bytes.
+
+    Args:
+        given: visual tokens, or bytes as a text: ``"2GiB"``, ``"500 MB"``.
+
+    Raises:
+        AskError: it is neither.
+    """
+    if isinstance(given, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", given.lower())
+        if found and found[2] in _UNITS and float(found[1]) > 0:
+            return int(float(found[1]) * _UNITS[found[2]]), True
+    elif is_whole(given) and given > 0:
+        return int(given), False
+    raise AskError(f"memory must be a number of visual tokens, or bytes such as '2GiB', got {given!r}")
+
+
+def within(run: Run, prefix: Prefix, limit: tuple[int, bool], recent: int) -> tuple[Prefix, int]:
+    """A prefix within a limit: what is older than its latest part loses the tokens that add least to the others.
+
+    Args:
+        run: the reduction that is attached.
+        prefix: what is held.
+        limit: of :func:`limit_of`.
+        recent: visual tokens at its end that stay.
+
+    Returns:
+        the prefix, and how many visual tokens it has lost.
+
+    Raises:
+        AskError: the latest part alone takes more.
+    """
+    held = prefix.held
+    visual = held.columns[held.visual]
+    most, in_bytes = limit
+    if in_bytes:
+        each = prefix.nbytes / max(len(held.columns), 1)
+        most = int(most // each) - (len(held.columns) - len(visual)) if each else len(visual)
+    if len(visual) <= most:
+        return prefix, 0
+    if recent > most:
+        given = f"{limit[0] / 2**20:.1f} MiB" if in_bytes else f"{limit[0]} visual tokens"
+        raise AskError(
+            f"memory={given} is less than what was just added takes ({recent} visual tokens; there is room for "
+            f"{max(most, 0)}); allow more, or add fewer frames at once with a smaller chunk"
+        )
+    old = visual[: len(visual) - recent]
+    gone = old[~_kept(prefix, old, most - recent)]
+    lost = len(gone)
+    return run.forget(prefix, torch.cat([gone, _labels(held, gone)]).unique()), lost
+
+
+def _kept(prefix: Prefix, columns: Tensor, count: int) -> Tensor:
+    """``(n,)`` bool: which of some visual tokens stay: those that the selection keeps, wherever they add most."""
+    stays = torch.zeros(len(columns), dtype=torch.bool)
+    if not count:
+        return stays
+    held = prefix.held
+    token = torch.searchsorted(held.layout.columns, columns)
+    segments = held.segments[token] if held.segments is not None else held.layout.frame[token]
+    # Segment ids go on from item to item; frames do not.
+    segments = (held.layout.item[token] * (int(segments.max()) + 1) + segments).unique(return_inverse=True)[1]
+    frame, patch = held.layout.frame[token], held.layout.patch[token]
+    grid = held.layout.grids[int(held.layout.item[token][0])]
+    candidates = Candidates(_features(prefix, columns), None, segments, frame, patch, grid, {}, 0, None, 0)
+    rule = prefix.settings.selector
+    rule = rule if isinstance(rule, DPP) else DPP()
+    stays[rule.greedy(candidates, count, exhausted="restart").cpu()] = True
+    return stays
+
+
+def _features(prefix: Prefix, columns: Tensor) -> Tensor:
+    """``(n, D)``: what tells some visual tokens apart."""
+    slots = torch.searchsorted(prefix.held.columns, columns)
+    if prefix.hidden is not None:
+        return prefix.hidden[0, slots.to(prefix.hidden.device)]
+    # Values of the last full-attention layer hold no position, as keys do: (1, heads, n, d).
+    layer = next(layer for layer in reversed(prefix.cache.layers) if getattr(layer, "values", None) is not None)
+    values = layer.values[0][:, -len(prefix.held.columns) :].transpose(0, 1).flatten(1)
+    return values[slots.to(values.device)]
+
+
+def _labels(held: Held, gone: Tensor) -> Tensor:
+    """Columns of the words between frames of which nothing is left: those before the next token that is there."""
+    layout = held.layout
+    token = torch.searchsorted(layout.columns, held.columns[held.visual])
+    visual = held.columns[held.visual]
+    left = ~torch.isin(visual, gone)
+    frames = torch.stack([layout.item[token], layout.frame[token]], 1)
+    alive = {tuple(pair) for pair in frames[left].tolist()}
+    empty = torch.tensor([tuple(pair) not in alive for pair in frames.tolist()], dtype=torch.bool)
+    text = held.columns[~held.visual]
+    # The visual token that comes next, and whether one of the same video comes before: what is ahead of a video stays.
+    following = torch.searchsorted(visual, text)
+    inside = (following > 0) & (following < len(visual))
+    next_one = following.clamp_max(max(len(visual) - 1, 0))
+    same = layout.item[token][next_one] == layout.item[token][(following - 1).clamp_min(0)]
+    return text[inside & same & empty[next_one]]

@@ -1,0 +1,146 @@
+"""The prompts of a session: what is added behind a prefix, and the text of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from framefusion.asking.media import Media
+from framefusion.asking.prompts import AskError, content_of, turn_inputs
+from framefusion.asking.sessions.shown import Item, joined
+from framefusion.asking.video import Video
+from framefusion.hf import Run
+from framefusion.hf.families import find, layouts_of, unwrapped
+from framefusion.hf.prefix import Prefix, media_end
+from framefusion.reduction.layout import VisualLayout
+
+_ANY = "What is shown?"
+"""The question of a prompt of which only what is before it counts."""
+_TYPES = ("mm_token_type_ids", "token_type_ids")
+"""What processors tell of the kind of each token."""
+
+
+class Tail(NamedTuple):
+    """The text behind a prefix."""
+
+    prefix: Prefix
+    """With what closes the last video before the text."""
+    ids: Tensor
+    """``(1, q)`` int64."""
+    types: tuple[str, ...]
+    """Kinds of tokens that the processor tells, by the name of the argument."""
+
+
+def _prompt(
+    media: Sequence[Media], question: str, model: Any, processor: Any, following: Sequence[tuple[str, str]] = ()
+) -> tuple[dict[str, Any], VisualLayout]:
+    videos = [medium for medium in media if isinstance(medium, Video)]
+    pictures = [medium for medium in media if not isinstance(medium, Video)]
+    inputs = dict(turn_inputs(content_of(media, question), videos, pictures, model, processor, following))
+    (layout,) = layouts_of(model, inputs)
+    if len(layout.grids) != len(media):
+        raise AskError(
+            f"{type(processor).__name__} shows {len(media)} videos and photographs as {len(layout.grids)}, so that "
+            "none of them can be added to by itself"
+        )
+    return inputs, layout
+
+
+def _end(layout: VisualLayout, items: int, closing: int) -> int:
+    """The column behind the last visual token of some items."""
+    columns = layout.columns[layout.item < items]
+    return int(columns[-1]) + 1 + closing if len(columns) else 0
+
+
+def _closing(model: Any) -> int:
+    """Tokens behind an item that belong to it for good: none where a video may go on."""
+    return find(unwrapped(model)).closing
+
+
+def begun(run: Run, prefix: Prefix | None, items: Sequence[Item], new: Media, model: Any, processor: Any) -> Prefix:
+    """The prefix with another video or photograph behind what it holds."""
+    inputs, layout = _prompt([*(item.stand_in for item in items), new], _ANY, model, processor)
+    closing = _closing(model)
+    columns = _end(layout, len(items), closing), _end(layout, len(items) + 1, closing)
+    return run.extend(inputs, prefix, columns=columns)
+
+
+def continued(run: Run, prefix: Prefix, item: Item, new: Video, model: Any, processor: Any) -> Prefix:
+    """The prefix with more of its last video."""
+    assert isinstance(item.stand_in, Video)
+    inputs, layout = _prompt([joined(item.stand_in, new)], _ANY, model, processor)
+    # The stand-in fills one temporal patch.
+    first = int(layout.columns[layout.frame < 1][-1]) + 1
+    return run.extend(inputs, prefix, columns=(first, _end(layout, 1, 0)), continues=True)
+
+
+def asked(
+    run: Run,
+    prefix: Prefix,
+    items: Sequence[Item],
+    question: str,
+    model: Any,
+    processor: Any,
+    following: Sequence[tuple[str, str]] = (),
+) -> Tail:
+    """The text of a question behind a prefix.
+
+    Args:
+        run: the reduction that is attached.
+        prefix: what is held.
+        items: what it shows.
+        question: the first one.
+        model: the model.
+        processor: its processor.
+        following: an answer and the next question each, behind it.
+    """
+    inputs, layout = _prompt([item.stand_in for item in items], question, model, processor, following)
+    first, end = _end(layout, len(items), _closing(model)), media_end(model, inputs)
+    if end > first:
+        # A newline at the end of a video has a placeholder, whose embedding only the model knows.
+        prefix = run.extend(inputs, prefix, columns=(first, end), continues=items[-1].is_video)
+    return Tail(prefix, inputs["input_ids"][:, end:], tuple(name for name in _TYPES if name in inputs))
+
+
+def arguments(tails: Sequence[Tail], pad: int) -> dict[str, Any]:
+    """The arguments of ``generate()`` for texts behind one prefix, padded on the left.
+
+    Args:
+        tails: of one prefix.
+        pad: token id of the padding.
+    """
+    prefix, longest = tails[0].prefix, max(tail.ids.shape[1] for tail in tails)
+    lacking = [longest - tail.ids.shape[1] for tail in tails]
+    words = torch.cat([_padded(tail.ids, count, pad) for tail, count in zip(tails, lacking, strict=True)])
+    behind = torch.cat(
+        [_padded(torch.ones_like(tail.ids), count, 0) for tail, count in zip(tails, lacking, strict=True)]
+    )
+    ids = torch.cat([_without_placeholders(prefix).expand(len(tails), -1), words], dim=1)
+    seen = torch.ones(len(tails), prefix.length, dtype=behind.dtype, device=behind.device)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.cat([seen, behind], dim=1),
+        **{name: torch.zeros_like(ids) for name in tails[0].types},
+        "past_key_values": prefix.to_continue(behind),
+    }
+
+
+def _padded(row: Tensor, count: int, value: int) -> Tensor:
+    return torch.nn.functional.pad(row, (count, 0), value=value)
+
+
+def _without_placeholders(prefix: Prefix) -> Tensor:
+    """``(1, N)``: the ids of a prefix, a word in the place of every placeholder.
+
+    Nobody reads them but what counts words, such as a penalty for repetition; a model that meets placeholders asks for
+    what they stand for.
+    """
+    visual = torch.zeros(prefix.length, dtype=torch.bool)
+    visual[prefix.held.seen] = True
+    ids, visual = prefix.ids.clone(), visual.to(prefix.ids.device)
+    words = ids[0, ~visual]
+    ids[0, visual] = words[0] if len(words) else 0
+    return ids

@@ -1,0 +1,531 @@
+"""A session: show once, ask often, go on showing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
+from framefusion.asking.decoding.stills import upright_rgb
+from framefusion.asking.failures import failures
+from framefusion.asking.media import Media, read_media
+from framefusion.asking.prompts import AskError, is_out_of_memory
+from framefusion.asking.sessions import prompting
+from framefusion.asking.sessions.memory import limit_of, within
+from framefusion.asking.sessions.shown import (
+    SPACING,
+    Item,
+    cut,
+    frames_of,
+    is_frames,
+    joined,
+    temporal_patch,
+)
+from framefusion.asking.sessions.turns import turn
+from framefusion.asking.video import Video
+from framefusion.checks import is_whole
+from framefusion.hf import UnsupportedModelError
+from framefusion.hf.prefix import Prefix, takes_padding
+from framefusion.hf.summary import Summary
+from framefusion.reduction.settings import FrameFusion
+from framefusion.selection import warm_up
+
+CHUNK = 32
+"""Frames that are encoded and prefilled at once, unless said otherwise."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer of a session.
+
+    Attributes:
+        text: the answer.
+        question: as asked.
+        seconds_to_first_token: from the question to the first new token.
+        seconds_total: from the question to the last.
+        new_tokens: number of generated tokens.
+        prefilled: tokens of text that were prefilled for this question.
+        summary: tokens, FLOPs and cache bytes, as if it had been asked afresh.
+    """
+
+    text: str
+    question: str
+    seconds_to_first_token: float
+    seconds_total: float
+    new_tokens: int
+    prefilled: int
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """What a session holds.
+
+    Attributes:
+        items: name and frames of each video and photograph.
+        frames: in all.
+        visual_tokens: that the model was shown, in all.
+        held: visual tokens that are there where the prefix ends.
+        forgotten: visual tokens that had been kept and left to make room.
+        nbytes: that keys, values and hidden states take.
+        questions: that were asked.
+        seconds_adding: spent on what was shown.
+        seconds_asking: spent on questions.
+    """
+
+    items: tuple[tuple[str, int], ...]
+    frames: int
+    visual_tokens: int
+    held: int
+    forgotten: int
+    nbytes: int
+    questions: int
+    seconds_adding: float
+    seconds_asking: float
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name} ({frames} frames)" if frames > 1 else name for name, frames in self.items)
+        forgotten = f", {self.forgotten} forgotten" if self.forgotten else ""
+        return (
+            f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}, "
+            f"{self.nbytes / 2**20:.1f} MiB; {self.questions} questions"
+        )
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a session is at one moment. Replaced, never changed, so that what fails leaves it as it was."""
+
+    prefix: Prefix | None = None
+    items: tuple[Item, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
+    visual_tokens: int = 0
+    forgotten: int = 0
+    questions: int = 0
+    adding: float = field(default=0.0)
+    asking: float = field(default=0.0)
+
+
+def session(
+    model: Any,
+    processor: Any,
+    settings: FrameFusion | None = None,
+    *,
+    history: bool = False,
+    chunk: int = CHUNK,
+    memory: int | str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Session:
+    """Talk about videos and photographs: they are shown once, and every question prefills its own text alone.
+
+    An answer is that of asking afresh about all that was shown, with the same settings::
+
+        with framefusion.session(model, processor, FrameFusion(cost=0.3)) as s:
+            s.add("street.mp4")
+            print(s.ask("What came after the red circle?").text)
+            print(s.ask("Which way did it move?").text)
+            s.add(frames, timestamps=times)  # the video goes on
+            print(s.ask("And now?").text)
+
+    Args:
+        model: a supported Hugging Face model; unchanged, and free for others between the calls of the session.
+        processor: its processor.
+        settings: what to keep; default ``FrameFusion()``, a cost of 0.3.
+        history: whether a question sees the earlier ones and their answers, unless it says otherwise. Default False.
+        chunk: frames that are encoded and prefilled at once, at least 1. A longer video is reduced in parts of so many.
+            Default 32.
+        memory: the most that may be held: visual tokens, or bytes as a text (``"2GiB"``). Beyond it, what is older
+            loses the tokens that add least, see :meth:`Session.summary`. Default None, no limit.
+        max_new_tokens: longest answer, in tokens. Default 64.
+
+    Raises:
+        AskError: a number is out of range; the settings go by the question before layer 0, so that nothing could be
+            held; or this model cannot follow them.
+        UnsupportedModelError: the model is of no supported family.
+    """
+    return Session(
+        model, processor, settings, history=history, chunk=chunk, memory=memory, max_new_tokens=max_new_tokens
+    )
+
+
+class Session:
+    """See :func:`session`. Several may use one model, in turns or in threads."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        settings: FrameFusion | None = None,
+        *,
+        history: bool = False,
+        chunk: int = CHUNK,
+        memory: int | str | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> None:
+        if not is_whole(chunk) or chunk < 1:
+            raise AskError(f"chunk must be a whole number of frames, at least 1, got {chunk!r}")
+        _check_tokens(max_new_tokens)
+        self.model, self.processor = model, processor
+        self.history, self.max_new_tokens = bool(history), int(max_new_tokens)
+        patch = temporal_patch(processor)
+        self.chunk = -(-int(chunk) // patch) * patch
+        self._patch = patch
+        self._limit = None if memory is None else limit_of(memory)
+        try:
+            with turn(model, settings or FrameFusion()) as run:
+                self.settings = run.settings
+                fork = self.settings.fork(len(run._decoder.layers), run._decoder.first)
+        except UnsupportedModelError:
+            raise
+        except ValueError as error:
+            raise AskError(str(error)) from error
+        if not fork:
+            raise AskError(
+                f"relevance={self.settings.relevance.source!r} goes by the question before layer 0 or by every token's "
+                "attention, so a session could hold nothing; use relevance='late-text', 'last', 'text' or 'none'"
+            )
+        self._held = Held()
+        if model.device.type == "cpu":
+            warm_up(model.dtype)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all that is held; what is shown next begins anew."""
+        self._held = Held()
+
+    def fork(self) -> Session:
+        """A session that goes its own way from here; both share what is held so far."""
+        made = object.__new__(Session)
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def add(
+        self,
+        media: Any,
+        *,
+        timestamps: Sequence[float] | None = None,
+        frames: int | None = None,
+        fps: float | None = None,
+        new: bool = False,
+    ) -> None:
+        """Show something.
+
+        Args:
+            media: a file, a :class:`~framefusion.asking.video.Video` or a PIL image, each a new item; or frames,
+                ``(T, H, W, 3)`` uint8 or a list of arrays or PIL images of one size, with which the last video goes on
+                if its frames have that size.
+            timestamps: of frames, seconds that ascend and come after those that the video has. Default one second
+                apart.
+            frames: of a file, as for :func:`~framefusion.asking.video.read_video`.
+            fps: likewise.
+            new: whether frames begin another video.
+
+        Raises:
+            AskError: it cannot be shown, or memory runs out; what was held before stays.
+            VideoError: a file cannot be read.
+        """
+        begin = time.perf_counter()
+        if is_frames(media):
+            last = self._held.items[-1] if self._held.items else None
+            goes_on = last is not None and last.is_video and not new
+            follows = last.last + SPACING if goes_on and last is not None else 0.0
+            video = frames_of(media, timestamps, follows)
+            goes_on = goes_on and last is not None and _size(last.stand_in) == _size(video)
+            if goes_on and last is not None and video.timestamps[0] <= last.last:
+                raise AskError(
+                    f"timestamps begin at {video.timestamps[0]:g} s, but the video has gone on to {last.last:g} s; "
+                    "give later ones, or begin another video with new=True"
+                )
+            held = self._with_video(self._held, video, "frames", goes_on=goes_on, complete=False)
+        elif timestamps is not None or new:
+            raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
+        else:
+            medium, name = self._read(media, frames, fps)
+            if isinstance(medium, Video):
+                held = self._with_video(self._held, medium, name, goes_on=False, complete=True)
+            else:
+                held = self._with_photograph(self._held, medium, name)
+        self._held = replace(held, adding=held.adding + time.perf_counter() - begin)
+
+    def ask(
+        self,
+        question: str,
+        *,
+        history: bool | None = None,
+        max_new_tokens: int | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Answer a question about all that was shown, with greedy decoding.
+
+        Args:
+            question: what to ask.
+            history: whether it sees the earlier ones and their answers; default as the session says.
+            max_new_tokens: longest answer; default as the session says.
+            say: called with each piece of the answer as it comes.
+
+        Raises:
+            AskError: nothing was shown, an empty question, or an argument that is out of range.
+        """
+        begin = time.perf_counter()
+        held = self._shown()
+        following = self._following(held, question, history)
+        limit = self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
+        with failures(self.model, "answering"), turn(self.model, self.settings) as run, torch.no_grad():
+            prefix, items = self._with_pending(run, held)
+            assert prefix is not None
+            tail = prompting.asked(run, prefix, items, following[0], self.model, self.processor, following[1])
+            made = generate_timed(self.model, self.processor, prompting.arguments([tail], self._pad), limit, say)
+            summary = run.summary()
+        waited = time.perf_counter() - begin - made.seconds_total
+        reply = Reply(
+            made.text,
+            question,
+            waited + made.seconds_to_first_token,
+            time.perf_counter() - begin,
+            made.new_tokens,
+            tail.ids.shape[1],
+            summary,
+        )
+        self._note(held, [reply])
+        return reply
+
+    def ask_all(self, questions: Sequence[str], *, max_new_tokens: int | None = None) -> list[Reply]:
+        """Answer several questions at once, none of which sees another; as one batch where the model allows it.
+
+        Decoders with sliding windows or recurrent states take questions of several lengths one after the other. Times
+        are those of the whole batch.
+
+        Raises:
+            AskError: as :meth:`ask`.
+        """
+        if isinstance(questions, str) or not questions:
+            raise AskError("questions must be a list of texts that is not empty")
+        if not takes_padding(self.model) or len(questions) == 1:
+            return [self.ask(question, history=False, max_new_tokens=max_new_tokens) for question in questions]
+        begin = time.perf_counter()
+        held = self._shown()
+        for question in questions:
+            self._following(held, question, False)
+        limit = self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
+        model, processor = self.model, self.processor
+        with failures(model, "answering"), turn(model, self.settings) as run, torch.no_grad():
+            prefix, items = self._with_pending(run, held)
+            assert prefix is not None
+            tails = [prompting.asked(run, prefix, items, question, model, processor) for question in questions]
+            inputs = prompting.arguments(tails, self._pad)
+            output = model.generate(
+                **inputs, max_new_tokens=limit, do_sample=False, num_beams=1, pad_token_id=self._pad
+            )
+            summary = run.summary()
+        new = output[:, inputs["input_ids"].shape[1] :]
+        seconds = time.perf_counter() - begin
+        replies = [
+            Reply(
+                processor.tokenizer.decode(row, skip_special_tokens=True).strip(),
+                question,
+                seconds,
+                seconds,
+                int((row != self._pad).sum()),
+                tail.ids.shape[1],
+                summary,
+            )
+            for row, question, tail in zip(new, questions, tails, strict=True)
+        ]
+        self._note(held, replies)
+        return replies
+
+    def summary(self) -> SessionSummary:
+        """What is held, and what it took."""
+        held = self._held
+        return SessionSummary(
+            tuple((item.name, item.frames) for item in held.items),
+            sum(item.frames for item in held.items if item.is_video),
+            held.visual_tokens,
+            0 if held.prefix is None else int(held.prefix.held.visual.sum()),
+            held.forgotten,
+            0 if held.prefix is None else held.prefix.nbytes,
+            held.questions,
+            held.adding,
+            held.asking,
+        )
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """The questions so far and their answers."""
+        return self._held.turns
+
+    @property
+    def _pad(self) -> int:
+        tokenizer = self.processor.tokenizer
+        return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+    def _shown(self) -> Held:
+        if not self._held.items:
+            raise AskError("nothing was shown yet; add() a video or a photograph first")
+        return self._held
+
+    def _following(self, held: Held, question: str, history: bool | None) -> tuple[str, list[tuple[str, str]]]:
+        """The first question of a prompt, and the answers and questions behind it."""
+        if not isinstance(question, str) or not question.strip():
+            raise AskError("question must be a text that is not empty")
+        if not (self.history if history is None else history) or not held.turns:
+            return question, []
+        questions = [asked for asked, _ in held.turns]
+        answers = [said for _, said in held.turns]
+        return questions[0], list(zip(answers, [*questions[1:], question], strict=True))
+
+    def _note(self, held: Held, replies: Sequence[Reply]) -> None:
+        turns = held.turns + tuple((reply.question, reply.text) for reply in replies)
+        self._held = replace(
+            held,
+            turns=turns,
+            questions=held.questions + len(replies),
+            asking=held.asking + replies[-1].seconds_total,
+        )
+
+    def _read(self, media: Any, frames: int | None, fps: float | None) -> tuple[Media, str]:
+        if isinstance(media, (str, os.PathLike)):
+            medium = read_media(os.fspath(media), frames=frames, fps=fps)
+            return medium, os.path.basename(os.fspath(media)) or "video"
+        if isinstance(media, Video):
+            return media, media.path.name
+        if isinstance(media, Image.Image):
+            return upright_rgb(media), "photograph"
+        raise AskError(f"media must be a path, a Video, a PIL image or frames, got {type(media).__name__}")
+
+    def _with_photograph(self, held: Held, picture: Media, name: str) -> Held:
+        with failures(self.model, "showing the photograph"), turn(self.model, self.settings) as run:
+            prefix, items = self._with_pending(run, held)
+            prefix = prompting.begun(run, prefix, items, picture, self.model, self.processor)
+            return self._grown(run, held, prefix, (*items, Item(name, picture, whole=picture)))
+
+    def _with_video(self, held: Held, video: Video, name: str, *, goes_on: bool, complete: bool) -> Held:
+        """What is held with a video behind it, or with more of the last one.
+
+        Args:
+            held: what was.
+            video: the frames.
+            name: of a new one.
+            goes_on: whether it is more of the last one.
+            complete: whether no frames follow: the last one is shown again to fill a temporal patch, as processors do.
+        """
+        if goes_on:
+            *before, item = held.items
+            waiting = 0 if item.pending is None else len(item.pending)
+            video = joined(item.pending, video)
+            item = replace(item, pending=None, whole=None, frames=item.frames - waiting)
+        else:
+            before, item = list(held.items), None
+        for part in self._parts(video):
+            held, item = self._with_part(replace(held, items=tuple(before)), item, part, name, complete=complete)
+        assert item is not None
+        return replace(held, items=(*before, item))
+
+    def _parts(self, video: Video) -> Iterator[Video]:
+        for first in range(0, len(video), self.chunk):
+            yield cut(video, first, min(first + self.chunk, len(video))) if len(video) > self.chunk else video
+
+    def _with_part(self, held: Held, item: Item | None, part: Video, name: str, *, complete: bool) -> tuple[Held, Item]:
+        """What is held with a part of a video behind it, and the item that the video has become."""
+        whole = len(part) - len(part) % self._patch
+        if complete or (item is None and not whole):
+            whole = len(part)
+        rest = cut(part, whole, len(part)) if whole < len(part) else None
+        new = cut(part, 0, whole) if rest is not None else part
+        if item is not None and not whole:
+            return held, replace(item, pending=part, frames=item.frames + len(part), last=float(part.timestamps[-1]))
+        with failures(self.model, "showing the video"), turn(self.model, self.settings) as run:
+            if item is None:
+                prefix, items = self._with_pending(run, held)
+                held = replace(held, items=items)
+                prefix = self._fitting(
+                    lambda video: prompting.begun(run, prefix, items, video, self.model, self.processor), new
+                )
+                found = Item(name, new, 0, float(part.timestamps[0]), whole=part)
+            else:
+                before, found = held.prefix, item
+                assert before is not None
+                prefix = self._fitting(
+                    lambda video: prompting.continued(run, before, found, video, self.model, self.processor), new
+                )
+            grown = self._grown(run, held, prefix, held.items)
+        found = replace(
+            found,
+            stand_in=cut(new, max(len(new) - self._patch, 0), len(new)),
+            frames=found.frames + len(part),
+            last=float(part.timestamps[-1]),
+            pending=rest,
+            whole=found.whole if item is None else None,
+        )
+        return grown, found
+
+    def _fitting(self, extend: Callable[[Video], Prefix], video: Video) -> Prefix:
+        """The prefix with a part; where memory is short, an error that says how many frames would fit."""
+        try:
+            return extend(video)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            count = len(video) // 2
+            while count >= self._patch:
+                try:
+                    extend(cut(video, 0, count - count % self._patch))
+                except Exception as smaller:
+                    if not is_out_of_memory(smaller):
+                        raise
+                    count //= 2
+                else:
+                    raise AskError(
+                        f"there is not enough memory for {len(video)} frames at once, but for "
+                        f"{count - count % self._patch}; open the session with that chunk"
+                    ) from error
+            raise
+
+    def _with_pending(self, run: Any, held: Held) -> tuple[Prefix | None, tuple[Item, ...]]:
+        """The prefix with frames that fill no temporal patch yet, the last one shown again, as a processor does."""
+        if not held.items or held.items[-1].pending is None:
+            return held.prefix, held.items
+        *before, item = held.items
+        assert held.prefix is not None
+        pending = item.pending
+        assert pending is not None
+        lacking = self._patch - len(pending)
+        filled = joined(pending, frames_of([pending.frames[-1]] * lacking, None, item.last + SPACING))
+        prefix = prompting.continued(run, held.prefix, item, filled, self.model, self.processor)
+        return prefix, (*before, replace(item, stand_in=filled, pending=None))
+
+    def _grown(self, run: Any, held: Held, prefix: Prefix, items: tuple[Item, ...]) -> Held:
+        before = held.prefix
+        new = len(prefix.held.layout) - (0 if before is None else len(before.held.layout))
+        recent = int(prefix.held.visual.sum()) - (0 if before is None else int(before.held.visual.sum()))
+        lost = 0
+        if self._limit is not None:
+            prefix, lost = within(run, prefix, self._limit, recent)
+        return replace(
+            held,
+            prefix=prefix,
+            items=items,
+            visual_tokens=held.visual_tokens + new,
+            forgotten=held.forgotten + lost,
+        )
+
+
+def _size(medium: Media) -> tuple[int, int]:
+    return (medium.height, medium.width)
+
+
+def _check_tokens(count: Any) -> int:
+    if not is_whole(count) or count < 1:
+        raise AskError(f"max_new_tokens must be a whole number, at least 1, got {count!r}")
+    return int(count)

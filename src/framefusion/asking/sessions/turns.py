@@ -1,0 +1,33 @@
+"""Whose turn it is: sessions of one model take turns, in whatever threads they are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from framefusion.hf import Run, attach
+from framefusion.hf.families import unwrapped
+from framefusion.reduction.settings import FrameFusion
+
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_guard = threading.Lock()
+
+
+def _lock_of(model: Any) -> threading.RLock:
+    with _guard:
+        return _locks.setdefault(unwrapped(model), threading.RLock())
+
+
+@contextmanager
+def turn(model: Any, settings: FrameFusion) -> Iterator[Run]:
+    """Attach a reduction for one call, when no other session runs on this model.
+
+    Raises:
+        ValueError: the model cannot follow the settings.
+        RuntimeError: a reduction is attached to it by somebody else.
+    """
+    with _lock_of(model), attach(model, settings) as run:
+        yield run

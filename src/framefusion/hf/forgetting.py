@@ -1,0 +1,74 @@
+"""A prefix without some of its tokens: they are dropped as by a stage, but after the layers have run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from framefusion.hf import cache as caches
+from framefusion.hf import cache_layers
+from framefusion.hf.decoder import Decoder, attends, window_of
+from framefusion.hf.prefix import Prefix
+from framefusion.hf.slots import Slots, conversation_columns
+
+_CPU = torch.device("cpu")
+
+
+def without(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Prefix:
+    """The prefix without the tokens in some columns. What was attended to before stays in what attended to it.
+
+    Columns that no layer holds any more are no longer counted, unless layers have windows, which are counted in
+    columns.
+
+    Args:
+        decoder: that it was made with.
+        prefix: stays as it is.
+        columns: ``(n,)`` int64, ascending: of those that are held.
+    """
+    there = prefix.held.columns
+    stays = ~torch.isin(there, columns)
+    cache = caches.copied(prefix.cache)
+    held_by: dict[int, Tensor] = {}
+    for index, layer in enumerate(decoder.layers[: prefix.fork]):
+        if not attends(layer):
+            continue
+        own = _columns(cache, index, prefix.length)
+        kept = ~torch.isin(own, columns)
+        held_by[index] = own[kept]
+        cache.layers[index] = cache_layers.gathered(cache.layers[index], kept.nonzero().squeeze(-1))
+    hidden = None if prefix.hidden is None else prefix.hidden[:, stays.to(prefix.hidden.device)]
+    made = replace(prefix, cache=cache, hidden=hidden, held=prefix.held.without(columns))
+    if any(window_of(layer) is not None for layer in decoder.layers):
+        return _noted(made, held_by)
+    counted = torch.cat([made.held.columns, *held_by.values()]).unique()
+    return _noted(
+        replace(
+            made,
+            ids=made.ids[:, counted.to(made.ids.device)],
+            positions=made.positions[:, counted.to(made.positions.device)],
+            held=made.held.counting(counted),
+            deepstack=None if made.deepstack is None else made.deepstack.at(counted),
+        ),
+        {index: torch.searchsorted(counted, own) for index, own in held_by.items()},
+    )
+
+
+def _columns(cache: Any, index: int, length: int) -> Tensor:
+    """``(n,)`` int64 on the CPU: the column in each slot of a layer."""
+    held = cache_layers.kv_length(cache.layers[index])
+    return conversation_columns(caches.slots_of(cache, index), held, length, 1, _CPU)[0]
+
+
+def _noted(prefix: Prefix, held_by: dict[int, Tensor]) -> Prefix:
+    """Note on the cache which columns its layers hold; layers that hold the same ones share their slots."""
+    known: dict[tuple[int, int], tuple[Tensor, Slots]] = {}
+    for index, own in held_by.items():
+        key = len(own), int(own.sum())
+        if key not in known or not known[key][0].equal(own):
+            device = prefix.cache.layers[index].keys.device
+            known[key] = own, Slots(own[None].to(device), prefix.length, False)
+        caches.replaced(prefix.cache, index, known[key][1])
+    return prefix
