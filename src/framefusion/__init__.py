@@ -10,6 +10,7 @@ from framefusion._version import __version__
 if TYPE_CHECKING:
     from framefusion.asking.probe import probe
     from framefusion.asking.sessions import Session, session
+    from framefusion.asking.sessions.restoring import restore_session
     from framefusion.asking.sizing import plan
     from framefusion.errors import FrameFusionError
     from framefusion.evaluation.calibration import calibrate
@@ -55,6 +56,7 @@ __all__ = [
     "probe",
     "register_family",
     "register_selector",
+    "restore_session",
     "save_settings",
     "select_tokens",
     "session",
@@ -88,6 +90,7 @@ _HOME = {
     "probe": "framefusion.asking.probe",
     "register_family": "framefusion.hf.families",
     "register_selector": "framefusion.reduction.selectors",
+    "restore_session": "framefusion.asking.sessions.restoring",
     "save_settings": "framefusion.reduction.settings_file",
     "select_tokens": "framefusion.selection",
     "session": "framefusion.asking.sessions",

@@ -16,6 +16,7 @@ from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
 from framefusion.hf.forgetting import without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
+from framefusion.hf.prefix_file import put_together
 from framefusion.hf.summary import DecoderSize, Summary, summarize
 from framefusion.reduction.held import Stage
 from framefusion.reduction.layout import VisualLayout
@@ -206,6 +207,15 @@ class Run:
             columns: ``(n,)`` int64, ascending: the columns of these tokens.
         """
         return without(self._decoder, prefix, columns)
+
+    def put_together(self, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> Prefix:
+        """The prefix that :func:`framefusion.hf.prefix_file.taken_apart` took apart, made with these settings and this
+        model."""
+        return put_together(self._decoder, self.settings, tensors, values)
+
+    def fork(self) -> int:
+        """The first layer before which a stage goes by the question; as many as there are layers if none does."""
+        return self.settings.fork(len(self._decoder.layers), self._decoder.first)
 
     def _latest(self) -> Reduction:
         return self._record.latest()

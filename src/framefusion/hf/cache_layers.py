@@ -267,9 +267,14 @@ def _rows(value: Any, rows: int, own: bool) -> Any:
     return expanded.clone() if own else expanded
 
 
+def emptied(layer: Any) -> ShortenedLayer:
+    """A shortened layer without anything in the place of a dynamic one."""
+    return ShortenedLayer(0, _empty_like(layer))
+
+
 def gathered(layer: Any, slots: Tensor) -> ShortenedLayer:
     """A layer with some of the slots ``(n,)`` of a dynamic one."""
-    made = layer if isinstance(layer, ShortenedLayer) else ShortenedLayer(0, _empty_like(layer))
+    made = layer if isinstance(layer, ShortenedLayer) else emptied(layer)
     keys, values = layer.keys, layer.values
     if made is not layer:
         made.lazy_initialization(keys, values)

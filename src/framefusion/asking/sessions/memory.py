@@ -86,7 +86,7 @@ def _kept(prefix: Prefix, columns: Tensor, count: int) -> Tensor:
     candidates = Candidates(_features(prefix, columns), None, segments, frame, patch, grid, {}, 0, None, 0)
     rule = prefix.settings.selector
     rule = rule if isinstance(rule, DPP) else DPP()
-    stays[rule.greedy(candidates, count, exhausted="restart").cpu()] = True
+    stays[rule.greedy(candidates, count).cpu()] = True
     return stays
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from framefusion.asking.media import Media, read_media
 from framefusion.asking.prompts import AskError, is_out_of_memory
 from framefusion.asking.sessions import prompting
 from framefusion.asking.sessions.memory import limit_of, within
+from framefusion.asking.sessions.saving import save
 from framefusion.asking.sessions.shown import (
     SPACING,
     Item,
@@ -27,89 +28,17 @@ from framefusion.asking.sessions.shown import (
     joined,
     temporal_patch,
 )
+from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
 from framefusion.asking.video import Video
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
 from framefusion.hf.prefix import Prefix, takes_padding
-from framefusion.hf.summary import Summary
 from framefusion.reduction.settings import FrameFusion
 from framefusion.selection import warm_up
 
 CHUNK = 32
 """Frames that are encoded and prefilled at once, unless said otherwise."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer of a session.
-
-    Attributes:
-        text: the answer.
-        question: as asked.
-        seconds_to_first_token: from the question to the first new token.
-        seconds_total: from the question to the last.
-        new_tokens: number of generated tokens.
-        prefilled: tokens of text that were prefilled for this question.
-        summary: tokens, FLOPs and cache bytes, as if it had been asked afresh.
-    """
-
-    text: str
-    question: str
-    seconds_to_first_token: float
-    seconds_total: float
-    new_tokens: int
-    prefilled: int
-    summary: Summary
-
-
-@dataclass(frozen=True)
-class SessionSummary:
-    """What a session holds.
-
-    Attributes:
-        items: name and frames of each video and photograph.
-        frames: in all.
-        visual_tokens: that the model was shown, in all.
-        held: visual tokens that are there where the prefix ends.
-        forgotten: visual tokens that had been kept and left to make room.
-        nbytes: that keys, values and hidden states take.
-        questions: that were asked.
-        seconds_adding: spent on what was shown.
-        seconds_asking: spent on questions.
-    """
-
-    items: tuple[tuple[str, int], ...]
-    frames: int
-    visual_tokens: int
-    held: int
-    forgotten: int
-    nbytes: int
-    questions: int
-    seconds_adding: float
-    seconds_asking: float
-
-    def __str__(self) -> str:
-        shown = ", ".join(f"{name} ({frames} frames)" if frames > 1 else name for name, frames in self.items)
-        forgotten = f", {self.forgotten} forgotten" if self.forgotten else ""
-        return (
-            f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}, "
-            f"{self.nbytes / 2**20:.1f} MiB; {self.questions} questions"
-        )
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a session is at one moment. Replaced, never changed, so that what fails leaves it as it was."""
-
-    prefix: Prefix | None = None
-    items: tuple[Item, ...] = ()
-    turns: tuple[tuple[str, str], ...] = ()
-    visual_tokens: int = 0
-    forgotten: int = 0
-    questions: int = 0
-    adding: float = field(default=0.0)
-    asking: float = field(default=0.0)
 
 
 def session(
@@ -176,11 +105,11 @@ class Session:
         patch = temporal_patch(processor)
         self.chunk = -(-int(chunk) // patch) * patch
         self._patch = patch
-        self._limit = None if memory is None else limit_of(memory)
+        self.memory, self._limit = memory, None if memory is None else limit_of(memory)
         try:
             with turn(model, settings or FrameFusion()) as run:
                 self.settings = run.settings
-                fork = self.settings.fork(len(run._decoder.layers), run._decoder.first)
+                fork = run.fork()
         except UnsupportedModelError:
             raise
         except ValueError as error:
@@ -344,6 +273,20 @@ class Session:
         ]
         self._note(held, replies)
         return replies
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that is held into a directory, for :func:`framefusion.restore_session`.
+
+        Raises:
+            SessionFileError: see :func:`framefusion.asking.sessions.saving.save`.
+        """
+        options = {
+            "history": self.history,
+            "chunk": self.chunk,
+            "memory": self.memory,
+            "max_new_tokens": self.max_new_tokens,
+        }
+        save(path, self._held, self.model, self.settings, options)
 
     def summary(self) -> SessionSummary:
         """What is held, and what it took."""

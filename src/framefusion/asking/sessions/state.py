@@ -1,0 +1,81 @@
+"""What a session is at one moment, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from framefusion.asking.sessions.shown import Item
+from framefusion.hf.prefix import Prefix
+from framefusion.hf.summary import Summary
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer of a session.
+
+    Attributes:
+        text: the answer.
+        question: as asked.
+        seconds_to_first_token: from the question to the first new token.
+        seconds_total: from the question to the last.
+        new_tokens: number of generated tokens.
+        prefilled: tokens of text that were prefilled for this question.
+        summary: tokens, FLOPs and cache bytes, as if it had been asked afresh.
+    """
+
+    text: str
+    question: str
+    seconds_to_first_token: float
+    seconds_total: float
+    new_tokens: int
+    prefilled: int
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class SessionSummary:
+    """What a session holds.
+
+    Attributes:
+        items: name and frames of each video and photograph.
+        frames: in all.
+        visual_tokens: that the model was shown, in all.
+        held: visual tokens that are there where the prefix ends.
+        forgotten: visual tokens that had been kept and left to make room.
+        nbytes: that keys, values and hidden states take.
+        questions: that were asked.
+        seconds_adding: spent on what was shown.
+        seconds_asking: spent on questions.
+    """
+
+    items: tuple[tuple[str, int], ...]
+    frames: int
+    visual_tokens: int
+    held: int
+    forgotten: int
+    nbytes: int
+    questions: int
+    seconds_adding: float
+    seconds_asking: float
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{name} ({frames} frames)" if frames > 1 else name for name, frames in self.items)
+        forgotten = f", {self.forgotten} forgotten" if self.forgotten else ""
+        return (
+            f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}, "
+            f"{self.nbytes / 2**20:.1f} MiB; {self.questions} questions"
+        )
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a session is at one moment. Replaced, never changed, so that what fails leaves it as it was."""
+
+    prefix: Prefix | None = None
+    items: tuple[Item, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
+    visual_tokens: int = 0
+    forgotten: int = 0
+    questions: int = 0
+    adding: float = field(default=0.0)
+    asking: float = field(default=0.0)
