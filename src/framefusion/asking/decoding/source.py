@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http
 import http.client
+import logging
 import os
 import re
 import shutil
@@ -15,9 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from framefusion.asking.decoding.errors import VideoError
+
+logger = logging.getLogger(__name__)
 
 STANDARD_INPUT = "-"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(data):")
@@ -27,6 +31,8 @@ _SECONDS = 60.0
 _MOST_BYTES = 32 * 2**30
 _CHUNK = 2**20
 _HEAD = 1024
+_AGAIN = 3
+"""Attempts to fetch what a lost connection left out."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,16 @@ def source_of(given: str | os.PathLike[str]) -> Iterator[Source]:
 
 
 @contextmanager
-def _answer(address: str) -> Iterator[Any]:
-    """What a server answers.
+def _answer(address: str, begin: int = 0) -> Iterator[Any]:
+    """What a server answers, if it can from byte ``begin`` on.
 
     Raises:
         VideoError: it cannot be reached, refuses, or stops in the middle.
     """
     escaped = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
     try:
-        with urllib.request.urlopen(escaped, timeout=_SECONDS) as answer:
+        asked = urllib.request.Request(escaped, headers={"Range": f"bytes={begin}-"} if begin else {})
+        with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:
             yield answer
     except VideoError:
         raise
@@ -119,18 +126,40 @@ def has_length(address: str) -> bool | None:
 
 def _fetch(address: str, path: Path) -> bool:
     """Copy what is at an address into a file; whether it is a playlist, of which that is not enough."""
-    with _answer(address) as answer, path.open("wb") as file:
-        if _is_broadcast(answer):
-            raise VideoError(f"{address} is a broadcast without an end; record a part of it and name that file")
-        while chunk := answer.read(_CHUNK):
-            file.write(chunk)
-            if file.tell() > _MOST_BYTES:
-                raise VideoError(f"{address} is larger than {_MOST_BYTES // 2**30} GiB; fetch it and name the file")
+    with path.open("wb") as file:
+        for _ in range(1 + _AGAIN):
+            expected = _fetch_rest(address, file)
+            if expected is None or file.tell() >= expected:
+                break
+            logger.warning("%s: the connection was lost after %d of %d bytes", address, file.tell(), expected)
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head.lstrip():
         raise VideoError(f"{address} is empty, not a video")
     return _is_playlist(head)
+
+
+def _fetch_rest(address: str, file: BinaryIO) -> int | None:
+    """Append what a file lacks of what is at an address; how long it should be, if the server says so."""
+    begin = file.tell()
+    with _answer(address, begin) as answer:
+        if _is_broadcast(answer):
+            raise VideoError(f"{address} is a broadcast without an end; record a part of it and name that file")
+        goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        length = answer.headers.get("Content-Length")
+        expected = None if length is None else int(length) + (begin if goes_on else 0)
+        if not goes_on:
+            file.seek(0)
+        try:
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                if file.tell() > _MOST_BYTES:
+                    raise VideoError(f"{address} is larger than {_MOST_BYTES // 2**30} GiB; fetch it and name the file")
+        except (ConnectionError, http.client.IncompleteRead):
+            if expected is None:
+                raise
+        file.seek(0, os.SEEK_END)
+        return expected
 
 
 def check_source(given: str | os.PathLike[str]) -> str:

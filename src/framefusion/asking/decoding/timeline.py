@@ -26,7 +26,7 @@ JUMP, _STEP_BACK = 10.0, 0.1
 """Seconds that a clock may run ahead of, or fall behind, what its last packet promised, before it counts as another
 clock. They are those of the ``ffmpeg`` command."""
 
-_WHOLE = 0.01
+WHOLE = 0.01
 """How far a number of frames may be from a whole one."""
 
 _CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -258,8 +258,8 @@ def _times(stamps: list[int | None], base: float, rate: float, counted: bool) ->
     if counted or not known:
         # AVI numbers its frames in the order of decoding; a number that is missing is a frame that is shown for longer.
         numbers = (np.sort(np.array(known)) - min(known, default=0)) * base * rate
-        whole = len(known) == len(stamps) and bool((np.abs(numbers - numbers.round()) < _WHOLE).all())
-        return (numbers if whole and (np.diff(numbers) > _WHOLE).all() else np.arange(len(stamps))) / rate
+        whole = len(known) == len(stamps) and bool((np.abs(numbers - numbers.round()) < WHOLE).all())
+        return (numbers if whole and (np.diff(numbers) > WHOLE).all() else np.arange(len(stamps))) / rate
     # The order is certain, so stamps that contradict it, and missing ones, are filled in between those that do not.
     positions = _longest_ascent(stamps)
     seconds = [stamps[position] * base for position in positions]  # type: ignore[operator]

@@ -34,7 +34,12 @@ class Camera:
 
 def is_camera(given: str) -> bool:
     """Whether a source is a camera: ``camera:NUMBER``, ``camera:NAME``, or a device of Video4Linux."""
-    return given.startswith(PREFIX) or _VIDEO.fullmatch(os.path.realpath(given)) is not None
+    if given.startswith(PREFIX):
+        return True
+    try:
+        return _VIDEO.fullmatch(os.path.realpath(given)) is not None
+    except ValueError:  # a NUL byte
+        return False
 
 
 def camera_of(given: str) -> Camera:

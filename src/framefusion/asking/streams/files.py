@@ -67,7 +67,8 @@ def followed_frames(given: str, fps: float, idle: float) -> Produce:
             finally:
                 if growing.interrupt is not None:
                     raise growing.interrupt
-            tally.end(growing.reason if growing.ended else WHOLE)
+            if not waiting.stopped:
+                tally.end(growing.reason if growing.ended else WHOLE)
 
     return produce
 

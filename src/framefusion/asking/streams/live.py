@@ -135,7 +135,8 @@ class _Reader:
             if self.waiting.now() - opened >= STEADY:
                 attempts = 0
             if attempts >= self.reconnections:
-                self.tally.end(f"the connection was lost ({reason}) and {attempts} attempts did not bring it back")
+                tried = f", and {attempts} attempts did not bring it back" if attempts else ""
+                self.tally.end(f"the connection was lost ({reason}){tried}")
                 logger.warning("%s: %s", self.name, self.tally.status.reason)
                 return
             delay = min(FIRST_DELAY * 2**attempts, LONGEST_DELAY)

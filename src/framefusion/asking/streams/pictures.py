@@ -10,9 +10,10 @@ from typing import Any
 import av
 import numpy as np
 
-from framefusion.asking.decoding.container import Failed, counts_frames
+from framefusion.asking.decoding.container import Failed, counts_frames, rate_of
+from framefusion.asking.decoding.errors import VideoError
 from framefusion.asking.decoding.pixels import picture, shown_size
-from framefusion.asking.decoding.timeline import JOIN, Damage, decoded
+from framefusion.asking.decoding.timeline import JOIN, WHOLE, Damage, decoded
 from framefusion.asking.streams.sampling import Clock, Ticks
 from framefusion.asking.streams.stream import Frame, Tally
 from framefusion.asking.streams.waiting import Waiting
@@ -41,45 +42,79 @@ def decoded_frames(container: Any, stream: Any, failed: Failed | None = None) ->
 
     ``failed`` is told why the container could not be read on, if that is how it ended.
     """
-    counted = counts_frames(container)
-    numbers: list[int] = []
+    numbers = _Numbers(float(stream.time_base) * rate_of(stream)) if counts_frames(container) else None
     damaged = _Damaged()
     held: list[Any] = []
     for event in decoded(container, stream, failed):
         if isinstance(event, Damage):
             damaged.lost(event.stamp)
-            if event.stamp in numbers:
-                numbers.remove(event.stamp)
-                heapq.heapify(numbers)
+            if numbers is not None:
+                numbers.lost(event.stamp)
         elif isinstance(event, av.Packet):
-            if counted and event.pts is not None:
-                heapq.heappush(numbers, event.pts)
-                if len(numbers) > _HELD_BACK:
-                    heapq.heappop(numbers)
             damaged.packet(event)
+            if numbers is not None:
+                numbers.put(event.pts)
         else:
             held.append(event)
         if not damaged.doubtful:
-            yield from (_decoded(frame, stream, numbers if counted else None, damaged) for frame in held)
+            yield from (_decoded(frame, stream, numbers, damaged) for frame in held)
             held.clear()
     damaged.settle()
-    yield from (_decoded(frame, stream, numbers if counted else None, damaged) for frame in held)
+    yield from (_decoded(frame, stream, numbers, damaged) for frame in held)
+    if damaged.tail and failed is not None:
+        failed(VideoError("the rest cannot be decoded"))
 
 
-def _decoded(frame: Any, stream: Any, numbers: list[int] | None, damaged: _Damaged) -> Decoded:
-    stamp = frame.pts
-    if numbers is not None:
-        # a decoder mixes them up, but gives the frames in the order in which they are shown
-        stamp = heapq.heappop(numbers) if numbers else None
+def _decoded(frame: Any, stream: Any, numbers: _Numbers | None, damaged: _Damaged) -> Decoded:
+    stamp = frame.pts if numbers is None else numbers.take()
     seconds = None if stamp is None else float(stamp * stream.time_base)
     return Decoded(seconds, lambda: picture(frame, stream, shown_size(frame, stream)), damaged.intact(frame))
+
+
+class _Numbers:
+    """Numbers of frames in place of times. A decoder mixes them up, but gives frames in the order of being shown.
+
+    Args:
+        unit: frames per unit of the stream's clock.
+    """
+
+    def __init__(self, unit: float) -> None:
+        self.unit = unit
+        self._numbers: list[int] = []
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def put(self, number: int | None) -> None:
+        """Note the number of a packet."""
+        if number is not None:
+            heapq.heappush(self._numbers, number)
+            if len(self._numbers) > _HELD_BACK:
+                heapq.heappop(self._numbers)
+
+    def lost(self, number: int | None) -> None:
+        """No frame will have this number."""
+        if number in self._numbers:
+            self._numbers.remove(number)
+            heapq.heapify(self._numbers)
+
+    def take(self) -> int | None:
+        """That of the next frame that is shown; None if it is not a later frame's."""
+        number = heapq.heappop(self._numbers) if self._numbers else None
+        if number is None or (self._last is not None and number <= self._last):
+            return None
+        self._first = number if self._first is None else self._first
+        frames = (number - self._first) * self.unit
+        if abs(frames - round(frames)) > WHOLE:
+            return None
+        self._last = number
+        return number
 
 
 class _Damaged:
     """Damage reaches from where a packet is lost, or a frame damaged, to the next key frame.
 
     A demuxer marks packets beside a loss and beside a join, behind which a key frame follows at once; until that is
-    known, :attr:`doubtful` is not empty.
+    known, :attr:`doubtful` is not empty. :attr:`tail` says whether something was lost since the last frame.
     """
 
     def __init__(self) -> None:
@@ -87,6 +122,7 @@ class _Damaged:
         self._lost: list[int | None] = []
         self._packets = 0
         self._reaches = False
+        self.tail = False
 
     def packet(self, packet: Any) -> None:
         """Look at the next packet."""
@@ -106,10 +142,12 @@ class _Damaged:
 
     def lost(self, stamp: int | None) -> None:
         """The frame due at ``stamp`` is missing."""
+        self.tail = True
         self._lost.append(stamp)
 
     def intact(self, frame: Any) -> bool:
         """Whether a frame, the next that is shown, is neither damaged nor refers to damaged ones."""
+        self.tail = False
         begun = [stamp for stamp in self._lost if None in (stamp, frame.pts) or stamp <= frame.pts]
         self._lost = [stamp for stamp in self._lost if stamp not in begun]
         self._reaches = bool(frame.is_corrupt) or (not frame.key_frame and (self._reaches or bool(begun)))

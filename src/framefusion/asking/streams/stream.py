@@ -21,7 +21,7 @@ STOPPED = "stopped"
 """The reason of a stream that its user ended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One frame of a stream.
 
