@@ -63,8 +63,10 @@ def live_frames(name: str, connect: Connect, fps: float, reconnections: int, buf
         thread.start()
         try:
             yield from reader.frames()
-        finally:
+        except BaseException:
             waiting.stop()
+            raise
+        finally:
             thread.join(_GRACE)
 
     return produce
@@ -135,7 +137,8 @@ class _Reader:
             if self.waiting.now() - opened >= STEADY:
                 attempts = 0
             if attempts >= self.reconnections:
-                tried = f", and {attempts} attempts did not bring it back" if attempts else ""
+                plural = "" if attempts == 1 else "s"
+                tried = f", and {attempts} attempt{plural} did not bring it back" if attempts else ""
                 self.tally.end(f"the connection was lost ({reason}){tried}")
                 logger.warning("%s: %s", self.name, self.tally.status.reason)
                 return

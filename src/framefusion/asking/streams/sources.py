@@ -68,7 +68,7 @@ def open_stream(
     check_whole("reconnections", reconnections, "attempts", 0)
     check_number("timeout", timeout, 0, math.inf, open_below=True)
     check_whole("buffer", buffer, "frames", 1)
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | bytes | os.PathLike):
         if not isinstance(source, Iterable):
             kind = type(source).__name__
             raise VideoError(f"a source must be a path, an address or an iterable of frames, got {kind}")
@@ -76,7 +76,9 @@ def open_stream(
             raise VideoError("follow=True is for a file that grows, and an iterator is none")
         return Stream(NAME, given_frames(source, fps), waiting)
     text = os.fspath(source)
-    connect = None if not isinstance(text, str) else _connect(text, options or {}, timeout)
+    if not isinstance(text, str):
+        raise VideoError(f"the path of a source must be a text, got {type(text).__name__}")
+    connect = _connect(text, options or {}, timeout)
     if follow and connect is not None:
         raise VideoError(f"follow=True is for a file that grows, and {name_of(text)} is none")
     if connect is not None:
