@@ -27,7 +27,9 @@ class Camera:
     """A live source that follows a script, one entry for each connection; after it, none can be opened."""
 
     def __init__(self, *script: Made, ends: bool = False) -> None:
-        self.script, self.ends = list(script), ends
+        self.script = list(script)
+        self.ending = set(range(1, len(script) + 1)) if ends else set()
+        """Which connections announce a length."""
         self.open = 0
         self.opened = 0
 
@@ -39,7 +41,7 @@ class Camera:
         errors: list[BaseException] = []
         self.open += 1
         try:
-            yield Connection(self._frames(self.script.pop(0), errors), 0.1, self.ends, errors)
+            yield Connection(self._frames(self.script.pop(0), errors), 0.1, self.opened in self.ending, errors)
         finally:
             self.open -= 1
 
@@ -107,7 +109,8 @@ def test_a_lost_connection_is_opened_again_and_told(caplog: pytest.LogCaptureFix
         yield from shots(range(3, 6), begin=0)()
 
     lost = av.error.ConnectionResetError(104, "connection reset")
-    camera = Camera(lambda: [*shots(range(3))(), lost], second, shots(range(6, 8), begin=9e5), ends=True)
+    camera = Camera(lambda: [*shots(range(3))(), lost], second, shots(range(6, 8), begin=9e5))
+    camera.ending = {3}
     with caplog.at_level(logging.WARNING), stream_of(camera, waiting) as stream:
         frames = list(stream)
     assert values(frames) == [0, 1, 2, 3, 4, 5]
@@ -161,6 +164,27 @@ def test_attempts_count_from_one_again_after_a_connection_that_held() -> None:
     camera = Camera(*[shots([0])] * 5)
     with stream_of(camera, Hurried(), reconnections=1) as stream:
         assert values(stream) == [0, 0]
+
+
+def test_a_broadcast_that_can_only_be_seen_again_has_ended() -> None:
+    """A playlist to which an end was written would begin from its first frame."""
+    camera = Camera(shots(range(5)), shots(range(5)))
+    camera.ending = {2}
+    with stream_of(camera, Hurried()) as stream:
+        assert values(stream) == [0, 1, 2, 3, 4]
+    assert stream.status.reason == "the broadcast ended"
+    assert camera.open == 0
+
+
+def test_a_lost_source_with_a_length_goes_on_where_it_was() -> None:
+    lost = av.error.ConnectionResetError(104, "connection reset")
+    camera = Camera(lambda: [*shots(range(5))(), lost], shots(range(9)))
+    camera.ending = {1, 2}
+    with stream_of(camera, Hurried()) as stream:
+        frames = list(stream)
+    assert values(frames) == list(range(9))
+    assert [frame.timestamp for frame in frames] == pytest.approx([n / 10 for n in range(9)])
+    assert (stream.status.reconnections, stream.status.reason) == (1, "the source ended")
 
 
 def test_a_source_that_cannot_be_opened_at_first_is_an_error_at_once() -> None:

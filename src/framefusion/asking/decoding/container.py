@@ -82,6 +82,12 @@ def without_end(container: Any) -> bool:
     return container.duration is None and container.format.name in _LIVE_FORMATS
 
 
+def has_end(container: Any) -> bool:
+    """Whether it announces how long it is. Of formats that join pieces, but for playlists, that is a guess."""
+    known = container.duration is not None and container.duration > 0
+    return known and (container.format.name in _LIVE_FORMATS or not clock_may_jump(container))
+
+
 def clock_may_jump(container: Any) -> bool:
     """Whether pieces of such a format are joined as they are, each with a clock of its own."""
     return bool(int(container.format.flags) & _CLOCK_MAY_JUMP)

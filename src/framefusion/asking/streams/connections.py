@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from framefusion.asking.decoding.container import OPEN_SECONDS, clock_may_jump, opened, rate_of, without_end
+from framefusion.asking.decoding.container import OPEN_SECONDS, has_end, opened, rate_of
 from framefusion.asking.decoding.errors import VideoError
 from framefusion.asking.decoding.source import Source, has_length, shortened
 from framefusion.asking.streams.cameras import camera_of
@@ -44,9 +44,8 @@ def _connect(source: Source, format: str | None, options: dict[str, str], timeou
         how = {"format": format, "options": options, "timeout": (max(timeout, OPEN_SECONDS), timeout)}
         with opened(source, "SLICE", endless=True, **how) as (container, stream):
             errors: list[BaseException] = []
-            # of formats that join pieces, the length is a guess
-            ends = bool(container.duration) and not clock_may_jump(container)
-            yield Connection(decoded_frames(container, stream, errors.append), 1 / rate_of(stream), ends, errors)
+            frames = decoded_frames(container, stream, errors.append)
+            yield Connection(frames, 1 / rate_of(stream), has_end(container), errors)
 
     return connect
 
@@ -58,7 +57,7 @@ def is_file(address: str) -> bool:
         if known is not None:
             return known
         with opened(Source(name_of(address), address, remote=True), endless=True) as (container, _):
-            return not without_end(container)
+            return has_end(container)
     except VideoError:
         return False  # FFmpeg knows more servers and passwords, or else says what is wrong
 

@@ -14,6 +14,9 @@ POLL = 0.1
 _BOXES = (b"ftyp", b"styp", b"free", b"skip", b"wide", b"uuid", b"pdin")
 """What may stand before the index of an MP4 or QuickTime file."""
 
+_FARTHEST = 2**20
+"""Bytes within which the index, or what stands in its place, is looked for."""
+
 
 class Growing:
     """The bytes of a file for a demuxer, which cannot seek in it: at the end it waits for more.
@@ -77,6 +80,8 @@ class Growing:
                     "or read it when it is whole"
                 )
             if kind not in _BOXES:
+                break
+            if position > _FARTHEST:
                 break
             position += max(int.from_bytes(self._head[position : position + 4], "big"), 8)
         else:

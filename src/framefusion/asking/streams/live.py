@@ -40,7 +40,7 @@ class Connection:
     Attributes:
         frames: what comes, until the connection is lost.
         step: seconds between frames, as it announces them.
-        ends: whether an end without an error is that of the source, because it announces a length.
+        ends: whether the source announces a length: its end is no loss, and it begins again where it is opened again.
         errors: why it was lost, filled when it is.
     """
 
@@ -88,6 +88,8 @@ class _Reader:
         """When the first frame came, by the clock of the wait."""
         self.heard = 0.0
         """When the last frame came."""
+        self.stamp: float | None = None
+        """What the last frame carried."""
 
     def frames(self) -> Iterator[Frame]:
         """What the consumer gets; waits for it."""
@@ -116,18 +118,22 @@ class _Reader:
             self.waiting.condition.notify_all()
 
     def _read(self) -> None:
-        attempts, connected = 0, False
+        attempts = 0
+        ends: bool | None = None
         while not self.waiting.stopped:
             opened = self.waiting.now()
             try:
                 with self.connect() as connection:
-                    connected = True
+                    if ends is False and connection.ends:
+                        self.tally.end("the broadcast ended")  # and can be seen again from its beginning
+                        return
+                    ends = connection.ends
                     reason = self._take(connection)
-                    if connection.ends and not connection.errors:
+                    if ends and not connection.errors:
                         self.tally.end("the source ended")
                         return
             except VideoError as error:
-                if not connected:
+                if ends is None:
                     raise
                 reason = str(error)
             except av.error.FFmpegError as error:
@@ -157,9 +163,11 @@ class _Reader:
         return reason_of(connection.errors[0]) if connection.errors else "it ended"
 
     def _arriving(self, connection: Connection) -> Iterator[Decoded]:
-        """The frames of a connection; the clock goes on with the first of them where it is by now."""
+        """The new frames of a connection; without a length, the clock goes on with the first where it is by now."""
         first = True
         for frame in connection.frames:
+            if connection.ends and self._was_shown(frame):
+                continue
             now = self.waiting.now()
             if first:
                 if self.began is None:
@@ -167,10 +175,14 @@ class _Reader:
                 else:
                     self.tally.add(reconnections=1, seconds_lost=now - self.heard)
                     logger.warning("%s: frames come again, after %.1f s without", self.name, now - self.heard)
-                self.clock.restart(now - self.began, connection.step)
+                if not connection.ends:
+                    self.clock.restart(now - self.began, connection.step)
                 first = False
-            self.heard = now
+            self.heard, self.stamp = now, frame.stamp
             yield frame
+
+    def _was_shown(self, frame: Decoded) -> bool:
+        return frame.stamp is not None and self.stamp is not None and frame.stamp <= self.stamp
 
     def _put(self, frame: Frame) -> None:
         with self.waiting.condition:
