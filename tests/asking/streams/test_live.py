@@ -178,12 +178,13 @@ def test_a_broadcast_that_can_only_be_seen_again_has_ended() -> None:
 
 def test_a_lost_source_with_a_length_goes_on_where_it_was() -> None:
     lost = av.error.ConnectionResetError(104, "connection reset")
-    camera = Camera(lambda: [*shots(range(5))(), lost], shots(range(9)))
+    camera = Camera(lambda: [*shots(range(30))(), lost], shots(range(40)))
     camera.ending = {1, 2}
     with stream_of(camera, Hurried()) as stream:
         frames = list(stream)
-    assert values(frames) == list(range(9))
-    assert [frame.timestamp for frame in frames] == pytest.approx([n / 10 for n in range(9)])
+    assert values(frames) == list(range(40))
+    assert [frame.timestamp for frame in frames] == pytest.approx([n / 10 for n in range(40)])
+    assert stream.status.frames_decoded == 40
     assert (stream.status.reconnections, stream.status.reason) == (1, "the source ended")
 
 
@@ -251,6 +252,32 @@ def test_stop_ends_a_wait_between_attempts() -> None:
         stream.stop()
         assert list(stream) == []
     assert not any(thread.name == "stream camera" for thread in threading.enumerate())
+
+
+def test_an_interrupt_of_a_wait_for_frames_ends_the_thread() -> None:
+    """Also without a block that closes the stream."""
+    over = threading.Event()
+
+    class Interrupted(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            raise KeyboardInterrupt
+
+    def made() -> Iterator[tuple[int, float]]:
+        over.wait(60)
+        yield from endless()()
+
+    waiting = Waiting()
+    waiting.condition = Interrupted()
+    camera = Camera(made)
+    stream = stream_of(camera, waiting)
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+    assert waiting.stopped
+    over.set()
+    for thread in threading.enumerate():
+        if thread.name == "stream camera":
+            thread.join()
+    assert camera.open == 0
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from framefusion.asking.streams import Frame, Stream, open_stream
+from framefusion.asking.streams.pictures import Decoded, sampled
+from framefusion.asking.streams.sampling import Clock, Ticks
 from framefusion.asking.streams.stream import Tally
 from framefusion.asking.streams.waiting import Waiting
 from framefusion.errors import ArgumentError
@@ -42,6 +45,19 @@ def test_stop_from_another_thread_ends_the_iteration() -> None:
     thread.join()
     assert list(stream) == []
     assert (stream.status.ended, stream.status.reason, stream.status.frames_given) == (True, "stopped", 1)
+
+
+def test_stop_ends_a_search_for_a_frame_that_is_due() -> None:
+    waiting, tally = Waiting(), Tally()
+
+    def frames() -> Iterator[Decoded]:
+        for number in itertools.count():
+            if number == 5:
+                waiting.stop()
+            yield Decoded(number / 1000, array)
+
+    assert len(list(sampled(frames(), Clock(1.0), Ticks(1e-6), tally, waiting))) == 1
+    assert tally.status.frames_decoded == 5
 
 
 def test_leaving_the_block_closes_what_is_open() -> None:

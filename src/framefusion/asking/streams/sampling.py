@@ -83,7 +83,7 @@ class Ticks:
         if self._before is None:
             self._origin = time
         position = (time - self._origin) * self.fps
-        gap = 0.0 if self._before is None else min(position - self._before, 1.0)
+        gap = 0.0 if self._before is None else position - self._before
         self._before = position
         if position < self._due - TOLERANCE and position + gap / 2 <= self._due + TOLERANCE:
             return False
