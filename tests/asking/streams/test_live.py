@@ -161,9 +161,27 @@ def test_attempts_count_from_one_again_after_a_connection_that_held() -> None:
         assert values(stream) == [0, 1] * 5
     assert stream.status.reconnections == 4
 
+    def waits() -> Iterator[tuple[int, float]]:
+        waiting.seconds += 100
+        yield from ()
+
+    waiting = Hurried()
+    camera = Camera(held, *[waits] * 5)
+    with stream_of(camera, waiting, reconnections=2) as stream:
+        assert values(stream) == [0, 1]
+    assert camera.opened == 3
+
     camera = Camera(*[shots([0])] * 5)
     with stream_of(camera, Hurried(), reconnections=1) as stream:
         assert values(stream) == [0, 0]
+
+
+def test_disorder_is_no_repetition() -> None:
+    camera = Camera(lambda: [(0, 5.0), (1, 5.2), (2, 5.1), (3, 5.3)], ends=True)
+    with stream_of(camera) as stream:
+        times = [frame.timestamp for frame in stream]
+    assert stream.status.frames_decoded == 4
+    assert times[-1] == pytest.approx(0.3)
 
 
 def test_a_broadcast_that_can_only_be_seen_again_has_ended() -> None:

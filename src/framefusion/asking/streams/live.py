@@ -24,7 +24,7 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 """Seconds before the first attempt to open a lost connection again, doubled for each further one, and at most."""
 
 STEADY = 60.0
-"""Seconds that a connection has to hold for the attempts to count from one again."""
+"""Seconds for which frames have to come for the attempts to count from one again."""
 
 _GRACE = 1.0
 """Seconds that a thread has to notice that it should end; one that waits for a packet ends when that wait does."""
@@ -140,7 +140,7 @@ class _Reader:
                 reason = reason_of(error)
             if self.waiting.stopped:
                 return
-            if self.waiting.now() - opened >= STEADY:
+            if self.heard - opened >= STEADY:
                 attempts = 0
             if attempts >= self.reconnections:
                 plural = "" if attempts == 1 else "s"
@@ -166,7 +166,7 @@ class _Reader:
         """The new frames of a connection; without a length, the clock goes on with the first where it is by now."""
         first = True
         for frame in connection.frames:
-            if connection.ends and self._was_shown(frame):
+            if first and connection.ends and self._was_shown(frame):
                 continue
             now = self.waiting.now()
             if first:
