@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_FRAMES = 8
 """Frames that :func:`read_video` takes when neither ``frames`` nor ``fps`` is given."""
 
-_COMPLETE = 0.5
+COMPLETE = 0.5
 """Seconds by which a file may be shorter than it announces without a word."""
 
 
@@ -70,7 +70,7 @@ class Video:
     @property
     def complete(self) -> bool:
         """False when the file announces more playing time than could be read."""
-        return self.announced <= self.duration + _COMPLETE
+        return self.announced <= self.duration + COMPLETE
 
     @property
     def warning(self) -> str | None:

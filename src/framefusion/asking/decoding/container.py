@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,18 +27,27 @@ _WITHOUT_TIMES = 0x0080  # AVFMT_NOTIMESTAMPS
 _UNALIGNED = 1  # AV_CODEC_FLAG_UNALIGNED
 
 
+Failed = Callable[[BaseException], None]
+"""Told why a container could not be read on."""
+
+
 @contextmanager
-def opened(source: Source, threads: str = "AUTO") -> Iterator[tuple[Any, Any]]:
+def opened(
+    source: Source, threads: str = "AUTO", *, endless: bool = False, file: Any = None, **how: Any
+) -> Iterator[tuple[Any, Any]]:
     """The container and the video stream that a player would show.
 
     ``threads`` is ``"SLICE"`` where every frame counts: several frames at a time lose some beside a damaged one.
+    ``endless`` allows a broadcast, ``file`` is an object whose ``read`` gives the bytes; ``av.open`` is given ``how``.
 
     Raises:
         VideoError: not a video, no video stream, an unknown codec, or a broadcast without an end.
     """
     try:
-        timeout = (OPEN_SECONDS, READ_SECONDS) if source.remote else None
-        container = av.open(source.location, timeout=timeout)
+        how.setdefault("timeout", (OPEN_SECONDS, READ_SECONDS) if source.remote else None)
+        container = av.open(source.location if file is None else file, **how)
+    except VideoError:
+        raise
     except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
         raise VideoError(f"{source.name} is not a video that can be read ({reason_of(error)})") from error
     with container:
@@ -49,7 +58,7 @@ def opened(source: Source, threads: str = "AUTO") -> Iterator[tuple[Any, Any]]:
             raise VideoError(f"{source.name} has no video stream")
         if stream.codec_context is None:
             raise VideoError(f"{source.name} is in a video codec that this build of FFmpeg cannot decode")
-        if source.remote and container.duration is None and container.format.name in _LIVE_FORMATS:
+        if not endless and source.remote and without_end(container):
             raise VideoError(f"{source.name} is a broadcast without an end; record a part of it and name that file")
         stream.thread_type = threads
         # else FFmpeg leaves what is cropped on the left in place where memory would not be aligned
@@ -68,6 +77,17 @@ def _shown_stream(container: Any) -> Any:
     return next(iter(marked + streams), None)
 
 
+def without_end(container: Any) -> bool:
+    """Whether it is a broadcast."""
+    return container.duration is None and container.format.name in _LIVE_FORMATS
+
+
+def has_end(container: Any) -> bool:
+    """Whether it announces how long it is. Of formats that join pieces, but for playlists, that is a guess."""
+    known = container.duration is not None and container.duration > 0
+    return known and (container.format.name in _LIVE_FORMATS or not clock_may_jump(container))
+
+
 def clock_may_jump(container: Any) -> bool:
     """Whether pieces of such a format are joined as they are, each with a clock of its own."""
     return bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
@@ -83,8 +103,8 @@ def rate_of(stream: Any) -> float:
     return float(stream.guessed_rate or stream.average_rate or FALLBACK_RATE)
 
 
-def readable(container: Any, stream: Any) -> Iterator[Any]:
-    """Packets of a stream up to the first place where the file itself cannot be read on."""
+def readable(container: Any, stream: Any, failed: Failed | None = None) -> Iterator[Any]:
+    """Packets of a stream up to the first place where the file itself cannot be read on; ``failed`` is told why."""
     found = True
     while found:
         found = False
@@ -98,9 +118,13 @@ def readable(container: Any, stream: Any) -> Iterator[Any]:
             logger.debug("a further stream begins")
         except (av.error.FFmpegError, OSError) as error:
             logger.debug("reading stopped early: %s", error)
+            if failed is not None:
+                failed(error)
             return
 
 
 def reason_of(error: BaseException) -> str:
     """What FFmpeg says, in lower case, without the name of the file."""
+    if isinstance(error, av.error.ExitError):
+        return "nothing came in time"
     return (getattr(error, "strerror", None) or str(error)).lower()

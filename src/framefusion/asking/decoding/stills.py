@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from framefusion.asking.decoding.frames import check_bytes
 from framefusion.asking.decoding.pixels import on_white
 from framefusion.asking.decoding.source import Source
 from framefusion.asking.decoding.timeline import Timeline
+
+logger = logging.getLogger(__name__)
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 """Kinds of files that are taken for pictures, by their first bytes."""
@@ -35,6 +39,9 @@ _BROKEN = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, Typ
 
 Choose = Callable[[Timeline], list[int]]
 """Positions of the frames that are wanted of a timeline."""
+
+Draw = Callable[[], np.ndarray]
+"""Makes a picture, uint8 ``(H, W, 3)``."""
 
 
 def is_picture(source: Source) -> bool:
@@ -92,8 +99,7 @@ def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Tim
     with _open(source.location) as image:
         try:
             for shown in _frames(image):
-                duration = float(shown.info.get("duration") or 0) / 1000
-                seconds.append(duration if duration >= _SHORTEST else _USUAL)
+                seconds.append(_seconds(shown))  # noqa: PERF401 - those before a damaged one stay
         except _BROKEN:
             whole = False
         if not seconds:
@@ -114,26 +120,60 @@ def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Tim
     return np.stack(pictures), timeline, wanted
 
 
+def pictures_of_animation(source: Source) -> Iterator[tuple[float, Draw]]:
+    """When each picture of an animation is shown, in seconds, and what draws it until the next is asked for.
+
+    Ends with a warning where the file is damaged.
+    """
+    time, count = 0.0, 0
+    with _open(source.location) as image:
+        try:
+            for shown in _frames(image):
+                yield time, partial(_drawn, shown)
+                time, count = time + _seconds(shown), count + 1
+        except _BROKEN as error:
+            logger.warning("%s: it cannot be read on after %d pictures (%s)", source.name, count, _said(error))
+
+
+def pictures_of_folder(source: Source) -> Iterator[tuple[float, Draw]]:
+    """One picture a second, each with what draws it, in the order of :func:`read_folder`.
+
+    Raises:
+        VideoError: the folder holds no pictures.
+    """
+    for position, name in enumerate(_names(source)):
+        yield float(position), partial(_drawn_in, source, name)
+
+
+def _drawn_in(folder: Source, name: str) -> np.ndarray:
+    return np.asarray(_picture_in(folder, name))
+
+
 def read_folder(source: Source, choose: Choose) -> tuple[np.ndarray, Timeline, list[int]]:
     """The pictures of a folder as a video of one a second, in the order of their names, numbers by their value.
 
     Raises:
         VideoError: the folder holds no pictures, one of those wanted cannot be read, or they take too much memory.
     """
-    names = sorted((entry.name for entry in os.scandir(source.location) if _is_frame(entry)), key=_by_number)
-    if not names:
-        raise VideoError(f"{source.name} is a directory without pictures; name a video, or a folder of frames")
+    names = _names(source)
     count = len(names)
     timeline = Timeline(np.arange(count, dtype=float), float(count), 0.0, np.ones(count, bool))
     wanted = choose(timeline)
-
-    def read(position: int) -> Image.Image:
-        path = Path(source.location, names[position])
-        return read_picture(Source(str(Path(source.name, names[position])), str(path)))
-
-    size = read(0).size
+    size = _picture_in(source, names[0]).size
     check_bytes(len(wanted), *size)
-    return np.stack([np.asarray(_fitted(read(position), size)) for position in wanted]), timeline, wanted
+    pictures = [np.asarray(_fitted(_picture_in(source, names[position]), size)) for position in wanted]
+    return np.stack(pictures), timeline, wanted
+
+
+def _names(source: Source) -> list[str]:
+    names = sorted((entry.name for entry in os.scandir(source.location) if _is_frame(entry)), key=_by_number)
+    if not names:
+        raise VideoError(f"{source.name} is a directory without pictures; name a video, or a folder of frames")
+    return names
+
+
+def _picture_in(source: Source, name: str) -> Image.Image:
+    return read_picture(Source(str(Path(source.name, name)), str(Path(source.location, name))))
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
@@ -152,6 +192,16 @@ def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _open(location: str) -> Any:
     Image.init()
     return Image.open(location, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _seconds(shown: Any) -> float:
+    """How long the present picture of an animation stays."""
+    duration = float(shown.info.get("duration") or 0) / 1000
+    return duration if duration >= _SHORTEST else _USUAL
+
+
+def _drawn(shown: Any) -> np.ndarray:
+    return np.asarray(upright_rgb(shown))
 
 
 def _frames(image: Any) -> Iterator[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from framefusion.asking.decoding.container import clock_may_jump, counts_frames, opened, rate_of, readable
+from framefusion.asking.decoding.container import Failed, clock_may_jump, counts_frames, opened, rate_of, readable
 from framefusion.asking.decoding.errors import IrregularError, VideoError
 from framefusion.asking.decoding.source import Source
 
@@ -22,16 +22,16 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-6
 """Seconds; finer than any container's clock."""
 
-_JUMP, _STEP_BACK = 10.0, 0.1
+JUMP, _STEP_BACK = 10.0, 0.1
 """Seconds that a clock may run ahead of, or fall behind, what its last packet promised, before it counts as another
 clock. They are those of the ``ffmpeg`` command."""
 
-_WHOLE = 0.01
+WHOLE = 0.01
 """How far a number of frames may be from a whole one."""
 
 _CLOCK = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 
-_JOIN = 3
+JOIN = 3
 """Packets at most between the one that a demuxer marks at a join and the first of the next piece."""
 
 
@@ -110,7 +110,7 @@ def index_of(source: Source) -> PacketIndex:
             stamps.append(packet.pts)
             if packet.pts is not None and (last is None or packet.pts >= last):
                 last, last_duration = packet.pts, packet.duration or 0
-        announced = _announced(container, stream, stamps)
+        announced = announced_seconds(container, stream, stamps)
     if not stamps:
         raise VideoError(f"{source.name} contains no frames")
     known = sorted(stamp for stamp in stamps if stamp is not None)
@@ -149,7 +149,7 @@ def decoded_timeline(source: Source) -> Timeline:
                 stamps.append(event.pts)
                 keys.append(bool(event.key_frame))
                 corrupt.append(bool(event.is_corrupt))
-        announced = _announced(container, stream, stamps)
+        announced = announced_seconds(container, stream, stamps)
     if not stamps:
         raise VideoError(f"{source.name} contains no frame that can be decoded; it is damaged or encrypted")
     times = _times(stamps, base, rate, counted)
@@ -160,7 +160,7 @@ def decoded_timeline(source: Source) -> Timeline:
         ends = [stamp + length for stamp, length in durations.items() if stamp is not None]
         announced = max(announced, (max(ends, default=0) - stamps[0]) * base)
     # A join breaks the numbering of packets as a loss does; behind it comes a key frame.
-    lost += [(due, stamp) for packet, due, stamp in doubtful if not any(packet_keys[packet : packet + _JOIN])]
+    lost += [(due, stamp) for packet, due, stamp in doubtful if not any(packet_keys[packet : packet + JOIN])]
     begins = [due if stamp is None or counted else _position(stamps, stamp) for due, stamp in lost]
     return Timeline(times, duration, announced, _intact(keys, corrupt, begins))
 
@@ -172,14 +172,15 @@ class Damage:
     stamp: int | None
 
 
-def decoded(container: Any, stream: Any) -> Iterator[Any]:
+def decoded(container: Any, stream: Any, failed: Failed | None = None) -> Iterator[Any]:
     """Everything from the present position on: each packet, then the frames that it completes, or :class:`Damage`.
 
-    Stamps are those of one clock, also where the container joins pieces with clocks of their own.
+    Stamps are those of one clock, also where the container joins pieces with clocks of their own. ``failed`` is told
+    why the container could not be read on, if that is how it ended.
     """
     jumps = _Jumps(stream, clock_may_jump(container))
     flushed = False
-    for packet in readable(container, stream):
+    for packet in readable(container, stream, failed):
         flushed = not packet.size
         if packet.size:
             jumps.shift(packet)
@@ -215,7 +216,7 @@ class _Jumps:
         stamp = packet.dts + self.offset
         if self.expected is not None:
             ahead = (stamp - self.expected) * self.base
-            if abs(ahead) > _JUMP or (self.last - stamp) * self.base > _STEP_BACK:
+            if abs(ahead) > JUMP or (self.last - stamp) * self.base > _STEP_BACK:
                 self.offset -= stamp - self.expected
                 stamp = self.expected
         self.last, self.expected = stamp, stamp + (packet.duration or self.step)
@@ -227,8 +228,8 @@ class _Jumps:
         return True
 
 
-def _announced(container: Any, stream: Any, stamps: list[int | None]) -> float:
-    """Seconds that the headers of the stream promise."""
+def announced_seconds(container: Any, stream: Any, stamps: list[int | None]) -> float:
+    """Seconds that the headers of the stream promise, 0 when they say nothing; ``stamps`` are those of its frames."""
     if clock_may_jump(container):
         return 0.0  # an estimate of FFmpeg's
     if stream.duration:
@@ -257,8 +258,8 @@ def _times(stamps: list[int | None], base: float, rate: float, counted: bool) ->
     if counted or not known:
         # AVI numbers its frames in the order of decoding; a number that is missing is a frame that is shown for longer.
         numbers = (np.sort(np.array(known)) - min(known, default=0)) * base * rate
-        whole = len(known) == len(stamps) and bool((np.abs(numbers - numbers.round()) < _WHOLE).all())
-        return (numbers if whole and (np.diff(numbers) > _WHOLE).all() else np.arange(len(stamps))) / rate
+        whole = len(known) == len(stamps) and bool((np.abs(numbers - numbers.round()) < WHOLE).all())
+        return (numbers if whole and (np.diff(numbers) > WHOLE).all() else np.arange(len(stamps))) / rate
     # The order is certain, so stamps that contradict it, and missing ones, are filled in between those that do not.
     positions = _longest_ascent(stamps)
     seconds = [stamps[position] * base for position in positions]  # type: ignore[operator]
