@@ -56,6 +56,15 @@ def without(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Prefix:
     )
 
 
+def held_anywhere(decoder: Decoder, prefix: Prefix) -> Tensor:
+    """``(n,)`` int64, ascending: the columns that some layer holds, more than the prefix ends with where
+    stages lie between."""
+    layers = [index for index in range(prefix.fork) if attends(decoder.layers[index])]
+    return torch.cat(
+        [prefix.held.columns, *(_columns(prefix.cache, index, prefix.length) for index in layers)]
+    ).unique()
+
+
 def _columns(cache: Any, index: int, length: int) -> Tensor:
     """``(n,)`` int64 on the CPU: the column in each slot of a layer."""
     held = cache_layers.kv_length(cache.layers[index])

@@ -36,39 +36,47 @@ def limit_of(given: int | str) -> tuple[int, bool]:
     raise AskError(f"memory must be a number of visual tokens, or bytes such as '2GiB', got {given!r}")
 
 
-def within(run: Run, prefix: Prefix, limit: tuple[int, bool], recent: int) -> tuple[Prefix, int]:
+def within(run: Run, prefix: Prefix, limit: tuple[int, bool], begin: int) -> tuple[Prefix, int]:
     """A prefix within a limit: what is older than its latest part loses the tokens that add least to the others.
+
+    Tokens that a stage between the layers has dropped already go first.
 
     Args:
         run: the reduction that is attached.
         prefix: what is held.
-        limit: of :func:`limit_of`.
-        recent: visual tokens at its end that stay.
+        limit: of :func:`limit_of`; of the visual tokens that any layer holds.
+        begin: first column of the latest part, which stays.
 
     Returns:
-        the prefix, and how many visual tokens it has lost.
+        the prefix, and how many of the visual tokens that it ends with it has lost.
 
     Raises:
         AskError: the latest part alone takes more.
     """
-    held = prefix.held
-    visual = held.columns[held.visual]
+    held, anywhere = prefix.held, run.held_anywhere(prefix)
+    visual = anywhere[torch.isin(anywhere, held.layout.columns)]
     most, in_bytes = limit
     if in_bytes:
-        each = prefix.nbytes / max(len(held.columns), 1)
-        most = int(most // each) - (len(held.columns) - len(visual)) if each else len(visual)
+        each = prefix.nbytes / max(len(anywhere), 1)
+        most = int(most // each) - (len(anywhere) - len(visual)) if each else len(visual)
     if len(visual) <= most:
         return prefix, 0
+    old = visual[visual < begin]
+    recent = len(visual) - len(old)
     if recent > most:
         given = f"{limit[0] / 2**20:.1f} MiB" if in_bytes else f"{limit[0]} visual tokens"
         raise AskError(
             f"memory={given} is less than what was just added takes ({recent} visual tokens; there is room for "
             f"{max(most, 0)}); allow more, or add fewer frames at once with a smaller chunk"
         )
-    old = visual[: len(visual) - recent]
-    gone = old[~_kept(prefix, old, most - recent)]
-    lost = len(gone)
-    return run.forget(prefix, torch.cat([gone, _labels(held, gone)]).unique()), lost
+    ending = old[torch.isin(old, held.columns)]
+    passing = old[~torch.isin(old, held.columns)]
+    if len(ending) <= most - recent:
+        # Of those that a stage has dropped, the latest stay.
+        gone = passing[: len(visual) - most]
+        return run.forget(prefix, gone), 0
+    lost = ending[~_kept(prefix, ending, most - recent)]
+    return run.forget(prefix, torch.cat([passing, lost, _labels(held, lost)]).unique()), len(lost)
 
 
 def _kept(prefix: Prefix, columns: Tensor, count: int) -> Tensor:

@@ -451,10 +451,9 @@ class Session:
     def _grown(self, run: Any, held: Held, prefix: Prefix, items: tuple[Item, ...]) -> Held:
         before = held.prefix
         new = len(prefix.held.layout) - (0 if before is None else len(before.held.layout))
-        recent = int(prefix.held.visual.sum()) - (0 if before is None else int(before.held.visual.sum()))
         lost = 0
         if self._limit is not None:
-            prefix, lost = within(run, prefix, self._limit, recent)
+            prefix, lost = within(run, prefix, self._limit, 0 if before is None else before.length)
         return replace(
             held,
             prefix=prefix,
