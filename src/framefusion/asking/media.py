@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -10,9 +11,9 @@ from PIL import Image
 from framefusion.asking.decoding.errors import VideoError
 from framefusion.asking.decoding.source import check_source, source_of
 from framefusion.asking.decoding.stills import ENDINGS, is_moving_picture, is_picture, read_picture
-from framefusion.asking.video import Video, check_request, video_of
+from framefusion.asking.video import Video, check_request, parts_of
 
-__all__ = ["Media", "check_source", "read_media"]
+__all__ = ["Media", "check_source", "media_parts", "read_media"]
 
 Media = Video | Image.Image
 """A video, or an upright RGB photograph."""
@@ -29,12 +30,31 @@ def read_media(source: str | os.PathLike[str], frames: int | None = None, fps: f
     Raises:
         VideoError: it cannot be read.
     """
+    (medium,) = media_parts(source, frames, fps)
+    return medium
+
+
+def media_parts(
+    source: str | os.PathLike[str], frames: int | None = None, fps: float | None = None, size: int | None = None
+) -> Iterator[Media]:
+    """As :func:`read_media`, a video in parts of which no more than one is in memory.
+
+    Args:
+        source: as there.
+        frames: likewise.
+        fps: likewise.
+        size: frames of a part; default all.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
     check_request(frames, fps)
     with source_of(source) as given:
         if is_picture(given) and not is_moving_picture(given):
-            return read_picture(given)
+            yield read_picture(given)
+            return
         try:
-            return video_of(given, frames, fps)
+            yield from parts_of(given, frames, fps, size)
         except VideoError as error:
             if Path(given.location).suffix.lower() not in ENDINGS:
                 raise

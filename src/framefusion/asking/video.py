@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,19 +122,51 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
 
 def video_of(source: Source, frames: int | None, fps: float | None) -> Video:
     """As :func:`read_video`, of a request that was checked and a source that was found."""
+    (video,) = parts_of(source, frames, fps, None)
+    return video
+
+
+def parts_of(source: Source, frames: int | None, fps: float | None, size: int | None) -> Iterator[Video]:
+    """The frames of :func:`video_of` in parts, of files no more than one of them in memory.
+
+    A source that has to be decoded from its beginning is so for every part.
+
+    Args:
+        source: that was found.
+        frames: of a request that was checked.
+        fps: likewise.
+        size: frames of a part; None for all.
+    """
     try:
-        pictures, timeline, wanted = _read(source, frames, fps)
+        timeline, wanted, read = _plan(source, frames, fps)
+        size = size or len(wanted)
+        try:
+            pictures = _repeated(read, wanted[:size])
+        except IrregularError:
+            timeline, wanted, read = _from_the_beginning(source, frames, fps)
+            pictures = _repeated(read, wanted[:size])
+        yield _made(source, timeline, wanted[:size], pictures, len(wanted))
+        for first in range(size, len(wanted), size):
+            own = wanted[first : first + size]
+            yield _made(source, timeline, own, _repeated(read, own), len(wanted))
+    except IrregularError as error:
+        raise VideoError(f"{source.name} shows something else than it tells; ask for fewer frames at once") from error
     except av.error.FFmpegError as error:
         raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
+
+
+def _made(source: Source, timeline: Timeline, wanted: list[int], pictures: np.ndarray, count: int) -> Video:
+    """The video of some of the ``count`` pictures that were asked for."""
+    share, total = len(wanted) / count, len(timeline.times)
     video = Video(
         frames=pictures,
         timestamps=timeline.times[wanted] - timeline.times[0],
         indices=np.array(wanted, dtype=np.int64),
-        duration=timeline.duration,
+        duration=timeline.duration * share,
         source_fps=timeline.rate,
-        total_frames=len(timeline.times),
+        total_frames=max(1, round(total * share)),
         path=source.path,
-        announced=timeline.announced,
+        announced=timeline.announced * share,
         damaged=int((~timeline.intact[wanted]).sum()),
     )
     if video.warning is not None:
@@ -142,23 +174,32 @@ def video_of(source: Source, frames: int | None, fps: float | None) -> Video:
     return video
 
 
-def _read(source: Source, frames: int | None, fps: float | None) -> tuple[np.ndarray, Timeline, list[int]]:
-    """Pictures, when the source shows what, and the positions of the pictures in it."""
-    if os.path.isdir(source.location):
-        return read_folder(source, lambda timeline: _chosen(timeline, frames, fps))
-    if is_moving_picture(source):
-        return read_moving_picture(source, lambda timeline: _chosen(timeline, frames, fps))
+Read = Callable[[list[int]], np.ndarray]
+"""Pictures of some positions, ascending and different."""
+
+
+def _plan(source: Source, frames: int | None, fps: float | None) -> tuple[Timeline, list[int], Read]:
+    """When the source shows what, the positions of the pictures that are wanted, and what reads them."""
+    still = read_folder if os.path.isdir(source.location) else read_moving_picture
+    if still is read_folder or is_moving_picture(source):
+        pictures, timeline, wanted = still(source, lambda timeline: _chosen(timeline, frames, fps))
+        places = {position: place for place, position in enumerate(wanted)}
+        return timeline, wanted, lambda positions: pictures[[places[position] for position in positions]]
     try:
         index = index_of(source)
-        wanted = _chosen(index.timeline, frames, fps)
-        return _repeated(lambda positions: sought(source, index, positions), wanted), index.timeline, wanted
     except IrregularError:
-        logger.debug("%s has to be decoded from its beginning", source.name)
+        return _from_the_beginning(source, frames, fps)
+    return index.timeline, _chosen(index.timeline, frames, fps), lambda positions: sought(source, index, positions)
+
+
+def _from_the_beginning(source: Source, frames: int | None, fps: float | None) -> tuple[Timeline, list[int], Read]:
+    """The same of a source whose packets do not tell."""
+    logger.debug("%s has to be decoded from its beginning", source.name)
     timeline = decoded_timeline(source)
     wanted = _chosen(timeline, frames, fps)
     if not timeline.intact[wanted].any():
         raise VideoError(f"none of the frames wanted of {source.name} is intact; it is damaged or encrypted")
-    return _repeated(lambda positions: read_through(source, positions), wanted), timeline, wanted
+    return timeline, wanted, lambda positions: read_through(source, positions)
 
 
 def _repeated(read: Callable[[list[int]], np.ndarray], wanted: list[int]) -> np.ndarray:

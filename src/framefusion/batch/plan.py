@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from framefusion.asking.ask import MAX_NEW_TOKENS, AskError, ask
 from framefusion.asking.loading import ModelError, load
-from framefusion.asking.media import read_media
+from framefusion.asking.media import Media, read_media
 from framefusion.asking.provenance import describe
+from framefusion.asking.sessions import Session
 from framefusion.asking.video import Video, VideoError, check_request
 from framefusion.assets import usual_frames
 from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
+from framefusion.hf.summary import Summary
 from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+
+
+_WHOLE = 2**20
+"""Frames at once: more than a video has, so that it is reduced as a whole."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Plan:
         frames: frames of each video; default 8 with the bundled checkpoint, else 32, unless ``fps`` is given.
         fps: frames per second of video instead.
         max_new_tokens: longest answer, in tokens. Default 64.
+        share: whether rows about one video that follow each other share its prefill (default), which changes no answer;
+            not where the settings go by the question before layer 0.
 
     Raises:
         BatchError: a number is out of range, or ``frames`` and ``fps`` are both given.
@@ -46,6 +55,7 @@ class Plan:
     frames: int | None = None
     fps: float | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
+    share: bool = True
 
     def __post_init__(self) -> None:
         try:
@@ -85,23 +95,17 @@ class ModelAnswerer:
             # What no row could do ends the batch before the first one; all rows have the same stages.
             with attach(self.loaded.model, plan.settings) as run:
                 self.settings = run.settings
+                self._shares = plan.share and run.fork() > 0
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
         self.description = describe(self.loaded)
+        self._shown: _Shown | None = None
 
     def answer(self, media: Sequence[str], question: str) -> Result:
         """One row; seconds are from the files to the text."""
         begin = time.perf_counter()
         try:
-            shown = [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media]
-            answer = ask(
-                shown,
-                question,
-                model=self.loaded.model,
-                processor=self.loaded.processor,
-                settings=self.settings,
-                max_new_tokens=self.plan.max_new_tokens,
-            )
+            answered = self._shared(media, question) if self._shares else self._afresh(media, question)
         except (VideoError, AskError) as error:
             if isinstance(error.__cause__, _BROKEN_DEVICE):
                 # Every further row would fail, and pass for a bad one.
@@ -112,13 +116,75 @@ class ModelAnswerer:
         except _BROKEN_DEVICE as error:
             raise BatchError(f"the device failed: {error}") from error
         warnings = [
-            f"{video.path.name}: {video.warning}" for video in shown if isinstance(video, Video) and video.warning
+            f"{video.path.name}: {video.warning}"
+            for video in answered.media
+            if isinstance(video, Video) and video.warning
         ]
+        summary = answered.summary
         return {
-            "answer": answer.text,
-            "tokens_before": answer.summary.visual_tokens_before,
-            "tokens_after": answer.summary.visual_tokens_after,
-            "mean_share": round(answer.summary.mean_share, 4),
+            "answer": answered.text,
+            "tokens_before": summary.visual_tokens_before,
+            "tokens_after": summary.visual_tokens_after,
+            "mean_share": round(summary.mean_share, 4),
             "seconds": round(time.perf_counter() - begin, 3),
             **({"warning": "; ".join(warnings)} if warnings else {}),
         }
+
+    def _read(self, media: Sequence[str]) -> list[Media]:
+        return [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media]
+
+    def _afresh(self, media: Sequence[str], question: str) -> _Answered:
+        shown = self._read(media)
+        answer = ask(
+            shown,
+            question,
+            model=self.loaded.model,
+            processor=self.loaded.processor,
+            settings=self.settings,
+            max_new_tokens=self.plan.max_new_tokens,
+        )
+        return _Answered(answer.text, answer.summary, shown)
+
+    def _shared(self, media: Sequence[str], question: str) -> _Answered:
+        """The answer of a session that has been shown the media; a new one unless the last row was about them too."""
+        key = tuple((source, _state_of(source)) for source in media)
+        if self._shown is None or self._shown.key != key:
+            # The last one's memory is free before the next one is shown.
+            self._shown = None
+            talk = Session(
+                self.loaded.model,
+                self.loaded.processor,
+                self.settings,
+                chunk=_WHOLE,
+                max_new_tokens=self.plan.max_new_tokens,
+            )
+            shown = self._read(media)
+            for medium in shown:
+                talk.add(medium)
+            self._shown = _Shown(key, talk, shown)
+        # A copy, so that no row leaves anything behind.
+        reply = self._shown.session.fork().ask(question, history=False)
+        return _Answered(reply.text, reply.summary, self._shown.media)
+
+
+class _Answered(NamedTuple):
+    text: str
+    summary: Summary
+    media: Sequence[Media]
+
+
+class _Shown(NamedTuple):
+    """What a session was shown, and how the files were then."""
+
+    key: tuple[tuple[str, Any], ...]
+    session: Session
+    media: Sequence[Media]
+
+
+def _state_of(source: str) -> tuple[int, int] | None:
+    """What changes with a file; None of an address."""
+    try:
+        found = os.stat(source)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size

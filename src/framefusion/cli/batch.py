@@ -78,6 +78,12 @@ def batch(
         bool,
         typer.Option("--ordered/--unordered", help="Write results in the order of the questions, or as they come."),
     ] = True,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share/--no-share", help="Prefill a video once for all questions about it that follow each other."
+        ),
+    ] = True,
     json_: JsonOption = False,
     max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS,
 ) -> None:
@@ -93,7 +99,7 @@ def batch(
         from framefusion.batch import Plan, run
 
         where = _engine(engine, ray)
-        plan = Plan(stored.settings, model.arguments(), frames, shown.fps, max_new_tokens)
+        plan = Plan(stored.settings, model.arguments(), frames, shown.fps, max_new_tokens, share)
         # Ray tells of dead actors on stdout, where --json has its object.
         with redirect_stdout(sys.stderr):
             summary = run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image
 from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
-from framefusion.asking.media import Media, read_media
+from framefusion.asking.media import Media, media_parts
 from framefusion.asking.prompts import AskError, is_out_of_memory
 from framefusion.asking.sessions import prompting
 from framefusion.asking.sessions.memory import limit_of, within
@@ -147,6 +147,7 @@ class Session:
         frames: int | None = None,
         fps: float | None = None,
         new: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         """Show something.
 
@@ -156,9 +157,11 @@ class Session:
                 if its frames have that size.
             timestamps: of frames, seconds that ascend and come after those that the video has. Default one second
                 apart.
-            frames: of a file, as for :func:`~framefusion.asking.video.read_video`.
+            frames: of a file, as for :func:`~framefusion.asking.video.read_video`. A long one is read in parts, one of
+                which is in memory.
             fps: likewise.
             new: whether frames begin another video.
+            progress: called after each part with the frames of this video or photograph that are shown by now.
 
         Raises:
             AskError: it cannot be shown, or memory runs out; what was held before stays.
@@ -176,15 +179,12 @@ class Session:
                     f"timestamps begin at {video.timestamps[0]:g} s, but the video has gone on to {last.last:g} s; "
                     "give later ones, or begin another video with new=True"
                 )
-            held = self._with_video(self._held, video, "frames", goes_on=goes_on, complete=False)
+            held = self._with_frames(self._held, video, goes_on=goes_on, progress=progress)
         elif timestamps is not None or new:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
         else:
-            medium, name = self._read(media, frames, fps)
-            if isinstance(medium, Video):
-                held = self._with_video(self._held, medium, name, goes_on=False, complete=True)
-            else:
-                held = self._with_photograph(self._held, medium, name)
+            name, parts = self._source(media, frames, fps)
+            held = self._with_parts(self._held, parts, name, None, complete=True, progress=progress)
         self._held = replace(held, adding=held.adding + time.perf_counter() - begin)
 
     def ask(
@@ -337,14 +337,15 @@ class Session:
             asking=held.asking + replies[-1].seconds_total,
         )
 
-    def _read(self, media: Any, frames: int | None, fps: float | None) -> tuple[Media, str]:
+    def _source(self, media: Any, frames: int | None, fps: float | None) -> tuple[str, Iterable[Media]]:
+        """The name of what is shown, and its parts."""
         if isinstance(media, (str, os.PathLike)):
-            medium = read_media(os.fspath(media), frames=frames, fps=fps)
-            return medium, os.path.basename(os.fspath(media)) or "video"
+            path = os.fspath(media)
+            return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk)
         if isinstance(media, Video):
-            return media, media.path.name
+            return media.path.name, self._parts(media)
         if isinstance(media, Image.Image):
-            return upright_rgb(media), "photograph"
+            return "photograph", [upright_rgb(media)]
         raise AskError(f"media must be a path, a Video, a PIL image or frames, got {type(media).__name__}")
 
     def _with_photograph(self, held: Held, picture: Media, name: str) -> Held:
@@ -353,27 +354,45 @@ class Session:
             prefix = prompting.begun(run, prefix, items, picture, self.model, self.processor)
             return self._grown(run, held, prefix, (*items, Item(name, picture, whole=picture)))
 
-    def _with_video(self, held: Held, video: Video, name: str, *, goes_on: bool, complete: bool) -> Held:
-        """What is held with a video behind it, or with more of the last one.
+    def _with_frames(self, held: Held, video: Video, *, goes_on: bool, progress: Callable[[int], None] | None) -> Held:
+        """What is held with frames behind it: more of the last video, or another one."""
+        if not goes_on:
+            return self._with_parts(held, self._parts(video), "frames", None, complete=False, progress=progress)
+        *before, item = held.items
+        waiting = 0 if item.pending is None else len(item.pending)
+        video = joined(item.pending, video)
+        item = replace(item, pending=None, whole=None, frames=item.frames - waiting)
+        held = replace(held, items=tuple(before))
+        return self._with_parts(held, self._parts(video), item.name, item, complete=False, progress=progress)
+
+    def _with_parts(
+        self,
+        held: Held,
+        parts: Iterable[Media],
+        name: str,
+        item: Item | None,
+        *,
+        complete: bool,
+        progress: Callable[[int], None] | None,
+    ) -> Held:
+        """What is held with something behind it.
 
         Args:
-            held: what was.
-            video: the frames.
-            name: of a new one.
-            goes_on: whether it is more of the last one.
+            held: what was; without ``item``.
+            parts: of a video, or a photograph.
+            name: of a new item.
+            item: the video that goes on; None begins one.
             complete: whether no frames follow: the last one is shown again to fill a temporal patch, as processors do.
+            progress: told the frames so far.
         """
-        if goes_on:
-            *before, item = held.items
-            waiting = 0 if item.pending is None else len(item.pending)
-            video = joined(item.pending, video)
-            item = replace(item, pending=None, whole=None, frames=item.frames - waiting)
-        else:
-            before, item = list(held.items), None
-        for part in self._parts(video):
-            held, item = self._with_part(replace(held, items=tuple(before)), item, part, name, complete=complete)
+        for part in parts:
+            if not isinstance(part, Video):
+                return self._with_photograph(held, part, name)
+            held, item = self._with_part(held, item, part, name, complete=complete)
+            if progress is not None:
+                progress(item.frames)
         assert item is not None
-        return replace(held, items=(*before, item))
+        return replace(held, items=(*held.items, item))
 
     def _parts(self, video: Video) -> Iterator[Video]:
         for first in range(0, len(video), self.chunk):
