@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from framefusion.asking.video import Video
 from framefusion.hf import Run
 from framefusion.hf.families import find, layouts_of, unwrapped
 from framefusion.hf.prefix import Prefix, media_end
-from framefusion.reduction.layout import VisualLayout
+from framefusion.reduction.layout import VisualLayout, runs
 
 _ANY = "What is shown?"
 """The question of a prompt of which only what is before it counts."""
@@ -72,9 +73,37 @@ def continued(run: Run, prefix: Prefix, item: Item, new: Video, model: Any, proc
     """The prefix with more of its last video."""
     assert isinstance(item.stand_in, Video)
     inputs, layout = _prompt([joined(item.stand_in, new)], _ANY, model, processor)
+    if find(unwrapped(model)).numbered is not None:
+        inputs = _renumbered(inputs, layout, item, model, processor)
+        (layout,) = layouts_of(model, inputs)
     # The stand-in fills one temporal patch.
     first = int(layout.columns[layout.frame < 1][-1]) + 1
     return run.extend(inputs, prefix, columns=(first, _end(layout, 1, 0)), continues=True)
+
+
+def _renumbered(inputs: dict[str, Any], layout: VisualLayout, item: Item, model: Any, processor: Any) -> dict[str, Any]:
+    """A prompt whose words before each frame count on from the frames that an item has."""
+    pattern, tokenizer = find(unwrapped(model)).numbered, processor.tokenizer
+    assert pattern is not None
+    already = item.frames - (0 if item.pending is None else len(item.pending))
+    ids, parts, at = inputs["input_ids"][0], [], 0
+    for first, end in runs(torch.isin(torch.arange(len(ids)), layout.columns)):
+        words = tokenizer.decode(ids[at:first], clean_up_tokenization_spaces=False)
+        counted = re.sub(pattern, lambda found: _plus(found, already - 1), words) if at else words
+        said = ids[at:first].tolist()
+        if counted != words:
+            said = tokenizer(counted, add_special_tokens=False)["input_ids"]
+        parts += [torch.tensor(said, dtype=ids.dtype, device=ids.device), ids[first:end]]
+        at = end
+    whole = torch.cat([*parts, ids[at:]])[None]
+    return {**inputs, "input_ids": whole, "attention_mask": torch.ones_like(whole)}
+
+
+def _plus(found: re.Match[str], more: int) -> str:
+    """What a pattern found, with a number larger by ``more``."""
+    first, end = found.span(1)
+    text, begin = found[0], found.start()
+    return f"{text[: first - begin]}{int(found[1]) + more}{text[end - begin :]}"
 
 
 def asked(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,17 +15,15 @@ from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
 from framefusion.asking.media import Media, media_parts
-from framefusion.asking.prompts import AskError, is_out_of_memory
+from framefusion.asking.prompts import AskError
 from framefusion.asking.sessions import prompting
-from framefusion.asking.sessions.memory import limit_of, within
+from framefusion.asking.sessions.adding import Adding
+from framefusion.asking.sessions.memory import limit_of
 from framefusion.asking.sessions.saving import save
 from framefusion.asking.sessions.shown import (
     SPACING,
-    Item,
-    cut,
     frames_of,
     is_frames,
-    joined,
     temporal_patch,
 )
 from framefusion.asking.sessions.state import Held, Reply, SessionSummary
@@ -33,7 +31,7 @@ from framefusion.asking.sessions.turns import turn
 from framefusion.asking.video import Video
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
-from framefusion.hf.prefix import Prefix, takes_padding
+from framefusion.hf.prefix import takes_padding
 from framefusion.reduction.settings import FrameFusion
 from framefusion.selection import warm_up
 
@@ -104,8 +102,7 @@ class Session:
         self.history, self.max_new_tokens = bool(history), int(max_new_tokens)
         patch = temporal_patch(processor)
         self.chunk = -(-int(chunk) // patch) * patch
-        self._patch = patch
-        self.memory, self._limit = memory, None if memory is None else limit_of(memory)
+        self.memory, limit = memory, None if memory is None else limit_of(memory)
         try:
             with turn(model, settings or FrameFusion()) as run:
                 self.settings = run.settings
@@ -120,6 +117,7 @@ class Session:
                 "attention, so a session could hold nothing; use relevance='late-text', 'last', 'text' or 'none'"
             )
         self._held = Held()
+        self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit)
         if model.device.type == "cpu":
             warm_up(model.dtype)
 
@@ -179,12 +177,12 @@ class Session:
                     f"timestamps begin at {video.timestamps[0]:g} s, but the video has gone on to {last.last:g} s; "
                     "give later ones, or begin another video with new=True"
                 )
-            held = self._with_frames(self._held, video, goes_on=goes_on, progress=progress)
+            held = self._adding.frames(self._held, video, goes_on=goes_on, progress=progress)
         elif timestamps is not None or new:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
         else:
             name, parts = self._source(media, frames, fps)
-            held = self._with_parts(self._held, parts, name, None, complete=True, progress=progress)
+            held = self._adding.parts(self._held, parts, name, None, complete=True, progress=progress)
         self._held = replace(held, adding=held.adding + time.perf_counter() - begin)
 
     def ask(
@@ -211,7 +209,7 @@ class Session:
         following = self._following(held, question, history)
         limit = self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
         with failures(self.model, "answering"), turn(self.model, self.settings) as run, torch.no_grad():
-            prefix, items = self._with_pending(run, held)
+            prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
             tail = prompting.asked(run, prefix, items, following[0], self.model, self.processor, following[1])
             made = generate_timed(self.model, self.processor, prompting.arguments([tail], self._pad), limit, say)
@@ -249,7 +247,7 @@ class Session:
         limit = self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
         model, processor = self.model, self.processor
         with failures(model, "answering"), turn(model, self.settings) as run, torch.no_grad():
-            prefix, items = self._with_pending(run, held)
+            prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
             tails = [prompting.asked(run, prefix, items, question, model, processor) for question in questions]
             inputs = prompting.arguments(tails, self._pad)
@@ -343,143 +341,10 @@ class Session:
             path = os.fspath(media)
             return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk)
         if isinstance(media, Video):
-            return media.path.name, self._parts(media)
+            return media.path.name, self._adding.cut(media)
         if isinstance(media, Image.Image):
             return "photograph", [upright_rgb(media)]
         raise AskError(f"media must be a path, a Video, a PIL image or frames, got {type(media).__name__}")
-
-    def _with_photograph(self, held: Held, picture: Media, name: str) -> Held:
-        with failures(self.model, "showing the photograph"), turn(self.model, self.settings) as run:
-            prefix, items = self._with_pending(run, held)
-            prefix = prompting.begun(run, prefix, items, picture, self.model, self.processor)
-            return self._grown(run, held, prefix, (*items, Item(name, picture, whole=picture)))
-
-    def _with_frames(self, held: Held, video: Video, *, goes_on: bool, progress: Callable[[int], None] | None) -> Held:
-        """What is held with frames behind it: more of the last video, or another one."""
-        if not goes_on:
-            return self._with_parts(held, self._parts(video), "frames", None, complete=False, progress=progress)
-        *before, item = held.items
-        waiting = 0 if item.pending is None else len(item.pending)
-        video = joined(item.pending, video)
-        item = replace(item, pending=None, whole=None, frames=item.frames - waiting)
-        held = replace(held, items=tuple(before))
-        return self._with_parts(held, self._parts(video), item.name, item, complete=False, progress=progress)
-
-    def _with_parts(
-        self,
-        held: Held,
-        parts: Iterable[Media],
-        name: str,
-        item: Item | None,
-        *,
-        complete: bool,
-        progress: Callable[[int], None] | None,
-    ) -> Held:
-        """What is held with something behind it.
-
-        Args:
-            held: what was; without ``item``.
-            parts: of a video, or a photograph.
-            name: of a new item.
-            item: the video that goes on; None begins one.
-            complete: whether no frames follow: the last one is shown again to fill a temporal patch, as processors do.
-            progress: told the frames so far.
-        """
-        for part in parts:
-            if not isinstance(part, Video):
-                return self._with_photograph(held, part, name)
-            held, item = self._with_part(held, item, part, name, complete=complete)
-            if progress is not None:
-                progress(item.frames)
-        assert item is not None
-        return replace(held, items=(*held.items, item))
-
-    def _parts(self, video: Video) -> Iterator[Video]:
-        for first in range(0, len(video), self.chunk):
-            yield cut(video, first, min(first + self.chunk, len(video))) if len(video) > self.chunk else video
-
-    def _with_part(self, held: Held, item: Item | None, part: Video, name: str, *, complete: bool) -> tuple[Held, Item]:
-        """What is held with a part of a video behind it, and the item that the video has become."""
-        whole = len(part) - len(part) % self._patch
-        if complete or (item is None and not whole):
-            whole = len(part)
-        rest = cut(part, whole, len(part)) if whole < len(part) else None
-        new = cut(part, 0, whole) if rest is not None else part
-        if item is not None and not whole:
-            return held, replace(item, pending=part, frames=item.frames + len(part), last=float(part.timestamps[-1]))
-        with failures(self.model, "showing the video"), turn(self.model, self.settings) as run:
-            if item is None:
-                prefix, items = self._with_pending(run, held)
-                held = replace(held, items=items)
-                prefix = self._fitting(
-                    lambda video: prompting.begun(run, prefix, items, video, self.model, self.processor), new
-                )
-                found = Item(name, new, 0, float(part.timestamps[0]), whole=part)
-            else:
-                before, found = held.prefix, item
-                assert before is not None
-                prefix = self._fitting(
-                    lambda video: prompting.continued(run, before, found, video, self.model, self.processor), new
-                )
-            grown = self._grown(run, held, prefix, held.items)
-        found = replace(
-            found,
-            stand_in=cut(new, max(len(new) - self._patch, 0), len(new)),
-            frames=found.frames + len(part),
-            last=float(part.timestamps[-1]),
-            pending=rest,
-            whole=found.whole if item is None else None,
-        )
-        return grown, found
-
-    def _fitting(self, extend: Callable[[Video], Prefix], video: Video) -> Prefix:
-        """The prefix with a part; where memory is short, an error that says how many frames would fit."""
-        try:
-            return extend(video)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            count = len(video) // 2
-            while count >= self._patch:
-                try:
-                    extend(cut(video, 0, count - count % self._patch))
-                except Exception as smaller:
-                    if not is_out_of_memory(smaller):
-                        raise
-                    count //= 2
-                else:
-                    raise AskError(
-                        f"there is not enough memory for {len(video)} frames at once, but for "
-                        f"{count - count % self._patch}; open the session with that chunk"
-                    ) from error
-            raise
-
-    def _with_pending(self, run: Any, held: Held) -> tuple[Prefix | None, tuple[Item, ...]]:
-        """The prefix with frames that fill no temporal patch yet, the last one shown again, as a processor does."""
-        if not held.items or held.items[-1].pending is None:
-            return held.prefix, held.items
-        *before, item = held.items
-        assert held.prefix is not None
-        pending = item.pending
-        assert pending is not None
-        lacking = self._patch - len(pending)
-        filled = joined(pending, frames_of([pending.frames[-1]] * lacking, None, item.last + SPACING))
-        prefix = prompting.continued(run, held.prefix, item, filled, self.model, self.processor)
-        return prefix, (*before, replace(item, stand_in=filled, pending=None))
-
-    def _grown(self, run: Any, held: Held, prefix: Prefix, items: tuple[Item, ...]) -> Held:
-        before = held.prefix
-        new = len(prefix.held.layout) - (0 if before is None else len(before.held.layout))
-        lost = 0
-        if self._limit is not None:
-            prefix, lost = within(run, prefix, self._limit, 0 if before is None else before.length)
-        return replace(
-            held,
-            prefix=prefix,
-            items=items,
-            visual_tokens=held.visual_tokens + new,
-            forgotten=held.forgotten + lost,
-        )
 
 
 def _size(medium: Media) -> tuple[int, int]:

@@ -86,6 +86,8 @@ class Family(ABC):
 
     grows: bool = True
     """Whether the tokens and positions of a video's frames stay as they are when frames come behind them."""
+    numbered: str | None = None
+    """Pattern of the words before each frame of a video in which the processor counts them, the number as its group."""
     closing: int = 0
     """Tokens behind the last visual one whose positions belong to it, not to the text."""
     tells_encoder: bool = False
