@@ -12,12 +12,12 @@ import typer
 
 from framefusion.cli.ask import AskOptions, Request, described
 from framefusion.cli.common import silence_transformers
-from framefusion.cli.errors import OptionError, fail, printable, told
+from framefusion.cli.errors import OptionError, fail, named, printable, told
+from framefusion.cli.groups import spelled
 from framefusion.cli.lines import piped, typed
 from framefusion.cli.options import (
     DEFAULT_NEW_TOKENS,
     FrameOptions,
-    MediaArgument,
     ModelOptions,
     NewTokensOption,
     ReductionOptions,
@@ -31,17 +31,30 @@ if TYPE_CHECKING:
     from framefusion.cli.conversation import Conversation
 
 
+OptionalMediaArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="MEDIA...", help="Videos and photographs, as for ask; none are needed with --load."),
+]
+
+
 def chat(
     *,
-    media: MediaArgument,
+    media: OptionalMediaArgument = None,
     model: ModelOptions,
     shown: FrameOptions,
     reduction: ReductionOptions,
     held: SessionOptions,
     history: Annotated[
-        bool,
-        typer.Option("--history/--no-history", help="Whether a question sees the earlier ones and their answers."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--history/--no-history",
+            help="Whether a question sees the earlier ones and their answers. Default: as saved with --load, else not.",
+        ),
+    ] = None,
+    load: Annotated[
+        Path | None,
+        typer.Option("--load", help="Go on with a session that /save wrote, with the model that it was made with."),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object for each answer.")] = False,
     max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS,
 ) -> None:
@@ -51,8 +64,11 @@ def chat(
     a line, answers on stdout.
     """
     check_options(shown, reduction, max_new_tokens)
-    own = AskOptions(max_new_tokens=max_new_tokens)
-    conversation = _begun(Request(media, own, None, model, shown, reduction), held, history)
+    request = Request(media or [], AskOptions(max_new_tokens=max_new_tokens), None, model, shown, reduction)
+    _check(request, held, load)
+    conversation = _begun(request, held, load)
+    if history is not None:
+        conversation.session.history = history
     terminal = not json_ and sys.stdin.isatty() and sys.stdout.isatty()
     _Chat(conversation, terminal, json_).run()
 
@@ -60,13 +76,25 @@ def chat(
 COMMANDS = {"chat": chat}
 
 
-def _begun(request: Request, held: SessionOptions, history: bool) -> Conversation:
+def _check(request: Request, held: SessionOptions, load: Path | None) -> None:
+    """Refuse what cannot be right before anything slow begins."""
+    for source in request.media:
+        _check_is_no_pipe(source)
+    if load is None and not request.media:
+        fail("there is nothing to talk about; name a video or a photograph, or a session with --load")
+    if load is not None:
+        if given := spelled(request.reduction, held):
+            fail(f"--load and {given[0]} exclude each other; the session says what is kept and held")
+        if not load.is_dir():
+            fail(f"there is no directory {named(load)}, so there is no session in it")
+
+
+def _begun(request: Request, held: SessionOptions, load: Path | None) -> Conversation:
     """Check, load, and show what was named."""
     with spinner() as progress:
         from framefusion.asking.media import check_source
 
         for source in request.media:
-            _check_is_no_pipe(source)
             check_source(source)
         options = held.arguments()
         progress("Starting")
@@ -74,12 +102,16 @@ def _begun(request: Request, held: SessionOptions, history: bool) -> Conversatio
         frames = shown_frames(request.shown, request.model, stored.calibration)
         progress("Loading the model" if request.model.model is None else f"Loading {request.model.model}")
         silence_transformers()
-        from framefusion.asking.loading import load
+        from framefusion.asking.loading import load as load_model
+        from framefusion.asking.sessions.restoring import restore_session
         from framefusion.cli.conversation import Conversation
 
-        loaded = load(**request.model.arguments())
+        loaded = load_model(**request.model.arguments())
         progress("Compiling the selection, unless that was done before")
-        conversation = Conversation(request, loaded, frames, history, options)
+        restored = None if load is None else restore_session(load, loaded.model, loaded.processor)
+        if restored is not None:
+            restored.max_new_tokens = request.own.max_new_tokens
+        conversation = Conversation(request, loaded, frames, options, restored)
         for source in request.media:
             conversation.add(source, progress)
     warn_elsewhere(request.shown, request.reduction, lambda: described(loaded), stored.calibration)
@@ -108,13 +140,14 @@ class _Chat:
             "/budget": ("COST", "begin again with this mean share of visual tokens, such as 0.2", self._budget),
             "/history": ("on|off", "whether a question sees the earlier ones and their answers", self._history),
             "/summary": ("", "what is held", self._summary),
+            "/save": ("DIR", "write the session into a directory, for chat --load", self._save),
             "/report": ("FILE", "an HTML report of the last question", self._report),
         }
 
     def run(self) -> None:
         """Until there are no more lines, or one says ``/quit``."""
         if self.terminal:
-            self._tell(f"{self.conversation.summary()}. /help for help, Ctrl-D ends.")
+            self._tell(f"{self.conversation.session.summary()}. /help for help, Ctrl-D ends.")
         for line in typed([*self.commands, "/quit"]) if self.terminal else piped():
             line = line.strip()
             if line == "/quit":
@@ -206,7 +239,7 @@ class _Chat:
         self._tell(f"From now on each question {seen}.")
 
     def _summary(self, _: str = "") -> None:
-        self._tell(self.conversation.summary())
+        self._tell(str(self.conversation.session.summary()))
 
     def _report(self, given: str) -> None:
         with spinner() as progress:
@@ -214,6 +247,10 @@ class _Chat:
         self._tell(f"Written to {given}")
         if other is not None:
             self._tell(f"By itself, as in the report, the question is answered: {other}")
+
+    def _save(self, given: str) -> None:
+        self.conversation.session.save(given)
+        self._tell(f"Written to {given}")
 
     def _tell(self, text: str) -> None:
         typer.echo(printable(text), err=not self.terminal)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from framefusion.asking.sessions import Reply, Session
 from framefusion.asking.video import Video
 from framefusion.cli.ask import AskOptions, Request, provenance_of, write_report
 from framefusion.cli.common import check_writable
-from framefusion.cli.errors import OptionError, named, printable
+from framefusion.cli.errors import OptionError, named
 from framefusion.cli.reduction import stored_settings
 
 Progress = Callable[[str], Any]
@@ -42,27 +41,37 @@ class Conversation:
     """One model, some media, and questions about all of them.
 
     Args:
-        request: the options that were given; its media are those that were shown so far.
+        request: the options that were given, without media.
         loaded: the model.
         frames: to show of each video; None if that depends on the video.
-        history: whether a question sees the earlier ones and their answers.
-        options: further ones of the session.
+        options: of new sessions, beside the settings and the longest answer.
+        restored: a session that goes on; what it was shown can neither be reported nor shown again.
     """
 
     def __init__(
-        self, request: Request, loaded: LoadedModel, frames: int | None, history: bool, options: dict[str, Any]
+        self,
+        request: Request,
+        loaded: LoadedModel,
+        frames: int | None,
+        options: Mapping[str, Any],
+        restored: Session | None = None,
     ) -> None:
         self.request, self.loaded, self.frames, self.options = request, loaded, frames, options
         self.shown: list[Shown] = []
         self.last: Reply | None = None
-        self.session = self._begun(request, history)
+        self.is_restored = restored is not None
+        self.session = self._begun(request) if restored is None else restored
 
     def add(self, source: str, progress: Progress) -> None:
         """Show another video or photograph."""
         medium = self._read(source, progress)
         progress(f"Showing {named(source)}")
         self.session.add(medium)
-        self.shown.append(self._shown(source, medium))
+        if isinstance(medium, Video):
+            held = medium if len(medium) <= self.session.chunk else None
+            self.shown.append(Shown(source, medium.warning, held))
+        else:
+            self.shown.append(Shown(source, None, medium))
 
     def ask(self, question: str, say: Callable[[str], None] | None = None) -> Reply:
         """Answer about all that was shown."""
@@ -73,13 +82,16 @@ class Conversation:
         """Begin again with the same media at another mean share of visual tokens; if that fails all stays as it was.
 
         Raises:
-            OptionError: a file says all about the reduction.
+            OptionError: a file says all about the reduction, or the media are not known.
         """
         if self.request.reduction.settings is not None:
             raise OptionError(f"the reduction is that of {self.request.reduction.settings}; start again without it")
+        if self.is_restored:
+            raise OptionError("what a loaded session was shown cannot be shown again; start again with the files")
         reduction = dataclasses.replace(self.request.reduction, cost=cost, keep=None)
         request = dataclasses.replace(self.request, reduction=reduction)
-        session = self._begun(request, self.session.history)
+        session = self._begun(request)
+        session.history = self.session.history
         for shown in self.shown:
             medium = self._read(shown.source, progress) if shown.whole is None else shown.whole
             progress(f"Showing {named(shown.source)}")
@@ -99,31 +111,22 @@ class Conversation:
         reply = self.last
         if reply is None:
             raise OptionError("nothing was asked yet, so there is nothing to report")
+        tokens = self.session.max_new_tokens
         answer = asking.ask(
-            self._held_media(),
+            self._media(),
             reply.question,
             model=self.loaded.model,
             processor=self.loaded.processor,
             settings=self.session.settings,
-            max_new_tokens=self.session.max_new_tokens,
+            max_new_tokens=tokens,
             progress=progress,
         )
         progress("Writing the report")
-        request = dataclasses.replace(
-            self.request,
-            media=[shown.source for shown in self.shown],
-            question=reply.question,
-            own=AskOptions(report=path, max_new_tokens=self.session.max_new_tokens),
-        )
+        own = AskOptions(report=path, max_new_tokens=tokens)
+        media = [shown.source for shown in self.shown]
+        request = dataclasses.replace(self.request, media=media, question=reply.question, own=own)
         write_report(request, answer, provenance_of(answer.settings, self.loaded))
         return None if answer.text == reply.text else answer.text
-
-    def summary(self) -> str:
-        """What the session holds, in words."""
-        found = self.session.summary()
-        names = [printable(os.path.basename(shown.source) or shown.source) for shown in self.shown]
-        items = tuple((name, count) for name, (_, count) in zip(names, found.items, strict=True))
-        return str(dataclasses.replace(found, items=items))
 
     @property
     def warning(self) -> str | None:
@@ -131,38 +134,34 @@ class Conversation:
         said = [f"{named(shown.source)}: {shown.warning}" for shown in self.shown if shown.warning is not None]
         return "; ".join(said) or None
 
-    def _begun(self, request: Request, history: bool) -> Session:
+    def _begun(self, request: Request) -> Session:
         settings = stored_settings(request.reduction).settings
-        tokens = request.own.max_new_tokens
         model, processor = self.loaded.model, self.loaded.processor
-        return Session(model, processor, settings, history=history, max_new_tokens=tokens, **self.options)
+        return Session(model, processor, settings, max_new_tokens=request.own.max_new_tokens, **self.options)
 
     def _read(self, source: str, progress: Progress) -> Media:
         progress(f"Decoding {named(source)}")
         return read_media(source, frames=self.frames, fps=self.request.shown.fps)
 
-    def _shown(self, source: str, medium: Media) -> Shown:
-        if not isinstance(medium, Video):
-            return Shown(source, None, medium)
-        return Shown(source, medium.warning, medium if len(medium) <= self.session.chunk else None)
-
-    def _held_media(self) -> list[Media]:
+    def _media(self) -> list[Media]:
         """All that was shown.
 
         Raises:
             OptionError: it is no longer held, or no longer what the model sees.
         """
-        media: list[Media] = []
-        for shown in self.shown:
-            if shown.whole is None:
-                raise OptionError(
-                    f"{named(shown.source)} was shown in parts of {self.session.chunk} frames, of which the tokens are "
-                    "held and the frames are not; a report needs a --chunk of as many frames as the video has"
-                )
-            media.append(shown.whole)
+        if self.is_restored:
+            raise OptionError("of what a loaded session was shown the frames are no longer held, which a report shows")
         if forgotten := self.session.summary().forgotten:
             raise OptionError(
                 f"{forgotten} visual tokens were forgotten to stay within --memory, so a report of all that was shown "
                 "would be of another answer"
             )
+        media = []
+        for shown in self.shown:
+            if shown.whole is None:
+                raise OptionError(
+                    f"{named(shown.source)} was shown in parts of {self.session.chunk} frames, of which the frames are "
+                    "no longer held; a report needs a --chunk of as many frames as the video has"
+                )
+            media.append(shown.whole)
         return media

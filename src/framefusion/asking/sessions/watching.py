@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from framefusion.asking.sessions.session import Reply, Session, SessionSummary
+from framefusion.asking.sessions.session import Session
+from framefusion.asking.sessions.state import Reply, SessionSummary
 from framefusion.asking.streams import Frame, Stream, StreamStatus
 from framefusion.asking.streams.sampling import Ticks
 from framefusion.asking.streams.stream import STOPPED
