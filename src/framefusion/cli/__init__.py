@@ -18,6 +18,8 @@ from framefusion.cli.verbosity import VerboseOption
 
 MODULES = (
     "ask",
+    "chat",
+    "watch",
     "batch",
     "eval",
     "calibrate",

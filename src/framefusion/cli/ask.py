@@ -119,26 +119,35 @@ def execute(request: Request) -> None:
     with spinner() as progress:
         answer, loaded, calibration = _answer(request, progress)
         progress("Writing the report")
-        from framefusion.asking.report import frame_strip, record, render, report_data
-
-        provenance = _provenance(answer.settings, loaded)
-        names = [printable(os.path.basename(source) or source) for source in request.media]
-        data = report_data(answer, _command(request), _listed(provenance), names)
-        try:
-            if own.report is not None:
-                own.report.write_text(render(data), encoding="utf-8", errors="replace")
-            if own.overlay is not None:
-                frame_strip(data.frames).save(own.overlay)
-        except (OSError, ValueError) as error:
-            fail(f"the report cannot be written: {error}")
-    warn_elsewhere(request.shown, request.reduction, lambda: _described(loaded), calibration)
+        provenance = provenance_of(answer.settings, loaded)
+        data = write_report(request, answer, provenance)
+    warn_elsewhere(request.shown, request.reduction, lambda: described(loaded), calibration)
     if request.json:
+        from framefusion.asking.report import record
+
         written = {"report": own.report, "overlay": own.overlay}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
         stages = {"stages_from": answer.summary.stages_from}
         typer.echo(printable(json.dumps({**record(data), **provenance, **stages, **paths}, ensure_ascii=False)))
     else:
         _show(data, own)
+
+
+def write_report(request: Request, answer: Answer, provenance: dict[str, dict[str, Any]]) -> ReportData:
+    """What the report of an answer shows; written where the request says."""
+    from framefusion.asking.report import frame_strip, render, report_data
+
+    own = request.own
+    names = [printable(os.path.basename(source) or source) for source in request.media]
+    data = report_data(answer, _command(request), _listed(provenance), names)
+    try:
+        if own.report is not None:
+            own.report.write_text(render(data), encoding="utf-8", errors="replace")
+        if own.overlay is not None:
+            frame_strip(data.frames).save(own.overlay)
+    except (OSError, ValueError) as error:
+        fail(f"the report cannot be written: {error}")
+    return data
 
 
 def _check(request: Request) -> None:
@@ -204,7 +213,8 @@ def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, L
     return answer, loaded, stored.calibration
 
 
-def _described(loaded: LoadedModel) -> str:
+def described(loaded: LoadedModel) -> str:
+    """The model as calibrations name it."""
     from framefusion.asking.provenance import describe
 
     return describe(loaded)
@@ -250,7 +260,7 @@ def _command(request: Request) -> str:
     return shlex.join(["framefusion", *asked, *options])
 
 
-def _provenance(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
+def provenance_of(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
     """Names and values that a reader needs to repeat the run, in groups."""
     from framefusion.asking.provenance import versions
     from framefusion.reduction.plain import to_plain

@@ -60,6 +60,17 @@ def resumable(out: Path) -> Iterator[None]:
         raise InterruptedCommandError(text) from None
 
 
+@contextmanager
+def told() -> Iterator[None]:
+    """An error inside is told as if it ended the command, which goes on; an interrupt goes through."""
+    try:
+        yield
+    except Exception as error:
+        if _is_typers(error):
+            raise
+        _tell(error)
+
+
 class Commands(TyperGroup):
     """All commands; nothing leaves them as a traceback unless ``--verbose`` asks for it."""
 
@@ -70,8 +81,7 @@ class Commands(TyperGroup):
         except (Exception, KeyboardInterrupt) as error:
             if _is_typers(error):
                 raise
-            _show_traceback(error)
-            typer.echo(f"framefusion: {sentence(error)}", err=True)
+            _tell(error)
             raise typer.Exit(exit_code(error)) from error
         finally:
             verbosity.turn_off()
@@ -118,6 +128,11 @@ def _is_typers(error: BaseException) -> bool:
 def _is_out_of_memory(error: BaseException) -> bool:
     # torch's, which is not imported for this.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _tell(error: BaseException) -> None:
+    _show_traceback(error)
+    typer.echo(f"framefusion: {sentence(error)}", err=True)
 
 
 def _show_traceback(error: BaseException) -> None:

@@ -10,10 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from framefusion.assets import BUNDLED, BUNDLED_FRAMES, DEFAULT_MODEL, OTHER_FRAMES
+from framefusion.cli.errors import fail
 
 DEFAULT_NEW_TOKENS = 64
 
-_MODEL, _SHOWN, _REDUCTION = "Model", "What the model is shown", "Reduction"
+DEFAULT_CHUNK = 32
+
+_MODEL, _SHOWN, _REDUCTION, _HELD = "Model", "What the model is shown", "Reduction", "What is held"
 """Headings of ``--help``."""
 
 MediaArgument = Annotated[
@@ -156,6 +159,37 @@ class ReductionOptions:
             rich_help_panel=_REDUCTION,
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a session holds of what it was shown."""
+
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="The most to hold: visual tokens, such as 8192, or bytes, such as 2GiB. Beyond it what is older loses "
+            "the tokens that add least.",
+            rich_help_panel=_HELD,
+        ),
+    ] = None
+    chunk: Annotated[
+        int, typer.Option("--chunk", help="Frames that are encoded and prefilled at once.", rich_help_panel=_HELD)
+    ] = DEFAULT_CHUNK
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of :class:`framefusion.asking.sessions.Session`, checked before anything slow begins."""
+        from framefusion.asking.sessions.memory import limit_of
+
+        if self.chunk < 1:
+            fail(f"--chunk must be at least 1, got {self.chunk}")
+        memory: int | str | None = self.memory
+        if self.memory is not None and self.memory.strip().isdecimal():
+            memory = int(self.memory)
+        if memory is not None:
+            limit_of(memory)
+        return {"memory": memory, "chunk": self.chunk}
 
 
 @dataclass(frozen=True)

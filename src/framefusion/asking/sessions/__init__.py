@@ -2,5 +2,6 @@
 
 from framefusion.asking.sessions.session import Session, session
 from framefusion.asking.sessions.state import Reply, SessionSummary
+from framefusion.asking.sessions.watching import Observation, watch
 
-__all__ = ["Reply", "Session", "SessionSummary", "session"]
+__all__ = ["Observation", "Reply", "Session", "SessionSummary", "session", "watch"]

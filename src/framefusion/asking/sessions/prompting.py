@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from framefusion.asking.media import Media
-from framefusion.asking.prompts import AskError, content_of, turn_inputs
-from framefusion.asking.sessions.shown import Item, joined
+from framefusion.asking.prompts import AskError, ProcessorError, content_of, turn_inputs
+from framefusion.asking.sessions.shown import SPACING, Item, frames_of, joined
 from framefusion.asking.video import Video
 from framefusion.hf import Run
 from framefusion.hf.families import find, layouts_of, unwrapped
@@ -63,10 +63,26 @@ def _closing(model: Any) -> int:
 
 def begun(run: Run, prefix: Prefix | None, items: Sequence[Item], new: Media, model: Any, processor: Any) -> Prefix:
     """The prefix with another video or photograph behind what it holds."""
-    inputs, layout = _prompt([*(item.stand_in for item in items), new], _ANY, model, processor)
+    shown = [item.stand_in for item in items]
+    try:
+        inputs, layout = _prompt([*shown, new], _ANY, model, processor)
+    except ProcessorError:
+        # Some processors stack videos, and take only those with as many frames as each other.
+        as_long = [_as_long(one, new) for one in shown]
+        if all(one is other for one, other in zip(shown, as_long, strict=True)):
+            raise
+        inputs, layout = _prompt([*as_long, new], _ANY, model, processor)
     closing = _closing(model)
     columns = _end(layout, len(items), closing), _end(layout, len(items) + 1, closing)
     return run.extend(inputs, prefix, columns=columns)
+
+
+def _as_long(stand_in: Media, new: Media) -> Media:
+    """A video with as many frames as another one that is longer: the last is shown again."""
+    if not (isinstance(stand_in, Video) and isinstance(new, Video)) or len(stand_in) >= len(new):
+        return stand_in
+    again = [stand_in.frames[-1]] * (len(new) - len(stand_in))
+    return joined(stand_in, frames_of(again, None, float(stand_in.timestamps[-1]) + SPACING))
 
 
 def continued(run: Run, prefix: Prefix, item: Item, new: Video, model: Any, processor: Any) -> Prefix:

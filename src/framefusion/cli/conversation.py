@@ -1,0 +1,167 @@
+"""What ``chat`` talks about: a session, the media that it was shown, and how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from framefusion.asking import ask as asking
+from framefusion.asking.loading import LoadedModel
+from framefusion.asking.media import Media, read_media
+from framefusion.asking.sessions import Reply, Session
+from framefusion.asking.video import Video
+from framefusion.cli.ask import AskOptions, Request, provenance_of, write_report
+from framefusion.cli.common import check_writable
+from framefusion.cli.errors import OptionError, named
+from framefusion.cli.reduction import stored_settings
+
+Progress = Callable[[str], Any]
+"""Told the step under way."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A file that was shown.
+
+    Attributes:
+        source: where it was read.
+        warning: what is wrong with it; None if nothing is.
+        whole: its frames or picture; None where it took several chunks, of which no frames are held.
+    """
+
+    source: str
+    warning: str | None
+    whole: Media | None
+
+
+class Conversation:
+    """One model, some media, and questions about all of them.
+
+    Args:
+        request: the options that were given, without media.
+        loaded: the model.
+        frames: to show of each video; None if that depends on the video.
+        options: of new sessions, beside the settings and the longest answer.
+        restored: a session that goes on; what it was shown can neither be reported nor shown again.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        loaded: LoadedModel,
+        frames: int | None,
+        options: Mapping[str, Any],
+        restored: Session | None = None,
+    ) -> None:
+        self.request, self.loaded, self.frames, self.options = request, loaded, frames, options
+        self.shown: list[Shown] = []
+        self.last: Reply | None = None
+        self.is_restored = restored is not None
+        self.session = self._begun(request) if restored is None else restored
+
+    def add(self, source: str, progress: Progress) -> None:
+        """Show another video or photograph."""
+        medium = self._read(source, progress)
+        progress(f"Showing {named(source)}")
+        self.session.add(medium)
+        if isinstance(medium, Video):
+            held = medium if len(medium) <= self.session.chunk else None
+            self.shown.append(Shown(source, medium.warning, held))
+        else:
+            self.shown.append(Shown(source, None, medium))
+
+    def ask(self, question: str, say: Callable[[str], None] | None = None) -> Reply:
+        """Answer about all that was shown."""
+        self.last = self.session.ask(question, say=say)
+        return self.last
+
+    def spend(self, cost: float, progress: Progress) -> None:
+        """Begin again with the same media at another mean share of visual tokens; if that fails all stays as it was.
+
+        Raises:
+            OptionError: a file says all about the reduction, or the media are not known.
+        """
+        if self.request.reduction.settings is not None:
+            raise OptionError(f"the reduction is that of {self.request.reduction.settings}; start again without it")
+        if self.is_restored:
+            raise OptionError("what a loaded session was shown cannot be shown again; start again with the files")
+        reduction = dataclasses.replace(self.request.reduction, cost=cost, keep=None)
+        request = dataclasses.replace(self.request, reduction=reduction)
+        session = self._begun(request)
+        session.history = self.session.history
+        for shown in self.shown:
+            medium = self._read(shown.source, progress) if shown.whole is None else shown.whole
+            progress(f"Showing {named(shown.source)}")
+            session.add(medium)
+        self.session, self.request, self.last = session, request, None
+
+    def report(self, path: Path, progress: Progress) -> str | None:
+        """Write what ``ask --report`` writes of the last question.
+
+        Returns:
+            the answer to the question by itself, if that is another one.
+
+        Raises:
+            OptionError: there is no question yet, the file cannot be written, or the frames are no longer held.
+        """
+        check_writable(path)
+        reply = self.last
+        if reply is None:
+            raise OptionError("nothing was asked yet, so there is nothing to report")
+        tokens = self.session.max_new_tokens
+        answer = asking.ask(
+            self._media(),
+            reply.question,
+            model=self.loaded.model,
+            processor=self.loaded.processor,
+            settings=self.session.settings,
+            max_new_tokens=tokens,
+            progress=progress,
+        )
+        progress("Writing the report")
+        own = AskOptions(report=path, max_new_tokens=tokens)
+        media = [shown.source for shown in self.shown]
+        request = dataclasses.replace(self.request, media=media, question=reply.question, own=own)
+        write_report(request, answer, provenance_of(answer.settings, self.loaded))
+        return None if answer.text == reply.text else answer.text
+
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with what was shown; None if nothing is."""
+        said = [f"{named(shown.source)}: {shown.warning}" for shown in self.shown if shown.warning is not None]
+        return "; ".join(said) or None
+
+    def _begun(self, request: Request) -> Session:
+        settings = stored_settings(request.reduction).settings
+        model, processor = self.loaded.model, self.loaded.processor
+        return Session(model, processor, settings, max_new_tokens=request.own.max_new_tokens, **self.options)
+
+    def _read(self, source: str, progress: Progress) -> Media:
+        progress(f"Decoding {named(source)}")
+        return read_media(source, frames=self.frames, fps=self.request.shown.fps)
+
+    def _media(self) -> list[Media]:
+        """All that was shown.
+
+        Raises:
+            OptionError: it is no longer held, or no longer what the model sees.
+        """
+        if self.is_restored:
+            raise OptionError("of what a loaded session was shown the frames are no longer held, which a report shows")
+        if forgotten := self.session.summary().forgotten:
+            raise OptionError(
+                f"{forgotten} visual tokens were forgotten to stay within --memory, so a report of all that was shown "
+                "would be of another answer"
+            )
+        media = []
+        for shown in self.shown:
+            if shown.whole is None:
+                raise OptionError(
+                    f"{named(shown.source)} was shown in parts of {self.session.chunk} frames, of which the frames are "
+                    "no longer held; a report needs a --chunk of as many frames as the video has"
+                )
+            media.append(shown.whole)
+        return media
