@@ -14,7 +14,7 @@ from framefusion.errors import ArgumentTypeError, StateError
 from framefusion.hf import hooks, recording, state
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
-from framefusion.hf.forgetting import held_anywhere, without
+from framefusion.hf.forgetting import features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
 from framefusion.hf.summary import DecoderSize, Summary, summarize
@@ -207,6 +207,10 @@ class Run:
             columns: ``(n,)`` int64, ascending: the columns of these tokens.
         """
         return without(self._decoder, prefix, columns)
+
+    def features(self, prefix: Prefix, columns: Tensor) -> Tensor:
+        """``(n, D)``: what tells some of the tokens that a prefix ends with apart."""
+        return features(self._decoder, prefix, columns)
 
     def held_anywhere(self, prefix: Prefix) -> Tensor:
         """``(n,)`` int64, ascending: the columns of a prefix that some layer holds."""

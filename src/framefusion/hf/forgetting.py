@@ -65,6 +65,31 @@ def held_anywhere(decoder: Decoder, prefix: Prefix) -> Tensor:
     ).unique()
 
 
+def features(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Tensor:
+    """``(n, D)``: what tells tokens apart: their values in the first attention layer that holds them all.
+
+    Values have no positions in them, as keys do, and in the first layer nothing of other tokens: copies are equal.
+
+    Args:
+        decoder: that the prefix was made with.
+        prefix: what is held.
+        columns: ``(n,)`` int64, ascending: of tokens that the prefix ends with.
+    """
+    for index in range(prefix.fork):
+        if not attends(decoder.layers[index]):
+            continue
+        own = _columns(prefix.cache, index, prefix.length)
+        if bool(torch.isin(columns, own).all()):
+            # (1, heads, n, d)
+            values = prefix.cache.layers[index].values[0]
+            slots = torch.searchsorted(own, columns).to(values.device)
+            return values[:, slots].transpose(0, 1).flatten(1)
+    # Layers with windows hold the latest ones alone.
+    assert prefix.hidden is not None
+    slots = torch.searchsorted(prefix.held.columns, columns)
+    return prefix.hidden[0, slots.to(prefix.hidden.device)]
+
+
 def _columns(cache: Any, index: int, length: int) -> Tensor:
     """``(n,)`` int64 on the CPU: the column in each slot of a layer."""
     held = cache_layers.kv_length(cache.layers[index])

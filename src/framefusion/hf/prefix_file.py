@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from framefusion.errors import ArgumentError
 from framefusion.hf import cache as caches
 from framefusion.hf import cache_layers
 from framefusion.hf.decoder import Decoder, attends
@@ -72,6 +73,8 @@ def put_together(decoder: Decoder, settings: FrameFusion, tensors: Tensors, valu
         tuple((t, h, w) for t, h, w in values["grids"]),
         kinds,
     )
+    if len(layout) and int(layout.item.max()) >= len(layout.grids):
+        raise ArgumentError(f"there are tokens of {int(layout.item.max()) + 1} items, but {len(layout.grids)} grids")
     stages = []
     for index, (layer, milliseconds) in enumerate(values["stages"]):
         merged = tensors.get(f"stage.{index}.merged")

@@ -33,7 +33,7 @@ def test_a_restored_session_goes_on(family, video, tmp_path, name, settings):
     if (name, settings) == ("qwen3_5", "merging"):
         pytest.skip("tokens merge no earlier than behind the third layer of this hybrid decoder, all of the cost")
     loaded = family(name)
-    s = talk(loaded, SETTINGS[settings], history=True, memory=None if settings == "merging" else 60, chunk=4)
+    s = talk(loaded, SETTINGS[settings], history=True, memory=None if settings == "merging" else 90, chunk=4)
     s.add(video.frames[:5])
     s.ask("what?")
     s.save(tmp_path / "saved")

@@ -15,6 +15,8 @@ from framefusion.reduction.held import Held
 from framefusion.reduction.selectors.candidates import Candidates
 from framefusion.reduction.selectors.dpp import DPP
 
+TOGETHER = 512
+"""Tokens of a group that is thinned out as one; the time of a greedy grows with the square of it."""
 _UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "b": 1}
 
 
@@ -75,38 +77,38 @@ def within(run: Run, prefix: Prefix, limit: tuple[int, bool], begin: int) -> tup
         # Of those that a stage has dropped, the latest stay.
         gone = passing[: len(visual) - most]
         return run.forget(prefix, gone), 0
-    lost = ending[~_kept(prefix, ending, most - recent)]
+    lost = ending[~_kept(run, prefix, ending, most - recent)]
     return run.forget(prefix, torch.cat([passing, lost, _labels(held, lost)]).unique()), len(lost)
 
 
-def _kept(prefix: Prefix, columns: Tensor, count: int) -> Tensor:
+def _kept(run: Run, prefix: Prefix, columns: Tensor, count: int) -> Tensor:
     """``(n,)`` bool: which of some visual tokens stay: those that the selection keeps, wherever they add most."""
     stays = torch.zeros(len(columns), dtype=torch.bool)
     if not count:
         return stays
-    held = prefix.held
-    token = torch.searchsorted(held.layout.columns, columns)
-    segments = held.segments[token] if held.segments is not None else held.layout.frame[token]
-    # Segment ids go on from item to item; frames do not.
-    segments = (held.layout.item[token] * (int(segments.max()) + 1) + segments).unique(return_inverse=True)[1]
-    frame, patch = held.layout.frame[token], held.layout.patch[token]
-    grid = held.layout.grids[int(held.layout.item[token][0])]
-    candidates = Candidates(_features(prefix, columns), None, segments, frame, patch, grid, {}, 0, None, 0)
+    layout = prefix.held.layout
+    token = torch.searchsorted(layout.columns, columns)
+    item, frame, patch = layout.item[token], layout.frame[token], layout.patch[token]
+    features = run.features(prefix, columns)
+    grid = layout.grids[int(item[0])]
+    candidates = Candidates(features, None, _neighbours(item, frame), frame, patch, grid, {}, 0, None, 0)
     rule = prefix.settings.selector
     rule = rule if isinstance(rule, DPP) else DPP()
     stays[rule.greedy(candidates, count).cpu()] = True
     return stays
 
 
-def _features(prefix: Prefix, columns: Tensor) -> Tensor:
-    """``(n, D)``: what tells some visual tokens apart."""
-    slots = torch.searchsorted(prefix.held.columns, columns)
-    if prefix.hidden is not None:
-        return prefix.hidden[0, slots.to(prefix.hidden.device)]
-    # Values of the last full-attention layer hold no position, as keys do: (1, heads, n, d).
-    layer = next(layer for layer in reversed(prefix.cache.layers) if getattr(layer, "values", None) is not None)
-    values = layer.values[0][:, -len(prefix.held.columns) :].transpose(0, 1).flatten(1)
-    return values[slots.to(values.device)]
+def _neighbours(item: Tensor, frame: Tensor) -> Tensor:
+    """``(n,)`` int64: tokens that are compared with each other: whole frames of one item, as many as make
+    :data:`TOGETHER` tokens. What a camera sees again in the next part is a copy, whatever segments the part had."""
+    groups = torch.zeros(len(item), dtype=torch.long)
+    number, begin = 0, 0
+    edges = torch.cat([torch.tensor([0]), ((item.diff() != 0) | (frame.diff() != 0)).nonzero().flatten() + 1])
+    for at in edges.tolist()[1:]:
+        if at - begin >= TOGETHER or item[at] != item[begin]:
+            number, begin = number + 1, at
+        groups[at:] = number
+    return groups
 
 
 def _labels(held: Held, gone: Tensor) -> Tensor:
