@@ -39,10 +39,8 @@ def beginning(model: Any, prompts: Sequence[Prompt]) -> int | None:
 
     Args:
         model: a supported model.
-        prompts: with the same videos and images.
+        prompts: at least one, all with the same videos and images.
     """
-    if len(prompts) < 2:
-        return None
     ids = [prompt.inputs["input_ids"] for prompt in prompts]
     try:
         end = media_end(model, _seen(prompts[0]))
@@ -80,15 +78,14 @@ class Together:
     def __init__(self, model: Any, run: Run, pad: int) -> None:
         self._forward = type(unwrapped(model)).forward
         self._run, self._pad = run, pad
-        self._video: Hashable = None
-        self._prefix: Prefix | None = None
+        self._held: tuple[Hashable, Tensor, Prefix] | None = None
 
     def arguments(self, batch: Sequence[Prompt], video: Hashable = None, end: int | None = None) -> dict[str, Any]:
         """The arguments of ``generate()`` for a batch, padded between the beginning and what follows it.
 
         Args:
             batch: prompts of one video, as :func:`fitting` puts them together.
-            video: what tells it from others; batches of one should follow each other.
+            video: what tells it from others; its batches should follow each other.
             end: tokens that its prompts begin with, of :func:`beginning`; None takes every prompt as a whole.
 
         Raises:
@@ -96,13 +93,9 @@ class Together:
         """
         if end is None:
             return collate(batch, self._pad)
-        if self._prefix is None or self._video != video:
-            # Not two of them in memory.
-            self._prefix = None
-            self._prefix = self._run.extend(collate(batch[:1], self._pad), columns=(0, end))
-            self._video = video
+        prefix = self._beginning(batch[0], video, end)
         behind = collate([_cut(prompt, end) for prompt in batch], self._pad)
-        arguments = cache_argument(self._forward, self._prefix.to_continue(behind["attention_mask"]))
+        arguments = cache_argument(self._forward, prefix.to_continue(behind["attention_mask"]))
         for name, value in behind.items():
             before = batch[0].inputs[name][:, :end]
             if name not in ("input_ids", "attention_mask"):
@@ -110,6 +103,14 @@ class Together:
                 before = torch.zeros_like(before)
             arguments[name] = torch.cat([before.expand(len(batch), -1), value], dim=1)
         return arguments
+
+    def _beginning(self, prompt: Prompt, video: Hashable, end: int) -> Prefix:
+        ids = prompt.inputs["input_ids"][:, :end]
+        if self._held is None or self._held[0] != video or not torch.equal(self._held[1], ids):
+            # Not two of them in memory.
+            self._held = None
+            self._held = video, ids, self._run.extend(collate([prompt], self._pad), columns=(0, end))
+        return self._held[2]
 
 
 def _cut(prompt: Prompt, end: int) -> Prompt:

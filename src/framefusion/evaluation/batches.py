@@ -66,7 +66,11 @@ def batches(model: Any, asked: Sequence[Asked], most: int, sharing: bool) -> lis
     of_video: dict[str, list[Prompt]] = {}
     for own in asked:
         of_video.setdefault(own.video, []).extend(own.prompts)
-    ends = {video: beginning(model, prompts) if sharing else None for video, prompts in of_video.items()}
+    # A single question is better off beside those about other videos.
+    ends = {
+        video: beginning(model, prompts) if sharing and len(prompts) > 1 else None
+        for video, prompts in of_video.items()
+    }
     made: list[Batch] = []
     groups: dict[tuple[Any, ...], list[Pair]] = {}
     for own in asked:
