@@ -57,7 +57,7 @@ def test_every_family_answers_as_afresh(name, tmp_path):
             alone = [(*said(model, collate([prompt], 0), first_word=FREE), run.summary()) for prompt in made]
             batched, _ = said(model, collate(made, 0), 1)
             sharing = Together(model, run, 0)
-            for positions in fitting(model, made, 2):
+            for positions in fitting(model, made, 3):
                 batch = [made[position] for position in positions]
                 logits, words = said(model, sharing.arguments(batch, "noise", end), first_word=FREE)
                 summary = run.summary()
