@@ -121,13 +121,13 @@ def test_sharing_changes_nothing_but_what_is_prefilled(tmp_path, checkpoints, mo
     begun, extend = [], Run.extend
     monkeypatch.setattr(Run, "extend", lambda run, *a, **k: begun.append(run.settings) or extend(run, *a, **k))
     model, data = {"model": str(checkpoints[name]), "device": "cpu"}, Noise(videos=3)
-    methods = ("segment-dpp-two-stage", "segment-dpp-input", "fastv", "cdpruner")
+    methods = ("segment-dpp-two-stage", "segment-dpp-input", "fastv", "cdpruner-input")
     plan = changed(methods=methods, budgets=(0.5,))
     for share in (True, False):
         generating = replace(PLAN.generating, share=share)
         begun.clear()
         evaluate(data, tmp_path / str(share), replace(plan, generating=generating), model=model)
-        # Once a video of each cell but that of CDPruner, whose stage goes by the question ahead of all layers.
+        # Once a video of each cell but the last, whose stage goes by the question ahead of all layers.
         assert len(begun) == (4 * 3 if share else 0)
     shared, whole = answers(tmp_path / "True"), answers(tmp_path / "False")
     assert shared.keys() == whole.keys()
