@@ -106,6 +106,16 @@ def test_plots_need_matplotlib_before_the_slow_work(evaluated, monkeypatch, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("option", "begun"), [([], True), (["--no-share"], False)])
+def test_sharing_can_be_left_out(evaluated, monkeypatch, option, begun):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("framefusion.hf.Run.extend", interrupted)
+    result = evaluated("--no-plots", *option)
+    assert result.exit_code == (130 if begun else 0), result.stderr
+
+
 def test_an_interrupted_evaluation_says_how_to_go_on(evaluated, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ from framefusion.evaluation.cells import choose
 from framefusion.evaluation.cells import plan as plan_cells
 from framefusion.evaluation.methods import METHODS
 from framefusion.evaluation.store import Store
-from framefusion.hf import attach
+from framefusion.hf import Run, attach
 from framefusion.supervision import Answered, Died, Ready
 from tests.evaluation.fake import Noise
 
@@ -113,6 +113,35 @@ def test_every_question_is_answered_in_every_cell(tmp_path, model, models):
         "run.json",
         "summary.json",
     ]
+
+
+@pytest.mark.parametrize("name", ["llava-onevision", "qwen2.5-vl"])
+def test_sharing_changes_nothing_but_what_is_prefilled(tmp_path, checkpoints, monkeypatch, name):
+    """Asked with stages that go by the question late, early, before the first layer, and not at all."""
+    begun, extend = [], Run.extend
+    monkeypatch.setattr(Run, "extend", lambda run, *a, **k: begun.append(run.settings) or extend(run, *a, **k))
+    model, data = {"model": str(checkpoints[name]), "device": "cpu"}, Noise(videos=3)
+    methods = ("segment-dpp-two-stage", "segment-dpp-input", "fastv", "cdpruner-input")
+    plan = changed(methods=methods, budgets=(0.5,))
+    for share in (True, False):
+        generating = replace(PLAN.generating, share=share)
+        begun.clear()
+        evaluate(data, tmp_path / str(share), replace(plan, generating=generating), model=model)
+        # Once a video of each cell but the last, whose stage goes by the question ahead of all layers.
+        assert len(begun) == (4 * 3 if share else 0)
+    shared, whole = answers(tmp_path / "True"), answers(tmp_path / "False")
+    assert shared.keys() == whole.keys()
+    assert len(whole) == 5 * 9
+    for key, row in whole.items():
+        # Bytes are told as the mean of a batch, and batches are others.
+        assert {**shared[key], "kv_bytes": 0} == {**row, "kv_bytes": 0}
+    for cell in {cell for cell, _ in whole}:
+        shares = [sum(row["kv_bytes"] for (c, _), row in rows.items() if c == cell) for rows in (shared, whole)]
+        assert shares[0] == pytest.approx(shares[1], abs=9)
+    # The answers are the same, so a directory goes on with either.
+    progress = Counting()
+    evaluate(data, tmp_path / "True", replace(plan, generating=generating), model=model, progress=progress)
+    assert progress.parts == 0
 
 
 SMALL = changed(methods=("random", "segment-dpp"), budgets=(0.5,))

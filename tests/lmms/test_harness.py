@@ -11,11 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from framefusion.asking.ask import ask
 from framefusion.asking.loading import load
 from framefusion.asking.video import read_video
-from framefusion.assets import BUNDLED_FRAMES, DEMO_QUESTIONS, DEMO_VIDEO
+from framefusion.assets import BUNDLED_FRAMES, DEMO_QUESTIONS, DEMO_VIDEO, REAL_VIDEO
+from framefusion.hf import Run
 from framefusion.lmms.arguments import Generation
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import save_settings
@@ -150,6 +152,7 @@ def test_a_settings_file_says_it_all(evaluate, directory):
         ("fps=-1", "fps must be a number above 0, got -1"),
         ("dtype=int8", "dtype must be one of auto"),
         ("trust_remote_code=maybe", "trust_remote_code must be True or False, got 'maybe'"),
+        ("share=maybe", "share must be True or False, got 'maybe'"),
         ("pretrained=./nowhere", "there is no directory ./nowhere"),
         ("settings=nowhere.json", "cannot read nowhere.json"),
     ],
@@ -231,6 +234,72 @@ def test_likelihoods(ready, answers):
         ValueError, match=r"^made document 3: it asks for the likelihood of a text without its document"
     ):
         ready.loglikelihood([request("loglikelihood", ("", "blue"))])
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """How often the beginning of prompts was prefilled."""
+    calls, extend = [], Run.extend
+    monkeypatch.setattr(Run, "extend", lambda run, *a, **k: calls.append(k) or extend(run, *a, **k))
+    return calls
+
+
+@pytest.fixture(scope="module")
+def whole(model, ready):
+    """As ``ready``, but every prompt is prefilled as a whole."""
+    whole = model(device="cpu", batch_size=2, keep=0.2, share=False)
+    whole.task_dict = ready.task_dict = {
+        **ready.task_dict,
+        "more": {"test": {0: {"video": str(DEMO_VIDEO)}, 1: {"video": str(REAL_VIDEO)}, 2: {"video": str(DEMO_VIDEO)}}},
+        "pictures": {"test": {0: {"level": 40}, 1: {"level": 200}}},
+    }
+    return whole
+
+
+def picture(document):
+    return [Image.new("RGB", (64, 48), (document["level"],) * 3)]
+
+
+def test_requests_about_one_video_share_in_any_order(ready, whole, answers, begun):
+    """By the path of the video, whatever the document and the task; pictures have none, and share by document."""
+    texts = list(answers)
+    asked = [
+        ("more", 0, texts[0], {}, visual),
+        ("more", 1, texts[0], {}, visual),
+        ("pictures", 0, texts[1], {}, picture),
+        ("more", 2, texts[1], {"max_new_tokens": 2}, visual),
+        ("made", 3, texts[2], {}, visual),
+        ("pictures", 1, texts[2], {}, picture),
+        ("more", 0, "what?", {}, None),
+        ("pictures", 0, texts[0], {}, picture),
+    ]
+    requests = [
+        request("generate_until", (text, {"max_new_tokens": 8, **more}, shown, document, task, "test"))
+        for task, document, text, more, shown in asked
+    ]
+    results = ready.generate_until(requests)
+    # The demo video and the first picture; one question about anything else is asked as a whole.
+    assert len(begun) == 2
+    expected = whole.generate_until(requests)
+    assert len(begun) == 2
+    assert [one.text for one in results] == [one.text for one in expected]
+    assert [one.token_counts for one in results] == [one.token_counts for one in expected]
+    assert results[0].text == answers[texts[0]][0]
+
+
+def test_continuations_of_one_prompt_share(ready, whole, answers, begun):
+    text, (own, _) = next(iter(answers.items()))
+    requests = [
+        request("loglikelihood", (text, said, visual, document, "more", "test"))
+        for said, document in ((own, 0), (own, 1), ("the the", 0), ("in of", 2))
+    ]
+    results = ready.loglikelihood(requests)
+    assert len(begun) == 1
+    expected = whole.loglikelihood(requests)
+    assert len(begun) == 1
+    for one, other in zip(results, expected, strict=True):
+        assert one.text[0] == pytest.approx(other.text[0], abs=1e-4)
+        assert one.text[1] == other.text[1]
 
 
 def test_rounds_are_refused(ready):

@@ -116,12 +116,16 @@ def _joined(outputs: Sequence[Any]) -> Any:
     joined = {}
     for name, value in outputs[0].items():
         values = [output[name] for output in outputs]
-        if isinstance(value, Tensor):
-            joined[name] = torch.cat(values)
-        elif name == "pooler_output":
-            # one entry for each video
-            joined[name] = type(value)(item for items in values for item in items)
+        if isinstance(value, Tensor) or name == "pooler_output":
+            joined[name] = _one_behind_the_other(values)
         else:
             # one entry for each layer of the encoder that hands its features over
-            joined[name] = type(value)(torch.cat(layer) for layer in zip(*values, strict=True))
+            joined[name] = type(value)(_one_behind_the_other(layer) for layer in zip(*values, strict=True))
     return type(outputs[0])(**joined)
+
+
+def _one_behind_the_other(values: Sequence[Any]) -> Any:
+    """Of several videos, what is a tensor or has an entry for each of them."""
+    if isinstance(values[0], Tensor):
+        return torch.cat(list(values))
+    return type(values[0])(item for items in values for item in items)

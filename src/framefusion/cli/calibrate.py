@@ -103,7 +103,7 @@ def calibrate(
             frames=frames if frames is not None else usual_frames(arguments["model"]),
             unit=unit,  # type: ignore[arg-type]
             jobs=work.jobs,
-            generating=evaluation.Generating(work.batch, work.max_new_tokens),
+            generating=evaluation.Generating(work.batch, work.max_new_tokens, work.share),
             model=arguments,
             command=command_line(sys.argv[1:]),
             progress=progress,

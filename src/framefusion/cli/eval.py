@@ -100,7 +100,7 @@ def eval_(
             seeds=seeds,
             jobs=work.jobs,
             timed=timed,
-            generating=evaluation.Generating(work.batch, work.max_new_tokens),
+            generating=evaluation.Generating(work.batch, work.max_new_tokens, work.share),
         )
         if plots:
             _check_plots()

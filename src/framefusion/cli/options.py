@@ -199,3 +199,10 @@ class WorkOptions:
     jobs: Annotated[int, typer.Option("--jobs", help="Processes, with one thread each if there are several.")] = 1
     batch: Annotated[int, typer.Option("--batch", help="Questions at a time.")] = 8
     max_new_tokens: NewTokensOption = 16
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share/--no-share",
+            help="Prefill once what the questions about a video have in common; answers are the same.",
+        ),
+    ] = True

@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from framefusion.asking.encodings import Prompt, collate, prompts
+from framefusion.asking.encodings import Prompt, prompts
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media
+from framefusion.asking.together import Together, shares
 from framefusion.asking.video import Video
 from framefusion.errors import FrameFusionError
+from framefusion.evaluation.batches import Asked, Batch, batches
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.data import (
     DataError,
@@ -27,7 +29,7 @@ from framefusion.evaluation.data import (
     spread,
 )
 from framefusion.evaluation.scoring import exact_match
-from framefusion.hf import attach
+from framefusion.hf import Run, attach
 
 GREY = 128
 """Level of the frames that show nothing."""
@@ -49,10 +51,12 @@ class Generating:
     Attributes:
         batch: questions at a time.
         new_tokens: longest answer, in tokens.
+        share: whether questions about one video share what is prefilled of it, where they may.
     """
 
     batch: int = 8
     new_tokens: int = 16
+    share: bool = True
 
 
 def chunks(questions: Sequence[Question], batch: int) -> list[list[Question]]:
@@ -109,7 +113,8 @@ class Chunk:
     ) -> None:
         self.loaded, self.data, self.frames, self.generating = loaded, data, frames, generating
         self.questions = list(questions)
-        self._made: dict[tuple[int, bool, bool], list[list[tuple[Question, Prompt]]]] = {}
+        self._made: dict[tuple[int, bool, bool], list[Asked]] = {}
+        self._batched: dict[tuple[int, bool, bool, bool], list[Batch]] = {}
 
     def answer(self, cells: Sequence[Cell], done: Set[tuple[str, str]] = frozenset()) -> Iterator[list[Row]]:
         """The rows of one batch after the other.
@@ -125,27 +130,29 @@ class Chunk:
             if all((cell.key, question.id) in done for question in self.questions):
                 continue
             with attach(self.loaded.model, cell.settings) as run:
-                for batch in self._batches(cell):
+                together = Together(self.loaded.model, run, self._pad)
+                sharing = self.generating.share and shares(self.loaded.model, run.settings)
+                for batch in self._batches(cell, sharing):
                     # A batch that was written in part is answered whole, so that its padding is the same.
-                    missing = [(cell.key, question.id) not in done for question, _ in batch]
+                    missing = [(cell.key, question.id) not in done for question, _ in batch.pairs]
                     if any(missing):
-                        rows = self._rows(cell, run, batch)
+                        rows = self._rows(cell, run, together, batch)
                         yield [row for row, wanted in zip(rows, missing, strict=True) if wanted]
 
     def prompts_of(self, cell: Cell) -> dict[str, Prompt]:
         """The prompts that a cell answers, by question."""
-        return {question.id: prompt for batch in self._batches(cell) for question, prompt in batch}
+        return {question.id: prompt for video in self._asked(cell) for question, prompt in video.pairs}
 
-    def _rows(self, cell: Cell, run: Any, batch: list[tuple[Question, Prompt]]) -> list[Row]:
+    def _rows(self, cell: Cell, run: Run, together: Together, batch: Batch) -> list[Row]:
         try:
-            texts = self._answers(batch)
+            texts = self._answers(together, batch)
         except (ValueError, RuntimeError) as error:
-            asked = ", ".join(question.id for question, _ in batch)
+            asked = ", ".join(question.id for question, _ in batch.pairs)
             raise EvaluationError(f"{cell.key} failed on the questions {asked}: {error}") from error
         summary = run.summary()
         # Counted over the batch; what is averaged over cells needs no more.
-        tokens = sum(summary.tokens_per_layer) / len(summary.tokens_per_layer) / len(batch)
-        kv_bytes = summary.kv_bytes_after / len(batch)
+        tokens = sum(summary.tokens_per_layer) / len(summary.tokens_per_layer) / len(batch.pairs)
+        kv_bytes = summary.kv_bytes_after / len(batch.pairs)
         return [
             {
                 "cell": cell.key,
@@ -159,14 +166,14 @@ class Chunk:
                 "tokens": round(tokens, 3),
                 "kv_bytes": round(kv_bytes),
             }
-            for (question, _), text in zip(batch, texts, strict=True)
+            for (question, _), text in zip(batch.pairs, texts, strict=True)
         ]
 
-    def _answers(self, batch: list[tuple[Question, Prompt]]) -> list[str]:
+    def _answers(self, together: Together, batch: Batch) -> list[str]:
         """The answers of a batch: the best choice of each question, or what is generated where none has choices."""
         tokenizer = self.loaded.processor.tokenizer
-        choosing = any(question.choices for question, _ in batch)
-        arguments = collate([prompt for _, prompt in batch], self._pad)
+        choosing = any(question.choices for question, _ in batch.pairs)
+        arguments = together.arguments(batch.prompts, batch.video, batch.end)
         with torch.inference_mode():
             output = self.loaded.model.generate(
                 **arguments,
@@ -184,7 +191,7 @@ class Chunk:
             return texts
         return [
             best_choice(question.choices, logits, tokenizer) if question.choices else text
-            for (question, _), logits, text in zip(batch, output.logits[0], texts, strict=True)
+            for (question, _), logits, text in zip(batch.pairs, output.logits[0], texts, strict=True)
         ]
 
     @property
@@ -192,23 +199,23 @@ class Chunk:
         tokenizer = self.loaded.processor.tokenizer
         return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
-    def _batches(self, cell: Cell) -> list[list[tuple[Question, Prompt]]]:
-        """The questions in batches of videos of one size and prompts of nearly one length."""
+    def _asked(self, cell: Cell) -> list[Asked]:
+        """The questions of each video. Answers that are chosen and answers that are generated are no batch."""
         key = cell.shown, cell.blank, cell.scenes
         if key not in self._made:
-            groups: dict[tuple[Any, ...], list[tuple[Question, Prompt]]] = {}
+            self._made[key] = []
             for video in dict.fromkeys(question.video for question in self.questions):
-                # Answers that are chosen and answers that are generated are no batch.
                 for choosing in (False, True):
                     asked = [q for q in self.questions if q.video == video and bool(q.choices) is choosing]
                     size, made = self._prompts(video, cell, [question.text for question in asked])
-                    groups.setdefault((choosing, *size), []).extend(zip(asked, made, strict=True))
-            self._made[key] = []
-            for group in groups.values():
-                group.sort(key=lambda pair: pair[1].length)
-                count = self.generating.batch
-                self._made[key] += [group[first : first + count] for first in range(0, len(group), count)]
+                    self._made[key].append(Asked(video, (choosing, *size), list(zip(asked, made, strict=True))))
         return self._made[key]
+
+    def _batches(self, cell: Cell, sharing: bool) -> list[Batch]:
+        key = cell.shown, cell.blank, cell.scenes, sharing
+        if key not in self._batched:
+            self._batched[key] = batches(self.loaded.model, self._asked(cell), self.generating.batch, sharing)
+        return self._batched[key]
 
     def _prompts(self, video: str, cell: Cell, texts: Sequence[str]) -> tuple[tuple[int, ...], list[Prompt]]:
         """What tells the size of a video as it is shown, and the prompts about it."""

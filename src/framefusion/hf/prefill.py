@@ -206,15 +206,16 @@ def layouts_of(
 ) -> tuple[list[VisualLayout], Sequence[Tensor] | None]:
     """The visual tokens of each sample that may be reduced, and the columns of all placeholders.
 
-    A newline at the end of a video has a placeholder but shows nothing: no token to reduce, and no text.
+    A newline at the end of a video has a placeholder but shows nothing: no token to reduce, and no text. So has what
+    closes a video, where its position belongs to it.
     """
     if call.input_ids is None or not call.has_visual:
         return [VisualLayout.of([])] * batch, None
-    layouts = decoder.family.layouts(decoder.multimodal, call)
-    ids = call.input_ids.cpu()
-    seen = [
-        torch.isin(row, row[layout.columns]).nonzero().squeeze(-1) for row, layout in zip(ids, layouts, strict=True)
-    ]
+    layouts, closing = decoder.family.layouts(decoder.multimodal, call), torch.arange(decoder.family.closing)
+    seen = []
+    for row, layout in zip(call.input_ids.cpu(), layouts, strict=True):
+        filled = torch.isin(row, row[layout.columns]).nonzero().squeeze(-1)
+        seen.append(torch.cat([filled, filled[-1:] + 1 + closing]) if len(filled) else filled)
     return layouts if settings.images else [layout.only("video") for layout in layouts], seen
 
 

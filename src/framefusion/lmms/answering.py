@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from framefusion.asking.encodings import collate
+from framefusion.asking.encodings import Prompt
+from framefusion.asking.together import Together, beginning, fitting, shares
 from framefusion.errors import ArgumentError
 from framefusion.hf import attach
 from framefusion.lmms.arguments import Generation
@@ -73,6 +74,9 @@ class Answering:
         processor: its processor.
         settings: what to keep.
 
+    Attributes:
+        shares: whether samples with the same videos and pictures can share what is prefilled of them.
+
     Raises:
         ValueError: this model cannot follow the settings.
     """
@@ -81,6 +85,9 @@ class Answering:
         self.model, self.processor = model, processor
         self.run = attach(model, settings)
         self.spent = Spent()
+        self.shares = shares(model, self.run.settings)
+        self._together = Together(model, self.run, self._pad)
+        self._latest: tuple[Sample, Prompt] | None = None
 
     def __enter__(self) -> Answering:
         return self
@@ -93,18 +100,35 @@ class Answering:
         tokenizer = self.processor.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
 
-    def generate(self, samples: Sequence[Sample], generation: Generation) -> list[Response]:
+    def generate(self, samples: Sequence[Sample], generation: Generation, shown: Hashable = None) -> list[Response]:
         """Greedy answers to a batch of samples of one shape.
+
+        Args:
+            samples: the prompts.
+            generation: how to answer.
+            shown: what tells the videos and pictures from others, where all samples have the same and more of them
+                follow; None prefills every prompt as a whole.
 
         Raises:
             ValueError: a sample cannot be made a prompt, or its video cannot be reduced as the settings say.
         """
-        prompts = [prompt(sample, self.model, self.processor) for sample in samples]
-        inputs, tokenizer = collate(prompts, self._pad), self.processor.tokenizer
-        stopping = StoppingCriteriaList()
+        prompts = [self._prompt(sample) for sample in samples]
+        end = None if shown is None else beginning(self.model, prompts)
+        groups = [list(range(len(prompts)))] if end is None else fitting(self.model, prompts, len(prompts))
+        responses: dict[int, Response] = {}
+        for positions in groups:
+            batch = [prompts[position] for position in positions]
+            responses |= zip(positions, self._responses(batch, generation, shown, end), strict=True)
+        return [responses[position] for position in range(len(prompts))]
+
+    def _responses(
+        self, prompts: Sequence[Prompt], generation: Generation, shown: Hashable, end: int | None
+    ) -> list[Response]:
+        stopping, tokenizer = StoppingCriteriaList(), self.processor.tokenizer
         if generation.until:
-            stopping.append(_Until(tokenizer, generation.until, inputs["input_ids"].shape[1]))
-        output = self._call(inputs, max_new_tokens=generation.new_tokens, stopping_criteria=stopping)
+            stopping.append(_Until(tokenizer, generation.until, max(one.length for one in prompts)))
+        options = {"max_new_tokens": generation.new_tokens, "stopping_criteria": stopping}
+        output = self._call(prompts, shown, end, **options)
         new = output.sequences[:, -len(output.logits) :]
         texts = tokenizer.batch_decode(new, skip_special_tokens=True)
         counts = self._lengths(new)
@@ -114,12 +138,13 @@ class Answering:
             for text, one, count in zip(texts, prompts, counts, strict=True)
         ]
 
-    def likelihood(self, sample: Sample, continuation: str) -> tuple[float, bool]:
+    def likelihood(self, sample: Sample, continuation: str, shown: Hashable = None) -> tuple[float, bool]:
         """How likely an answer is. The prefill sees the prompt alone, so that the reduction knows nothing of it.
 
         Args:
             sample: the prompt.
             continuation: the answer; leading space is dropped, as the turn begins without.
+            shown: as for :meth:`generate`.
 
         Returns:
             Mean negative log-likelihood of its tokens in nats, and whether greedy decoding gives each of them.
@@ -130,9 +155,10 @@ class Answering:
         tokens = self.processor.tokenizer(continuation.lstrip(), add_special_tokens=False)["input_ids"]
         if not tokens:
             raise ArgumentError(f"the continuation {continuation!r} has no tokens.")
-        one = prompt(sample, self.model, self.processor)
+        one = self._prompt(sample)
         said = LogitsProcessorList([_Said(tokens, one.length)])
-        output = self._call(collate([one], self._pad), max_new_tokens=len(tokens), logits_processor=said)
+        end = None if shown is None else beginning(self.model, [one])
+        output = self._call([one], shown, end, max_new_tokens=len(tokens), logits_processor=said)
         logits = torch.cat(output.logits).float()
         if len(logits) < len(tokens):
             raise ArgumentError(f"the continuation {continuation!r} has a token that ends an answer.")
@@ -140,11 +166,18 @@ class Answering:
         loss = torch.nn.functional.cross_entropy(logits, wanted)
         return float(loss), bool((logits.argmax(-1) == wanted).all())
 
-    def _call(self, inputs: dict[str, Any], **options: Any) -> Any:
+    def _prompt(self, sample: Sample) -> Prompt:
+        """The prompt of a sample; the latest is kept, as the continuations of one come one after the other."""
+        if self._latest is None or not sample.same_as(self._latest[0]):
+            self._latest = None
+            self._latest = sample, prompt(sample, self.model, self.processor)
+        return self._latest[1]
+
+    def _call(self, prompts: Sequence[Prompt], shown: Hashable, end: int | None, **options: Any) -> Any:
         begin = time.perf_counter()
         with torch.inference_mode():
             output = self.model.generate(
-                **inputs,
+                **self._together.arguments(prompts, shown, end),
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=self._pad,

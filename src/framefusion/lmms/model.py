@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+import os
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any, NoReturn
 
 from accelerate import Accelerator
@@ -29,7 +31,17 @@ ARGUMENTS = (
     "device",
     "attn",
     "trust_remote_code",
+    "share",
 )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request, by its position among all."""
+
+    position: int
+    name: str
+    sample: Sample
 
 
 class FrameFusionModel(lmms):
@@ -47,6 +59,8 @@ class FrameFusionModel(lmms):
         device: likewise; with several processes each has its own.
         attn: attention implementation, likewise.
         trust_remote_code: likewise.
+        share: whether requests about the same videos and pictures share what is prefilled of them, where they may;
+            answers are the same. Default True.
         max_batch_size: not supported; there is no automatic batch size.
         settings: every field of :class:`~framefusion.reduction.settings.FrameFusion` by its name, or ``settings``,
             a file; see :func:`~framefusion.lmms.arguments.settings_from`.
@@ -67,6 +81,7 @@ class FrameFusionModel(lmms):
         device: str | None = None,
         attn: str | None = None,
         trust_remote_code: bool = False,
+        share: bool = True,
         max_batch_size: int | None = None,
         **settings: Any,
     ) -> None:
@@ -79,11 +94,12 @@ class FrameFusionModel(lmms):
             raise ArgumentError(f"frames must be a whole number, at least 1, got {frames!r}.")
         if fps is not None and not (is_number(fps) and fps > 0):
             raise ArgumentError(f"fps must be a number above 0, got {fps!r}.")
-        if not isinstance(trust_remote_code, bool):
-            raise ArgumentError(f"trust_remote_code must be True or False, got {trust_remote_code!r}.")
+        for name, flag in (("trust_remote_code", trust_remote_code), ("share", share)):
+            if not isinstance(flag, bool):
+                raise ArgumentError(f"{name} must be True or False, got {flag!r}.")
         if frames is None and fps is None:
             frames = usual_frames(pretrained)
-        self.frames, self.fps = frames, fps
+        self.frames, self.fps, self.share = frames, fps, share
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
@@ -104,19 +120,19 @@ class FrameFusionModel(lmms):
         Raises:
             ValueError: a request cannot be answered; names task and document.
         """
-        results: list[GenerationResult] = []
+        results: dict[int, GenerationResult] = {}
         with Answering(self.model, self.processor, self.settings) as answering, self._progress(requests) as progress:
-            for names, samples, generation in self._batches(requests):
+            for batch, generation, shown in self._batches(requests, answering):
                 try:
-                    responses = answering.generate(samples, generation)
+                    responses = answering.generate([one.sample for one in batch], generation, shown)
                 except ValueError as error:
-                    _fail(", ".join(names), error)
-                results += [
-                    GenerationResult(one.text, TokenCounts(one.prompt_tokens, one.new_tokens)) for one in responses
-                ]
-                progress.update(len(samples))
+                    _fail(", ".join(one.name for one in batch), error)
+                for one, response in zip(batch, responses, strict=True):
+                    counts = TokenCounts(response.prompt_tokens, response.new_tokens)
+                    results[one.position] = GenerationResult(response.text, counts)
+                progress.update(len(batch))
         _log(answering.spent, len(results))
-        return results
+        return [results[position] for position in range(len(requests))]
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """For each request the mean negative log-likelihood of the continuation's tokens, in nats, and whether it is
@@ -127,22 +143,26 @@ class FrameFusionModel(lmms):
         Raises:
             ValueError: a request cannot be answered; names task and document.
         """
-        results: list[GenerationResult] = []
+        results: dict[int, GenerationResult] = {}
+        for request in requests:
+            if len(request.args) != 6:
+                _fail(
+                    _name(request), "it asks for the likelihood of a text without its document, which is not supported"
+                )
         with Answering(self.model, self.processor, self.settings) as answering, self._progress(requests) as progress:
-            for request in requests:
-                name = _name(request)
-                if len(request.args) != 6:
-                    _fail(name, "it asks for the likelihood of a text without its document, which is not supported")
-                text, wanted, to_visual, document, task, split = request.args
-                try:
-                    sample = self._sample(text, to_visual, document, task, split)
-                    continuation = wanted(self._document(document, task, split)) if callable(wanted) else wanted
-                    results.append(GenerationResult(answering.likelihood(sample, str(continuation))))
-                except ValueError as error:
-                    _fail(name, error)
-                progress.update(1)
+            for shown, positions in self._groups(requests, answering):
+                for position in positions:
+                    text, wanted, to_visual, document, task, split = requests[position].args
+                    try:
+                        sample = self._sample(text, to_visual, document, task, split)
+                        continuation = wanted(self._document(document, task, split)) if callable(wanted) else wanted
+                        likelihood = answering.likelihood(sample, str(continuation), shown)
+                    except ValueError as error:
+                        _fail(_name(requests[position]), error)
+                    results[position] = GenerationResult(likelihood)
+                    progress.update(1)
         _log(answering.spent, len(results))
-        return results
+        return [results[position] for position in range(len(requests))]
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> NoReturn:
         """Not supported.
@@ -155,27 +175,51 @@ class FrameFusionModel(lmms):
             "out."
         )
 
-    def _batches(self, requests: Sequence[Instance]) -> Iterator[tuple[list[str], list[Sample], Generation]]:
-        """Names, samples and generation of consecutive requests that fit together."""
+    def _batches(
+        self, requests: Sequence[Instance], answering: Answering
+    ) -> Iterator[tuple[list[_Asked], Generation, Hashable]]:
+        """Requests that fit together, how to answer them, and what they are shown where they share it."""
 
-        def samples() -> Iterator[tuple[str, Sample, Generation]]:
-            for request in requests:
-                name = _name(request)
-                text, kwargs, *rest = request.args
+        def asked(positions: Sequence[int]) -> Iterator[tuple[_Asked, Generation]]:
+            for position in positions:
+                name = _name(requests[position])
+                text, kwargs, *rest = requests[position].args
                 try:
-                    yield name, self._sample(text, *rest), Generation.of(kwargs)
+                    yield _Asked(position, name, self._sample(text, *rest)), Generation.of(kwargs)
                 except ValueError as error:
                     _fail(name, error)
 
-        for (_, generation), group in groupby(samples(), lambda one: (one[1].shape, one[2])):
-            batch: list[tuple[str, Sample, Generation]] = []
-            for one in group:
-                batch.append(one)
-                if len(batch) == self.batch_size:
-                    yield [name for name, _, _ in batch], [sample for _, sample, _ in batch], generation
-                    batch = []
-            if batch:
-                yield [name for name, _, _ in batch], [sample for _, sample, _ in batch], generation
+        for shown, positions in self._groups(requests, answering):
+            for (_, generation), group in groupby(asked(positions), lambda one: (one[0].sample.shape, one[1])):
+                while batch := [one for one, _ in islice(group, self.batch_size)]:
+                    yield batch, generation, shown
+
+    def _groups(self, requests: Sequence[Instance], answering: Answering) -> list[tuple[Hashable, list[int]]]:
+        """Positions of the requests that share what they are shown, and None with all that do not."""
+        alone: list[int] = []
+        groups: dict[Hashable, list[int]] = {}
+        by_path: dict[Hashable, bool] = {}
+        for position, request in enumerate(requests):
+            shown = self._shown(by_path, *request.args[2:]) if self.share and answering.shares else None
+            (alone if shown is None else groups.setdefault(shown, [])).append(position)
+        shared = [(shown, own) for shown, own in groups.items() if len(own) > 1]
+        alone += [own[0] for own in groups.values() if len(own) == 1]
+        return [(None, sorted(alone)), *shared]
+
+    def _shown(self, by_path: dict[Hashable, bool], to_visual: Any, document: int, task: str, split: str) -> Hashable:
+        """What tells the videos and pictures of a document from others: their paths, where a task has paths, or else
+        the document; None without any."""
+        own = task, split, document
+        if to_visual is None:
+            return None
+        if not by_path.get((task, split), True):
+            # Pictures are read for the answers, not twice.
+            return own
+        given = to_visual(self._document(document, task, split))
+        if not given:
+            return None
+        by_path[task, split] = all(isinstance(one, (str, os.PathLike)) for one in given)
+        return tuple(map(os.fspath, given)) if by_path[task, split] else own
 
     def _document(self, document: int, task: str, split: str) -> Any:
         return self.task_dict[task][split][document]

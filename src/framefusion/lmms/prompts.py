@@ -42,6 +42,10 @@ class Sample:
             for visual in self.visuals
         )
 
+    def same_as(self, other: Sample) -> bool:
+        """Whether the text is the same, and the visuals are the very ones."""
+        return self.text == other.text and list(map(id, self.visuals)) == list(map(id, other.visuals))
+
     @property
     def content(self) -> list[dict[str, str]]:
         """The user turn, as chat templates take it.
