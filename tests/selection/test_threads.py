@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from framefusion.selection import numba_backend, select_tokens, threads
 from framefusion.selection.threads import each
-from tests.selection.test_determinism import near_ties
+from tests.selection.test_determinism import in_fork, near_ties
 
 
 @pytest.fixture(autouse=True)
@@ -98,21 +97,7 @@ def test_any_number_of_threads_selects_the_same_with_the_same_gains(
         assert torch.equal(same, gains), what
 
 
-def _select_in_child(features: Tensor, ids: Tensor, queue: multiprocessing.queues.Queue) -> None:  # type: ignore[type-arg]
-    queue.put(select_tokens(features, None, ids, 40, backend="numba").tolist())
-
-
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this system cannot fork")
     features, ids = near_ties(1, 200, 33, torch.float32, 1)[0], torch.arange(200) // 50
     expected = select_tokens(features, None, ids, 40, backend="numba").tolist()
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_select_in_child, args=(features, ids, queue))
-    child.start()
-    try:
-        assert queue.get(timeout=60) == expected
-    finally:
-        child.kill()
-        child.join()
+    assert in_fork(lambda: select_tokens(features, None, ids, 40, backend="numba")) == expected
