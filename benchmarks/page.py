@@ -75,7 +75,7 @@ def page(report: BenchReport, prefill: dict[str, Any] | None) -> str:
         report: the measurements; without rows the page says that there are none.
         prefill: the data of ``benchmarks/prefill.py``; None leaves that section out.
     """
-    parts = [_HEAD, _environment(report), "## Aims", _aims_table(report)]
+    parts = [_HEAD, _environment(report), "## Aims", aims_table(report)]
     if report.rows:
         parts += [_workloads_section(report), _long_section(report)]
     if report.sweeps:
@@ -114,7 +114,8 @@ def _environment(report: BenchReport) -> str:
     return "Measured with " + ", ".join(f"{name} {value}" for name, value in report.environment.items()) + "."
 
 
-def _aims_table(report: BenchReport) -> str:
+def aims_table(report: BenchReport) -> str:
+    """What was aimed at and measured."""
     long = max(_long_configs(report), key=lambda config: config.tokens, default=Config(1, 100_000, 800, 1024))
     rows = [_aim_row(report, aim) for aim in aims(long)]
     head = ["workload", "`select_tokens` on the CPU", "aim", "measured", "range of the rounds", ""]

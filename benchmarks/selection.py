@@ -2,6 +2,7 @@
 
     python -m benchmarks.selection                 # docs/benchmarks.md, docs/data/bench-selection.json, docs/images
     python -m benchmarks.selection --from-json     # the page and the pictures again, without measuring
+    python -m benchmarks.selection --aims          # the aims on the standard workloads, printed; writes nothing
     python -m benchmarks.selection --small --out /tmp/try --long-tokens 8192
 
 Run from the root of the repository. Other packages are measured where the extra ``bench`` is installed and named as
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.contenders import PEERS, split_installed
-from benchmarks.page import page
+from benchmarks.page import OURS, aims, aims_table, page
 from benchmarks.report import BenchReport
 from benchmarks.scaling import SWEEP_ITERATIONS, SWEEPS, Sweep, measure_sweep
 from framefusion.bench import CONFIGS, Config, measure
@@ -74,6 +75,15 @@ def programme(rounds: int, long_tokens: int, small: bool) -> Programme:
         jobs = [replace(job, config=_smaller(job.config)) for job in jobs]
         sweeps = {name: sweep.smaller() for name, sweep in SWEEPS.items()}
     return Programme(tuple(jobs), sweeps, min(rounds, SWEEP_ITERATIONS))
+
+
+def only_aims(plan: Programme) -> Programme:
+    """What the aims on the standard workloads need of a programme."""
+    jobs = []
+    for job in plan.jobs[: len(CONFIGS)]:
+        bases = tuple(aim.base for aim in aims(LONG) if aim.config.segments == job.config.segments)
+        jobs.append(replace(job, contenders=(OURS, *bases)))
+    return Programme(tuple(jobs), {}, plan.sweep_rounds)
 
 
 def _smaller(config: Config) -> Config:
@@ -134,18 +144,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=DOCS, help="where data/, images/ and the page go; default: docs")
     parser.add_argument("--from-json", action="store_true", help="do not measure, read the data that are there")
+    parser.add_argument(
+        "--aims", action="store_true", help="only the aims on the standard workloads; nothing is written"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds; sweeps and the long segment take 3")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--long-tokens", type=int, default=LONG.tokens, help="tokens of the long segment")
     parser.add_argument("--small", action="store_true", help="small sizes, to try the harness out")
     args = parser.parse_args(arguments)
+    plan = programme(args.rounds, args.long_tokens, args.small)
+    if args.aims:
+        print(aims_table(run(only_aims(plan), args.threads, lambda _: None)))
+        return
     for folder in ("data", "images"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     require_matplotlib()
     if args.from_json:
         report = earlier(args.out / DATA)
     else:
-        plan = programme(args.rounds, args.long_tokens, args.small)
         report = run(plan, args.threads, lambda sentence: print(sentence, file=sys.stderr, flush=True))
         (args.out / DATA).write_text(report.to_json(), encoding="utf-8")
         print(report.table())

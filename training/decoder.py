@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from lessons import ANSWER, DENSE_SIZES, PARSE_SIZES, PROMPT, Batch
+from batches import ANSWER, PROMPT, Batch
+from lessons import DENSE_SIZES, PARSE_SIZES
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, rms_norm, silu
 from vision import IGNORE
@@ -178,7 +179,7 @@ def forward(
         cos, sin: ``(V, P + Q·m, head_dim)`` rotary embedding.
         padding: ``(V, Q)`` padded tokens at the start of each question.
         first: index of the first visual token in the prefix; the last prefix token is none.
-        evidence: ``(V, Q, K)`` bool, see :class:`~lessons.Batch`.
+        evidence: ``(V, Q, K)`` bool, see :class:`~batches.Batch`.
         step: :func:`layer_step`, or its compiled form.
     """
     count, width = questions.shape[1:3]

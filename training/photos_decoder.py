@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from batches import Batch, Texts
 from decoder import Passed, compiled_step, forward, layer_step, lookup_loss
-from lessons import Texts
 from llava import Llava
 from photos_bank import BANK, RUN
-from photos_lessons import DENSE_SIZES, PARSE_SIZES, Batch, SeenScene, make_batch, plan
+from photos_lessons import DENSE_SIZES, PARSE_SIZES, SeenScene, make_batch, plan
 from photos_model import build, pool, processor, tower
 from photos_vision import labels_of
 from runs import build_optimizer, learning_rate, log, save

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from lessons import ANSWER, PROMPT, UNKNOWN, Texts
+from batches import Asking, Batch, BatchPlan, Shown, Texts, collate
 from photos_bank import FRAMES
 from photos_model import GRID
 from torch import Tensor
-from vision import IGNORE
 
 from framefusion.evaluation.needle.photo_questions import PHOTO_KINDS, PHOTO_SORTS, ask, possible
 from framefusion.evaluation.needle.photos import NAMES
@@ -37,35 +35,6 @@ class SeenScene:
     scene: Scene
     features: Tensor
     owner: np.ndarray
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """``videos`` of ``frames`` frames with ``questions`` each, of whose tokens the decoder sees ``tokens``."""
-
-    videos: int
-    frames: int
-    tokens: int
-    questions: int
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step, for V videos of which K tokens are shown, with Q questions each; see :class:`lessons.Batch`.
-
-    ``parse`` int64 ``(V, Q, 3)``: sort, name and ordinal that a question asks.
-    """
-
-    features: Tensor
-    places: Tensor
-    visual: int
-    ids: Tensor
-    padding: Tensor
-    answers: Tensor
-    evidence: Tensor
-    parse: Tensor
-    kinds: np.ndarray
-    dense: dict[str, Tensor]
 
 
 def plan(seed: int, step: int, steps: int, questions: int) -> BatchPlan:
@@ -108,55 +77,19 @@ def compose(rng: np.random.Generator, pool: list[SeenScene], frames: int) -> tup
     return Video(tuple(item.scene for item in chosen), lengths), chosen
 
 
-class Shown:
-    """The shown tokens of one video and what they show."""
+class PhotoShown(Shown):
+    """The shown tokens of one video of photographs."""
 
     def __init__(self, rng: np.random.Generator, video: Video, scenes: list[SeenScene], tokens: int) -> None:
-        self.video = video
-        owner = np.concatenate([item.owner for item in scenes]).astype(np.int64).reshape(-1)
-        scene = np.repeat(np.arange(len(scenes)), [item.owner.size for item in scenes])
-        places = np.arange(owner.size)
-        if tokens < owner.size:
-            weight = np.where(owner >= 0, 2.5, 1.0)
-            places = np.sort(rng.choice(owner.size, size=tokens, replace=False, p=weight / weight.sum()))
-        self.places, self.owner, self.scene = places, owner[places], scene[places]
-        self.frame = places // CELLS
-        self.features = torch.cat([item.features.flatten(0, 1) for item in scenes])[torch.from_numpy(places)].float()
-
-    def shows(self, s: int, t: int) -> np.ndarray:
-        return (self.scene == s) & (self.owner == t)
-
-    def evidence(self, question: Question) -> np.ndarray | None:
-        """Tokens that a decoder should look at to answer; None if the shown ones cannot tell."""
-        masks = [self.shows(s, t) for s, t in question.evidence]
-        if not all(mask.any() for mask in masks):
-            return None
-        if question.sort == "direction":
-            late = masks[0] & (self.frame > self.frame[masks[0]].min())
-            return late if late.any() else None
-        return masks[int(np.argmax([s for s, _ in question.evidence]))]
+        super().__init__(rng, video, scenes, tokens, CELLS, 2.5)
 
     def dense(self) -> dict[str, np.ndarray]:
-        larges = [scene.large for scene in self.video.scenes]
-        names = np.asarray([NAMES.index(thing.kind) for thing in larges])
-        known = np.zeros(len(self.places), dtype=bool)
-        direction = np.full(len(self.places), IGNORE)
-        for s, thing in enumerate(larges):
-            inside = np.flatnonzero(self.scene == s)
-            large = self.shows(s, 0)
-            known[inside] = np.cumsum(large[inside]) > 0
-            if large.any():
-                later = large & (self.frame > self.frame[large].min())
-                direction[later] = WAYS.index(thing.direction) if thing.direction else len(WAYS)
-
-        def where_known(values: np.ndarray) -> np.ndarray:
-            return np.where(known, values[self.scene], IGNORE)
-
+        names = np.asarray([NAMES.index(scene.large.kind) for scene in self.video.scenes])
+        previous = np.concatenate([[len(NAMES)], names[:-1]])
         return {
-            "scene_name": where_known(names),
-            "ordinal": where_known(np.arange(len(larges))),
-            "previous_name": where_known(np.concatenate([[len(NAMES)], names[:-1]])),
-            "direction": direction,
+            **super().dense(),
+            "scene_name": self.where_known(names),
+            "previous_name": self.where_known(previous),
         }
 
 
@@ -167,55 +100,10 @@ def asked(question: Question) -> tuple[int, int, int]:
     return PHOTO_SORTS.index(question.sort), name, ordinal
 
 
+ASKING = Asking({kind: SHARES[kind] for kind in PHOTO_KINDS}, possible, ask, asked, parsed=len(PARSE_SIZES), tries=6)
+
+
 def make_batch(step: int, spec: BatchPlan, pool: list[SeenScene], texts: Texts, seed: int) -> Batch:
     """The batch of one step."""
     rng = np.random.default_rng([seed, step])
-    share = np.asarray([SHARES[kind] for kind in PHOTO_KINDS])
-    rows, ids, padding, answers, evidence, parse, kinds = [], [], [], [], [], [], []
-    for _ in range(spec.videos):
-        video, scenes = compose(rng, pool, spec.frames)
-        shown = Shown(rng, video, scenes, spec.tokens)
-        rows.append(shown)
-        options = possible(video)
-        found: list[tuple[Question, np.ndarray]] = []
-        for _ in range(6 * spec.questions):
-            question = ask(rng, video, PHOTO_KINDS[rng.choice(len(share), p=share / share.sum())], options)
-            tokens = None if question is None else shown.evidence(question)
-            if question is not None and tokens is not None:
-                found.append((question, tokens))
-            if len(found) == spec.questions:
-                break
-        for index in range(spec.questions):
-            if index >= len(found):
-                ids.append([texts.pad] * (PROMPT + ANSWER - 1))
-                padding.append(PROMPT - 1)
-                answers.append([IGNORE] * ANSWER)
-                evidence.append(np.zeros(spec.tokens, dtype=bool))
-                parse.append((IGNORE,) * 3)
-                kinds.append("")
-                continue
-            question, tokens = found[index]
-            prompt, reply = list(texts.prompt(question.text)), texts.answer(question.answer)
-            if len(prompt) < PROMPT and rng.random() < UNKNOWN:
-                prompt.insert(int(rng.integers(len(prompt) - 2)), texts.unknown)
-            pad = PROMPT - len(prompt)
-            ids.append([texts.pad] * pad + prompt + (reply + [texts.pad] * ANSWER)[: ANSWER - 1])
-            padding.append(pad)
-            answers.append((reply + [IGNORE] * ANSWER)[:ANSWER])
-            evidence.append(tokens)
-            parse.append(asked(question))
-            kinds.append(question.kind)
-    shape = (spec.videos, spec.questions)
-    dense = [row.dense() for row in rows]
-    return Batch(
-        features=torch.stack([row.features for row in rows]),
-        places=torch.from_numpy(np.stack([row.places for row in rows])),
-        visual=spec.frames * CELLS,
-        ids=torch.tensor(ids).view(*shape, -1),
-        padding=torch.tensor(padding).view(shape),
-        answers=torch.tensor(answers).view(*shape, -1),
-        evidence=torch.from_numpy(np.stack(evidence)).view(*shape, -1),
-        parse=torch.tensor(parse).view(*shape, -1),
-        kinds=np.asarray(kinds).reshape(shape),
-        dense={name: torch.from_numpy(np.stack([row[name] for row in dense])) for name in DENSE_SIZES},
-    )
+    return collate(rng, spec, lambda: PhotoShown(rng, *compose(rng, pool, spec.frames), spec.tokens), ASKING, texts)

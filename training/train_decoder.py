@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from bank import Bank
+from batches import Batch, Texts
 from decoder import Passed, Readouts, compiled_step, forward, layer_step, losses
 from families import FAMILIES
 from footage import training_clips
-from lessons import Batch, Texts, make_batch, plan
+from lessons import make_batch, plan
 from model import TOKENS_PER_FRAME, Family, start_words
 from runs import FILMS, RUNS, ahead, build_optimizer, learning_rate, log, save
 from torch import Tensor, nn

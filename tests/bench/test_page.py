@@ -128,6 +128,8 @@ def test_the_programme_measures_what_the_page_shows() -> None:
     for aim in aims(LONG):
         assert {(aim.config, aim.contender), (aim.config, aim.base)} <= measured
     assert {name for config, name in measured if config == CONFIGS[0]} == {*contenders_on("cpu"), *PEERS}
+    quick = {(job.config, name) for job in selection.only_aims(plan).jobs for name in job.contenders}
+    assert quick == {(a.config, name) for a in aims(LONG) for name in (a.contender, a.base) if a.config in CONFIGS}
     small = selection.programme(5, 8192, small=True)
     assert all(job.config.dim <= 256 for job in small.jobs)
     assert small.sweeps.keys() == plan.sweeps.keys()

@@ -7,9 +7,8 @@ import os
 import re
 
 import pytest
-from typer.testing import CliRunner
 
-from framefusion import FrameFusion, cli, load_settings, save_settings
+from framefusion import FrameFusion, load_settings, save_settings
 from framefusion.assets import BUNDLED_FRAMES, DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.cli import calibrate as command
 from framefusion.evaluation import calibration
@@ -17,27 +16,7 @@ from framefusion.evaluation.cells import FULL
 from framefusion.evaluation.methods import METHODS
 from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings_file import read
-from tests import tiny_checkpoints
-
-QUESTION = "what colour is the circle"
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Invoke the command in a directory of its own, without a network."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    def invoke(*words):
-        return CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
-
-    return invoke
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A checkpoint with random weights."""
-    return tiny_checkpoints.save_llava_onevision(tmp_path_factory.mktemp("checkpoints") / "tiny")
+from tests.cli.said import QUESTION
 
 
 def write_questions(directory):
@@ -93,7 +72,7 @@ def test_from_questions_to_an_answer(run, tmp_path):
     assert "--settings settings.json" in found["command"]
 
 
-def test_settings_of_another_model_or_other_frames_are_remarked_on(run, tmp_path, tiny):
+def test_settings_of_another_model_or_other_frames_are_remarked_on(run, tmp_path, model):
     calibrated = {
         "floor": 0.98,
         "confidence": 0.95,
@@ -113,7 +92,7 @@ def test_settings_of_another_model_or_other_frames_are_remarked_on(run, tmp_path
     }
     content = {"schema": 1, "settings": {"cost": 0.5}, "calibration": calibrated}
     (tmp_path / "theirs.json").write_text(json.dumps(content))
-    ask = ("ask", DEMO_VIDEO, QUESTION, "--model", tiny, "--max-new-tokens", 1, "--json", "--settings")
+    ask = ("ask", DEMO_VIDEO, QUESTION, "--model", model, "--max-new-tokens", 1, "--json", "--settings")
     result = run(*ask, "theirs.json")
     assert result.exit_code == 0, result.stderr
     assert result.stderr == (
@@ -181,10 +160,10 @@ def test_what_calibrate_refuses(run, tmp_path, words, message):
     assert not (tmp_path / "settings.json").exists()
 
 
-def test_nothing_proven_keeps_all_tokens(run, tmp_path, tiny):
+def test_nothing_proven_keeps_all_tokens(run, tmp_path, model):
     """With the answers of a first run on disk, replaced by ones that all changed."""
     data, count = write_questions(tmp_path)
-    asked = ("--data", data, "--unit", "question", "--floor", 0.6, "--budgets", "0.5", "--frames", 4, "--model", tiny)
+    asked = ("--data", data, "--unit", "question", "--floor", 0.6, "--budgets", "0.5", "--frames", 4, "--model", model)
     first = run("calibrate", *asked, "--max-new-tokens", 2, "--json", "--settings", "first.json")
     told = json.loads(first.stdout)
     assert told["written"] == "first.json"

@@ -5,43 +5,27 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from framefusion import cli
 from framefusion.assets import DEMO_VIDEO
 from framefusion.hf import fitted
-from tests import tiny_checkpoints
-
-QUESTION = "what colour is the circle"
+from tests.cli.said import QUESTION
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Invoke the command in a directory of its own, without a network."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def run(run, tmp_path, monkeypatch):
+    """The command, with stages kept in a directory of the test."""
     monkeypatch.setattr(fitted, "default_folder", lambda: tmp_path / "stages")
     monkeypatch.setattr(fitted, "_warned", set())
-
-    def invoke(*words):
-        return CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
-
-    return invoke
+    return run
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A checkpoint with random weights."""
-    return tiny_checkpoints.save_llava_onevision(tmp_path_factory.mktemp("checkpoints") / "tiny")
-
-
-def test_from_a_probe_to_an_answer(run, tmp_path, tiny):
-    asked = ("ask", DEMO_VIDEO, QUESTION, "--model", tiny, "--frames", 3, "--json", "--stages", "auto")
+def test_from_a_probe_to_an_answer(run, tmp_path, model):
+    asked = ("ask", DEMO_VIDEO, QUESTION, "--model", model, "--frames", 3, "--json", "--stages", "auto")
     before = run(*asked)
     assert before.exit_code == 0, before.stderr
     assert json.loads(before.stdout)["stages_from"] == "default"
 
-    probed = ("probe", "--model", tiny, "--frames", 4, "--prompts", 3, "--cost", 0.4)
+    probed = ("probe", "--model", model, "--frames", 4, "--prompts", 3, "--cost", 0.4)
     result = run(*probed, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
@@ -59,11 +43,11 @@ def test_from_a_probe_to_an_answer(run, tmp_path, tiny):
     assert "Written" not in shown
 
 
-def test_a_damaged_file_is_one_sentence(run, tmp_path, tiny):
+def test_a_damaged_file_is_one_sentence(run, tmp_path, model):
     (tmp_path / "stages").mkdir()
-    found = json.loads(run("probe", "--model", tiny, "--frames", 2, "--prompts", 2, "--json", "--no-save").stdout)
+    found = json.loads(run("probe", "--model", model, "--frames", 2, "--prompts", 2, "--json", "--no-save").stdout)
     (tmp_path / "stages" / f"{found['fingerprint']}.json").write_text("{")
-    result = run("ask", DEMO_VIDEO, QUESTION, "--model", tiny, "--frames", 2, "--stages", "auto")
+    result = run("ask", DEMO_VIDEO, QUESTION, "--model", model, "--frames", 2, "--stages", "auto")
     assert result.exit_code == 2
     assert "is damaged" in result.stderr
     assert "delete it, or probe the model again" in result.stderr

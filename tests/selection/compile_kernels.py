@@ -1,12 +1,14 @@
 """Compile every Triton kernel as it is launched, without a device, and tell what the compiler made of it.
 
     python -m tests.selection.compile_kernels 80 90
+    python -m tests.selection.compile_kernels 80 90 --in-turns  # each variant for one of them
 
 Prints a JSON list with one entry for each compiled variant.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -136,12 +138,17 @@ def number(pattern: str, text: str) -> int:
 
 def main() -> None:
     """Compile for the architectures named on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("architectures", type=int, nargs="+")
+    parser.add_argument("--in-turns", action="store_true")
+    args = parser.parse_args()
     triton.knobs.nvidia.dump_ptxas_log = True
     triton.knobs.compilation.always_compile = True
     variants = [*selection_variants(), *attention_variants()]
     results: list[dict[str, Any]] = []
-    for architecture in map(int, sys.argv[1:]):
-        results += [compiled(v, architecture, True) for v in variants]
+    for turn, architecture in enumerate(args.architectures):
+        own = variants[turn :: len(args.architectures)] if args.in_turns else variants
+        results += [compiled(v, architecture, True) for v in own]
     results += [compiled(v, 80, False) for v in variants if v[0] is kernels.gram_tiles]
     json.dump(results, sys.stdout, indent=1)
 

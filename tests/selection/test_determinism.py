@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -111,26 +112,35 @@ def test_concurrent_calls(backend: str) -> None:
     assert all(torch.equal(r, expected) for r in results)
 
 
-def _pick_in_child(kernel: Tensor, queue: multiprocessing.queues.Queue) -> None:  # type: ignore[type-arg]
-    torch.set_num_threads(1)
-    queue.put(greedy_map(kernel, 100).tolist())
+def _put(function: Callable[[], Tensor], queue: multiprocessing.queues.Queue) -> None:  # type: ignore[type-arg]
+    queue.put(function().tolist())
 
 
-def test_numba_survives_fork() -> None:
+def in_fork(function: Callable[[], Tensor]) -> list[int]:
+    """What a function returns in a forked process."""
     if "fork" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system cannot fork")
-    x = noise(300, 200)
-    kernel = x @ x.T
-    expected = greedy_map(kernel, 100).tolist()
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=_pick_in_child, args=(kernel, queue))
+    child = context.Process(target=_put, args=(function, queue))
     child.start()
     try:
-        assert queue.get(timeout=60) == expected
+        return queue.get(timeout=60)
     finally:
         child.kill()
         child.join()
+
+
+def test_numba_survives_fork() -> None:
+    x = noise(300, 200)
+    kernel = x @ x.T
+    expected = greedy_map(kernel, 100).tolist()
+
+    def pick() -> Tensor:
+        torch.set_num_threads(1)
+        return greedy_map(kernel, 100)
+
+    assert in_fork(pick) == expected
 
 
 def test_autocast_does_not_change_the_result(backend: str, interpreted: bool) -> None:

@@ -46,6 +46,6 @@ def bank(clips, family):
 
 @pytest.fixture(scope="session")
 def texts(family):
-    from lessons import Texts
+    from batches import Texts
 
     return Texts(family.tokenizer())

@@ -3,8 +3,9 @@ from functools import partial
 import pytest
 import torch
 import train_decoder
+from batches import BatchPlan
 from decoder import Readouts, layer_step, lookup_loss, losses
-from lessons import BatchPlan, make_batch
+from lessons import make_batch
 from train_decoder import run_batch
 from vision import IGNORE
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from lessons import DENSE_SIZES, PARSE_SIZES, PROMPT, BatchPlan, asked, make_batch, plan
+from batches import PROMPT, BatchPlan
+from lessons import DENSE_SIZES, PARSE_SIZES, asked, make_batch, plan
 from vision import IGNORE
 
 from framefusion.evaluation.needle.objects import COLOR_NAMES, KINDS

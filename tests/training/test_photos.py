@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batches import BatchPlan, Texts
 from decoder import layer_step
-from lessons import Texts
 from photos_decoder import OPENING, Readouts, losses, run_batch
-from photos_lessons import CELLS, DENSE_SIZES, BatchPlan, SeenScene, Shown, compose, cut_out, make_batch
+from photos_lessons import CELLS, DENSE_SIZES, PhotoShown, SeenScene, compose, cut_out, make_batch
 from photos_model import GRID, build, pool, processor, see
 from photos_vision import Interface, labels_of
 from transformers import Dinov2Config, Dinov2Model
@@ -134,7 +134,7 @@ def test_dense_labels_tell_nothing_before_it_was_seen(seen: list[SeenScene]) -> 
     rng = np.random.default_rng(5)
     for _ in range(5):
         video, scenes = compose(rng, seen, 16)
-        shown = Shown(rng, video, scenes, 150)
+        shown = PhotoShown(rng, video, scenes, 150)
         labels, known = shown.dense(), set()
         for index in range(150):
             s = int(shown.scene[index])

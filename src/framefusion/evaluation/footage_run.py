@@ -90,21 +90,9 @@ def evaluate_footage(
     manifest = store.open(identity, command, versions())
 
     progress.step("Looking at the pedestrians")
-    films = footage.pedestrians(videos, what.frames, cache, tools)
-    done = {(row["cell"], row["video"]) for row in log.read(out / ROWS)}
-    left = [(cell, number) for number in range(videos) for cell in cells if (cell.key, number) not in done]
-    progress.step("Reducing", len(left))
-    for cell, number in left:
-        log.append(out / ROWS, [{**_about(cell), "video": number, **measured(films[number], cell)}])
-        progress.advance(1)
-
+    _reduce(footage.pedestrians(videos, what.frames, cache, tools), cells, out / ROWS, progress)
     progress.step("Looking for cuts")
-    known = {(row["film"], row["segmentation"]) for row in log.read(out / SHOTS)}
-    for one in footage.cut_films(cache, tools):
-        for settings in segmentations():
-            if (one.name, name_of(settings.segmentation, SEGMENTATIONS)) not in known:
-                log.append(out / SHOTS, [cuts(one, settings)])
-
+    _look_for_cuts(footage.cut_films(cache, tools), out / SHOTS)
     progress.step("Summing up")
     keys = {cell.key for cell in cells}
     rows = [row for row in log.read(out / ROWS) if row["cell"] in keys]
@@ -121,6 +109,25 @@ def evaluate_footage(
     store.write("summary.json", json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     store.write("footage.md", page(summary))
     return summary
+
+
+def _reduce(films: Sequence[Film], cells: Sequence[Cell], path: Path, progress: Progress) -> None:
+    """Write what is not written yet of every video and cell."""
+    done = {(row["cell"], row["video"]) for row in log.read(path)}
+    left = [(cell, number) for number in range(len(films)) for cell in cells if (cell.key, number) not in done]
+    progress.step("Reducing", len(left))
+    for cell, number in left:
+        log.append(path, [{**_about(cell), "video": number, **measured(films[number], cell)}])
+        progress.advance(1)
+
+
+def _look_for_cuts(films: Sequence[Film], path: Path) -> None:
+    """Write what is not written yet of every film and segmentation."""
+    known = {(row["film"], row["segmentation"]) for row in log.read(path)}
+    for film in films:
+        for settings in segmentations():
+            if (film.name, name_of(settings.segmentation, SEGMENTATIONS)) not in known:
+                log.append(path, [cuts(film, settings)])
 
 
 def plan(

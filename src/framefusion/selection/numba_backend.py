@@ -1,7 +1,8 @@
 """Greedy MAP on the CPU: Gram matrices by torch's BLAS, half of each, and one compiled loop over each of them.
 
 The arithmetic of a segment depends on that segment alone, so a row of a batch is bitwise the single run. Products are
-summed by the BLAS as it likes; equal input on equally many threads gives equal output.
+summed by the BLAS as it likes, but each on one thread: threads share segments, or the stripes of a segment, and equal
+input gives equal output on any number of them.
 
 The loop is compiled at the first call for float32 or float64, for seconds, and kept in Numba's on-disk cache, which is
 keyed by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time.
@@ -27,10 +28,14 @@ from framefusion.selection.numerics import (
 )
 from framefusion.selection.plan import Picks, Segment
 from framefusion.selection.problem import Answer, Problem
+from framefusion.selection.threads import each
 
 STRIPE = 64
 """Rows of a stripe of the triangle in segments of up to 1,024 tokens; longer ones have 16 stripes or fewer."""
 
+SIDE_BY_SIDE = 1024
+"""Threads share segments of at most this many tokens, 4 MiB of Gram matrix each in float32. Longer ones come one after
+the other, and threads share their stripes."""
 
 OWN_STEPS = frozenset({"restart"})
 
@@ -48,7 +53,20 @@ def select(problem: Problem) -> Answer:
     A segment whose rows are not consecutive, or not of the accumulation dtype, is copied for the time of its Gram
     matrix, which must fit the memory.
     """
-    return [[_select_segment(problem, b, s) for s in own] for b, own in enumerate(problem.samples)]
+    answer = [[Picks.none(problem.features.device, problem.traced)] * len(own) for own in problem.samples]
+    places = [(len(segment), b, i) for b, own in enumerate(problem.samples) for i, segment in enumerate(own)]
+    places.sort(reverse=True)
+    short = sum(length <= SIDE_BY_SIDE for length, _, _ in places)
+    alone = len(places) - short if short >= torch.get_num_threads() else len(places)
+
+    def work(place: tuple[int, int, int]) -> None:
+        _, b, i = place
+        answer[b][i] = _select_segment(problem, b, problem.samples[b][i])
+
+    for place in places[:alone]:
+        work(place)
+    each(work, places[alone:])
+    return answer
 
 
 def _select_segment(problem: Problem, b: int, segment: Segment) -> Picks:
@@ -132,20 +150,29 @@ def lower_gram(x: Tensor) -> Tensor:
     """``X Xᵀ`` (n, n) of x (n, D), stripe by stripe of its lower triangle; beyond the stripes it is undefined."""
     n = x.shape[0]
     gram = x.new_empty(n, n)
-    for first, last in _stripes(n):
+
+    def multiply(stripe: tuple[int, int]) -> None:
+        first, last = stripe
         torch.mm(x[first:last], x[:last].T, out=gram[first:last, :last])
+
+    each(multiply, _stripes(n))
     return gram
 
 
 def gaussian_triangle_(gram: Tensor, inverse: Tensor, gamma: float) -> None:
     """The Gaussian kernel in the place of the products in the lower triangle; ``inverse`` (n,) is ``1 / ‖X‖``."""
-    for first, last in _stripes(len(gram)):
+
+    def transform(stripe: tuple[int, int]) -> None:
+        first, last = stripe
         gaussian_(gram[first:last, :last].mul_(inverse[first:last, None]).mul_(inverse[:last]), gamma)
+
+    each(transform, _stripes(len(gram)))
 
 
 def _stripes(n: int) -> list[tuple[int, int]]:
+    """First row and end of each, the widest first."""
     height = STRIPE * max(1, n // (8 * STRIPE))
-    return [(first, min(first + height, n)) for first in range(0, n, height)]
+    return [(first, min(first + height, n)) for first in reversed(range(0, n, height))]
 
 
 def _greedy(kernel: _Kernel, count: int, exhausted: str, traced: bool) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,9 @@ def test_fewer_frames() -> None:
 def test_a_rule_is_the_method_without_its_stages(method: Method) -> None:
     assert method.rule is not None
     settings = method.settings(0.2, 28)
-    stages = {"keep": settings.keep} if settings.keep is not None else {"cost": settings.cost}
+    stages = (
+        {"keep": settings.keep} if settings.keep is not None else {"cost": settings.cost, "stages": settings.stages}
+    )
     assert FrameFusion(**stages, **method.rule) == settings
 
 
@@ -171,7 +173,7 @@ def test_a_rule_is_that_of_the_settings() -> None:
         assert method.rule is not None
         settings = method.settings(0.3, 28)
         assert replace(settings, **method.rule) == settings
-        assert not {"cost", "keep"} & set(method.rule)
+        assert not {"cost", "keep", "stages"} & set(method.rule)
 
 
 def test_holitom_has_two_thresholds() -> None:

@@ -14,11 +14,8 @@ from framefusion.evaluation.methods.segment_dpp import (
     INPUT,
     INSIDE,
     PYRAMID,
-    PYRAMID_RULE,
-    PYRAMID_STEPS,
+    PYRAMID_STAGES,
     TWO_STAGE,
-    TWO_STAGE_RULE,
-    staged,
 )
 from framefusion.reduction.merging import Absorb
 from framefusion.reduction.selectors.dpp import DPPOnce
@@ -51,7 +48,10 @@ def variant(base: Method, suffix: str, **changes: Any) -> Method:
         return {**changes, "relevance": replace(now, source=changes["relevance"])}
 
     listed = ", ".join(f"{name}={value!r}" for name, value in changes.items())
-    rule = None if base.rule is None else {**base.rule, **_changes(base.rule["relevance"])}
+    rule = None
+    if base.rule is not None:
+        rule = {**base.rule, **_changes(base.rule["relevance"])}
+        rule.pop("stages", None)
     return replace(_ablation(base, suffix, f"{base.name} with {listed}.", build), rule=rule)
 
 
@@ -76,7 +76,7 @@ PLANS = {
 
 LATER = {
     "one-stage": ((0.0, 1.0),),
-    "three-stages": PYRAMID_STEPS,
+    "three-stages": PYRAMID_STAGES,
     "half-way": ((0.0, 1.0), (1 / 2, 0.25)),
     "later": ((0.0, 1.0), (3 / 4, 0.25)),
     "fewer-late": ((0.0, 1.0), (2 / 3, 0.05)),
@@ -111,10 +111,8 @@ def _all() -> Iterator[Method]:
             yield variant(base, f"least-{relevance}", relevance=relevance, relevance_sign=-1)
     yield variant(INPUT, "similarity", relevance="similarity")
     yield variant(INPUT, "least-similarity", relevance="similarity", relevance_sign=-1)
-    for name, steps in PLANS.items():
-        yield _ablation(
-            PYRAMID, name, f"{PYRAMID.name} with other stages: {name.replace('-', ' ')}.", staged(steps, PYRAMID_RULE)
-        )
+    for name, stages in PLANS.items():
+        yield variant(PYRAMID, name, stages=stages)
     yield variant(CASCADE, "joint", budget_rule="joint")
     yield variant(fastv.METHOD, "least-attended", relevance_sign=-1)
     yield variant(hieravid.METHOD, "least-attended", relevance_sign=-1)
@@ -137,9 +135,8 @@ def _of_two_stages() -> Iterator[Method]:
     yield variant(TWO_STAGE, "merge-more", dropped_lower_bound=0.6)
     for relevance in ("none", "text", "last"):
         yield variant(TWO_STAGE, relevance, relevance=relevance)
-    for name, steps in LATER.items():
-        told = f"{TWO_STAGE.name} with other stages: {name.replace('-', ' ')}."
-        yield _ablation(TWO_STAGE, name, told, staged(steps, TWO_STAGE_RULE))
+    for name, stages in LATER.items():
+        yield variant(TWO_STAGE, name, stages=stages)
 
 
 METHODS = tuple(_all())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from framefusion.evaluation.methods.method import COSINES, PLAIN, Method, behind_attention, cascade_cost, one_stage
 from framefusion.reduction.merging import Absorb, Merging
-from framefusion.reduction.schedule import pyramid
 from framefusion.reduction.segmentation import DynamicProgramming, FrameSimilarity
 from framefusion.reduction.selectors.dpp import DPP
 from framefusion.reduction.settings import FrameFusion
@@ -27,7 +25,7 @@ TWO_STAGE_RULE: dict[str, Any] = {
     "selector": DPP(gamma=1.0, later_frames=0.95),
     "dropped": Absorb(0.9),
 }
-PYRAMID_STEPS = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
+PYRAMID_STAGES = ((0.0, 1.0), (1 / 3, 0.5), (2 / 3, 0.05))
 PYRAMID_RULE: dict[str, Any] = {**RULE, "relevance": Relevance("none", sign=1, exponent=0.25), "dropped": Absorb(0.6)}
 
 
@@ -43,13 +41,8 @@ def _cascade(budget: float, layers: int) -> FrameFusion:
     return FrameFusion(cost=cascade_cost(budget, layers), **{**RULE, "merging": Merging(0.6, 0.1)})
 
 
-def staged(steps: Sequence[tuple[float, float]], rule: Mapping[str, Any]) -> Callable[[float, int], FrameFusion]:
-    """``build`` with a rule and stages as in :func:`framefusion.reduction.schedule.pyramid`."""
-
-    def build(budget: float, layers: int) -> FrameFusion:
-        return FrameFusion(keep=pyramid(budget, layers, steps=steps), **rule)
-
-    return build
+def _pyramid(budget: float, layers: int) -> FrameFusion:
+    return FrameFusion(cost=budget, stages=PYRAMID_STAGES, **PYRAMID_RULE)
 
 
 def _two_stage(budget: float, layers: int) -> FrameFusion:
@@ -91,7 +84,7 @@ PYRAMID = Method(
     citation=CITATION + ", 2410.17247 (pyramid)",
     description="Segment-wise DPP of diversity alone, before layer 0 and after one and two thirds of the layers; the "
     "rest merges.",
-    build=staged(PYRAMID_STEPS, PYRAMID_RULE),
+    build=_pyramid,
 )
 CASCADE = Method(
     name="segment-dpp-cascade",

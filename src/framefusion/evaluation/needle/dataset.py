@@ -10,8 +10,8 @@ import numpy as np
 from framefusion.errors import ArgumentError
 from framefusion.evaluation.needle.footage import Clip, bundled_clips
 from framefusion.evaluation.needle.objects import Split
-from framefusion.evaluation.needle.questions import QUESTION_KINDS, sample_questions
-from framefusion.evaluation.needle.scenes import Footage, Video, render_scene, sample_video
+from framefusion.evaluation.needle.questions import QUESTION_KINDS, Question, sample_questions
+from framefusion.evaluation.needle.scenes import Footage, RenderedScene, Video, render_scene, sample_video
 
 FRAME_COUNTS = (8, 16, 32, 64)
 """Frame counts that the bundled checkpoint was trained for."""
@@ -72,24 +72,31 @@ def load(
         ValueError: a number is too small, or a kind or split is unknown.
         ImportError: scikit-learn is missing.
     """
-    for name, value, least in (("frames", frames, 6), ("videos", videos, 1), ("questions", questions, 1)):
-        if value < least:
-            raise ArgumentError(f"{name} must be at least {least}, got {value}.")
-    unknown = [kind for kind in kinds if kind not in QUESTION_KINDS]
-    if unknown or not kinds:
-        raise ArgumentError(f"kinds must be some of {', '.join(QUESTION_KINDS)}, got {', '.join(kinds) or 'none'}.")
+    check_numbers(kinds, QUESTION_KINDS, frames=(frames, 6), videos=(videos, 1), questions=(questions, 1))
     clips = bundled_clips() if clips is None else clips
     result = []
     for index in range(videos):
         video, rng = draw(index, frames, seed, split)
         rendered = [render_scene(scene, n, clips) for scene, n in zip(video.scenes, video.lengths, strict=True)]
         asked = sample_questions(rng, video, questions, kinds)
-        result.append(
-            NeedleVideo(
-                id=f"needle-{seed}-{frames}-{index}",
-                footage=video.scenes[0].footage,
-                questions=tuple(NeedleQuestion(q.text, q.answer, q.kind) for q in asked),
-                frames=np.concatenate([item.frames for item in rendered]),
-            )
-        )
+        result.append(needle_video(f"needle-{seed}-{frames}-{index}", video, asked, rendered))
     return result
+
+
+def check_numbers(kinds: Sequence[str], known: Sequence[str], **numbers: tuple[int, int]) -> None:
+    """Refuse numbers that are smaller than the least that follows each, and kinds of questions that are not known."""
+    for name, (value, least) in numbers.items():
+        if value < least:
+            raise ArgumentError(f"{name} must be at least {least}, got {value}.")
+    if not kinds or not set(kinds) <= set(known):
+        raise ArgumentError(f"kinds must be some of {', '.join(known)}, got {', '.join(kinds) or 'none'}.")
+
+
+def needle_video(name: str, video: Video, asked: Sequence[Question], rendered: Sequence[RenderedScene]) -> NeedleVideo:
+    """A described video as it is shown, with its questions."""
+    return NeedleVideo(
+        id=name,
+        footage=video.scenes[0].footage,
+        questions=tuple(NeedleQuestion(q.text, q.answer, q.kind) for q in asked),
+        frames=np.concatenate([item.frames for item in rendered]),
+    )

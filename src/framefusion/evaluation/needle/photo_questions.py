@@ -8,7 +8,17 @@ import numpy as np
 
 from framefusion.evaluation.needle.objects import Thing
 from framefusion.evaluation.needle.photos import NAMES
-from framefusion.evaluation.needle.questions import ORDINALS, TEMPLATES, WAYS, Option, Question
+from framefusion.evaluation.needle.questions import (
+    NOUNS,
+    ORDINALS,
+    TEMPLATES,
+    WAYS,
+    Option,
+    Question,
+    in_turn,
+    one_of,
+    words_of,
+)
 from framefusion.evaluation.needle.scenes import Video
 
 PHOTO_KINDS = ("large", "small", "needle", "order", "direction", "scene")
@@ -27,15 +37,11 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 PHOTO_SORTS = tuple(_TEMPLATES)
-_NOUNS = ("object", "thing", "item")
 
 
 def vocabulary() -> list[str]:
     """Every word of questions and answers, sorted."""
-    words = {*NAMES, *_NOUNS, *ORDINALS, *WAYS}
-    for template in (text for texts in _TEMPLATES.values() for text in texts):
-        words |= {word for word in template.replace("?", "").split() if not word.startswith("{")}
-    return sorted(words)
+    return sorted({*NAMES, *NOUNS, *ORDINALS, *WAYS, *words_of(_TEMPLATES)})
 
 
 def possible(video: Video) -> dict[str, list[Option]]:
@@ -75,13 +81,10 @@ def ask(rng: np.random.Generator, video: Video, kind: str, options: Mapping[str,
     pool = options[kind]
     if not pool:
         return None
-    option = pool[int(rng.integers(len(pool)))]
+    option = one_of(rng, pool)
     scene, ordinal = video.scenes[option.scene], ORDINALS[option.scene]
     thing: Thing = scene.things[option.thing]
-    templates = _TEMPLATES[option.sort]
-    text = templates[int(rng.integers(len(templates)))].format(
-        noun=_NOUNS[int(rng.integers(len(_NOUNS)))], n=ordinal, x=thing.name
-    )
+    text = one_of(rng, _TEMPLATES[option.sort]).format(noun=one_of(rng, NOUNS), n=ordinal, x=thing.name)
     seen = ((option.scene, option.thing),)
     if option.sort in ("after", "before"):
         answer = video.scenes[option.other].large.name
@@ -98,10 +101,4 @@ def sample_questions(
     """Draw ``count`` questions, kinds in turn as far as the video allows; texts may repeat."""
     options = possible(video)
     allowed = [kind for kind in kinds if options[kind]]
-    order = [allowed[i] for i in rng.permutation(len(allowed))]
-    found = []
-    for index in range(count if allowed else 0):
-        question = ask(rng, video, order[index % len(order)], options)
-        assert question is not None
-        found.append(question)
-    return found
+    return in_turn(rng, count if allowed else 0, allowed, lambda kind: ask(rng, video, kind, options))

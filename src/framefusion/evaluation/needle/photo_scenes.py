@@ -11,7 +11,16 @@ import numpy as np
 from framefusion.evaluation.needle.footage import Clip, excerpt
 from framefusion.evaluation.needle.objects import Role, Split
 from framefusion.evaluation.needle.photos import NAMES, Cutout, paste, pictures
-from framefusion.evaluation.needle.scenes import CUT, SCENE_SECONDS, Footage, RenderedScene, Scene, Video, scene_lengths
+from framefusion.evaluation.needle.scenes import (
+    CUT,
+    SCENE_SECONDS,
+    Footage,
+    RenderedScene,
+    Scene,
+    Video,
+    scene_lengths,
+    straight,
+)
 
 PHOTO_SIZE = 168
 """Pixels across and down a frame: 12 × 12 patches of DINOv2, pooled to 6 × 6 tokens."""
@@ -40,12 +49,7 @@ def sample_cutout(rng: np.random.Generator, role: Role, name: str, split: Split)
     start = rng.uniform(margin, 1 - margin, size=2)
     end = start.copy()
     if role == "large" and rng.random() < 0.8:
-        axis, way = rng.integers(2), rng.choice([-1, 1])
-        step = rng.uniform(0.3, 0.42)
-        start[axis] = rng.uniform(margin, 1 - margin - step) if way > 0 else rng.uniform(margin + step, 1 - margin)
-        end = start.copy()
-        end[axis] = start[axis] + way * step
-        end[1 - axis] = np.clip(end[1 - axis] + rng.uniform(-0.05, 0.05), margin, 1 - margin)
+        start, end = straight(rng, start, margin, (0.3, 0.42), 0.05)
     known = pictures(name, split)
     return Cutout(
         role=role,

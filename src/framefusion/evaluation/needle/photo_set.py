@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from framefusion.errors import ArgumentError
-from framefusion.evaluation.needle.dataset import NeedleQuestion, NeedleVideo
+from framefusion.evaluation.needle.dataset import NeedleVideo, check_numbers, needle_video
 from framefusion.evaluation.needle.footage import Clip, bundled_clips
 from framefusion.evaluation.needle.objects import Split
 from framefusion.evaluation.needle.photo_questions import PHOTO_KINDS, sample_questions
@@ -47,12 +46,7 @@ def load_photos(
     Raises:
         ArgumentError: a number is too small, a kind is unknown, or ``folder`` lacks a picture.
     """
-    for name, value, least in (("frames", frames, 8), ("videos", videos, 1), ("questions", questions, 1)):
-        if value < least:
-            raise ArgumentError(f"{name} must be at least {least}, got {value}.")
-    unknown = [kind for kind in kinds if kind not in PHOTO_KINDS]
-    if unknown or not kinds:
-        raise ArgumentError(f"kinds must be some of {', '.join(PHOTO_KINDS)}, got {', '.join(kinds) or 'none'}.")
+    check_numbers(kinds, PHOTO_KINDS, frames=(frames, 8), videos=(videos, 1), questions=(questions, 1))
     clips = bundled_clips() if clips is None else clips
     result = []
     for index in range(videos):
@@ -61,12 +55,5 @@ def load_photos(
         video = sample_video(rng, frames=frames, footage=footage, split=split)
         drawn = [render_scene(scene, n, clips, folder) for scene, n in zip(video.scenes, video.lengths, strict=True)]
         asked = sample_questions(rng, video, questions, kinds)
-        result.append(
-            NeedleVideo(
-                id=f"photos-{seed}-{frames}-{index}",
-                footage=footage,
-                questions=tuple(NeedleQuestion(q.text, q.answer, q.kind) for q in asked),
-                frames=np.concatenate([item.frames for item in drawn]),
-            )
-        )
+        result.append(needle_video(f"photos-{seed}-{frames}-{index}", video, asked, drawn))
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -56,7 +56,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 SORTS = tuple(TEMPLATES)
-_NOUNS = ("object", "thing", "item")
+NOUNS = ("object", "thing", "item")
 _COLOR = ("color", "colour")
 PUNCTUATION = tuple("?.,!:;'\"-()")
 
@@ -86,11 +86,13 @@ class Question:
 
 def vocabulary() -> list[str]:
     """Every word of questions and answers, sorted."""
-    fillers = {"n", "x", "c", "color", "kind", "noun"}
-    words = {*KINDS, *COLOR_NAMES, *_NOUNS, *_COLOR, *ORDINALS, *COUNTS, *WAYS}
-    for template in (text for texts in TEMPLATES.values() for text in texts):
-        words |= {word.strip("?") for word in template.split()} - {f"{{{name}}}" for name in fillers}
-    return sorted(words)
+    return sorted({*KINDS, *COLOR_NAMES, *NOUNS, *_COLOR, *ORDINALS, *COUNTS, *WAYS, *words_of(TEMPLATES)})
+
+
+def words_of(templates: Mapping[str, Sequence[str]]) -> set[str]:
+    """The words of templates without what is filled in."""
+    words = {word for texts in templates.values() for text in texts for word in text.replace("?", "").split()}
+    return {word for word in words if not word.startswith("{")}
 
 
 class Option(NamedTuple):
@@ -136,7 +138,8 @@ def possible(video: Video) -> dict[str, list[Option]]:
 T = TypeVar("T")
 
 
-def _one(rng: np.random.Generator, options: Sequence[T]) -> T:
+def one_of(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of them, each as likely."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -154,11 +157,11 @@ def ask(rng: np.random.Generator, video: Video, kind: str, options: Mapping[str,
         return None
     if kind == "count":
         # Every number equally often, so that guessing the most frequent one does not pay.
-        wanted = _one(rng, sorted({len(option.seen) for option in pool}))
+        wanted = one_of(rng, sorted({len(option.seen) for option in pool}))
         pool = [option for option in pool if len(option.seen) == wanted]
-    sort, s, t, other, color, seen = _one(rng, pool)
-    words = {"noun": _one(rng, _NOUNS), "color": _one(rng, _COLOR)}
-    template = _one(rng, TEMPLATES[sort])
+    sort, s, t, other, color, seen = one_of(rng, pool)
+    words = {"noun": one_of(rng, NOUNS), "color": one_of(rng, _COLOR)}
+    template = one_of(rng, TEMPLATES[sort])
     if sort == "count":
         return Question(template.format(c=color, **words), COUNTS[len(seen) - 1], kind, sort, seen, color=color)
     thing, ordinal = video.scenes[s].things[t], ORDINALS[s]
@@ -178,10 +181,16 @@ def sample_questions(
     allowed = [kind for kind in kinds if options[kind]]
     if not allowed:
         raise ArgumentError(f"kinds must hold a kind of question that this video has an answer to, got {tuple(kinds)}.")
-    order = [allowed[i] for i in rng.permutation(len(allowed))]
-    found = []
+    return in_turn(rng, count, allowed, lambda kind: ask(rng, video, kind, options))
+
+
+def in_turn(
+    rng: np.random.Generator, count: int, kinds: Sequence[str], draw: Callable[[str], Question | None]
+) -> list[Question]:
+    """Draw ``count`` questions, the kinds in turn, in a random order; each of them has some."""
+    order, found = rng.permutation(len(kinds)), []
     for index in range(count):
-        question = ask(rng, video, order[index % len(order)], options)
+        question = draw(kinds[order[index % len(order)]])
         assert question is not None
         found.append(question)
     return found

@@ -90,12 +90,7 @@ def sample_thing(rng: np.random.Generator, role: Role, name: tuple[str, str], sp
         start = np.clip(start, margin, 1 - margin)
     end = start.copy()
     if role == "large" and rng.random() < 0.8:
-        axis, way = rng.integers(2), rng.choice([-1, 1])
-        step = rng.uniform(0.32, 0.5)
-        start[axis] = rng.uniform(margin, 1 - margin - step) if way > 0 else rng.uniform(margin + step, 1 - margin)
-        end = start.copy()
-        end[axis] = start[axis] + way * step
-        end[1 - axis] = np.clip(end[1 - axis] + rng.uniform(-0.06, 0.06), margin, 1 - margin)
+        start, end = straight(rng, start, margin, (0.32, 0.5), 0.06)
     return Thing(
         role=role,
         color=color,
@@ -107,6 +102,21 @@ def sample_thing(rng: np.random.Generator, role: Role, name: tuple[str, str], sp
         end=(float(end[0]), float(end[1])),
         digit=int(rng.choice(digit_samples(split)[DIGITS.index(kind)])) if is_digit else -1,
     )
+
+
+def straight(
+    rng: np.random.Generator, start: np.ndarray, margin: float, length: tuple[float, float], drift: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A path along one axis that stays within ``margin``: its start, which is ``start`` on the other axis, and its end,
+    off by at most ``drift`` there. ``length`` is the least and the most."""
+    axis, way = rng.integers(2), rng.choice([-1, 1])
+    step = rng.uniform(*length)
+    start = start.copy()
+    start[axis] = rng.uniform(margin, 1 - margin - step) if way > 0 else rng.uniform(margin + step, 1 - margin)
+    end = start.copy()
+    end[axis] = start[axis] + way * step
+    end[1 - axis] = np.clip(end[1 - axis] + rng.uniform(-drift, drift), margin, 1 - margin)
+    return start, end
 
 
 def sample_scene(
