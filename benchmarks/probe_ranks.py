@@ -1,6 +1,7 @@
 """Whether the divergence of the next token ranks stages as labels do: both, for every candidate, on the same questions.
 
     python benchmarks/probe_ranks.py --model gemma3-270m --kinds what,where --videos 24 --json ranks.json
+    python benchmarks/probe_ranks.py --draw ranks.png ranks.json other.json
 
 The questions are those of the set `facts`, one prompt at a time. No model of yours needs this: `framefusion probe` does
 without labels.
@@ -22,6 +23,7 @@ from framefusion.evaluation.answering import best_choice
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Question
 from framefusion.evaluation.facts import Facts
+from framefusion.evaluation.plots import require_matplotlib
 from framefusion.evaluation.probing import probe_prompts
 from framefusion.reduction.amounts import Stages, parse_stages, stages_text
 from framefusion.reduction.schedule import STAGES
@@ -92,6 +94,31 @@ def report(stages: list[Stages], found: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def draw(files: list[Path], into: Path) -> None:
+    """A picture of reports: what is right and how far the next token moves, over the depth of the second stage."""
+    plt = require_matplotlib()
+    figure, axes = plt.subplots(2, len(files), figsize=(4.6 * len(files), 5.6), squeeze=False, layout="constrained")
+    for column, file in enumerate(files):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        rows = [(parse_stages(row["stages"]), row) for row in found["stages"]]
+        for axis, name, factor in ((axes[0, column], "right", 100), (axes[1, column], "divergence", 1)):
+            for place, share in enumerate(sorted({shape[1][1] for shape, _ in rows if len(shape) == 2})):
+                points = sorted((s[1][0], factor * r[name]) for s, r in rows if len(s) == 2 and s[1][1] == share)
+                axis.plot(*zip(*points, strict=True), marker="os^Dv"[place], label=f"{100 * share:g} % stay there")
+            for shape, row in rows:
+                if len(shape) == 1:
+                    axis.axhline(factor * row[name], color="#777777", linestyle=":", label="one stage")
+            axis.set(xlabel="depth of the second stage", xlim=(0, 1))
+        axes[1, column].set_ylim(bottom=0)
+        axes[0, column].axhline(100 * found["full"], color="#333333", label="all tokens")
+        axes[0, column].set(title=f"{found['model']}, {found['questions']} questions", ylim=(0, 105))
+    axes[0, 0].set_ylabel("right, %")
+    axes[1, 0].set_ylabel("divergence of the next token, nats")
+    axes[0, 0].legend(fontsize="small", frameon=False)
+    figure.savefig(into, dpi=130)
+    plt.close(figure)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gemma3-270m", help="of framefusion.evaluation.decoders")
@@ -102,7 +129,12 @@ def main() -> None:
     parser.add_argument("--questions", help="places of the questions of each video, by commas; default all")
     parser.add_argument("--stages", action="append", help="beside the default ones; may be repeated")
     parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--draw", type=Path, metavar="PNG", help="measure nothing, draw REPORTS")
+    parser.add_argument("reports", type=Path, nargs="*", metavar="REPORTS", help="what --json wrote")
     given = parser.parse_args()
+    if given.draw is not None:
+        draw(given.reports, given.draw)
+        return
     torch.set_num_threads(1)
     kinds = None if given.kinds is None else tuple(given.kinds.split(","))
     places = None if given.questions is None else [int(place) for place in given.questions.split(",")]

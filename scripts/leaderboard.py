@@ -22,7 +22,7 @@ from framefusion.evaluation.plots import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-COMMON = "--batch 14 --jobs 2 --dtype bfloat16 --timed 0 --no-plots"
+COMMON = "--batch 14 --dtype bfloat16 --timed 0 --no-plots"
 DEFAULT = "segment-dpp-two-stage"
 OWN = "ours,published,controls"
 BEST = f"text-only,uniform,{DEFAULT},segment-dpp-pyramid,cdpruner-input,holitom,divprune,fastvid,floc"
@@ -67,6 +67,16 @@ BOARDS = {
         "--model bundled-qwen --frames 32 --videos 60 --seed 0",
         ((placed("stages", ALL), "0.2,0.1,0.05"),),
     ),
+    "leaderboard-schedules": Board(
+        "Leaderboard, every rule in one stage",
+        "--frames 16 --videos 60 --seed 0",
+        ((placed("input", ALL), "0.2,0.1,0.05"), (placed("attention", ALL), "0.2,0.1,0.05")),
+    ),
+    "leaderboard-schedules-qwen": Board(
+        "Leaderboard, other stages, with a Qwen2.5-VL",
+        "--model bundled-qwen --frames 32 --videos 60 --seed 0",
+        ((placed("input", SOME), "0.1"), (placed("attention", SOME), "0.1"), (OWN, "0.1")),
+    ),
     "leaderboard-fresh": Board(
         "Leaderboard, on questions that no choice was made by",
         "--frames 16 --videos 60 --seed 2",
@@ -79,11 +89,11 @@ BOARDS = {
 """The boards by name; the budgets are shares of the token-layers."""
 
 
-def commands(name: str) -> list[list[str]]:
-    """What answers the questions of a board."""
+def commands(name: str, jobs: int = 2) -> list[list[str]]:
+    """What answers the questions of a board, in so many processes."""
     board = BOARDS[name]
     return [
-        f"eval {board.data} {COMMON} --out out/{name} --methods {methods} --budgets {budgets}".split()
+        f"eval {board.data} {COMMON} --jobs {jobs} --out out/{name} --methods {methods} --budgets {budgets}".split()
         for methods, budgets in board.runs
     ]
 
@@ -94,9 +104,9 @@ def text(name: str) -> str:
     return page(summary, "make leaderboard", BOARDS[name].title, images="images", prefix=f"{name}-", linked=True)
 
 
-def run(name: str) -> None:
+def run(name: str, jobs: int) -> None:
     """Answer what is not answered yet."""
-    for command in commands(name):
+    for command in commands(name, jobs):
         subprocess.run([sys.executable, "-m", "framefusion", *command], cwd=ROOT, check=True)
     shutil.copyfile(ROOT / "out" / name / "summary.json", DOCS / "data" / f"{name}.json")
 
@@ -113,13 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("boards", nargs="*", metavar="BOARD", help=f"of {', '.join(BOARDS)}; default all")
     parser.add_argument("--pages", action="store_true", help="write the pages from docs/data, ask nothing")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that answer; default 2")
     given = parser.parse_args(arguments)
     for name in given.boards:
         if name not in BOARDS:
             parser.error(f"there is no board {name!r}; there are {', '.join(BOARDS)}")
     for name in given.boards or BOARDS:
         if not given.pages:
-            run(name)
+            run(name, given.jobs)
         write(name)
 
 

@@ -76,7 +76,8 @@ def test_every_setting_is_an_argument():
         "images": "False",
         "stages": "0:1+0.5:0.1",
     }
-    others = {"keep", "merging", "novelty", "ratio_lower_bound", "segment_minimum", "segment_window"}
+    others = {"keep", "merging", "novelty", "ratio_lower_bound"}
+    others |= {"segment_minimum", "segment_sudden", "segment_window"}
     assert {*given, *others} == {*(field.name for field in dataclasses.fields(FrameFusion)), *FLAT, *SWITCHES}
     expected = FrameFusion(
         cost=0.4,

@@ -131,6 +131,57 @@ def test_redundancy_needs_the_whole_segment() -> None:
     assert one_missing.tolist() == [0] * 8
 
 
+def scenes_over(background: int, lengths: list[int]) -> segmentation.Clip:
+    """Still scenes of three patches each, over a background that all share."""
+    frames = sum(lengths)
+    scene = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    shown = torch.cat([torch.zeros(frames, background, dtype=torch.long), 1 + scene[:, None].expand(-1, 3)], 1)
+    frame, patch = _grid(frames, background + 3)
+    return segmentation.Clip(torch.eye(len(lengths) + 1)[shown.flatten()], frame, patch, frames)
+
+
+def test_short_scenes_over_one_background_are_cut() -> None:
+    clip = scenes_over(13, [2, 3, 2, 4])
+    expected = [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    assert segmentation.DynamicProgramming()(clip).tolist() == expected
+    # One segment merges more: ten times the thirteen patches of the background.
+    assert segmentation.DynamicProgramming(sudden=None)(clip).tolist() == [0] * 11
+    # What is less than a twentieth of the picture is no other scene.
+    assert segmentation.DynamicProgramming()(scenes_over(56, [4, 4])).tolist() == [0] * 4 + [1] * 4
+    assert segmentation.DynamicProgramming()(scenes_over(58, [4, 4])).tolist() == [0] * 8
+
+
+def test_what_moves_all_the_time_is_no_sudden_change() -> None:
+    frame, patch = _grid(8, 16)
+    moving = patch == frame % 16
+    features = torch.stack([1.0 - moving.float(), moving.float()], dim=-1)
+    clip = segmentation.Clip(features, frame, patch, 8)
+    assert torch.equal(segmentation.DynamicProgramming()(clip), segmentation.DynamicProgramming(sudden=None)(clip))
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(9, 40)), max_size=9), st.sampled_from([1.0, 2.5, 4.0]))
+def test_sudden_changes_one_by_one(patches: list[tuple[int, int]], factor: float) -> None:
+    changed, tokens = torch.tensor(patches, dtype=torch.long).reshape(-1, 2).T
+    got = segmentation.at_sudden_changes(changed, tokens, factor).tolist()
+    for f, (now, all_of_it) in enumerate(patches):
+        beside = [changed[f - 1], changed[f + 1]] if 2 <= f < len(patches) - 1 else None
+        least = 0.05 * torch.tensor(all_of_it)
+        assert got[f] == (beside is not None and now > 0 and now >= least and all(now >= factor * b for b in beside))
+
+
+@given(st.integers(0, 2**16))
+def test_sudden_changes_only_add_cuts(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    frame, patch = _grid(9, 5)
+    changes = (torch.rand(9, 5, generator=generator) < torch.rand(9, 1, generator=generator)).long().cumsum(0) % 2
+    clip = segmentation.Clip(torch.eye(2)[changes.flatten()], frame, patch, 9)
+    alone = segmentation.DynamicProgramming(sudden=None)(clip)
+    assert torch.equal(alone, segmentation.by_redundancy(*clip[:3]))
+    starts = segmentation.DynamicProgramming()(clip).diff()
+    assert bool((starts[alone.diff() > 0] == 1).all())
+    assert bool(((starts == 0) | (starts == 1)).all())
+
+
 def test_windows_and_one_segment() -> None:
     assert segmentation.each_frame(3).tolist() == [0, 1, 2]
     assert segmentation.fixed_windows(5, 2).tolist() == [0, 0, 1, 1, 2]

@@ -30,7 +30,7 @@ from framefusion.reduction.selectors.hieravid import HieraVid
 def test_defaults() -> None:
     settings = FrameFusion()
     assert (settings.cost, settings.keep, settings.merging, settings.novelty) == (0.3, None, None, None)
-    assert settings.segmentation == DynamicProgramming(threshold=0.8)
+    assert settings.segmentation == DynamicProgramming(threshold=0.8, sudden=4.0)
     assert (settings.budget_rule, settings.selector) == ("joint", DPP(gamma=1.0, later_frames=0.95))
     assert settings.dropped == Absorb(lower_bound=0.9)
     assert settings.relevance == Relevance("late-text", sign=1, exponent=1.0)
@@ -70,6 +70,8 @@ FLAT_NAMES = [
         {"merging": Merging(0.7), "segmentation": FrameSimilarity(0.4, 0.7)},
     ),
     ({"segment_threshold": 0.7}, {"segmentation": DynamicProgramming(0.7)}),
+    ({"segment_sudden": 2}, {"segmentation": DynamicProgramming(0.8, 2)}),
+    ({"segment_sudden": None}, {"segmentation": DynamicProgramming(0.8, None)}),
     ({"segmentation": "dyseg", "segment_threshold": 0.7, "segment_minimum": 4}, {"segmentation": DySeg(0.7, 4)}),
     ({"segmentation": "windows", "segment_window": 3, "segment_threshold": None}, {"segmentation": Windows(3)}),
     ({"relevance": "last", "relevance_sign": -1, "relevance_exponent": 2}, {"relevance": Relevance("last", -1, 2)}),

@@ -86,7 +86,7 @@ def any_settings(draw):
                     st.sampled_from(["frames", "single"]),
                     st.builds(FrameSimilarity, st.floats(0, 1), st.floats(-1, 1)),
                     st.builds(DySeg, st.floats(0, 1), st.integers(1, 40)),
-                    st.builds(DynamicProgramming, st.floats(0, 1)),
+                    st.builds(DynamicProgramming, st.floats(0, 1), st.none() | st.floats(1, 100)),
                     st.builds(Windows, st.integers(1, 40)),
                 ),
                 "budget_rule": st.sampled_from(["uniform", "marginal-value", "joint"]),
@@ -135,7 +135,7 @@ def test_every_field_is_written_so_that_a_new_default_changes_no_file(tmp_path):
         "keep": None,
         "stages": stages,
         "merging": None,
-        "segmentation": {"rule": "dp", "threshold": 0.8},
+        "segmentation": {"rule": "dp", "threshold": 0.8, "sudden": 4.0},
         "budget_rule": "joint",
         "relevance": {"source": "late-text", "sign": 1, "exponent": 1.0},
         "selector": {"rule": "dpp", "gamma": 1.0, "later_frames": 0.95},
@@ -362,7 +362,7 @@ FIRST = {
             {"segmentation": FrameSimilarity(0.3, similarity_lower_bound=0.7)},
         ),
         ({"segmentation": "dyseg", "segment_threshold": 0.85}, {"segmentation": DySeg(0.85, minimum=5)}),
-        ({"segmentation": "dp", "segment_threshold": 0.75}, {"segmentation": DynamicProgramming(0.75)}),
+        ({"segmentation": "dp", "segment_threshold": 0.75}, {"segmentation": DynamicProgramming(0.75, None)}),
         ({"segmentation": "windows"}, {"segmentation": Windows(3)}),
         ({"dropped": "merge"}, {"dropped": Absorb(0.7)}),
         ({"dropped": "merge", "dropped_lower_bound": 0.8}, {"dropped": Absorb(0.8)}),
@@ -407,6 +407,17 @@ def test_complete_settings_from_before_the_kernel_had_a_choice_stay_what_they_we
     with pytest.raises(ValueError, match="cost: these settings were written when cost meant three stages"):
         from_flat(meant)
     assert from_flat({**meant, "merge": True}).cost == 0.3
+
+
+def test_complete_settings_from_before_sudden_changes_stay_what_they_were():
+    older = to_plain(FrameFusion())
+    del older["segmentation"]["sudden"]
+    assert from_plain(older) == FrameFusion(segment_sudden=None)
+    assert from_plain({"segmentation": {"rule": "dp", "threshold": 0.7}}) == FrameFusion(segment_threshold=0.7)
+    assert from_plain(to_plain(FrameFusion())) == FrameFusion()
+    cut = FIRST | {"segmentation": "dp"}
+    assert from_flat(cut).segmentation == DynamicProgramming(sudden=None)
+    assert from_flat({"segmentation": "dp"}).segmentation == DynamicProgramming()
 
 
 def test_the_bound_of_dropped_tokens_was_that_of_similar_ones():

@@ -55,7 +55,8 @@ def test_the_configuration_carries_the_rule(heard) -> None:
 
     config = configuration({"segmentation": "dp"})
     multimodal = config.model_config.multimodal_config
-    assert "framefusion selects video tokens: rate 0.8, segmentation=DynamicProgramming(threshold=0.8)" in heard.text
+    rule = "segmentation=DynamicProgramming(threshold=0.8, sudden=4.0)"
+    assert f"framefusion selects video tokens: rate 0.8, {rule}" in heard.text
     for one in (multimodal, pickle.loads(pickle.dumps(config)).model_config.multimodal_config):
         rate = one.video_pruning_rate
         assert isinstance(rate, Rate)

@@ -49,7 +49,8 @@ def without_frames() -> bytes:
 
 def test_it_says_which_rule_is_active(server) -> None:
     log = server.log.read_text(errors="replace")
-    assert "framefusion selects video tokens: rate 0.8, segmentation=DynamicProgramming(threshold=0.8)" in log
+    rule = "segmentation=DynamicProgramming(threshold=0.8, sudden=4.0)"
+    assert f"framefusion selects video tokens: rate 0.8, {rule}" in log
     assert "framefusion prunes Qwen2_5_VLForConditionalGeneration in this worker" in log
 
 

@@ -18,6 +18,7 @@ FLAT: dict[str, tuple[tuple[str, str], ...]] = {
     "similarity_lower_bound": (("merging", "similarity_lower_bound"), ("segmentation", "similarity_lower_bound")),
     "ratio_lower_bound": (("merging", "ratio_lower_bound"),),
     "segment_threshold": (("segmentation", "threshold"),),
+    "segment_sudden": (("segmentation", "sudden"),),
     "segment_minimum": (("segmentation", "minimum"),),
     "segment_window": (("segmentation", "frames"),),
     "relevance_sign": (("relevance", "sign"),),
@@ -80,7 +81,7 @@ def _changed(name: str, rule: Any, parameter: str, value: Any) -> Any:
     """The rule with another value; None resets a threshold, and turns what goes by novelty off."""
     if value is None and name == "novelty_lower_bound":
         return None
-    if value is None and parameter != "gamma":
+    if value is None and parameter not in ("gamma", "sudden"):
         value = getattr(type(rule)(), parameter)
     try:
         return replace(rule, **{parameter: value})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +12,7 @@ from framefusion.reduction.budgets import Novelty
 from framefusion.reduction.flat import FLAT, SWITCHES, nested
 from framefusion.reduction.merging import DROPPED, Merging
 from framefusion.reduction.rules import from_parts, name_of
-from framefusion.reduction.segmentation import SEGMENTATIONS
+from framefusion.reduction.segmentation import SEGMENTATIONS, DynamicProgramming
 from framefusion.reduction.selectors import SELECTORS
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.sources import Relevance
@@ -43,8 +43,17 @@ def from_plain(plain: Any) -> FrameFusion:
         ValueError: an unknown field, or a value that :class:`~framefusion.reduction.settings.FrameFusion` refuses;
             names the field.
     """
-    check_names(plain, {field.name for field in fields(FrameFusion)}, set(), "settings")
-    return _made(rules_from_plain(plain))
+    known = {field.name for field in fields(FrameFusion)}
+    check_names(plain, known, set(), "settings")
+    values, cut = rules_from_plain(plain), plain.get("segmentation")
+    if set(plain) == known and isinstance(cut, Mapping) and "sudden" not in cut:
+        values["segmentation"] = _before_sudden_changes(values["segmentation"])
+    return _made(values)
+
+
+def _before_sudden_changes(segmentation: Any) -> Any:
+    """What the rule of complete settings was that say nothing of sudden changes: they were no cuts yet."""
+    return replace(segmentation, sudden=None) if isinstance(segmentation, DynamicProgramming) else segmentation
 
 
 def rules_from_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +106,8 @@ def from_flat(plain: Any) -> FrameFusion:
                 "cost: these settings were written when cost meant three stages, today it means two; calibrate again"
             )
         values |= _LATER
+    if written >= _FIRST:
+        values["segment_sudden"] = None
     if values.get("dropped") == "merge" and "similarity_lower_bound" in values:
         # One field was the bound of both.
         values.setdefault("dropped_lower_bound", values["similarity_lower_bound"])
@@ -107,7 +118,7 @@ def from_flat(plain: Any) -> FrameFusion:
 
 _FIRST = {
     *("cost", "keep", "segmentation", "budget_rule", "relevance", "selector", "dropped", "seed", "images"),
-    *(FLAT.keys() - {"gamma", "later_frames", "dropped_lower_bound"}),
+    *(FLAT.keys() - {"gamma", "later_frames", "dropped_lower_bound", "segment_sudden"}),
     *SWITCHES,
 }
 """What complete settings always had."""

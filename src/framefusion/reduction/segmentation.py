@@ -19,6 +19,9 @@ from framefusion.errors import ArgumentError
 from framefusion.reduction.layout import VisualLayout, rows_at
 from framefusion.reduction.merging import previous_at_same_patch, previous_similarity
 
+SUDDEN_SHARE = 0.05
+"""Share of a frame's patches that a sudden change has at the least; a blinking light is no other scene."""
+
 
 def frame_scores(features: Tensor, frames: Tensor, patches: Tensor, similarity_lower_bound: float) -> Tensor:
     """How much each frame resembles the one before it.
@@ -128,11 +131,16 @@ def by_redundancy(features: Tensor, frames: Tensor, patches: Tensor, threshold: 
     Returns:
         ``(F,)`` int64 segment ids on the CPU.
     """
+    return _by_redundancy(_similar_to_previous(features, frames, patches, threshold).cpu(), frames.cpu(), patches.cpu())
+
+
+def _by_redundancy(to_previous: Tensor, frames: Tensor, patches: Tensor) -> Tensor:
+    """:func:`by_redundancy` of what resembles the token before it, ``(N,)`` bool; all on the CPU."""
     count = int(frames.max()) + 1 if frames.numel() else 0
     if not count:
         return torch.zeros(0, dtype=torch.long)
     similar = torch.zeros(count, int(patches.max()) + 1, dtype=torch.bool)
-    similar[frames.cpu(), patches.cpu()] = _similar_to_previous(features, frames, patches, threshold).cpu()
+    similar[frames, patches] = to_previous
     unbroken = torch.zeros(similar.shape[1], dtype=torch.long)
     """For how many frames before the present one each position has been redundant."""
     best, starts = [0], []
@@ -152,6 +160,28 @@ def by_redundancy(features: Tensor, frames: Tensor, patches: Tensor, threshold: 
         segments[starts[last]] = 1
         last = starts[last] - 1
     return segments.cumsum(0) - 1
+
+
+def at_sudden_changes(changed: Tensor, tokens: Tensor, factor: float = 4.0) -> Tensor:
+    """Where much more of the picture changes than a frame earlier and a frame later.
+
+    What moves changes some patches at every frame. A cut between two scenes that share most of the picture changes few
+    patches too, but all of them at once, and both scenes hold still beside it.
+
+    Args:
+        changed: ``(F,)`` int64, tokens of each frame that do not resemble the one before them at the same patch
+            position; that of the first frame is not read.
+        tokens: ``(F,)`` int64, tokens of each frame.
+        factor: how many times as many patches as at the frame before, and at the one behind. Default 4.
+
+    Returns:
+        ``(F,)`` bool: frames that a change begins at, of :data:`SUDDEN_SHARE` of their tokens at the least. Neither the
+        first two frames nor the last: a single frame does not show that it holds still.
+    """
+    sudden = torch.zeros_like(changed, dtype=torch.bool)
+    here, beside = changed[2:-1], torch.maximum(changed[1:-2], changed[3:])
+    sudden[2:-1] = (here > 0) & (here >= SUDDEN_SHARE * tokens[2:-1]) & (here >= factor * beside)
+    return sudden
 
 
 def no_longer_than(segments: Tensor, tokens: Tensor, limit: int) -> Tensor:
@@ -255,19 +285,35 @@ class DySeg:
 
 @dataclass(frozen=True)
 class DynamicProgramming:
-    """The cut in which most tokens stay similar to the one before them (HoliTom, arXiv 2505.21334).
+    """The cut in which most tokens stay similar to the one before them (HoliTom, arXiv 2505.21334), and sudden changes.
+
+    Short scenes that share a background merge more tokens in one segment than in two, so the program alone joins them.
 
     Attributes:
         threshold: cosine from which they are, in [0, 1]. Default 0.8.
+        sudden: a segment also starts where so many times as many patches change as a frame earlier and a frame later,
+            at least 1 (:func:`at_sudden_changes`). Default 4; None cuts by the program alone, as HoliTom does.
     """
 
     threshold: float = 0.8
+    sudden: float | None = 4.0
 
     def __post_init__(self) -> None:
         check_number("DynamicProgramming.threshold", self.threshold, 0, 1)
+        if self.sudden is not None:
+            check_number("DynamicProgramming.sudden", self.sudden, 1, 1000)
 
     def __call__(self, clip: Clip) -> Tensor:
-        return by_redundancy(clip.features, clip.frame, clip.patch, self.threshold)
+        similar = _similar_to_previous(clip.features, clip.frame, clip.patch, self.threshold).cpu()
+        frame = clip.frame.cpu()
+        segments = _by_redundancy(similar, frame, clip.patch.cpu())
+        if self.sudden is None:
+            return segments
+        tokens = torch.bincount(frame, minlength=len(segments))
+        changed = torch.zeros_like(tokens).index_add_(0, frame, (~similar).long())
+        starts = at_sudden_changes(changed, tokens, self.sudden)
+        starts[1:] |= segments[1:] != segments[:-1]
+        return starts.long().cumsum(0)
 
 
 @dataclass(frozen=True)

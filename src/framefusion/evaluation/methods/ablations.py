@@ -128,6 +128,7 @@ def _all() -> Iterator[Method]:
 def _of_two_stages() -> Iterator[Method]:
     for segmentation in ("windows", "single", "dyseg", "frame-similarity", "frames"):
         yield variant(TWO_STAGE, segmentation, segmentation=segmentation)
+    yield variant(TWO_STAGE, "program-alone", segment_sudden=None)
     yield variant(TWO_STAGE, "uniform", budget_rule="uniform")
     yield variant(TWO_STAGE, "all-frames", later_frames=1.0)
     yield variant(TWO_STAGE, "cosine", gamma=None)

@@ -19,7 +19,7 @@ RULE: dict[str, Any] = {
 }
 TWO_STAGE_RULE: dict[str, Any] = {
     **PLAIN,
-    "segmentation": DynamicProgramming(threshold=0.8),
+    "segmentation": DynamicProgramming(threshold=0.8, sudden=4.0),
     "budget_rule": "joint",
     "relevance": Relevance("late-text", sign=1, exponent=1.0),
     "selector": DPP(gamma=1.0, later_frames=0.95),
