@@ -66,8 +66,15 @@ def test_generate_equals_the_masked_oracle(attention: str, moe: bool, plan: str,
     assert WAYS["greedy"].check(case, rows, PLANS[plan]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("plan", list(PLANS))
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "greedy" and ("qwen3_5", way) not in EXCLUDED])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every way with every plan; the one that compiles, for seconds, with a single plan but in ``make test-all``."""
+    if {"way", "plan"} <= set(metafunc.fixturenames):
+        ways = [way for way in WAYS if way != "greedy" and ("qwen3_5", way) not in EXCLUDED]
+        compiled, whole = "StaticCache, compiled step", metafunc.config.getoption("--matrix")
+        plans = {way: list(PLANS) if whole or way != compiled else ["two stages, merging"] for way in ways}
+        metafunc.parametrize(("way", "plan"), [(way, plan) for way in ways for plan in plans[way]])
+
+
 def test_every_way_equals_the_masked_oracle(case: Case, way: str, plan: str) -> None:
     assert WAYS[way].check(case, WAYS[way].prompts[0], PLANS[plan]) <= TOLERANCE
 
