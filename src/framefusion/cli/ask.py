@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from framefusion.cli import long
 from framefusion.cli.common import check_writable, silence_transformers
 from framefusion.cli.errors import fail, named, printable
 from framefusion.cli.groups import spelled
+from framefusion.cli.long import LONG
 from framefusion.cli.options import (
     DEFAULT_NEW_TOKENS,
     FrameOptions,
@@ -48,6 +50,14 @@ class AskOptions:
     ] = False
     report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report to this file.")] = None
     max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk",
+            help="Show a video in parts of so many frames, so that memory stays bounded. Default: 32 from "
+            f"{LONG} frames on; one part below.",
+        ),
+    ] = None
     overlay: ClassVar[Path | None] = None
 
 
@@ -60,6 +70,7 @@ class InspectOptions:
         Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too, such as strip.png.")
     ] = None
     compare: ClassVar[bool] = False
+    chunk: ClassVar[int | None] = None
     max_new_tokens: ClassVar[int] = 1
 
 
@@ -117,7 +128,12 @@ def execute(request: Request) -> None:
     _check(request)
     own = request.own
     with spinner() as progress:
-        answer, loaded, calibration = _answer(request, progress)
+        found = _answer(request, progress)
+        if found is None:
+            assert isinstance(own, AskOptions)
+            long.execute(request, own, progress)
+            return
+        answer, loaded, calibration = found
         progress("Writing the report")
         provenance = provenance_of(answer.settings, loaded)
         data = write_report(request, answer, provenance)
@@ -159,6 +175,11 @@ def _check(request: Request) -> None:
     overlay = request.own.overlay
     for path in (request.own.report, overlay):
         check_writable(path)
+    chunk = request.own.chunk
+    if chunk is not None and chunk < 1:
+        fail(f"--chunk must be a whole number, at least 1, got {chunk}")
+    if chunk is not None and (request.own.compare or request.own.report is not None):
+        fail("--chunk lets frames go once they were shown, which --compare and --report need; leave one of them out")
     if overlay is not None and overlay.suffix.lower() not in PICTURES:
         fail(f"--overlay must end in {', '.join(PICTURES)}, got {overlay}")
 
@@ -180,20 +201,18 @@ def _is_address(source: str) -> bool:
     return source == "-" or ("://" in source and " " not in source)
 
 
-def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, LoadedModel, Calibration | None]:
-    """Check, decode, load and ask."""
-    from framefusion.asking.media import check_source, read_media
+def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, LoadedModel, Calibration | None] | None:
+    """Check, decode, load and ask; None where the video is to be shown in parts."""
+    from framefusion.asking.media import check_source
 
     for source in request.media:
         check_source(source)
     progress("Starting")
     stored = stored_settings(request.reduction)
     frames = shown_frames(request.shown, request.model, stored.calibration)
-    media = []
-    for source in request.media:
-        progress(f"Decoding {named(source)}")
-        media.append(read_media(source, frames=frames, fps=request.shown.fps))
-
+    media = None if request.own.chunk is not None else long.read(request, frames, progress)
+    if media is None:
+        return None
     progress("Loading the model" if request.model.model is None else f"Loading {request.model.model}")
     silence_transformers()
     from framefusion.asking import ask as asking

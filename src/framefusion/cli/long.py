@@ -1,0 +1,86 @@
+"""Long videos in ``ask``: shown in parts, so that memory stays bounded however long they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from framefusion.cli.common import silence_transformers
+from framefusion.cli.errors import named, printable
+from framefusion.cli.reduction import shown_frames, stored_settings, warn_elsewhere
+
+if TYPE_CHECKING:
+    from framefusion.asking.media import Media
+    from framefusion.cli.ask import AskOptions, Request
+
+LONG = 256
+"""Frames from which on a video is shown in parts without being asked to."""
+
+
+def read(request: Request, frames: int | None, progress: Callable[[str], Any]) -> list[Media] | None:
+    """The media of a request; None where one is a video of more than :data:`LONG` frames that may go in parts."""
+    from framefusion.asking.media import media_parts, read_media
+
+    media: list[Media] = []
+    for source in request.media:
+        progress(f"Decoding {named(source)}")
+        if request.question is None or request.own.compare or request.own.report is not None or source == "-":
+            media.append(read_media(source, frames=frames, fps=request.shown.fps))
+            continue
+        parts = media_parts(source, frames, request.shown.fps, LONG)
+        media.append(next(parts))
+        if next(parts, None) is not None:
+            return None
+    return media
+
+
+def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -> None:
+    """Show the media in parts, ask, and tell."""
+    stored = stored_settings(request.reduction)
+    frames = shown_frames(request.shown, request.model, stored.calibration)
+    progress("Loading the model" if request.model.model is None else f"Loading {request.model.model}")
+    silence_transformers()
+    from framefusion.asking.loading import load
+    from framefusion.asking.provenance import describe
+    from framefusion.asking.sessions import session
+    from framefusion.asking.sessions.session import CHUNK
+    from framefusion.cli.ask import provenance_of
+
+    loaded = load(**request.model.arguments())
+    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens}
+    with session(loaded.model, loaded.processor, stored.settings, **options) as talk:
+        for source in request.media:
+            name = named(source)
+
+            def shown(count: int, name: str = name) -> None:
+                progress(f"Showing {name}: {count} frames so far")
+
+            talk.add(source, frames=frames, fps=request.shown.fps, progress=shown)
+        progress("Answering")
+        assert request.question is not None
+        reply, held = talk.ask(request.question), talk.summary()
+    warn_elsewhere(request.shown, request.reduction, lambda: describe(loaded), stored.calibration)
+    if request.json:
+        record = {
+            "answer": reply.text,
+            "question": request.question,
+            "media": list(request.media),
+            "parts": talk.chunk,
+            "session": dataclasses.asdict(held),
+            "tokens_before": reply.summary.visual_tokens_before,
+            "tokens_after": reply.summary.visual_tokens_after,
+            "mean_share": reply.summary.mean_share,
+            "seconds_to_first_token": reply.seconds_to_first_token,
+            **provenance_of(talk.settings, loaded),
+        }
+        typer.echo(printable(json.dumps(record, ensure_ascii=False)))
+        return
+    share = reply.summary.mean_share
+    typer.echo(f"Answer  {printable(reply.text) or '(no text)'}")
+    typer.echo(f"Shown   {held.frames} frames in parts of {talk.chunk}, {held.visual_tokens:,} visual tokens")
+    typer.echo(f"Kept    {share:.1%} of them over the layers; {held.nbytes / 2**20:.0f} MiB are held")
+    typer.echo(f"Time    {held.seconds_adding:.1f} s to show it, {reply.seconds_total:.1f} s to answer")
