@@ -206,7 +206,6 @@ class _Chat:
                 "forgotten": summary.forgotten,
                 "mean_share": reply.summary.mean_share,
             },
-            "warning": self.conversation.warning,
         }
 
     def _help(self, _: str) -> None:
