@@ -51,7 +51,8 @@ class WatchOptions:
         bool, typer.Option("--follow", help="The file is still being written; wait for more at its end.")
     ] = False
     limit: Annotated[
-        str | None, typer.Option("--for", help="How long to watch, in time of the stream, such as 2h. Default: on.")
+        str | None,
+        typer.Option("--for", help="How long to watch, in time of the stream, such as 2h. Default: to its end."),
     ] = None
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Add every answer to this file, one JSON object a line.")
