@@ -60,12 +60,10 @@ def test_json_is_one_object_for_each_answer(talk):
     assert [row["question"] for row in rows] == [QUESTION, OTHER]
     assert set(rows[0]) == {
         *("question", "answer", "seconds_to_first_token", "seconds", "new_tokens", "prefilled", "visual_tokens"),
-        "warning",
     }
     assert rows[0]["visual_tokens"]["before"] == 64
     assert rows[0]["visual_tokens"]["forgotten"] == 0
     assert rows[0]["new_tokens"] == 4
-    assert rows[0]["warning"] is None
     assert "64 visual tokens held" in result.stderr
 
 
@@ -226,11 +224,12 @@ def test_on_a_terminal(clip, model, tmp_path):
         assert "Showing" in begin
         assert f"{clip.name} (4 frames): " in begin
         assert "/help for help" in begin
-        terminal.type(f"{QUESTION}\n")
-        terminal.until(f"{QUESTION}\r\n")
-        terminal.until(" ")  # its first word
-        terminal.type(INTERRUPT)
-        terminal.until("stopped; the session is as it was\r\n> ")
+        for _ in range(2):
+            terminal.type(f"{QUESTION}\n")
+            terminal.until(f"{QUESTION}\r\n")
+            terminal.until(" ")  # its first word
+            terminal.type(INTERRUPT)
+            terminal.until("stopped; the session is as it was\r\n> ")
         terminal.type("/sum\t\n")
         terminal.until("/summary ")
         assert "; 0 questions\r\n" in terminal.until("> ")

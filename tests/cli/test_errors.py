@@ -68,3 +68,20 @@ def test_every_class_has_a_code():
     for position, kind in enumerate(kinds):
         assert not any(issubclass(kind, before) for before in kinds[:position]), "is never reached"
     assert issubclass(errors.OptionError, FrameFusionError)
+
+
+def test_what_is_told_inside_does_not_end_the_command(capsys):
+    with errors.told():
+        raise ArgumentError("keep must be in (0, 1].")
+    with errors.told():
+        raise KeyError("a")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "framefusion: keep must be in (0, 1]"
+    assert told[1].startswith("framefusion: unexpected KeyError: 'a'; this is a defect")
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), BrokenPipeError(errno.EPIPE, "gone"), typer.Exit(3)])
+def test_what_ends_a_command_goes_through(error):
+    with pytest.raises(type(error)), errors.told():
+        raise error

@@ -206,7 +206,6 @@ class _Chat:
                 "forgotten": summary.forgotten,
                 "mean_share": reply.summary.mean_share,
             },
-            "warning": self.conversation.warning,
         }
 
     def _help(self, _: str) -> None:
@@ -264,5 +263,5 @@ def _cost(reply: Reply) -> str:
     return (
         f"{seconds(reply.seconds_to_first_token)} to the first of {reply.new_tokens} tokens, "
         f"{seconds(reply.seconds_total)} in all; {reply.prefilled} tokens of text read, "
-        f"{summary.visual_tokens_after:,} of {summary.visual_tokens_before:,} visual tokens seen"
+        f"{summary.visual_tokens_after:,} of {summary.visual_tokens_before:,} visual tokens in the last layer"
     )

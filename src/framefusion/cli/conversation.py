@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from framefusion.asking import ask as asking
 from framefusion.asking.loading import LoadedModel
-from framefusion.asking.media import Media, read_media
+from framefusion.asking.media import Media
 from framefusion.asking.sessions import Reply, Session
-from framefusion.asking.video import Video
 from framefusion.cli.ask import AskOptions, Request, provenance_of, write_report
 from framefusion.cli.common import check_writable
 from framefusion.cli.errors import OptionError, named
@@ -20,21 +18,6 @@ from framefusion.cli.reduction import stored_settings
 
 Progress = Callable[[str], Any]
 """Told the step under way."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A file that was shown.
-
-    Attributes:
-        source: where it was read.
-        warning: what is wrong with it; None if nothing is.
-        whole: its frames or picture; None where it took several chunks, of which no frames are held.
-    """
-
-    source: str
-    warning: str | None
-    whole: Media | None
 
 
 class Conversation:
@@ -57,21 +40,15 @@ class Conversation:
         restored: Session | None = None,
     ) -> None:
         self.request, self.loaded, self.frames, self.options = request, loaded, frames, options
-        self.shown: list[Shown] = []
+        self.sources: list[str] = []
         self.last: Reply | None = None
         self.is_restored = restored is not None
         self.session = self._begun(request) if restored is None else restored
 
     def add(self, source: str, progress: Progress) -> None:
         """Show another video or photograph."""
-        medium = self._read(source, progress)
-        progress(f"Showing {named(source)}")
-        self.session.add(medium)
-        if isinstance(medium, Video):
-            held = medium if len(medium) <= self.session.chunk else None
-            self.shown.append(Shown(source, medium.warning, held))
-        else:
-            self.shown.append(Shown(source, None, medium))
+        self._show(self.session, source, progress)
+        self.sources.append(source)
 
     def ask(self, question: str, say: Callable[[str], None] | None = None) -> Reply:
         """Answer about all that was shown."""
@@ -92,10 +69,8 @@ class Conversation:
         request = dataclasses.replace(self.request, reduction=reduction)
         session = self._begun(request)
         session.history = self.session.history
-        for shown in self.shown:
-            medium = self._read(shown.source, progress) if shown.whole is None else shown.whole
-            progress(f"Showing {named(shown.source)}")
-            session.add(medium)
+        for source in self.sources:
+            self._show(session, source, progress)
         self.session, self.request, self.last = session, request, None
 
     def report(self, path: Path, progress: Progress) -> str | None:
@@ -123,25 +98,24 @@ class Conversation:
         )
         progress("Writing the report")
         own = AskOptions(report=path, max_new_tokens=tokens)
-        media = [shown.source for shown in self.shown]
-        request = dataclasses.replace(self.request, media=media, question=reply.question, own=own)
+        request = dataclasses.replace(self.request, media=self.sources, question=reply.question, own=own)
         write_report(request, answer, provenance_of(answer.settings, self.loaded))
         return None if answer.text == reply.text else answer.text
-
-    @property
-    def warning(self) -> str | None:
-        """What is wrong with what was shown; None if nothing is."""
-        said = [f"{named(shown.source)}: {shown.warning}" for shown in self.shown if shown.warning is not None]
-        return "; ".join(said) or None
 
     def _begun(self, request: Request) -> Session:
         settings = stored_settings(request.reduction).settings
         model, processor = self.loaded.model, self.loaded.processor
         return Session(model, processor, settings, max_new_tokens=request.own.max_new_tokens, **self.options)
 
-    def _read(self, source: str, progress: Progress) -> Media:
-        progress(f"Decoding {named(source)}")
-        return read_media(source, frames=self.frames, fps=self.request.shown.fps)
+    def _show(self, session: Session, source: str, progress: Progress) -> None:
+        step = f"Showing {named(source)}"
+        progress(step)
+        session.add(
+            source,
+            frames=self.frames,
+            fps=self.request.shown.fps,
+            progress=lambda count: progress(f"{step}, {count} frames"),
+        )
 
     def _media(self) -> list[Media]:
         """All that was shown.
@@ -157,11 +131,11 @@ class Conversation:
                 "would be of another answer"
             )
         media = []
-        for shown in self.shown:
-            if shown.whole is None:
+        for source, medium in zip(self.sources, self.session.media, strict=True):
+            if medium is None:
                 raise OptionError(
-                    f"{named(shown.source)} was shown in parts of {self.session.chunk} frames, of which the frames are "
-                    "no longer held; a report needs a --chunk of as many frames as the video has"
+                    f"{named(source)} was shown in parts of {self.session.chunk} frames, of which the frames are no "
+                    "longer held; a report needs a --chunk of as many frames as the video has"
                 )
-            media.append(shown.whole)
+            media.append(medium)
         return media

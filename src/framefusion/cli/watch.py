@@ -41,8 +41,8 @@ class WatchOptions:
     """Of ``watch`` alone."""
 
     ask: Annotated[
-        list[str], typer.Option("--ask", help="What to ask; give it several times for several questions.")
-    ] = dataclasses.field(default_factory=list)
+        list[str] | None, typer.Option("--ask", help="What to ask; give it several times for several questions.")
+    ] = None
     every: Annotated[
         str, typer.Option("--every", help="How often to ask, in time of the stream: 10s, 5m, 1h, or seconds.")
     ] = "10s"
@@ -51,7 +51,8 @@ class WatchOptions:
         bool, typer.Option("--follow", help="The file is still being written; wait for more at its end.")
     ] = False
     limit: Annotated[
-        str | None, typer.Option("--for", help="How long to watch, in time of the stream, such as 2h. Default: on.")
+        str | None,
+        typer.Option("--for", help="How long to watch, in time of the stream, such as 2h. Default: to its end."),
     ] = None
     jsonl: Annotated[
         Path | None, typer.Option("--jsonl", help="Add every answer to this file, one JSON object a line.")
@@ -83,7 +84,8 @@ def watch(
     shown = FrameOptions(fps=own.fps)
     check_options(shown, reduction, max_new_tokens)
     check_writable(own.jsonl)
-    if not own.ask or not all(question.strip() for question in own.ask):
+    questions = own.ask or []
+    if not questions or not all(question.strip() for question in questions):
         fail("there is no question, or an empty one; give at least one with --ask")
     every = seconds_of("--every", own.every)
     limit = math.inf if own.limit is None else seconds_of("--for", own.limit)
@@ -103,7 +105,7 @@ def watch(
         progress("Compiling the selection, unless that was done before")
         session = Session(loaded.model, loaded.processor, stored.settings, max_new_tokens=max_new_tokens, **options)
     warn_elsewhere(shown, reduction, lambda: described(loaded), stored.calibration)
-    _watch(session, stream, own, every, limit)
+    _watch(session, stream, questions, own, every, limit)
 
 
 COMMANDS = {"watch": watch}
@@ -119,14 +121,16 @@ def seconds_of(option: str, given: str) -> float:
     return total
 
 
-def _watch(session: Session, stream: Stream, own: WatchOptions, every: float, limit: float) -> None:
+def _watch(
+    session: Session, stream: Stream, questions: list[str], own: WatchOptions, every: float, limit: float
+) -> None:
     """Until the stream ends, or somebody ends it; the summary comes in any case."""
     from framefusion.asking.sessions import watch
 
     latest = 0.0
     try:
         with stream:
-            for seen in watch(session, stream, own.ask, every, seconds=limit):
+            for seen in watch(session, stream, questions, every, seconds=limit):
                 latest = seen.timestamp
                 if own.jsonl is not None:
                     log.append(own.jsonl, [_row(seen)])

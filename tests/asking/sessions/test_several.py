@@ -40,3 +40,15 @@ def test_videos_of_different_lengths(name: str, models: dict[str, LoadedModel]) 
         session.add(medium)
     assert [count for _, count in session.summary().items] == [6, 2, 8]
     assert session.ask(QUESTION).new_tokens
+
+
+def test_what_came_in_one_part_is_still_there(models: dict[str, LoadedModel]) -> None:
+    loaded, first, second = models["llava-onevision"], video(4, 0), video(5, 20)
+    session = Session(loaded.model, loaded.processor, chunk=4)
+    session.add(first)
+    session.add(second)
+    assert session.media == (first, None)
+    session.add(video(2, 40).frames, new=True)
+    assert [medium is None for medium in session.media] == [False, True, False]
+    session.add(video(2, 42).frames)
+    assert [medium is None for medium in session.media] == [False, True, True]

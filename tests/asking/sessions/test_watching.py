@@ -114,13 +114,15 @@ def test_it_watches_for_so_long() -> None:
 
 def test_a_stream_that_somebody_stops_is_not_asked_again() -> None:
     session: Any = Noted()
-    with open_stream(timed(range(100))) as stream:
-        seen = []
-        for one in watch(session, stream, [QUESTION], 3):
-            seen.append(one.timestamp)
-            if len(seen) == 2:
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        for time, frame in timed(range(100)):
+            if time == 8:
                 stream.stop()
-    assert seen == [3, 6]
+            yield time, frame
+
+    with open_stream(frames()) as stream:
+        assert moments(watch(session, stream, [QUESTION], 3)) == [3, 6]
     assert stream.status.reason == "stopped"
 
 

@@ -302,6 +302,12 @@ class Session:
         )
 
     @property
+    def media(self) -> tuple[Media | None, ...]:
+        """What was shown; None for a video that came in several parts, or before the session was saved: of those the
+        frames are no longer held."""
+        return tuple(item.whole for item in self._held.items)
+
+    @property
     def turns(self) -> tuple[tuple[str, str], ...]:
         """The questions so far and their answers."""
         return self._held.turns
