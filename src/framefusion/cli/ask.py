@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,73 +15,24 @@ from framefusion.cli import long
 from framefusion.cli.common import check_writable, silence_transformers
 from framefusion.cli.errors import fail, named, printable
 from framefusion.cli.groups import spelled
-from framefusion.cli.long import LONG
 from framefusion.cli.options import (
-    DEFAULT_NEW_TOKENS,
     FrameOptions,
     JsonOption,
     MediaArgument,
     ModelOptions,
-    NewTokensOption,
     ReductionOptions,
 )
 from framefusion.cli.progress import spinner
 from framefusion.cli.reduction import check_options, shown_frames, stored_settings, warn_elsewhere
+from framefusion.cli.request import AskOptions, InspectOptions, Request, provenance_of
 
 if TYPE_CHECKING:
     from framefusion.asking.ask import Answer
     from framefusion.asking.loading import LoadedModel
     from framefusion.asking.report import ReportData
-    from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import Calibration
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
-
-
-@dataclass(frozen=True)
-class AskOptions:
-    """Of ``ask`` alone."""
-
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Answer with all tokens too, timed in turns after a warm-up.")
-    ] = False
-    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report to this file.")] = None
-    max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS
-    chunk: Annotated[
-        int | None,
-        typer.Option(
-            "--chunk",
-            help="Show a video in parts of so many frames, so that memory stays bounded. Default: 32 from "
-            f"{LONG} frames on; one part below.",
-        ),
-    ] = None
-    overlay: ClassVar[Path | None] = None
-
-
-@dataclass(frozen=True)
-class InspectOptions:
-    """Of ``inspect`` alone."""
-
-    report: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path("inspect.html")
-    overlay: Annotated[
-        Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too, such as strip.png.")
-    ] = None
-    compare: ClassVar[bool] = False
-    chunk: ClassVar[int | None] = None
-    max_new_tokens: ClassVar[int] = 1
-
-
-@dataclass(frozen=True)
-class Request:
-    """What ``ask`` and ``inspect`` were asked for; ``question`` is None for ``inspect``."""
-
-    media: list[str]
-    own: AskOptions | InspectOptions
-    question: str | None = None
-    model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
-    shown: FrameOptions = dataclasses.field(default_factory=FrameOptions)
-    reduction: ReductionOptions = dataclasses.field(default_factory=ReductionOptions)
-    json: bool = False
 
 
 def ask(
@@ -277,24 +225,6 @@ def _command(request: Request) -> str:
     asked = ["inspect", *request.media] if request.question is None else ["ask", *request.media, request.question]
     options = spelled(request.model, request.shown, request.reduction, request.own)
     return shlex.join(["framefusion", *asked, *options])
-
-
-def provenance_of(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
-    """Names and values that a reader needs to repeat the run, in groups."""
-    from framefusion.asking.provenance import versions
-    from framefusion.reduction.plain import to_plain
-
-    return {
-        "model": {
-            "model": loaded.name,
-            "class": type(loaded.model).__name__,
-            "dtype": loaded.dtype,
-            "device": loaded.device,
-            "attention": loaded.attention,
-        },
-        "settings": to_plain(settings),
-        "versions": dict(versions()),
-    }
 
 
 def _listed(provenance: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:

@@ -11,10 +11,11 @@ from framefusion.asking import ask as asking
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media
 from framefusion.asking.sessions import Reply, Session
-from framefusion.cli.ask import AskOptions, Request, provenance_of, write_report
+from framefusion.cli.ask import write_report
 from framefusion.cli.common import check_writable
 from framefusion.cli.errors import OptionError, named
 from framefusion.cli.reduction import stored_settings
+from framefusion.cli.request import AskOptions, Request, provenance_of
 
 Progress = Callable[[str], Any]
 """Told the step under way."""

@@ -12,17 +12,15 @@ import typer
 from framefusion.cli.common import silence_transformers
 from framefusion.cli.errors import named, printable
 from framefusion.cli.reduction import shown_frames, stored_settings, warn_elsewhere
+from framefusion.cli.request import LONG, AskOptions, Request, provenance_of
 
 if TYPE_CHECKING:
     from framefusion.asking.media import Media
-    from framefusion.cli.ask import AskOptions, Request
-
-LONG = 256
-"""Frames from which on a video is shown in parts without being asked to."""
 
 
 def read(request: Request, frames: int | None, progress: Callable[[str], Any]) -> list[Media] | None:
-    """The media of a request; None where one is a video of more than :data:`LONG` frames that may go in parts."""
+    """The media of a request; None where one is a video of more than :data:`~framefusion.cli.request.LONG` frames, which
+    may go in parts."""
     from framefusion.asking.media import media_parts, read_media
 
     media: list[Media] = []
@@ -48,7 +46,6 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     from framefusion.asking.provenance import describe
     from framefusion.asking.sessions import session
     from framefusion.asking.sessions.session import CHUNK
-    from framefusion.cli.ask import provenance_of
 
     loaded = load(**request.model.arguments())
     options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -147,6 +147,21 @@ def asked(
     if end > first:
         # A newline at the end of a video has a placeholder, whose embedding only the model knows.
         prefix = run.extend(inputs, prefix, columns=(first, end), continues=items[-1].is_video)
+    return _tail(prefix, inputs, end)
+
+
+def asked_all(
+    run: Run, prefix: Prefix, items: Sequence[Item], questions: Sequence[str], model: Any, processor: Any
+) -> list[Tail]:
+    """The texts of several questions behind one prefix, none of which sees another; arguments as of :func:`asked`."""
+    tails = [asked(run, prefix, items, questions[0], model, processor)]
+    for question in questions[1:]:
+        inputs, _ = _prompt([item.stand_in for item in items], question, model, processor)
+        tails.append(_tail(tails[0].prefix, inputs, media_end(model, inputs)))
+    return tails
+
+
+def _tail(prefix: Prefix, inputs: Mapping[str, Any], end: int) -> Tail:
     return Tail(prefix, inputs["input_ids"][:, end:], tuple(name for name in _TYPES if name in inputs))
 
 

@@ -204,31 +204,15 @@ class Session:
         Raises:
             AskError: nothing was shown, an empty question, or an argument that is out of range.
         """
-        begin = time.perf_counter()
         held = self._shown()
         following = self._following(held, question, history)
-        limit = self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
-        with failures(self.model, "answering"), turn(self.model, self.settings) as run, torch.no_grad():
-            prefix, items = self._adding.up_to_now(run, held)
-            assert prefix is not None
-            tail = prompting.asked(run, prefix, items, following[0], self.model, self.processor, following[1])
-            made = generate_timed(self.model, self.processor, prompting.arguments([tail], self._pad), limit, say)
-            summary = run.summary()
-        waited = time.perf_counter() - begin - made.seconds_total
-        reply = Reply(
-            made.text,
-            question,
-            waited + made.seconds_to_first_token,
-            time.perf_counter() - begin,
-            made.new_tokens,
-            tail.ids.shape[1],
-            summary,
-        )
-        self._note(held, [reply])
+        reply = self._reply(held, question, following, self._limit_of(max_new_tokens), say)
+        self._note(held, 1, reply.seconds_total, ((question, reply.text),))
         return reply
 
     def ask_all(self, questions: Sequence[str], *, max_new_tokens: int | None = None) -> list[Reply]:
-        """Answer several questions at once, none of which sees another; as one batch where the model allows it.
+        """Answer several questions at once, none of which sees another or is seen later; as one batch where the model
+        allows it.
 
         Decoders with sliding windows or recurrent states take questions of several lengths one after the other. Times
         are those of the whole batch.
@@ -238,18 +222,18 @@ class Session:
         """
         if isinstance(questions, str) or not questions:
             raise AskError("questions must be a list of texts that is not empty")
+        held, limit = self._shown(), self._limit_of(max_new_tokens)
+        alone = [self._following(held, question, False) for question in questions]
         if not takes_padding(self.model) or len(questions) == 1:
-            return [self.ask(question, history=False, max_new_tokens=max_new_tokens) for question in questions]
+            replies = [self._reply(held, asked[0], asked, limit, None) for asked in alone]
+            self._note(held, len(replies), sum(reply.seconds_total for reply in replies))
+            return replies
         begin = time.perf_counter()
-        held = self._shown()
-        for question in questions:
-            self._following(held, question, False)
-        limit = self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
         model, processor = self.model, self.processor
         with failures(model, "answering"), turn(model, self.settings) as run, torch.no_grad():
             prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
-            tails = [prompting.asked(run, prefix, items, question, model, processor) for question in questions]
+            tails = prompting.asked_all(run, prefix, items, questions, model, processor)
             inputs = prompting.arguments(tails, self._pad)
             output = model.generate(
                 **inputs, max_new_tokens=limit, do_sample=False, num_beams=1, pad_token_id=self._pad
@@ -269,7 +253,7 @@ class Session:
             )
             for row, question, tail in zip(new, questions, tails, strict=True)
         ]
-        self._note(held, replies)
+        self._note(held, len(replies), seconds)
         return replies
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -309,7 +293,7 @@ class Session:
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
-        """The questions so far and their answers."""
+        """The questions of :meth:`ask` so far, and their answers."""
         return self._held.turns
 
     @property
@@ -332,13 +316,34 @@ class Session:
         answers = [said for _, said in held.turns]
         return questions[0], list(zip(answers, [*questions[1:], question], strict=True))
 
-    def _note(self, held: Held, replies: Sequence[Reply]) -> None:
-        turns = held.turns + tuple((reply.question, reply.text) for reply in replies)
+    def _reply(
+        self,
+        held: Held,
+        question: str,
+        following: tuple[str, list[tuple[str, str]]],
+        limit: int,
+        say: Callable[[str], None] | None,
+    ) -> Reply:
+        """The answer to one question; ``following`` is of :meth:`_following`."""
+        begin = time.perf_counter()
+        with failures(self.model, "answering"), turn(self.model, self.settings) as run, torch.no_grad():
+            prefix, items = self._adding.up_to_now(run, held)
+            assert prefix is not None
+            tail = prompting.asked(run, prefix, items, following[0], self.model, self.processor, following[1])
+            made = generate_timed(self.model, self.processor, prompting.arguments([tail], self._pad), limit, say)
+            summary = run.summary()
+        total = time.perf_counter() - begin
+        before = total - made.seconds_total
+        first = before + made.seconds_to_first_token
+        return Reply(made.text, question, first, total, made.new_tokens, tail.ids.shape[1], summary)
+
+    def _limit_of(self, max_new_tokens: int | None) -> int:
+        return self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
+
+    def _note(self, held: Held, count: int, seconds: float, turns: tuple[tuple[str, str], ...] = ()) -> None:
+        """Note that so many questions were asked."""
         self._held = replace(
-            held,
-            turns=turns,
-            questions=held.questions + len(replies),
-            asking=held.asking + replies[-1].seconds_total,
+            held, turns=held.turns + turns, questions=held.questions + count, asking=held.asking + seconds
         )
 
     def _source(self, media: Any, frames: int | None, fps: float | None) -> tuple[str, Iterable[Media]]:

@@ -63,7 +63,7 @@ class SessionSummary:
         forgotten = f", {self.forgotten} forgotten" if self.forgotten else ""
         return (
             f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}, "
-            f"{self.nbytes / 2**20:.1f} MiB; {self.questions} questions"
+            f"{self.nbytes / 2**20:.1f} MiB; {self.questions} question{'' if self.questions == 1 else 's'}"
         )
 
 

@@ -1,0 +1,83 @@
+"""What ``ask`` and ``inspect`` are asked for, and what tells how an answer was made."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+
+from framefusion.cli.options import DEFAULT_NEW_TOKENS, FrameOptions, ModelOptions, NewTokensOption, ReductionOptions
+
+if TYPE_CHECKING:
+    from framefusion.asking.loading import LoadedModel
+    from framefusion.reduction.settings import FrameFusion
+
+LONG = 256
+"""Frames from which on a video is shown in parts without being asked to."""
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """Of ``ask`` alone."""
+
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Answer with all tokens too, timed in turns after a warm-up.")
+    ] = False
+    report: Annotated[Path | None, typer.Option("--report", help="Write an HTML report to this file.")] = None
+    max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            "--chunk",
+            help="Show a video in parts of so many frames, so that memory stays bounded. Default: 32 from "
+            f"{LONG} frames on; one part below.",
+        ),
+    ] = None
+    overlay: ClassVar[Path | None] = None
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Of ``inspect`` alone."""
+
+    report: Annotated[Path, typer.Option("--report", help="Where to write the HTML report.")] = Path("inspect.html")
+    overlay: Annotated[
+        Path | None, typer.Option("--overlay", help="Write the marked frames to this picture too, such as strip.png.")
+    ] = None
+    compare: ClassVar[bool] = False
+    chunk: ClassVar[int | None] = None
+    max_new_tokens: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``ask`` and ``inspect`` were asked for; ``question`` is None for ``inspect``."""
+
+    media: list[str]
+    own: AskOptions | InspectOptions
+    question: str | None = None
+    model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
+    shown: FrameOptions = dataclasses.field(default_factory=FrameOptions)
+    reduction: ReductionOptions = dataclasses.field(default_factory=ReductionOptions)
+    json: bool = False
+
+
+def provenance_of(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
+    """Names and values that a reader needs to repeat the run, in groups."""
+    from framefusion.asking.provenance import versions
+    from framefusion.reduction.plain import to_plain
+
+    return {
+        "model": {
+            "model": loaded.name,
+            "class": type(loaded.model).__name__,
+            "dtype": loaded.dtype,
+            "device": loaded.device,
+            "attention": loaded.attention,
+        },
+        "settings": to_plain(settings),
+        "versions": dict(versions()),
+    }
