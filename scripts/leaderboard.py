@@ -68,14 +68,12 @@ BOARDS = {
         ((placed("stages", ALL), "0.2,0.1,0.05"),),
     ),
     "leaderboard-schedules": Board(
-        "Leaderboard, every rule in one stage",
+        "Leaderboard, every rule in one stage before layer 0",
         "--frames 16 --videos 60 --seed 0",
-        ((placed("input", ALL), "0.2,0.1,0.05"), (placed("attention", ALL), "0.2,0.1,0.05")),
-    ),
-    "leaderboard-schedules-qwen": Board(
-        "Leaderboard, other stages, with a Qwen2.5-VL",
-        "--model bundled-qwen --frames 32 --videos 60 --seed 0",
-        ((placed("input", SOME), "0.1"), (placed("attention", SOME), "0.1"), (OWN, "0.1")),
+        (
+            (placed("input", ALL), "0.2,0.1,0.05"),
+            (placed("stages", (DEFAULT, f"{DEFAULT}:program-alone")), "0.2,0.1,0.05"),
+        ),
     ),
     "leaderboard-fresh": Board(
         "Leaderboard, on questions that no choice was made by",

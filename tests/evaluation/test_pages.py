@@ -113,6 +113,18 @@ def test_pictures(summary, tmp_path):
             assert len(picture.convert("RGB").resize((60, 40)).getcolors(2400)) > 10
 
 
+def test_a_picture_shows_stages_with_published_rules_in_them(summary):
+    (part, *_) = summary["frames"]
+    assert plots.compared(part) == ""
+    ours = next(entry for entry in part["methods"] if entry["method"] == "segment-dpp")
+    evs = next(entry for entry in part["methods"] if entry["method"] == "evs")
+    staged, first = ({**entry, "method": f"{entry['method']}@stages"} for entry in (ours, evs))
+    assert plots.compared({**part, "methods": [*part["methods"], staged]}) == ""
+    assert plots.compared({**part, "methods": [staged, {**evs, "method": "evs@input"}]}) == "input"
+    assert plots.compared({**part, "methods": [*part["methods"], staged, first]}) == "stages"
+    assert plots.compared({**part, "methods": []}) == ""
+
+
 def test_pictures_without_matplotlib_name_the_extra(summary, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'framefusion\[plot\]'"):

@@ -76,14 +76,22 @@ def draw(part: Mapping[str, Any], directory: Path, prefix: str = "") -> None:
     plt.close(figure)
 
 
+def compared(part: Mapping[str, Any]) -> str:
+    """The schedule that is drawn: the first of the tables that has published rules to compare with.
+
+    Where rules were put into the same stages, those lines are the comparison; their own are in the tables.
+    """
+    used = schedules(part)
+    return next((schedule for schedule in used if by_method(part, "published", schedule)), used[0] if used else "")
+
+
 def _lines(axis: Any, part: Mapping[str, Any], question_kind: str | None = None) -> None:
     """One line for each method; the intervals of ours where all questions are shown."""
 
     def of(entry: Entry) -> Any:
         return entry["accuracy"] if question_kind is None else entry["by_kind"][question_kind]["accuracy"]
 
-    # Where rules were put into the same stages, those lines are the comparison; their own are in the tables.
-    schedule = next(iter(schedules(part)), "")
+    schedule = compared(part)
     for kind, style in STYLES.items():
         for number, (title, cells) in enumerate(by_method(part, kind, schedule).items()):
             points = sorted((budget, of(entry)) for budget, entry in cells.items() if entry["reached"])
