@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read(request: Request, frames: int | None, progress: Callable[[str], Any]) -> list[Media] | None:
-    """The media of a request; None where one is a video of more than :data:`~framefusion.cli.request.LONG` frames, which
+    """The media of a request; None where one is a video of more than ``LONG`` frames, which
     may go in parts."""
     from framefusion.asking.media import media_parts, read_media
 
