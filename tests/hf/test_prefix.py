@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -161,6 +163,23 @@ def test_an_error_in_a_part_leaves_the_model_and_the_prefix() -> None:
         handle.remove()
         assert answer(case, held, words_of(case)).sequences.equal(expected)
         assert generate(case, parts.whole(case)).sequences[:, -STEPS:].equal(expected[:, -STEPS:])
+
+
+@pytest.mark.parametrize("settings", [FrameFusion(), ALL])
+def test_what_is_replaced_is_freed_at_once(settings: FrameFusion) -> None:
+    """Else a stream would hold many copies of its cache until the next collection."""
+    case = models.build("llava_onevision")
+    shown = [parts.part(case, first, end) for first, end in ((0, 2), (2, 5))]
+    with framefusion.attach(case.model, settings) as run:
+        gc.collect()
+        gc.disable()
+        try:
+            held = run.extend(shown[0][0], columns=shown[0][1])
+            before = weakref.ref(held)
+            held = run.extend(shown[1][0], held, columns=shown[1][1], continues=True)
+            assert before() is None
+        finally:
+            gc.enable()
 
 
 def _fail(*_: Any) -> None:

@@ -196,6 +196,8 @@ class Run:
         finally:
             state.change(extension=None)
             state.end(self._record)
+            # They know each other, and would hold a whole cache until the next collection.
+            extension.part = None
         assert extension.result is not None
         return extension.result
 
