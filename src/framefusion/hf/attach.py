@@ -75,7 +75,8 @@ class Run:
         layers, first = len(decoder.layers), decoder.first
         self.settings, self.stages_from = fitted_settings(decoder.model, settings, layers, first)
         self.settings.check(layers, first)
-        self._name, self._decoder = decoder.name, decoder
+        self._name = decoder.name
+        self._attached: Decoder | None = decoder
         self._size = DecoderSize.of(decoder.layers, decoder.module.config, decoder.module.dtype)
         self._record = state.Record()
         self._undo = hooks.install(decoder, self.settings, self._record)
@@ -112,6 +113,8 @@ class Run:
         """
         while self._undo:
             self._undo.pop()()
+        # A handle that is kept does not keep the model.
+        self._attached = None
         state.end(self._record)
 
     @property
@@ -180,8 +183,6 @@ class Run:
             ValueError: the prompt cannot be reduced, or the columns are none of it.
             RuntimeError: the model is in training mode, or the reduction is detached.
         """
-        if not self.attached:
-            raise StateError("the reduction is detached; attach it again to extend a prefix.")
         decoder = self._decoder
         if columns is None:
             columns = 0, media_end(decoder.model, inputs)
@@ -226,6 +227,12 @@ class Run:
     def fork(self) -> int:
         """The first layer before which a stage goes by the question; as many as there are layers if none does."""
         return self.settings.fork(len(self._decoder.layers), self._decoder.first)
+
+    @property
+    def _decoder(self) -> Decoder:
+        if self._attached is None:
+            raise StateError("the reduction is detached; attach it again to extend or use a prefix.")
+        return self._attached
 
     def _latest(self) -> Reduction:
         return self._record.latest()
