@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from framefusion.batch.rows import MAX_LINE, BatchError, fingerprints, read_rows
+from framefusion.batch.rows import MAX_LINE, BatchError, Row, by_media, fingerprints, read_rows
 from framefusion.evaluation import JsonLines
 
 
@@ -101,3 +101,10 @@ def test_files_that_cannot_be_read(tmp_path):
         next(fingerprints(tmp_path / "none"))
     with pytest.raises(BatchError, match="is no file of questions"):
         next(fingerprints(tmp_path))
+
+
+def test_rows_about_one_video_come_together():
+    rows = [Row(line, "", media=(name,), question="?") for line, name in enumerate("abacbcad", 1)]
+    assert [row.line for row in by_media(rows)] == [1, 3, 7, 2, 5, 4, 6, 8]
+    assert [row.line for row in by_media(rows, window=4)] == [1, 3, 2, 4, 5, 6, 7, 8]
+    assert list(by_media([])) == []

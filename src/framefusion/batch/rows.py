@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ class Row:
     media: tuple[str, ...] = ()
     question: str = ""
     problem: str | None = None
+
+
+def by_media(rows: Iterable[Row], window: int = 1000) -> Iterator[Row]:
+    """The same rows, those about the same media one after the other, as far as a window reaches.
+
+    Args:
+        rows: in any order.
+        window: rows that are looked at together.
+    """
+    source = iter(rows)
+    while batch := list(islice(source, window)):
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in batch:
+            groups.setdefault(row.media, []).append(row)
+        for group in groups.values():
+            yield from group
 
 
 def read_rows(path: Path) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from framefusion.batch.answering import Answerer, Make, Result
 from framefusion.batch.local import Local
-from framefusion.batch.rows import BatchError, Row, fingerprints, read_rows
+from framefusion.batch.rows import BatchError, Row, by_media, fingerprints, read_rows
 from framefusion.batch.store import Finished, Results
 from framefusion.progress import Progress, Silent
 from framefusion.supervision import Confirm
@@ -137,7 +137,9 @@ def run(
                 tally.begin(model)
                 progress.step("Answering", left)
 
-        open_rows = (row for row in read_rows(data) if row.line not in finished)
+        open_rows: Iterator[Row] = (row for row in read_rows(data) if row.line not in finished)
+        if plan.share and not ordered:
+            open_rows = by_media(open_rows)
         making: Make = _Making(plan, prepare) if make is None else make
         for row, result in (engine or Local()).answers(making, open_rows, left, confirm, ordered):
             results.add(row, result)
