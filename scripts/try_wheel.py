@@ -1,7 +1,7 @@
 """What must work wherever the wheel is installed: run by ``scripts/test_wheel.sh``, away from the source tree.
 
-``ask`` on the bundled video, ``attach`` and ``generate()`` on a model with random weights, ``select_tokens``, and
-``read_video`` on three containers. Prints what ran; the first thing that is wrong ends it with an exit code.
+``ask`` on the bundled video, ``attach`` and ``generate()`` on a model with random weights, sessions, ``select_tokens``,
+and ``read_video`` on three containers. Prints what ran; the first thing that is wrong ends it with an exit code.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import torch
 import transformers
 
 import framefusion
+from framefusion.asking import ask as asking
+from framefusion.asking.loading import load
 from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_VIDEO
 
@@ -109,6 +111,23 @@ def generate() -> None:
     check(torch.equal(model.generate(**inputs, **options), before), "the model says something else after attach()")
 
 
+def talk() -> None:
+    """A session answers as one asks afresh, goes on with a video, and comes back from a file."""
+    for name in BUNDLED:
+        loaded = load(name, device="cpu")
+        video = read_video(DEMO_VIDEO, frames=8)
+        common = {"model": loaded.model, "processor": loaded.processor, "max_new_tokens": 6}
+        with framefusion.session(loaded.model, loaded.processor, max_new_tokens=6) as session:
+            session.add(video)
+            for _ in range(2):
+                said, afresh = session.ask(QUESTION), asking.ask(video, QUESTION, **common)
+                check(said.text == afresh.text, f"{name}: a session answered {said.text}, not {afresh.text}")
+            session.add(video.frames[:2])
+            session.save("session")
+            again = framefusion.restore_session("session", loaded.model, loaded.processor)
+            check(again.ask(QUESTION).text == session.ask(QUESTION).text, f"{name}: a restored session differs")
+
+
 def select() -> None:
     """The compiled selection picks what the textbook picks."""
     features = torch.randn(256, 64, generator=torch.Generator().manual_seed(0))
@@ -142,7 +161,7 @@ def main() -> None:
     floors = parser.parse_args().floors
     try:
         installed(floors)
-        for part in (ask, generate, select, containers):
+        for part in (ask, generate, talk, select, containers):
             part()
             say(f"  {part.__name__}: right")
     except WrongError as error:

@@ -69,17 +69,18 @@ class Terminal:
         shown, _, self._text = self._text.partition(text)
         return shown + text
 
-    def press(self, key: str, text: str) -> None:
-        """Press a key, every second again, until a text comes.
-
-        A signal that comes while readline takes a character in waits for the next one.
-        """
-        deadline = time.monotonic() + _PATIENCE
-        while text not in self._text:
-            assert time.monotonic() < deadline, f"{text!r} does not come: {self._text!r}"
-            self.type(key)
-            self._read(1.0)
-        self._text = self._text.partition(text)[2]
+    def idle(self) -> None:
+        """Wait until the process waits for keys: a signal that comes while readline takes one waits for the next."""
+        deadline, before = time.monotonic() + _PATIENCE, -1
+        while True:
+            assert time.monotonic() < deadline, "the process does not come to rest"
+            # What follows the name in brackets: state, …, and the clock ticks of user and system.
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            spent = int(fields[11]) + int(fields[12])
+            if fields[0] == "S" and spent == before:
+                return
+            before = spent
+            time.sleep(0.2)
 
     def rest(self) -> tuple[str, int]:
         """What is shown until the process ends, and its exit code."""
@@ -87,8 +88,8 @@ class Terminal:
             pass
         return self._text, self.process.wait()
 
-    def _read(self, patience: float = _PATIENCE) -> bool:
-        if not select.select([self.descriptor], [], [], patience)[0]:
+    def _read(self) -> bool:
+        if not select.select([self.descriptor], [], [], _PATIENCE)[0]:
             return False
         try:
             data = os.read(self.descriptor, 65536)
