@@ -195,6 +195,12 @@ def asked_again(case: Case, prompt: str, plan: FrameFusion) -> float:
         whole = {**inputs, "input_ids": ids, "attention_mask": torch.ones_like(ids), **case.types(ids)}
         expected = oracle.logits(case.model, whole, stages, torch.cat([ids, tokens], dim=1))
         worst = max(worst, float((logits - expected).abs().max()))
+        # The oracle follows whatever stages there were; they have to be those of asking afresh.
+        with framefusion.attach(case.model, plan) as run:
+            generate(case, whole, max_new_tokens=1)
+            afresh = run.stages
+        assert [stage.layer for stage in stages] == [stage.layer for stage in afresh]
+        assert all(one.kept[0].equal(other.kept[0]) for one, other in zip(stages, afresh, strict=True))
     return worst
 
 

@@ -66,6 +66,25 @@ def fitting(model: Any, prompts: Sequence[Prompt], most: int) -> list[list[int]]
     return [group[first : first + most] for group in groups.values() for first in range(0, len(group), most)]
 
 
+def behind(model: Any, prefix: Prefix, texts: Sequence[Prompt], pad: int) -> dict[str, Any]:
+    """The arguments of ``generate()`` for texts behind a prefix, padded between the two.
+
+    Args:
+        model: that goes on.
+        prefix: what it holds.
+        texts: with ``input_ids``, ``attention_mask`` and what else has an entry for each token.
+        pad: token id of the padding.
+    """
+    after = collate(texts, pad)
+    arguments = cache_argument(type(unwrapped(model)).forward, prefix.to_continue(after["attention_mask"]))
+    for name, value in after.items():
+        # Which tokens are visual is for calls that bring what they show.
+        before = torch.ones_like(prefix.ids) if name == "attention_mask" else torch.zeros_like(prefix.ids)
+        before = prefix.ids if name == "input_ids" else before
+        arguments[name] = torch.cat([before.to(value).expand(len(texts), -1), value], dim=1)
+    return arguments
+
+
 class Together:
     """Prompts on the beginnings of their videos; the latest beginning is held.
 
@@ -76,8 +95,7 @@ class Together:
     """
 
     def __init__(self, model: Any, run: Run, pad: int) -> None:
-        self._forward = type(unwrapped(model)).forward
-        self._run, self._pad = run, pad
+        self._model, self._run, self._pad = model, run, pad
         self._held: tuple[Hashable, Tensor, Prefix] | None = None
 
     def arguments(self, batch: Sequence[Prompt], video: Hashable = None, end: int | None = None) -> dict[str, Any]:
@@ -94,15 +112,7 @@ class Together:
         if end is None:
             return collate(batch, self._pad)
         prefix = self._beginning(batch[0], video, end)
-        behind = collate([_cut(prompt, end) for prompt in batch], self._pad)
-        arguments = cache_argument(self._forward, prefix.to_continue(behind["attention_mask"]))
-        for name, value in behind.items():
-            before = batch[0].inputs[name][:, :end]
-            if name not in ("input_ids", "attention_mask"):
-                # Which tokens are visual is for calls that bring what they show.
-                before = torch.zeros_like(before)
-            arguments[name] = torch.cat([before.expand(len(batch), -1), value], dim=1)
-        return arguments
+        return behind(self._model, prefix, [text_from(prompt, end) for prompt in batch], self._pad)
 
     def _beginning(self, prompt: Prompt, video: Hashable, end: int) -> Prefix:
         ids = prompt.inputs["input_ids"][:, :end]
@@ -113,8 +123,8 @@ class Together:
         return self._held[2]
 
 
-def _cut(prompt: Prompt, end: int) -> Prompt:
-    """What has an entry for each token, of those from ``end`` on."""
+def text_from(prompt: Prompt, end: int) -> Prompt:
+    """What has an entry for each token of a prompt, of those from ``end`` on."""
     shape = prompt.inputs["input_ids"].shape
     by_token = {n: v for n, v in prompt.inputs.items() if isinstance(v, Tensor) and v.shape == shape}
     return Prompt({name: value[:, end:] for name, value in by_token.items()}, {})

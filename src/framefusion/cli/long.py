@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def read(request: Request, frames: int | None, progress: Callable[[str], Any]) -> list[Media] | None:
-    """The media of a request; None where one is a video of more than ``LONG`` frames, which
-    may go in parts."""
+    """The media of a request; None where one is a video of more than ``LONG`` frames, which may go in parts."""
     from framefusion.asking.media import media_parts, read_media
+    from framefusion.asking.video import Video
 
     media: list[Media] = []
     for source in request.media:
@@ -30,8 +30,10 @@ def read(request: Request, frames: int | None, progress: Callable[[str], Any]) -
             media.append(read_media(source, frames=frames, fps=request.shown.fps))
             continue
         parts = media_parts(source, frames, request.shown.fps, LONG)
-        media.append(next(parts))
-        if next(parts, None) is not None:
+        first = next(parts)
+        media.append(first)
+        # A part that is not full is the last one.
+        if isinstance(first, Video) and len(first) == LONG and next(parts, None) is not None:
             return None
     return media
 

@@ -16,7 +16,20 @@ from torch import Tensor, nn
 
 from framefusion.errors import StateError
 from framefusion.hf import cache as caches
-from framefusion.hf import decode, encoder, generation, graphs, methods, prefill, prefix, recording, refusals, state
+from framefusion.hf import (
+    decode,
+    encoder,
+    generation,
+    graphs,
+    methods,
+    prefill,
+    prefix,
+    prefix_part,
+    prefix_tail,
+    recording,
+    refusals,
+    state,
+)
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
 from framefusion.hf.families import Call
@@ -170,7 +183,7 @@ class Hooks:
         call = Call(forward.arguments.get("input_ids"), kwargs.get("position_ids"), forward.arguments)
         extension = state.current().extension
         if extension is not None and extension.owner is self._record:
-            forward.prefill, kwargs = prefix.start_part(self._decoder, self._settings, extension, call, kwargs)
+            forward.prefill, kwargs = prefix_part.start_part(self._decoder, self._settings, extension, call, kwargs)
             return args, kwargs
         past_length = 0 if cache is None else int(cache.get_seq_length())
         if cache is not None and past_length:
@@ -200,9 +213,9 @@ class Hooks:
         if begins and count == 1:
             raise refusals.short_tail()
         whole = begins and layout.prefix.fork < len(self._decoder.layers)
-        return {**kwargs, "position_ids": prefix.positions_for(layout.prefix, layout.pads, first, count, whole)}
+        return {**kwargs, "position_ids": prefix_tail.positions_for(layout.prefix, layout.pads, first, count, whole)}
 
-    def _start_tail(self, held: prefix.Prefix, call: Call, hidden: Tensor) -> prefix.TailPrefill:
+    def _start_tail(self, held: prefix.Prefix, call: Call, hidden: Tensor) -> prefix_tail.TailPrefill:
         """Start the prefill of the text behind a prefix and note it as the latest."""
         self._record.note(None)
         generating = state.generation_of(self._decoder.model)
@@ -211,7 +224,7 @@ class Hooks:
         valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
         if isinstance(given, Tensor) and given.ndim == 2:
             valid = given[:, -hidden.shape[1] :].cpu().bool()
-        started = prefix.start_tail(self._decoder, self._settings, held, hidden, valid, drafts)
+        started = prefix_tail.start_tail(self._decoder, self._settings, held, hidden, valid, drafts)
         self._record.note(started.reduction)
         return started
 

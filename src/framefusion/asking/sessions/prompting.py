@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from framefusion.asking.encodings import Prompt
 from framefusion.asking.media import Media
 from framefusion.asking.prompts import AskError, ProcessorError, content_of, turn_inputs
 from framefusion.asking.sessions.shown import SPACING, Item, frames_of, joined
+from framefusion.asking.together import text_from
 from framefusion.asking.video import Video
 from framefusion.hf import Run
 from framefusion.hf.families import find, layouts_of, unwrapped
@@ -20,8 +21,6 @@ from framefusion.reduction.layout import VisualLayout, runs
 
 _ANY = "What is shown?"
 """The question of a prompt of which only what is before it counts."""
-_TYPES = ("mm_token_type_ids", "token_type_ids")
-"""What processors tell of the kind of each token."""
 
 
 class Tail(NamedTuple):
@@ -29,10 +28,8 @@ class Tail(NamedTuple):
 
     prefix: Prefix
     """With what closes the last video before the text."""
-    ids: Tensor
-    """``(1, q)`` int64."""
-    types: tuple[str, ...]
-    """Kinds of tokens that the processor tells, by the name of the argument."""
+    text: Prompt
+    """What has an entry for each of its tokens."""
 
 
 def _prompt(
@@ -162,45 +159,4 @@ def asked_all(
 
 
 def _tail(prefix: Prefix, inputs: Mapping[str, Any], end: int) -> Tail:
-    return Tail(prefix, inputs["input_ids"][:, end:], tuple(name for name in _TYPES if name in inputs))
-
-
-def arguments(tails: Sequence[Tail], pad: int) -> dict[str, Any]:
-    """The arguments of ``generate()`` for texts behind one prefix, padded on the left.
-
-    Args:
-        tails: of one prefix.
-        pad: token id of the padding.
-    """
-    prefix, longest = tails[0].prefix, max(tail.ids.shape[1] for tail in tails)
-    lacking = [longest - tail.ids.shape[1] for tail in tails]
-    words = torch.cat([_padded(tail.ids, count, pad) for tail, count in zip(tails, lacking, strict=True)])
-    behind = torch.cat(
-        [_padded(torch.ones_like(tail.ids), count, 0) for tail, count in zip(tails, lacking, strict=True)]
-    )
-    ids = torch.cat([_without_placeholders(prefix).expand(len(tails), -1), words], dim=1)
-    seen = torch.ones(len(tails), prefix.length, dtype=behind.dtype, device=behind.device)
-    return {
-        "input_ids": ids,
-        "attention_mask": torch.cat([seen, behind], dim=1),
-        **{name: torch.zeros_like(ids) for name in tails[0].types},
-        "past_key_values": prefix.to_continue(behind),
-    }
-
-
-def _padded(row: Tensor, count: int, value: int) -> Tensor:
-    return torch.nn.functional.pad(row, (count, 0), value=value)
-
-
-def _without_placeholders(prefix: Prefix) -> Tensor:
-    """``(1, N)``: the ids of a prefix, a word in the place of every placeholder.
-
-    Nobody reads them but what counts words, such as a penalty for repetition; a model that meets placeholders asks for
-    what they stand for.
-    """
-    visual = torch.zeros(prefix.length, dtype=torch.bool)
-    visual[prefix.held.seen] = True
-    ids, visual = prefix.ids.clone(), visual.to(prefix.ids.device)
-    words = ids[0, ~visual]
-    ids[0, visual] = words[0] if len(words) else 0
-    return ids
+    return Tail(prefix, text_from(Prompt(dict(inputs), {}), end))

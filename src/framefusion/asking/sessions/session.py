@@ -28,6 +28,7 @@ from framefusion.asking.sessions.shown import (
 )
 from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
+from framefusion.asking.together import behind
 from framefusion.asking.video import Video
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
@@ -39,16 +40,7 @@ CHUNK = 32
 """Frames that are encoded and prefilled at once, unless said otherwise."""
 
 
-def session(
-    model: Any,
-    processor: Any,
-    settings: FrameFusion | None = None,
-    *,
-    history: bool = False,
-    chunk: int = CHUNK,
-    memory: int | str | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-) -> Session:
+class Session:
     """Talk about videos and photographs: they are shown once, and every question prefills its own text alone.
 
     An answer is that of asking afresh about all that was shown, with the same settings::
@@ -71,18 +63,13 @@ def session(
             loses the tokens that add least, see :meth:`Session.summary`. Default None, no limit.
         max_new_tokens: longest answer, in tokens. Default 64.
 
+    Several may use one model, in turns or in threads.
+
     Raises:
         AskError: a number is out of range; the settings go by the question before layer 0, so that nothing could be
             held; or this model cannot follow them.
         UnsupportedModelError: the model is of no supported family.
     """
-    return Session(
-        model, processor, settings, history=history, chunk=chunk, memory=memory, max_new_tokens=max_new_tokens
-    )
-
-
-class Session:
-    """See :func:`session`. Several may use one model, in turns or in threads."""
 
     def __init__(
         self,
@@ -234,7 +221,7 @@ class Session:
             prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
             tails = prompting.asked_all(run, prefix, items, questions, model, processor)
-            inputs = prompting.arguments(tails, self._pad)
+            inputs = behind(model, tails[0].prefix, [tail.text for tail in tails], self._pad)
             output = model.generate(
                 **inputs, max_new_tokens=limit, do_sample=False, num_beams=1, pad_token_id=self._pad
             )
@@ -248,7 +235,7 @@ class Session:
                 seconds,
                 seconds,
                 int((row != self._pad).sum()),
-                tail.ids.shape[1],
+                tail.text.length,
                 summary,
             )
             for row, question, tail in zip(new, questions, tails, strict=True)
@@ -330,12 +317,14 @@ class Session:
             prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
             tail = prompting.asked(run, prefix, items, following[0], self.model, self.processor, following[1])
-            made = generate_timed(self.model, self.processor, prompting.arguments([tail], self._pad), limit, say)
+            made = generate_timed(
+                self.model, self.processor, behind(self.model, tail.prefix, [tail.text], self._pad), limit, say
+            )
             summary = run.summary()
         total = time.perf_counter() - begin
         before = total - made.seconds_total
         first = before + made.seconds_to_first_token
-        return Reply(made.text, question, first, total, made.new_tokens, tail.ids.shape[1], summary)
+        return Reply(made.text, question, first, total, made.new_tokens, tail.text.length, summary)
 
     def _limit_of(self, max_new_tokens: int | None) -> int:
         return self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)

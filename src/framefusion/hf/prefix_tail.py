@@ -1,0 +1,120 @@
+"""The prefill of the text behind a prefix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from framefusion.errors import ArgumentError, StateError
+from framefusion.hf import recording
+from framefusion.hf.decoder import Decoder, window_of
+from framefusion.hf.inputs import LayerInputs, Prompt
+from framefusion.hf.prefill import Prefill
+from framefusion.hf.prefix import Prefix
+from framefusion.reduction.reducer import Reduction
+from framefusion.reduction.settings import FrameFusion
+
+
+class TailPrefill(Prefill):
+    """The prefill of the text behind a prefix: of the text alone before the fork, of all that is held behind it."""
+
+    def __init__(self, prefix: Prefix, decoder: Decoder, reduction: Reduction, below: Prompt, prompt: Prompt) -> None:
+        batch, length = reduction.columns.shape[0], reduction.length
+        deepstack = None if prefix.deepstack is None else prefix.deepstack.repeated(batch, length)
+        super().__init__(decoder, reduction, prompt, deepstack)
+        self._prefix, self._below = prefix, below
+        # (B, q): columns of the text behind the prefix.
+        behind = reduction.columns[:, len(prefix.held.columns) :]
+        self._words = torch.where(behind >= 0, behind - prefix.length, -1)
+
+    def after_layer(self, index: int, hidden: Tensor) -> Tensor | None:
+        return super().after_layer(index, hidden) if index >= self._prefix.fork else None
+
+    def _staged(self, index: int, hidden: Tensor) -> Tensor:
+        fork = self._prefix.fork
+        if index < fork:
+            received = self._received(index)
+            if received is not None:
+                self.reduction.attention(received)
+            return hidden
+        if index == fork and self._prefix.hidden is not None:
+            hidden = torch.cat([self._prefix.hidden.to(hidden).expand(len(hidden), -1, -1), hidden], dim=1)
+        return super()._staged(index, hidden)
+
+    def _received(self, index: int) -> Tensor | None:
+        """``(B, n)``: what each slot that is held received, of all keys of the layer before."""
+        recorder = self._recorder
+        received = super()._received(index)
+        if received is None or recorder is None or not recorder.whole:
+            return received
+        # (B, N): by column, because a layer with a window holds the last ones alone.
+        keys = self._keys
+        by_column = torch.zeros(len(keys), self.reduction.length, dtype=received.dtype, device=received.device)
+        at, padding = keys.clamp_min(0).to(received.device), (keys < 0).to(received.device)
+        by_column.scatter_add_(1, at, received.masked_fill(padding, 0))
+        return by_column.gather(1, self.reduction.columns.clamp_min(0).to(received.device))
+
+    def _as_given(self, index: int, cache: object) -> bool:
+        return False
+
+    def _sequence(self, index: int) -> tuple[Prompt, Tensor]:
+        return (self._below, self._words) if index < self._prefix.fork else (self._prompt, self.reduction.columns)
+
+    def _recorder_of(self, index: int, inputs: LayerInputs) -> recording.Recorder:
+        recorder = super()._recorder_of(index, inputs)
+        if index < self._prefix.fork:
+            recorder.whole, self._keys = True, inputs.keys
+            # The queries are the text alone.
+            recorder.rows = (recorder.rows - len(self._prefix.held.columns)).clamp_min(-1)
+        return recorder
+
+
+def start_tail(
+    decoder: Decoder, settings: FrameFusion, prefix: Prefix, hidden: Tensor, valid: Tensor, drafts: int
+) -> TailPrefill:
+    """Begin the prefill of the text behind a prefix.
+
+    Args:
+        decoder: that is about to run.
+        settings: of the reduction.
+        prefix: what is held.
+        hidden: ``(B, q, D)``, the embeddings of the text.
+        valid: ``(B, q)`` bool on the CPU, False for padding.
+        drafts: columns at the end that are no part of the prompt.
+
+    Raises:
+        RuntimeError: the prefix was made with other settings.
+    """
+    if prefix.settings != settings:
+        raise StateError("past_key_values goes on from a prefix that was made with other settings; make it again.")
+    if not bool(valid.all()) and any(map(window_of, decoder.layers)):
+        raise ArgumentError(
+            "texts of several lengths follow one prefix, and the padding between would count in the windows of "
+            "sliding-window layers; go on with one at a time, or with texts of one length."
+        )
+    reduction = Reduction.resumed(settings, prefix.held, valid, len(decoder.layers), decoder.first, drafts=drafts)
+    config, past, count = decoder.module.config, prefix.length, hidden.shape[1]
+    groups = None if prefix.groups is None else torch.cat([prefix.groups, torch.arange(past, past + count)])
+    whole = prefix.fork < len(decoder.layers)
+    past_valid = torch.ones(len(hidden), past, dtype=torch.bool)
+    below = Prompt(config, count, past, past_valid, offset=past if whole else 0)
+    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups)
+    return TailPrefill(prefix, decoder, reduction, below, prompt)
+
+
+def positions_for(prefix: Prefix, pads: Tensor, first: int, count: int, fork_ahead: bool) -> Tensor:
+    """Positions that the decoder is called with, ``(B, n)`` or ``(3, B, n)``: of the new columns, or of all of them
+    where layers behind the fork are to run on all that is held.
+
+    Args:
+        prefix: of the conversation.
+        pads: ``(B,)`` columns of padding behind it.
+        first: first new column.
+        count: of new columns.
+        fork_ahead: whether that is so.
+    """
+    own = prefix.positions_behind(first, first + count, pads)
+    if fork_ahead:
+        before = prefix.positions[:, None].expand(-1, len(pads), -1)
+        own = torch.cat([before, own.to(before.device)], dim=2)
+    return own if len(own) > 1 else own[0]
