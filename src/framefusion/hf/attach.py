@@ -159,6 +159,7 @@ class Run:
             sum(stage.milliseconds for stage in reduction.stages),
             None if self.stages_from is None else self.settings.steps,
             self.stages_from,
+            self._record.tower.share if any("video" in layout.kinds for layout in reduction.layouts) else None,
         )
 
     def extend(
