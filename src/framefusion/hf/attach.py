@@ -18,6 +18,7 @@ from framefusion.hf.forgetting import features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
 from framefusion.hf.summary import DecoderSize, Summary, summarize
+from framefusion.hf.towers.tally import Encoded
 from framefusion.reduction.held import Stage
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction
@@ -137,6 +138,11 @@ class Run:
         """Per sample of the latest prefill, int64 on the CPU: the segment of each visual token, in the order of
         the layout; ids go on across the videos and images of a sample."""
         return [ids.cpu() for ids in self._latest().segments or []]
+
+    @property
+    def encoded(self) -> Encoded:
+        """What the vision tower was given and encoded since it is attached, with ``tower``; in all threads."""
+        return self._record.tower.total
 
     @property
     def tokens_per_layer(self) -> list[int]:

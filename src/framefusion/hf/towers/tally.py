@@ -22,10 +22,12 @@ class Tally:
     def __init__(self) -> None:
         self._own: ContextVar[Encoded | None] = ContextVar("framefusion_encoded", default=None)
         self._latest: Encoded | None = None
+        self.total = Encoded(0, 0)
 
     def note(self, encoded: Encoded) -> None:
         """A call is over."""
         self._latest = encoded
+        self.total = Encoded(self.total.units + encoded.units, self.total.encoded + encoded.encoded)
         self._own.set(encoded)
 
     @property
