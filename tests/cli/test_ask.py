@@ -82,10 +82,10 @@ def test_the_tower_encodes_what_changed_and_says_how_much(run, model, tmp_path):
     words = ("ask", path, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 6)
     result = run(*words, "--tower", "changed")
     assert result.exit_code == 0, result.stderr
-    assert re.search(r"Vision tower +encoded 33\.3 % of the video, what changed", result.stdout)
+    assert re.search(r"Vision tower +encoded 33\.3 % of the video", result.stdout)
     found = parse(run(*words, "--tower", "changed:8", "--json"))
     assert found["tower_share"] == pytest.approx(1 / 3)
-    assert found["settings"]["tower"] == {"levels": 8.0, "whole": 0.5, "std": None}
+    assert found["settings"]["tower"] == {"rule": "changed", "levels": 8.0, "whole": 0.5, "std": None}
     assert parse(run(*words, "--json"))["tower_share"] is None
     # The second part shows the last frame of the first again.
     assert parse(run(*words, "--tower", "changed", "--chunk", 3, "--json"))["tower_share"] == pytest.approx(3 / 7)

@@ -35,9 +35,9 @@ def check_options(shown: FrameOptions, reduction: ReductionOptions, max_new_toke
 def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     """The settings that the options say, or their file."""
     from framefusion.reduction.amounts import parse_keep, parse_stages
-    from framefusion.reduction.changes import tower_of
     from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import StoredSettings, read
+    from framefusion.reduction.towers import tower_of
 
     try:
         keep = None if reduction.keep is None else parse_keep(reduction.keep)

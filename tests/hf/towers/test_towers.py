@@ -15,7 +15,7 @@ from framefusion import FrameFusion
 from framefusion.hf import UnsupportedModelError
 from framefusion.hf import tower as towers
 from framefusion.hf.families import FAMILIES, find
-from framefusion.hf.towers import packed
+from framefusion.hf.towers import packed, running
 from framefusion.reduction.changes import Changed
 from tests.hf import models
 from tests.hf.case import Case, Image
@@ -140,7 +140,7 @@ def test_encoding_everything_is_the_plain_model(case: Case) -> None:
         after = case.model(**inputs).logits
     assert torch.equal(during, before)
     assert torch.equal(after, before)
-    assert not any(isinstance(config, packed.PackedConfig) for config in state.values())
+    assert not any(isinstance(config, running.TowerConfig) for config in state.values())
 
 
 def still(case: Case, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
     if data.segmented:
         rows.append(("Segments", _segments(data)))
     if data.tower_share is not None:
-        rows.append(("Vision tower", f"encoded {units.percent(data.tower_share)} of the video, what changed"))
+        rows.append(("Vision tower", f"encoded {units.percent(data.tower_share)} of the video"))
     rows += [
         (
             "Prefill compute",
