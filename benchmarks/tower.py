@@ -42,6 +42,7 @@ from framefusion.evaluation import dinov2
 from framefusion.evaluation.footage import CLIPS, scaled
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.videoneedle import VideoNeedle
+from framefusion.hf.families import find
 from framefusion.hf.towers import packed
 from framefusion.hf.towers.base import rows_of
 from framefusion.hf.towers.views import ViewTower, clip_of
@@ -129,28 +130,42 @@ def first_token(rounds: int) -> dict[str, Any]:
         "cost=0.3, tower": FrameFusion(cost=0.3, tower=Changed(std=std)),
         "cost=0.15, tower at 8 levels": FrameFusion(cost=0.15, tower=Changed(8.0, std=std)),
     }
-    found: dict[str, Any] = {}
-    for name in CLIPS:
-        # Of the clips without a standing camera one round: it is only to see what the comparison costs there.
-        turns = rounds if name == "pedestrians" else 1
-        times: dict[str, list[float]] = {way: [] for way in ways}
-        shares: dict[str, float | None] = {}
-        video = _square(read_video(CLIPS[name].path(), frames=32))
-        for _ in range(turns):
-            for way, settings in ways.items():
-                seconds, shares[way] = cpu(partial(_answered, model, processor, video, settings))
-                times[way].append(seconds)
-        middle = {way: statistics.median(own) for way, own in times.items()}
-        found[name] = {
-            way: {
-                "CPU seconds": round(seconds, 2),
-                "times as fast": round(middle["all tokens"] / seconds, 2),
-                "encoded": None if shares[way] is None else round(shares[way] or 0.0, 3),
-            }
-            for way, seconds in middle.items()
+    video = _square(read_video(CLIPS["pedestrians"].path(), frames=32))
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    shares: dict[str, float | None] = {}
+    for _ in range(rounds):
+        for way, settings in ways.items():
+            seconds, shares[way] = cpu(partial(_answered, model, processor, video, settings))
+            times[way].append(seconds)
+            sys.stdout.write(f"{way:28} {seconds:.2f}\n")
+    middle = {way: statistics.median(own) for way, own in times.items()}
+    fixed = {
+        way: {
+            "CPU seconds": round(seconds, 2),
+            "times as fast": round(middle["all tokens"] / seconds, 2),
+            "encoded": _rounded(shares[way]),
         }
-        sys.stdout.write(f"{name:12} {json.dumps(found[name])}\n")
-    return {"frames": 32, "rounds": rounds, "clips": found}
+        for way, seconds in middle.items()
+    }
+    everywhere = {name: _shares(model, processor, clip.path()) for name, clip in CLIPS.items()}
+    return {"frames": 32, "rounds": rounds, "pedestrians": fixed, "encoded of 32 frames": everywhere}
+
+
+def _shares(model: Any, processor: Any, path: Path) -> dict[str, Any]:
+    """What share of the units of a Qwen2.5-VL would be encoded; nothing is."""
+    inputs = model_inputs(_square(read_video(path, frames=32)), "What is shown?", model, processor)
+    kind = find(model).tower
+    assert kind is not None
+    (clip,) = kind.clips(inputs, None, kind.module(model))
+    scale = (torch.tensor(processor.image_processor.image_std) * 255)[clip.channels]
+    return {
+        f"{levels:g} levels": _rounded(changed_units(clip.units, scale, levels).float().mean().item())
+        for levels in LEVELS
+    }
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)
 
 
 def _square(video: Video) -> Video:
@@ -203,7 +218,7 @@ def needle(rounds: int) -> dict[str, Any]:
             kind: {
                 way: {
                     "right": len(right[way][kind]),
-                    "encoded": round(statistics.mean(shares[way][kind]), 3) if shares[way][kind] else None,
+                    "encoded": _rounded(statistics.mean(shares[way][kind])) if shares[way][kind] else None,
                     "lost": len(right[way.split(", tower")[0]][kind] - right[way][kind]),
                     "gained": len(right[way][kind] - right[way.split(", tower")[0]][kind]),
                 }
@@ -222,7 +237,7 @@ MEASURED = {"clips": clips, "time": first_token, "needle": needle}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=MEASURED)
-    parser.add_argument("--rounds", type=int, default=3, help="in time: of the fixed camera; in needle: times 8 videos")
+    parser.add_argument("--rounds", type=int, default=3, help="of time; in needle: times 8 videos")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
