@@ -104,7 +104,7 @@ class _Encoder(NamedTuple):
         self.tally.note(Encoded(units, encoded))
         if units == encoded and SKIP_WHOLE:
             return None
-        rows = rows_of(masks, self.kind.rows_of_unit(tower), _extra(tower), self.kind.order(tower, arguments))
+        rows = rows_of(masks, self.kind.rows_of_unit(tower), self.kind.extra(tower), self.kind.order(tower, arguments))
         return packed.Run(rows, tower.config._attn_implementation)
 
     def _of_merging(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run:
@@ -149,13 +149,6 @@ class _Encoder(NamedTuple):
                 "which the tower has to know; call the model or generate() with input_ids."
             )
         return self.family.layouts(self.model, Call(ids, None, dict(arguments)))
-
-
-def _extra(tower: Any) -> int:
-    """Rows before the patches of each view: a class token and registers."""
-    config, embeddings = tower.config, getattr(tower, "embeddings", None)
-    classes = any(hasattr(embeddings, name) for name in ("cls_token", "class_embedding"))
-    return int(classes) + (int(getattr(config, "num_register_tokens", 0) or 0) if classes else 0)
 
 
 def _encoding(encoder: _Encoder, encode: Callable[..., Any]) -> Callable[..., Any]:

@@ -49,13 +49,15 @@ class Run(running.Run):
     def pack(self, hidden: Tensor) -> Tensor:
         """The rows that run, of all: ``(N, D)`` → ``(R, D)``, or ``(B, P, D)`` → ``(1, R, D)``."""
         self._shape = tuple(hidden.shape[:-1])
-        flat = hidden.flatten(0, -2)
+        flat, rows = hidden.flatten(0, -2), self.rows
+        # Where the blocks are: pixels may have been elsewhere.
+        self.rows = Rows(rows.kept.to(hidden.device), rows.source.to(hidden.device), rows.unit)
         if len(flat) != len(self.rows.source):
             raise StateError(
                 f"the vision tower runs over {len(flat)} rows, but its pixels say {len(self.rows.source)}; this "
                 "release of transformers lays them out in another way. Attach without tower."
             )
-        packed = flat[self.rows.kept.to(hidden.device)]
+        packed = flat[self.rows.kept]
         return packed if hidden.ndim == 2 else packed[None]
 
     def spread(self, hidden: Tensor) -> Tensor:
