@@ -109,9 +109,9 @@ class _Encoder(NamedTuple):
 
     def _of_merging(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run:
         assert isinstance(self.rule, ToMe)
-        blocks, extra = len(self.kind.blocks(tower)), _extra(tower)
+        blocks, extra = len(self.kind.blocks(tower)), self.kind.extra(tower)
         counts, units, encoded = [], 0, 0
-        for own, rows in self.kind.chunks(clips, tower, extra, arguments):
+        for own, rows in self.kind.chunks(clips, tower, arguments):
             counts.append(self.rule.counts(rows, blocks, extra) if own == "video" else [rows] * blocks)
             if own == "video":
                 units, encoded = units + rows * blocks, encoded + sum(counts[-1])

@@ -29,11 +29,15 @@ def tower_of(field: str, given: Any) -> Changed | ToMe | None:
         raise ArgumentError(f"{field} must be None (encode everything), {known}, a Changed or a ToMe, got {given!r}.")
     if not colon:
         return rule
+    what = fields(rule)[0].name
     try:
-        return type(rule)(float(number))
-    except ValueError as error:
-        what = fields(rule)[0].name
-        raise ArgumentError(f"{field}={given!r}: {what} must be a number; {error}") from error
+        first = float(number)
+    except ValueError:
+        raise ArgumentError(f"{field}={given!r}: the {what} must be a number behind the colon.") from None
+    try:
+        return type(rule)(first)
+    except ArgumentError as error:
+        raise ArgumentError(f"{field}={given!r}: {error}") from error
 
 
 def tower_name(rule: Changed | ToMe) -> str:

@@ -64,18 +64,15 @@ class Tower(ABC):
             tower: the tower.
         """
 
-    def chunks(
-        self, clips: Sequence[Clip], tower: Any, extra: int, arguments: Mapping[str, Any]
-    ) -> list[tuple[Kind, int]]:
+    def chunks(self, clips: Sequence[Clip], tower: Any, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
         """What it is of and the number of its rows, for each run of rows that attend to each other in every block.
 
         Args:
             clips: as :meth:`clips` gives them.
             tower: the tower.
-            extra: rows before the units of each frame that belong to all of it.
             arguments: of ``get_<kind>_features()``, by name.
         """
-        unit = self.rows_of_unit(tower)
+        unit, extra = self.rows_of_unit(tower), self.extra(tower)
         return [(clip.kind, extra + clip.units.shape[1] * unit) for clip in clips for _ in clip.units]
 
     def reason(self, tower: Any) -> str | None:

@@ -52,9 +52,7 @@ class WindowTower(GridTower):
     def order(self, tower: Any, arguments: Mapping[str, Any]) -> Tensor | None:
         return window_order(tower, arguments["video_grid_thw"])
 
-    def chunks(
-        self, clips: Sequence[Clip], tower: Any, extra: int, arguments: Mapping[str, Any]
-    ) -> list[tuple[Kind, int]]:
+    def chunks(self, clips: Sequence[Clip], tower: Any, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
         """Its windows."""
         _, bounds = _windows(tower, arguments["video_grid_thw"])
         return [("video", int(end) - int(first)) for first, end in pairwise(bounds) if end > first]
