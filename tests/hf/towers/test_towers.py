@@ -290,7 +290,7 @@ def test_grey_levels_that_are_not_known_are_asked_for(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=said):
             framefusion.attach(model, FrameFusion(tower="changed"))
     assert not any(
-        type(module.config) is packed.PackedConfig for module in model.modules() if hasattr(module, "config")
+        type(module.config) is running.TowerConfig for module in model.modules() if hasattr(module, "config")
     )
 
 
