@@ -29,6 +29,7 @@ from framefusion.hf import (
     recording,
     refusals,
     state,
+    timing,
 )
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
@@ -49,13 +50,16 @@ def check_free(decoder: Decoder) -> None:
         raise StateError(f"this {decoder.name} has a reduction attached already; call detach() on its handle first.")
 
 
-def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> list[Callable[[], None]]:
+def install(
+    decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None = None
+) -> list[Callable[[], None]]:
     """Hook a model.
 
     Args:
         decoder: of the model.
         settings: what to reduce.
         record: of the prefills.
+        clock: that is to run with them.
 
     Returns:
         the functions that undo it, to be called last one first.
@@ -63,7 +67,7 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     undo: list[Callable[[], None]] = []
     try:
         # What came before a failure is in the list, and undone.
-        undo.extend(_installed(decoder, settings, Hooks(decoder, settings, record)))
+        undo.extend(_installed(decoder, settings, Hooks(decoder, settings, record), clock))
     except BaseException:
         while undo:
             undo.pop()()
@@ -71,9 +75,14 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     return undo
 
 
-def _installed(decoder: Decoder, settings: FrameFusion, hooks: Hooks) -> Iterator[Callable[[], None]]:
+def _installed(
+    decoder: Decoder, settings: FrameFusion, hooks: Hooks, clock: timing.Clock | None
+) -> Iterator[Callable[[], None]]:
     _attached.add(decoder.module)
     yield partial(_attached.discard, decoder.module)
+    if clock is not None:
+        # First, so that a prefill is timed with what its hooks do.
+        yield from timing.install(decoder.model, clock)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
     if settings.relevance.of.encoder:

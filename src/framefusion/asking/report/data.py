@@ -11,6 +11,7 @@ import numpy as np
 
 from framefusion.asking.report import units
 from framefusion.asking.video import Video
+from framefusion.hf.timing import Times
 
 if TYPE_CHECKING:
     from framefusion.asking.ask import Answer
@@ -121,6 +122,10 @@ class ReportData:
         command: command line that repeats the run.
         settings: further names and values needed to repeat it.
         media: the videos and photographs, in order.
+        times: seconds of the parts with reduced tokens.
+        full_times: the same with all tokens; None when not compared.
+        encoder_flops: of vision tower and projector; None where they cannot be counted.
+        head_flops: of the language-model head, for one token; 0 where nobody tells.
     """
 
     question: str | None
@@ -147,6 +152,39 @@ class ReportData:
     command: str
     settings: Sequence[tuple[str, str]]
     media: Sequence[MediumRow] = ()
+    times: Times = Times()
+    full_times: Times | None = None
+    encoder_flops: int | None = None
+    head_flops: int = 0
+
+    @property
+    def first_token_flops(self) -> tuple[float, float] | None:
+        """Up to the first token without and with reduction; None where the vision encoder cannot be counted."""
+        if self.encoder_flops is None:
+            return None
+        around = self.encoder_flops + self.head_flops
+        return around + self.flops_before, around + self.flops_after
+
+    @property
+    def seconds(self) -> float:
+        """To the first token with reduced tokens: from the file on, or as far as that was measured."""
+        return self.seconds_to_first_token if self.times.first_token is None else self.times.first_token
+
+    @property
+    def full_seconds(self) -> float | None:
+        """The same with all tokens; None when not compared."""
+        whole = None if self.full_times is None else self.full_times.first_token
+        return self.full_seconds_to_first_token if whole is None else whole
+
+    @property
+    def factor(self) -> float | None:
+        """How many times sooner the first token is there, from the file on; None when not compared."""
+        return _ratio(None if self.full_times is None else self.full_times.first_token, self.times.first_token)
+
+    @property
+    def decoder_factor(self) -> float | None:
+        """The same of the decoder's prefill alone."""
+        return _ratio(None if self.full_times is None else self.full_times.prefill, self.times.prefill)
 
     @property
     def compared(self) -> bool:
@@ -207,7 +245,15 @@ def report_data(
         command=command,
         settings=list(settings),
         media=media,
+        times=answer.times,
+        full_times=None if answer.full is None else answer.full.times,
+        encoder_flops=summary.encoder_flops,
+        head_flops=summary.head_flops or 0,
     )
+
+
+def _ratio(before: float | None, after: float | None) -> float | None:
+    return before / after if before and after else None
 
 
 def token_states(answer: Any) -> np.ndarray:

@@ -24,6 +24,7 @@ class InternVL(Family):
     model_classes = ("InternVLForConditionalGeneration", "InternVLModel")
     placeholder = "image token; one run per frame, labels between; one run per image with all its tiles"
     verified = "masked oracle on a random-weight model"
+    projector = ("multi_modal_projector",)
     numbered = r"Frame(\d+)"
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

@@ -33,6 +33,7 @@ class MiniCPMV46(Family):
     needs_names: frozenset[Kind] = frozenset({"video"})
     placeholder = "video or image token; one run per frame or image and one per slice, markers between"
     verified = "masked oracle on a random-weight model"
+    projector = ("merger",)
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         config = model.config
