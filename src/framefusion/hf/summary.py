@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -204,5 +203,5 @@ def summarize(
 def head_flops(model: Any) -> int | None:
     """Operations of a model's language-model head for one token; None without one that tells its size."""
     head = model.get_output_embeddings()
-    sizes = getattr(head, "in_features", None), getattr(head, "out_features", None)
-    return None if None in sizes else 2 * math.prod(sizes)
+    width, words = getattr(head, "in_features", None), getattr(head, "out_features", None)
+    return None if width is None or words is None else 2 * int(width) * int(words)

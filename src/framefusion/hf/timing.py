@@ -150,7 +150,7 @@ class Meter:
 class Clock:
     """What the prefills of a model took, as :func:`timed` measures it.
 
-    Each thread has its own latest prefill; one without is told of the latest of all, as with a streamer beside
+    What was encoded since the prefill before counts for the next one. Each thread has its own latest prefill; one without is told of the latest of all, as with a streamer beside
     ``generate()``.
 
     Args:
@@ -230,7 +230,7 @@ def timed(model: Any, read: Callable[[], float] = time.perf_counter) -> Iterator
 
     Args:
         model: a supported model, bare or inside what PEFT or ``torch.compile`` put around it. Compiled code is not
-            measured; under a reduction no prefill is.
+            measured.
         read: the time in seconds, such as :func:`time.process_time` for that of the CPU. Default: of the wall clock.
 
     Raises:
@@ -303,9 +303,12 @@ def _encoding(clock: Clock, kind: Kind, encode: Callable[..., Any]) -> Callable[
         more = bound.pop("kwargs", {})
         clock.encoding(kind, {**bound, **more})
         try:
-            return encode(*args, **kwargs)
-        finally:
-            clock.meter.leave(TOWER)
+            output = encode(*args, **kwargs)
+        except BaseException:
+            clock.forget()
+            raise
+        clock.meter.leave(TOWER)
+        return output
 
     return features
 

@@ -12,7 +12,10 @@ def test_lines_say_what_was_kept_and_saved():
     rows = dict(lines(samples.data()))
     assert rows["Visual tokens"] == "30 of 120 kept (25.0 %), mean over layers 40.0 %"
     assert rows["Per layer"] == "120, 40, 30 × 2"
-    assert rows["Prefill compute"] == "−60.0 % (2.5 → 1 TFLOP) in the decoder, −50.0 % (3 → 1.5 TFLOP) with vision tower, projector and head"
+    assert (
+        rows["Prefill compute"]
+        == "−60.0 % (2.5 → 1 TFLOP) in the decoder, −50.0 % (3 → 1.5 TFLOP) with vision tower, projector and head"
+    )
     assert rows["KV cache"] == "−66.7 % (3 → 1 MiB)"
     assert rows["First token"] == "−50.0 % (300 ms → 150 ms) in generate()"
     assert rows["Segments"].startswith("2: kept ")
