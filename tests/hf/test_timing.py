@@ -58,10 +58,9 @@ def moving(case: Case, made: World) -> Iterator[None]:
     towers = (getattr(multimodal, name, None) for name in ("visual", "vision_tower", "vision_model"))
     tower = next(module for module in towers if module is not None)
     handles = [tower.register_forward_pre_hook(made.pass_by(TOWER, "encoded"))]
-    for module in projectors(multimodal):
-        handles.append(module.register_forward_pre_hook(made.pass_by(PROJECTOR, "projected")))
-    for layer in multimodal.get_decoder().layers:
-        handles.append(layer.register_forward_pre_hook(made.pass_by(LAYER)))
+    projected, layer = made.pass_by(PROJECTOR, "projected"), made.pass_by(LAYER)
+    handles += [module.register_forward_pre_hook(projected) for module in projectors(multimodal)]
+    handles += [module.register_forward_pre_hook(layer) for module in multimodal.get_decoder().layers]
     yield
     for handle in handles:
         handle.remove()

@@ -72,7 +72,7 @@ class Generation:
     seconds_to_first_token: float
     seconds_total: float
     new_tokens: int
-    times: Times = Times()
+    times: Times = field(default_factory=Times)
 
     @property
     def seconds_per_token(self) -> float | None:
@@ -150,8 +150,8 @@ def ask(
         max_new_tokens: longest answer, at least 1. Default 64.
         compare: also answer with all tokens. Both ways are warmed up first and then run in turns in this
             process, up to 5 rounds or 2 seconds; the times are medians over the rounds.
-        decode_seconds: what reading the media took, where that was done before; for :attr:`Answer.times`. Default: files
-            are timed here, of others nothing is known.
+        decode_seconds: what reading the media took, where that was done before; for :attr:`Answer.times`. Default:
+            files are timed here, of others nothing is known.
         progress: called with a few words when a slow step begins.
 
     Raises:
@@ -318,14 +318,21 @@ def _median(runs: list[Generation]) -> Generation:
 
 
 def generate_timed(
-    model: Any, processor: Any, inputs: Any, max_new_tokens: int, say: Callable[[str], None] | None = None
+    model: Any,
+    processor: Any,
+    inputs: Any,
+    max_new_tokens: int,
+    say: Callable[[str], None] | None = None,
+    read: Callable[[], float] | None = None,
 ) -> Generation:
-    """Greedy decoding of one sample, timed; ``say`` is called with each piece of the text as it comes."""
-    clock = _FirstToken(processor.tokenizer, say)
-    begin = time.perf_counter()
+    """Greedy decoding of one sample, timed; ``say`` is called with each piece of the text as it comes, and ``read``
+    tells the time, by default that of the wall clock."""
+    read = read or time.perf_counter
+    clock = _FirstToken(processor.tokenizer, say, read)
+    begin = read()
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, streamer=clock)
-    end = time.perf_counter()
+    end = read()
     new = output[0, inputs["input_ids"].shape[1] :]
     return Generation(
         text=processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
@@ -338,15 +345,15 @@ def generate_timed(
 class _FirstToken(TextStreamer):
     """Notes when the first new token arrives; ``generate()`` sends the prompt before it."""
 
-    def __init__(self, tokenizer: Any, say: Callable[[str], None] | None) -> None:
+    def __init__(self, tokenizer: Any, say: Callable[[str], None] | None, read: Callable[[], float]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.calls, self.say = 0, say
+        self.calls, self.say, self.read = 0, say, read
         self.at = float("nan")
 
     def put(self, value: Tensor) -> None:
         self.calls += 1
         if self.calls == 2:
-            self.at = time.perf_counter()
+            self.at = self.read()
         if self.say is not None:
             super().put(value)
 

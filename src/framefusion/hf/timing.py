@@ -150,8 +150,8 @@ class Meter:
 class Clock:
     """What the prefills of a model took, as :func:`timed` measures it.
 
-    What was encoded since the prefill before counts for the next one. Each thread has its own latest prefill; one without is told of the latest of all, as with a streamer beside
-    ``generate()``.
+    What was encoded since the prefill before counts for the next one. Each thread has its own latest prefill; one
+    without is told of the latest of all, as with a streamer beside ``generate()``.
 
     Args:
         devices: that are waited for before the time is read.

@@ -152,7 +152,7 @@ class ReportData:
     command: str
     settings: Sequence[tuple[str, str]]
     media: Sequence[MediumRow] = ()
-    times: Times = Times()
+    times: Times = field(default_factory=Times)
     full_times: Times | None = None
     encoder_flops: int | None = None
     head_flops: int = 0
