@@ -164,7 +164,7 @@ def table(rows: list[dict[str, Any]], frames: int) -> str:
     return "\n".join(lines)
 
 
-COLUMNS = ("frames (visual tokens)", "plan", *"decode processor tower projector prefill".split())
+COLUMNS = ("frames (visual tokens)", "plan", "decode", "processor", "tower", "projector", "prefill")
 COLUMNS += ("first token", "further", "end to end", "decoder")
 HEADING = f"| {' | '.join(COLUMNS)} |\n|---|---|{'---:|' * (len(COLUMNS) - 2)}"
 
