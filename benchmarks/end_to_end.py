@@ -88,12 +88,12 @@ class Bench:
         self.counter = EncoderCounter(self.model.base_model)
         warm_up(self.model.dtype)
 
-    def turn(self, way: Way, frames: int) -> Turn:
-        """Answer once."""
+    def turn(self, way: Way, frames: int, clip: Path | None = None) -> Turn:
+        """Answer once, about another clip if one is given."""
         size = round(self.pixels * way.pixels)
         self.processor.video_processor.size = {"shortest_edge": size, "longest_edge": size}
         begin = time.process_time()
-        video = read_video(self.clip, frames=max(1, round(frames * way.frames)))
+        video = read_video(clip or self.clip, frames=max(1, round(frames * way.frames)))
         decoded = time.process_time()
         inputs = model_inputs([video], QUESTION, self.model, self.processor)
         processed = time.process_time()

@@ -1,0 +1,206 @@
+"""Ways to a sooner first token at equal accuracy: end to end, the cheapest budget of each that keeps the answers.
+
+    python -m benchmarks.alternatives accuracy --out out/alternatives
+    python -m benchmarks.alternatives times --out out/alternatives --json docs/data/alternatives.json
+
+``accuracy`` asks the bundled Qwen2.5-VL about VideoNeedle by ``framefusion eval``: rules as methods at budgets, fewer
+frames, and a lower resolution as a copy of the checkpoint whose processor makes smaller pictures. ``times`` takes of
+each way the cheapest budget that keeps 98 % of the accuracy of all tokens, and measures it as
+:mod:`benchmarks.end_to_end` does, on videos of the same set, one a round, scaled to the size of its clip.
+
+EVS is its rule as vLLM ships it, before the first decoder layer, in this library: not that engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+
+from benchmarks.end_to_end import ALL_TOKENS, PIXELS, Bench, Turn, Way, machine, rows_of
+from framefusion.assets import BUNDLED
+from framefusion.evaluation.methods import METHODS
+from framefusion.evaluation.videoneedle import SECONDS, VideoNeedle
+
+MODEL, SIDE = "bundled-qwen", 96
+FRAMES, VIDEOS, SEED = 32, 30, 0
+LAYERS = 14
+"""Of the mid-size model."""
+KEPT = 0.98
+"""Share of the accuracy of all tokens that a way has to keep."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A way to a sooner first token, at several budgets.
+
+    Attributes:
+        name: in tables.
+        method: of ``framefusion eval``; None where the model is another one.
+        budgets: what it is given, dearest first: shares of the tokens, or pixels of the side of a frame.
+        way: of a budget.
+    """
+
+    name: str
+    method: str | None
+    budgets: tuple[float, ...]
+    way: Callable[[float], Way]
+
+
+def _reduced(name: str, method: str) -> Callable[[float], Way]:
+    return lambda budget: Way(f"{name}, {budget:.0%} of the tokens", METHODS[method].settings(budget, LAYERS))
+
+
+def _alternatives() -> list[Alternative]:
+    evs, ours, tower = "EVS's rule at the input", "ours, in the decoder", "ours, tower and decoder"
+    found = [
+        Alternative(evs, "evs", (0.5, 0.4, 0.3, 0.25, 0.2), _reduced(evs, "evs")),
+        Alternative(
+            "fewer frames",
+            "fewer-frames",
+            (0.75, 0.5),
+            lambda budget: Way(f"fewer frames, {round(FRAMES * budget)} of {FRAMES}", frames=budget),
+        ),
+        Alternative(
+            "lower resolution",
+            None,
+            (84, 72, 60),
+            lambda side: Way(f"lower resolution, {(side / SIDE) ** 2:.0%} of the pixels", pixels=(side / SIDE) ** 2),
+        ),
+        Alternative(ours, OURS, (0.3, 0.25, 0.2, 0.15, 0.1), _reduced(ours, OURS)),
+    ]
+    if TOWER in METHODS:
+        found.append(Alternative(tower, TOWER, (0.3, 0.25, 0.2, 0.15, 0.1), _reduced(tower, TOWER)))
+    return found
+
+
+OURS, TOWER = "segment-dpp-two-stage", "segment-dpp-two-stage-tower"
+
+
+def accuracy(out: Path) -> None:
+    """Ask all questions each way; goes on where it was interrupted."""
+    for one in _alternatives():
+        if one.method is None:
+            for side in one.budgets:
+                _evaluate(out / f"{one.name} {side:.0f}", str(_smaller(out, round(side))), "full", (1.0,))
+        else:
+            _evaluate(out / one.name, MODEL, one.method, one.budgets)
+
+
+def _evaluate(out: Path, model: str, method: str, budgets: tuple[float, ...]) -> None:
+    options = ["--frames", FRAMES, "--videos", VIDEOS, "--seed", SEED, "--timed", 0, "--no-plots", "--out", out]
+    options += ["--model", model, "--methods", method, "--budgets", ",".join(map(str, budgets))]
+    subprocess.run([sys.executable, "-m", "framefusion", "eval", *map(str, options)], check=True)
+
+
+def _smaller(out: Path, side: int) -> Path:
+    """The checkpoint, with a processor that makes pictures of this side."""
+    copy = out / f"{MODEL}-{side}"
+    shutil.copytree(BUNDLED[MODEL], copy, dirs_exist_ok=True)
+    path = copy / "processor_config.json"
+    config = json.loads(path.read_text())
+    for kind in ("image_processor", "video_processor"):
+        config[kind]["size"] = {"longest_edge": side**2, "shortest_edge": side**2}
+    path.write_text(json.dumps(config))
+    return copy
+
+
+def _told(directory: Path) -> dict[float | None, float]:
+    """Accuracy by budget of an evaluation; that of all tokens under None."""
+    (found,) = json.loads((directory / "summary.json").read_text())["frames"]
+    return {row["budget"]: row["accuracy"]["value"] for row in found["methods"]}
+
+
+def chosen(out: Path) -> tuple[list[tuple[Way, float]], list[dict[str, Any]]]:
+    """The cheapest budget of each way that keeps the accuracy, and all that was measured."""
+    every: list[dict[str, Any]] = []
+    ways: list[tuple[Way, float]] = []
+    for one in _alternatives():
+        if one.method is None:
+            own = {budget: _told(out / f"{one.name} {budget:.0f}")[None] for budget in one.budgets}
+        else:
+            told = _told(out / one.name)
+            full = told[None]
+            own = {budget: told[budget] for budget in one.budgets}
+            if not ways:
+                ways.append((Way(ALL_TOKENS), full))
+        every += [{"way": one.name, "budget": budget, "accuracy": value} for budget, value in own.items()]
+        keeping = [budget for budget, value in own.items() if value >= KEPT * ways[0][1]]
+        if keeping:
+            ways.append((one.way(min(keeping)), own[min(keeping)]))
+    return ways, every
+
+
+def times(out: Path, rounds: int) -> dict[str, Any]:
+    """Every way at its budget, in turns, a video a round."""
+    ways, every = chosen(out)
+    bench, data = Bench(), VideoNeedle(VIDEOS, SEED)
+    names = list(dict.fromkeys(question.video for question in data.questions(FRAMES)))
+    turns: list[list[Turn]] = [[] for _ in ways]
+    for number, name in enumerate(names[: rounds + 1]):
+        clip = _written(data.video(name, FRAMES, FRAMES).frames, out / f"{number}.mp4")
+        for (way, _), mine in zip(ways, turns, strict=True):
+            mine.append(bench.turn(way, FRAMES, clip))
+            sys.stderr.write(f"video {number}, {way.name}: {mine[-1].times.first_token:.1f} s\n")
+    # The first round warms up.
+    rows = rows_of(tuple(way for way, _ in ways), [mine[1:] for mine in turns])
+    for row, (_, value) in zip(rows, ways, strict=True):
+        row["accuracy"] = value
+    about = {"questions": len(data.questions(FRAMES)), "videos": VIDEOS, "frames": FRAMES, "pixels": PIXELS}
+    return {**machine(), **about, "kept": KEPT, "rounds": rounds, "rows": rows, "accuracy": every}
+
+
+def _written(frames: Any, path: Path) -> Path:
+    """Frames as a file, H.264."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=round(len(frames) / SECONDS))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = ["| way | accuracy | tower | decoder | first token | end to end | decoder alone |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    for row in rows:
+        seconds = row["seconds"]
+        parts = " | ".join(f"{seconds[name]:.2f} s" for name in ("tower", "prefill", "first_token"))
+        factors = f"**{row['end_to_end_factor']:.2f}×** | {row['decoder_factor']:.2f}×"
+        lines.append(f"| {row['plan']} | {100 * row['accuracy']:.1f} % | {parts} | {factors} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run one of the two."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("measure", choices=["accuracy", "times"])
+    parser.add_argument("--out", type=Path, default=Path("out/alternatives"))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.measure == "accuracy":
+        given.out.mkdir(parents=True, exist_ok=True)
+        accuracy(given.out)
+        return
+    found = times(given.out, given.rounds)
+    sys.stdout.write(table(found["rows"]) + "\n")
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
