@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import torch
 
 from benchmarks.end_to_end import ALL_TOKENS, PIXELS, Bench, Turn, Way, machine, rows_of
 from framefusion.assets import BUNDLED
 from framefusion.evaluation.methods import METHODS
 from framefusion.evaluation.videoneedle import SECONDS, VideoNeedle
+from training.video_files import write_mp4
 
 MODEL, SIDE = "bundled-qwen", 96
 FRAMES, VIDEOS, SEED = 32, 30, 0
@@ -147,7 +147,8 @@ def times(out: Path, rounds: int) -> dict[str, Any]:
     names = list(dict.fromkeys(question.video for question in data.questions(FRAMES)))
     turns: list[list[Turn]] = [[] for _ in ways]
     for number, name in enumerate(names[: rounds + 1]):
-        clip = _written(data.video(name, FRAMES, FRAMES).frames, out / f"{number}.mp4")
+        clip, frames = out / f"{number}.mp4", data.video(name, FRAMES, FRAMES).frames
+        write_mp4(clip, frames, round(len(frames) / SECONDS), crf=18)
         for (way, _), mine in zip(ways, turns, strict=True):
             mine.append(bench.turn(way, FRAMES, clip))
             sys.stderr.write(f"video {number}, {way.name}: {mine[-1].times.first_token:.1f} s\n")
@@ -157,18 +158,6 @@ def times(out: Path, rounds: int) -> dict[str, Any]:
         row["accuracy"] = value
     about = {"questions": len(data.questions(FRAMES)), "videos": VIDEOS, "frames": FRAMES, "pixels": PIXELS}
     return {**machine(), **about, "kept": KEPT, "rounds": rounds, "rows": rows, "accuracy": every}
-
-
-def _written(frames: Any, path: Path) -> Path:
-    """Frames as a file, H.264."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=round(len(frames) / SECONDS))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def table(rows: list[dict[str, Any]]) -> str:
