@@ -98,7 +98,7 @@ class Bench:
         inputs = model_inputs([video], QUESTION, self.model, self.processor)
         processed = time.process_time()
         reduction = nullcontext() if way.settings is None else attach(self.model, way.settings)
-        with timed(self.model, time.process_time) as clock, reduction as run:
+        with reduction as run, timed(self.model, time.process_time) as clock:
             made = generate_timed(self.model, self.processor, inputs, NEW_TOKENS, read=time.process_time)
         assert clock.times is not None
         known = replace(clock.times, decode=decoded - begin, processor=processed - decoded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import framefusion
 from framefusion import FrameFusion
-from framefusion.hf import timing
+from framefusion.hf import timing, tower
 from framefusion.hf.families import find
 from framefusion.hf.timing import Clock, Meter, Times, projectors, timed
+from framefusion.reduction.changes import Changed
 from tests.hf import models
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
@@ -56,8 +58,8 @@ def moving(case: Case, made: World) -> Iterator[None]:
     """Time goes by when the vision tower, the projector and each decoder layer run; behind the hooks of the clock."""
     multimodal = case.model.base_model
     towers = (getattr(multimodal, name, None) for name in ("visual", "vision_tower", "vision_model"))
-    tower = next(module for module in towers if module is not None)
-    handles = [tower.register_forward_pre_hook(made.pass_by(TOWER, "encoded"))]
+    own = next(module for module in towers if module is not None)
+    handles = [own.register_forward_pre_hook(made.pass_by(TOWER, "encoded"))]
     projected, layer = made.pass_by(PROJECTOR, "projected"), made.pass_by(LAYER)
     handles += [module.register_forward_pre_hook(projected) for module in projectors(multimodal)]
     handles += [module.register_forward_pre_hook(layer) for module in multimodal.get_decoder().layers]
@@ -124,7 +126,25 @@ def test_a_reduction_is_timed_and_its_encoder_counted(family: str, monkeypatch: 
     assert summary.head_flops == 2 * config.hidden_size * config.vocab_size
     around = summary.encoder_flops + summary.head_flops
     assert summary.end_to_end_factor == (around + summary.flops_before) / (around + summary.flops_after)
+    half = replace(summary, tower_share=0.5)
+    assert half.first_token_flops == (
+        around + summary.flops_before,
+        around - summary.encoder_flops / 2 + summary.flops_after,
+    )
     assert summary.as_dict()["times"]["prefill"] == layers(case)
+
+
+@torch.no_grad()
+def test_a_tower_that_encodes_what_changed_is_timed_with_its_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = models.build("qwen2_5_vl")
+    now = World()
+    monkeypatch.setattr(timing, "clock_of", lambda model: Clock([torch.device("cpu")], now))
+    original = tower.changed_units
+    monkeypatch.setattr(tower, "changed_units", lambda *given: now.pass_by(7.0)() or original(*given))
+    settings = FrameFusion(tower=Changed(std=(0.5, 0.5, 0.5)))
+    with framefusion.attach(case.model, settings, timed=True) as run, moving(case, now):
+        case.model(**single(case))
+    assert run.times == Times(tower=TOWER + 7.0, projector=PROJECTOR, prefill=layers(case))
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from framefusion.hf import (
     refusals,
     state,
     timing,
+    tower,
 )
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
@@ -67,7 +68,7 @@ def install(
     undo: list[Callable[[], None]] = []
     try:
         # What came before a failure is in the list, and undone.
-        undo.extend(_installed(decoder, settings, Hooks(decoder, settings, record), clock))
+        undo.extend(_installed(decoder, settings, record, clock))
     except BaseException:
         while undo:
             undo.pop()()
@@ -76,21 +77,24 @@ def install(
 
 
 def _installed(
-    decoder: Decoder, settings: FrameFusion, hooks: Hooks, clock: timing.Clock | None
+    decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None
 ) -> Iterator[Callable[[], None]]:
+    hooks = Hooks(decoder, settings, record)
     _attached.add(decoder.module)
     yield partial(_attached.discard, decoder.module)
-    if clock is not None:
-        # First, so that a prefill is timed with what its hooks do.
-        yield from timing.install(decoder.model, clock)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
     if settings.relevance.of.encoder:
         yield from encoder.install(decoder.multimodal)
+    if settings.tower is not None:
+        yield from tower.install(decoder.multimodal, decoder.family, settings.tower, record.tower)
     yield decoder.multimodal.register_forward_pre_hook(hooks.enter_model, with_kwargs=True).remove
     yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove
     yield decoder.module.register_forward_pre_hook(hooks.enter_decoder, with_kwargs=True).remove
     yield methods.replace(decoder.module, "forward", graphs.only_steps)
+    if clock is not None:
+        # Around all that is done to the encoder.
+        yield from timing.install(decoder.model, clock)
     for index, layer in enumerate(decoder.layers):
         if attends(layer):
             yield recording.install(layer.self_attn)

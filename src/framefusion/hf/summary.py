@@ -104,7 +104,9 @@ class Summary:
         reduction_milliseconds: time of the stages together.
         stages: in which a cost was spent, see :class:`framefusion.FrameFusion`; None without stages of a cost.
         stages_from: ``"default"``, ``"given"`` in the settings, or ``"probed"``, for ``stages="auto"``.
-        encoder_flops: of vision tower and projector over what was encoded for this prefill, counted from shapes; None
+        tower_share: share of the units of its videos that the vision tower encoded, the latest time it did; None
+            without ``tower``, or without a video.
+        encoder_flops: of vision tower and projector over all that was shown for this prefill, counted from shapes; None
             if it was not timed (``attach(…, timed=True)``), was encoded before, or cannot be counted.
         projector_flops: of the projector's part; None also for a family whose projector nobody has told.
         head_flops: of the language-model head, for the first new token of each sample; None without a head.
@@ -123,6 +125,7 @@ class Summary:
     reduction_milliseconds: float
     stages: Stages | None = None
     stages_from: str | None = None
+    tower_share: float | None = None
     encoder_flops: int | None = None
     projector_flops: int | None = None
     head_flops: int | None = None
@@ -134,16 +137,17 @@ class Summary:
         return self.flops_before / self.flops_after
 
     @property
-    def around_flops(self) -> int | None:
-        """Of what no reduction inside the decoder changes up to the first new token: encoder and head."""
-        return None if self.encoder_flops is None else self.encoder_flops + (self.head_flops or 0)
+    def first_token_flops(self) -> tuple[float, float] | None:
+        """Operations up to the first new token without and with reduction: encoder, decoder and head. With ``tower`` as
+        many of the encoder's as units were encoded. None where those of the encoder are not known; decoding a file and
+        the processor have none."""
+        return first_token_flops(self)
 
     @property
     def end_to_end_factor(self) -> float | None:
-        """How many times fewer operations there are up to the first new token; None where those of the encoder are not
-        known. Decoding a file and the processor have none."""
-        around = self.around_flops
-        return None if around is None else (around + self.flops_before) / (around + self.flops_after)
+        """How many times fewer operations there are up to the first new token."""
+        found = self.first_token_flops
+        return None if found is None else found[0] / found[1]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for JSON."""
@@ -160,6 +164,7 @@ def summarize(
     milliseconds: float,
     stages: Stages | None = None,
     stages_from: str | None = None,
+    tower_share: float | None = None,
     encoder: EncoderFlops | None = None,
     head: int | None = None,
     times: Times | None = None,
@@ -173,7 +178,7 @@ def summarize(
         visual_per_layer: visual tokens of the batch in each layer.
         lengths_per_layer: tokens of each sample in each layer.
         milliseconds: time of the stages together.
-        stages, stages_from, times: as of :class:`Summary`.
+        stages, stages_from, tower_share, times: as of :class:`Summary`.
         encoder: operations of vision tower and projector.
         head: operations of the language-model head for one token.
     """
@@ -193,6 +198,7 @@ def summarize(
         reduction_milliseconds=milliseconds,
         stages=stages,
         stages_from=stages_from,
+        tower_share=tower_share,
         encoder_flops=None if encoder is None else encoder.total,
         projector_flops=None if encoder is None else encoder.projector,
         head_flops=None if head is None else len(lengths) * head,
@@ -205,3 +211,12 @@ def head_flops(model: Any) -> int | None:
     head = model.get_output_embeddings()
     width, words = getattr(head, "in_features", None), getattr(head, "out_features", None)
     return None if width is None or words is None else 2 * int(width) * int(words)
+
+
+def first_token_flops(found: Any) -> tuple[float, float] | None:
+    """Operations up to the first token, without and with reduction, of what has the fields of a :class:`Summary`."""
+    if found.encoder_flops is None:
+        return None
+    share, head = 1.0 if found.tower_share is None else found.tower_share, found.head_flops or 0
+    before = found.encoder_flops + found.flops_before + head
+    return before, share * found.encoder_flops + found.flops_after + head

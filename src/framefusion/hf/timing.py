@@ -255,7 +255,8 @@ def install(model: Any, clock: Clock) -> Iterator[Callable[[], None]]:
     for module in modules:
         yield from metered(module, PROJECTOR, lambda: clock.meter)
     decoder = multimodal.get_decoder()
-    yield decoder.register_forward_pre_hook(partial(_enter_decoder, clock), with_kwargs=True).remove
+    # Before the hooks of a reduction, whose time is part of the prefill's.
+    yield decoder.register_forward_pre_hook(partial(_enter_decoder, clock), with_kwargs=True, prepend=True).remove
     leave = partial(_leave_decoder, clock, bool(modules))
     yield decoder.register_forward_hook(leave, with_kwargs=True, always_call=True).remove
 

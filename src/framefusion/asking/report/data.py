@@ -11,6 +11,7 @@ import numpy as np
 
 from framefusion.asking.report import units
 from framefusion.asking.video import Video
+from framefusion.hf.summary import first_token_flops
 from framefusion.hf.timing import Times
 
 if TYPE_CHECKING:
@@ -122,10 +123,11 @@ class ReportData:
         command: command line that repeats the run.
         settings: further names and values needed to repeat it.
         media: the videos and photographs, in order.
+        tower_share: share of the units of the videos that the vision tower encoded; None where it encodes everything.
         times: seconds of the parts with reduced tokens.
         full_times: the same with all tokens; None when not compared.
         encoder_flops: of vision tower and projector; None where they cannot be counted.
-        head_flops: of the language-model head, for one token; 0 where nobody tells.
+        head_flops: of the language-model head, for one token; None where nobody tells.
     """
 
     question: str | None
@@ -152,18 +154,16 @@ class ReportData:
     command: str
     settings: Sequence[tuple[str, str]]
     media: Sequence[MediumRow] = ()
+    tower_share: float | None = None
     times: Times = field(default_factory=Times)
     full_times: Times | None = None
     encoder_flops: int | None = None
-    head_flops: int = 0
+    head_flops: int | None = None
 
     @property
     def first_token_flops(self) -> tuple[float, float] | None:
         """Up to the first token without and with reduction; None where the vision encoder cannot be counted."""
-        if self.encoder_flops is None:
-            return None
-        around = self.encoder_flops + self.head_flops
-        return around + self.flops_before, around + self.flops_after
+        return first_token_flops(self)
 
     @property
     def seconds(self) -> float:
@@ -242,13 +242,14 @@ def report_data(
         full_seconds_to_first_token=None if answer.full is None else answer.full.seconds_to_first_token,
         timing=answer.timing,
         reduction_milliseconds=summary.reduction_milliseconds,
+        tower_share=summary.tower_share,
         command=command,
         settings=list(settings),
         media=media,
         times=answer.times,
         full_times=None if answer.full is None else answer.full.times,
         encoder_flops=summary.encoder_flops,
-        head_flops=summary.head_flops or 0,
+        head_flops=summary.head_flops,
     )
 
 

@@ -13,6 +13,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
+from framefusion.hf.towers.views import ViewTower
 from framefusion.reduction.layout import Kind, Span, VisualItem, VisualLayout, runs
 
 
@@ -26,6 +27,7 @@ class LlavaOnevision(Family):
     placeholder = "video or image token; one run per video or image; the newline at a video's end stays, as text"
     verified = "masked oracle on a random-weight model; bundled trained checkpoint"
     tells_encoder = True
+    tower = ViewTower()
     projector = ("multi_modal_projector",)
     newlines = 1
     """Tokens behind a video that carry its placeholder, but show none of it."""
