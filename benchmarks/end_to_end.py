@@ -71,7 +71,7 @@ PLANS = (
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer: seconds of its parts, visual tokens of the prompt, and what they are on average over the layers."""
+    """One answer: seconds of its parts, visual tokens of the prompt, and their mean share over the layers."""
 
     times: Times
     visual_tokens: int
@@ -182,23 +182,26 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, nargs="+", default=[32, 64])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, nargs="+", default=[3], help="one number, or one for each of --frames")
     parser.add_argument("--clip", type=Path, default=CLIP)
     parser.add_argument("--pixels", type=int, default=PIXELS, help="of a frame, as the processor leaves it")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    counts = given.rounds * len(given.frames) if len(given.rounds) == 1 else given.rounds
+    if len(counts) != len(given.frames):
+        parser.error(f"--rounds has {len(counts)} numbers, --frames has {len(given.frames)}")
     torch.set_num_threads(1)
     bench = Bench(given.clip, given.pixels)
     bench.rounds(PLANS, 4, 1)
     found: list[dict[str, Any]] = []
     sys.stdout.write(f"{HEADING}\n")
-    for frames in given.frames:
-        rows = rows_of(PLANS, bench.rounds(PLANS, frames, given.rounds))
-        found.append({"frames": frames, "plans": rows})
+    for frames, count in zip(given.frames, counts, strict=True):
+        rows = rows_of(PLANS, bench.rounds(PLANS, frames, count))
+        found.append({"frames": frames, "rounds": count, "plans": rows})
         sys.stdout.write(f"{table(rows, frames)}\n")
         sys.stdout.flush()
     if given.json is not None:
-        about = {**machine(), "clip": given.clip.name, "pixels": given.pixels, "rounds": given.rounds}
+        about = {**machine(), "clip": given.clip.name, "pixels": given.pixels}
         given.json.write_text(json.dumps({**about, "runs": found}, indent=1) + "\n", encoding="utf-8")
 
 
