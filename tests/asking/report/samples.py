@@ -40,6 +40,7 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         kv_bytes_before=4096,
         kv_bytes_after=1024,
         reduction_milliseconds=2.0,
+        tower_share=None,
         encoder_flops=3 * 10**9,
         head_flops=10**6,
     )
