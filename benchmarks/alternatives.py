@@ -4,9 +4,10 @@
     python -m benchmarks.alternatives times --out out/alternatives --json docs/data/alternatives.json
 
 ``accuracy`` asks the bundled Qwen2.5-VL about VideoNeedle by ``framefusion eval``: rules as methods at budgets, fewer
-frames, and a lower resolution as a copy of the checkpoint whose processor makes smaller pictures. ``times`` takes of
-each way the cheapest budget that keeps 98 % of the accuracy of all tokens, and measures it as
-:mod:`benchmarks.end_to_end` does, on videos of the same set, one a round, scaled to the size of its clip.
+frames, and a lower resolution as a copy of the checkpoint whose processor makes smaller pictures. A tower that encodes
+what changed is asked in sessions, because ``eval`` encodes every video whole. ``times`` takes of each way the cheapest
+budget that keeps 98 % of the accuracy of all tokens, and measures it as :mod:`benchmarks.end_to_end` does, on videos of
+the same set, one a round, scaled to the size of its clip.
 
 EVS is its rule as vLLM ships it, before the first decoder layer, in this library: not that engine.
 """
@@ -18,21 +19,28 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.end_to_end import ALL_TOKENS, PIXELS, Bench, Turn, Way, machine, rows_of
+from framefusion import Changed, FrameFusion, session
+from framefusion.asking.loading import load
 from framefusion.assets import BUNDLED
 from framefusion.evaluation.methods import METHODS
+from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.videoneedle import SECONDS, VideoNeedle
 from training.video_files import write_mp4
 
 MODEL, SIDE = "bundled-qwen", 96
 FRAMES, VIDEOS, SEED = 32, 30, 0
+STD = (0.5, 0.5, 0.5)
+"""What the processors of both models divide pixels by."""
 LAYERS = 14
 """Of the mid-size model."""
 KEPT = 0.98
@@ -45,55 +53,97 @@ class Alternative:
 
     Attributes:
         name: in tables.
-        method: of ``framefusion eval``; None where the model is another one.
         budgets: what it is given, dearest first: shares of the tokens, or pixels of the side of a frame.
         way: of a budget.
+        ask: answers all questions at all budgets, and leaves the accuracies in a directory.
     """
 
     name: str
-    method: str | None
     budgets: tuple[float, ...]
     way: Callable[[float], Way]
+    ask: Callable[[Path, Alternative], None]
 
-
-def _reduced(name: str, method: str) -> Callable[[float], Way]:
-    return lambda budget: Way(f"{name}, {budget:.0%} of the tokens", METHODS[method].settings(budget, LAYERS))
+    def directory(self, out: Path) -> Path:
+        """Where its answers are."""
+        return out / self.name.replace(" ", "-")
 
 
 def _alternatives() -> list[Alternative]:
-    evs, ours, tower = "EVS's rule at the input", "ours, in the decoder", "ours, tower and decoder"
-    found = [
-        Alternative(evs, "evs", (0.5, 0.4, 0.3, 0.25, 0.2), _reduced(evs, "evs")),
+    return [
+        _rule("EVS's rule at the input", "evs", (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)),
         Alternative(
             "fewer frames",
-            "fewer-frames",
             (0.75, 0.5),
             lambda budget: Way(f"fewer frames, {round(FRAMES * budget)} of {FRAMES}", frames=budget),
+            partial(_evaluated, "fewer-frames"),
         ),
         Alternative(
             "lower resolution",
-            None,
             (84, 72, 60),
             lambda side: Way(f"lower resolution, {(side / SIDE) ** 2:.0%} of the pixels", pixels=(side / SIDE) ** 2),
+            _asked_smaller,
         ),
-        Alternative(ours, OURS, (0.3, 0.25, 0.2, 0.15, 0.1), _reduced(ours, OURS)),
+        _rule("ours, in the decoder", "segment-dpp-two-stage", (0.3, 0.25, 0.2, 0.15, 0.1)),
+        Alternative(
+            "ours, tower and decoder",
+            (0.3, 0.25, 0.2, 0.15),
+            lambda budget: Way(f"ours, the tower encodes what changed, cost={budget:g}", _changed(budget)),
+            _asked_in_sessions,
+        ),
     ]
-    if TOWER in METHODS:
-        found.append(Alternative(tower, TOWER, (0.3, 0.25, 0.2, 0.15, 0.1), _reduced(tower, TOWER)))
-    return found
 
 
-OURS, TOWER = "segment-dpp-two-stage", "segment-dpp-two-stage-tower"
+def _rule(name: str, method: str, budgets: tuple[float, ...]) -> Alternative:
+    def way(budget: float) -> Way:
+        return Way(f"{name}, {budget:.0%} of the tokens", METHODS[method].settings(budget, LAYERS))
+
+    return Alternative(name, budgets, way, partial(_evaluated, method))
+
+
+def _changed(budget: float) -> FrameFusion:
+    return FrameFusion(cost=budget, tower=Changed(std=STD))
 
 
 def accuracy(out: Path) -> None:
     """Ask all questions each way; goes on where it was interrupted."""
     for one in _alternatives():
-        if one.method is None:
-            for side in one.budgets:
-                _evaluate(out / f"{one.name} {side:.0f}", str(_smaller(out, round(side))), "full", (1.0,))
-        else:
-            _evaluate(out / one.name, MODEL, one.method, one.budgets)
+        one.ask(out, one)
+
+
+def _evaluated(method: str, out: Path, one: Alternative) -> None:
+    _evaluate(one.directory(out), MODEL, method, one.budgets)
+
+
+def _asked_smaller(out: Path, one: Alternative) -> None:
+    """By checkpoints whose processors make smaller pictures."""
+    told = {}
+    for side in map(round, one.budgets):
+        copy = out / f"{MODEL}-{side}"
+        shutil.copytree(BUNDLED[MODEL], copy, dirs_exist_ok=True)
+        config = json.loads((copy / "processor_config.json").read_text())
+        for kind in ("image_processor", "video_processor"):
+            config[kind]["size"] = {"longest_edge": side**2, "shortest_edge": side**2}
+        (copy / "processor_config.json").write_text(json.dumps(config))
+        _evaluate(out / f"side-{side}", str(copy), "full", (1.0,))
+        told[side] = _told(out / f"side-{side}")[None]
+    _write(one.directory(out), told)
+
+
+def _asked_in_sessions(out: Path, one: Alternative) -> None:
+    """Each video is shown once to a session, and all its questions are asked there: the answers of asking afresh."""
+    loaded, data, told = load(MODEL, device="cpu"), VideoNeedle(VIDEOS, SEED), {}
+    by_video = defaultdict(list)
+    for question in data.questions(FRAMES):
+        by_video[question.video].append(question)
+    for budget in one.budgets:
+        right = []
+        for name, asked in by_video.items():
+            with session(loaded.model, loaded.processor, _changed(budget), chunk=FRAMES, max_new_tokens=16) as talk:
+                talk.add(data.video(name, FRAMES, FRAMES))
+                replies = talk.ask_all([question.text for question in asked])
+            right += [exact_match(r.text, q.answer or "") for r, q in zip(replies, asked, strict=True)]
+        told[budget] = sum(right) / len(right)
+    _write(one.directory(out), told)
 
 
 def _evaluate(out: Path, model: str, method: str, budgets: tuple[float, ...]) -> None:
@@ -102,39 +152,29 @@ def _evaluate(out: Path, model: str, method: str, budgets: tuple[float, ...]) ->
     subprocess.run([sys.executable, "-m", "framefusion", "eval", *map(str, options)], check=True)
 
 
-def _smaller(out: Path, side: int) -> Path:
-    """The checkpoint, with a processor that makes pictures of this side."""
-    copy = out / f"{MODEL}-{side}"
-    shutil.copytree(BUNDLED[MODEL], copy, dirs_exist_ok=True)
-    path = copy / "processor_config.json"
-    config = json.loads(path.read_text())
-    for kind in ("image_processor", "video_processor"):
-        config[kind]["size"] = {"longest_edge": side**2, "shortest_edge": side**2}
-    path.write_text(json.dumps(config))
-    return copy
+def _write(directory: Path, told: Mapping[float, float]) -> None:
+    """Accuracies as an evaluation leaves them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    methods = [{"budget": budget, "accuracy": {"value": value}} for budget, value in told.items()]
+    (directory / "summary.json").write_text(json.dumps({"frames": [{"methods": methods}]}))
 
 
 def _told(directory: Path) -> dict[float | None, float]:
     """Accuracy by budget of an evaluation; that of all tokens under None."""
     (found,) = json.loads((directory / "summary.json").read_text())["frames"]
-    return {row["budget"]: row["accuracy"]["value"] for row in found["methods"]}
+    return {row["budget"]: row["accuracy"]["value"] for row in found["methods"] if row["accuracy"] is not None}
 
 
 def chosen(out: Path) -> tuple[list[tuple[Way, float]], list[dict[str, Any]]]:
     """The cheapest budget of each way that keeps the accuracy, and all that was measured."""
+    full = _told(_alternatives()[0].directory(out))[None]
     every: list[dict[str, Any]] = []
-    ways: list[tuple[Way, float]] = []
+    ways = [(Way(ALL_TOKENS), full)]
     for one in _alternatives():
-        if one.method is None:
-            own = {budget: _told(out / f"{one.name} {budget:.0f}")[None] for budget in one.budgets}
-        else:
-            told = _told(out / one.name)
-            full = told[None]
-            own = {budget: told[budget] for budget in one.budgets}
-            if not ways:
-                ways.append((Way(ALL_TOKENS), full))
+        told = _told(one.directory(out))
+        own = {budget: told[budget] for budget in one.budgets}
         every += [{"way": one.name, "budget": budget, "accuracy": value} for budget, value in own.items()]
-        keeping = [budget for budget, value in own.items() if value >= KEPT * ways[0][1]]
+        keeping = [budget for budget, value in own.items() if value >= KEPT * full]
         if keeping:
             ways.append((one.way(min(keeping)), own[min(keeping)]))
     return ways, every
