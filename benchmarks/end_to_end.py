@@ -157,7 +157,7 @@ def table(rows: list[dict[str, Any]], frames: int) -> str:
     names = ("decode", "processor", "tower", "projector", "prefill", "first_token", "per_token")
     lines = []
     for row in rows:
-        seconds = [units.seconds(row["seconds"][name]) for name in names]
+        seconds = [units.seconds_of(row["seconds"][name]) for name in names]
         factors = [units.factor(row["end_to_end_factor"]), units.factor(row["decoder_factor"])]
         cells = [f"{frames} ({row['visual_tokens']:,})", row["plan"], *seconds, f"**{factors[0]}**", factors[1]]
         lines.append(f"| {' | '.join(cells)} |")
