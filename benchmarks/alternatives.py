@@ -185,15 +185,15 @@ def times(out: Path, rounds: int) -> dict[str, Any]:
     ways, every = chosen(out)
     bench, data = Bench(), VideoNeedle(VIDEOS, SEED)
     names = list(dict.fromkeys(question.video for question in data.questions(FRAMES)))
+    bench.rounds(tuple(way for way, _ in ways), 4, 1)
     turns: list[list[Turn]] = [[] for _ in ways]
-    for number, name in enumerate(names[: rounds + 1]):
+    for number, name in enumerate(names[:rounds]):
         clip, frames = out / f"{number}.mp4", data.video(name, FRAMES, FRAMES).frames
         write_mp4(clip, frames, round(len(frames) / SECONDS), crf=18)
         for (way, _), mine in zip(ways, turns, strict=True):
             mine.append(bench.turn(way, FRAMES, clip))
             sys.stderr.write(f"video {number}, {way.name}: {mine[-1].times.first_token:.1f} s\n")
-    # The first round warms up.
-    rows = rows_of(tuple(way for way, _ in ways), [mine[1:] for mine in turns])
+    rows = rows_of(tuple(way for way, _ in ways), turns)
     for row, (_, value) in zip(rows, ways, strict=True):
         row["accuracy"], row["keeps"] = value, value >= KEPT * ways[0][1]
     about = {"questions": len(data.questions(FRAMES)), "videos": VIDEOS, "frames": FRAMES, "pixels": PIXELS}
