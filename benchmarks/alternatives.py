@@ -79,14 +79,14 @@ def _alternatives() -> list[Alternative]:
         ),
         Alternative(
             "lower resolution",
-            (84, 72, 60),
+            (84, 72),
             lambda side: Way(f"lower resolution, {(side / SIDE) ** 2:.0%} of the pixels", pixels=(side / SIDE) ** 2),
             _asked_smaller,
         ),
-        _rule("ours, in the decoder", "segment-dpp-two-stage", (0.3, 0.25, 0.2, 0.15, 0.1)),
+        _rule("ours, in the decoder", "segment-dpp-two-stage", (0.3, 0.2, 0.15)),
         Alternative(
             "ours, tower and decoder",
-            (0.3, 0.25, 0.2, 0.15),
+            (0.3, 0.2, 0.15),
             lambda budget: Way(f"ours, the tower encodes what changed, cost={budget:g}", _changed(budget)),
             _asked_in_sessions,
         ),

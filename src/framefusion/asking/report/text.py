@@ -79,7 +79,7 @@ def end_to_end(data: ReportData) -> str:
         said += "" if data.decoder_factor is None else f", {units.factor(data.decoder_factor)} in the decoder"
     if times.largest is not None:
         name, share = times.largest
-        said += f"; most of it {units.PARTS[name]} ({share:.0%})"
+        said += f"; {share:.0%} of it {units.PARTS[name]}"
     if times.per_token is not None:
         said += f"; {units.seconds(times.per_token)} for each further token"
     return said
