@@ -267,7 +267,8 @@ def prefill_section(data: dict[str, Any]) -> str:
         "at most 1 % at 64 frames for up to two stages, and 85 % of both ideals."
     )
     apart = [
-        f"\n\n“{plan['plan']}” was measured by itself, with rounds of all tokens of its own (`{plan['command']}`)."
+        f"\n\n“{plan['plan']}” was measured by itself{', on ' + plan['machine'] if 'machine' in plan else ''}, with rounds of "
+        f"all tokens of its own (`{plan['command']}`)."
         for run in data["runs"]
         for plan in run["plans"]
         if "command" in plan
