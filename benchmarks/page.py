@@ -267,12 +267,17 @@ def prefill_section(data: dict[str, Any]) -> str:
         "at most 1 % at 64 frames for up to two stages, and 85 % of both ideals."
     )
     apart = [
-        f"\n\n“{plan['plan']}” was measured by itself, with rounds of all tokens of its own (`{plan['command']}`)."
+        f"\n\n“{plan['plan']}” was measured by itself{_machine(plan)}, with rounds of all tokens of its own "
+        f"(`{plan['command']}`)."
         for run in data["runs"]
         for plan in run["plans"]
         if "command" in plan
     ]
     return text + "\n\n" + table(head, rows) + "".join(apart)
+
+
+def _machine(plan: dict[str, Any]) -> str:
+    return f", on {plan['machine']}" if "machine" in plan else ""
 
 
 def _share(part: float | None, whole: float | None) -> str:

@@ -1,8 +1,9 @@
 """Write the tables of the docs that come from the registry and measurements: ``python scripts/update_tables.py``.
 
 The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``),
-the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``). A test fails while a file
-differs from what this would write.
+the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``), times from
+``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m benchmarks.end_to_end``, ``alternatives``). A test
+fails while a file differs from what this would write.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import json
 import re
 from pathlib import Path
 
+from framefusion.asking.report.units import PARTS, factor, seconds_of
 from framefusion.hf.families import table
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
+TIMES = ROOT / "docs" / "data" / "end-to-end.json"
+ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
     ROOT / "docs" / "models.md": ("models", "matrix"),
     ROOT / "docs" / "decoding.md": ("decoding",),
-    ROOT / "README.md": ("supported",),
-    ROOT / "README.zh.md": ("supported-zh",),
+    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts",),
+    ROOT / "README.md": ("supported", "end-to-end"),
+    ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
 }
 
 
@@ -67,7 +72,87 @@ def decoding() -> str:
     return f"{_markdown(head, [total, *rows])}\n\nRead right by all of them: {same}."
 
 
+def end_to_end(head: list[str], plans: dict[str, str]) -> str:
+    """Times from the file to the first token, in short; ``plans`` are their names in another language."""
+    record = json.loads(TIMES.read_text(encoding="utf-8"))
+    rows = []
+    for run in record["runs"]:
+        for plan in run["plans"]:
+            seconds = plan["seconds"]
+            before = seconds["decode"] + seconds["processor"]
+            encoder = seconds["tower"] + seconds["projector"]
+            name = plan["plan"]
+            rows.append(
+                [
+                    f"{run['frames']} ({plan['visual_tokens']:,})",
+                    plans.get(name, name),
+                    *(f"{part:.1f} s" for part in (before, encoder, seconds["prefill"], seconds["first_token"])),
+                    f"**{factor(plan['end_to_end_factor'])}**",
+                    factor(plan["decoder_factor"]),
+                ]
+            )
+    return _markdown(head, rows)
+
+
+def parts() -> str:
+    """The same in all parts, with what the operations would make of it."""
+    record = json.loads(TIMES.read_text(encoding="utf-8"))
+    names = ("decode", "processor", "tower", "projector", "prefill", "other", "first_token", "per_token")
+    head = ["frames", "plan", "decoding", "processor", "tower", "projector", "decoder", "the rest", "first token"]
+    head += ["further token", "largest part", "end to end", "by FLOPs", "decoder alone", "by FLOPs"]
+    rows = []
+    for run in record["runs"]:
+        for plan in run["plans"]:
+            own, whole = plan["seconds"], plan["flops"]
+            full = whole["decoder with all tokens"] or 1.0
+            decoder = whole["decoder"] or full
+            around = whole["encoder"] + whole["head"]
+            ideal = 1.0 if whole["decoder"] is None else (around + full) / (around + decoder)
+            largest = max(names[:6], key=own.__getitem__)
+            rows.append(
+                [
+                    str(run["frames"]),
+                    plan["plan"],
+                    *(seconds_of(own[name]) for name in names),
+                    f"{PARTS[largest]} {own[largest] / own['first_token']:.0%}",
+                    f"**{factor(plan['end_to_end_factor'])}**",
+                    factor(ideal),
+                    factor(plan["decoder_factor"]),
+                    factor(full / decoder),
+                ]
+            )
+    return _markdown(head, rows)
+
+
+def alternatives() -> str:
+    """Ways to a sooner first token at equal accuracy."""
+    record = json.loads(ALTERNATIVES.read_text(encoding="utf-8"))
+    rows = []
+    for row in record["rows"]:
+        own = row["seconds"]
+        rows.append(
+            [
+                row["plan"] + ("" if row["keeps"] else " †"),
+                f"{100 * row['accuracy']:.1f} %",
+                *(f"{own[name]:.2f} s" for name in ("tower", "prefill", "first_token")),
+                f"**{factor(row['end_to_end_factor'])}**",
+                factor(row["decoder_factor"]),
+            ]
+        )
+    head = ["way", "accuracy", "tower", "decoder", "first token", "end to end", "decoder alone"]
+    return _markdown(head, rows)
+
+
+SHORT = ["frames (visual tokens)", "plan", "decoding, processor", "vision tower", "decoder", "first token"]
+SHORT += ["**end to end**", "decoder alone"]
+SHORT_ZH = ["帧（视觉 token）", "设置", "解码与处理器", "视觉塔", "解码器", "首个词", "**端到端**", "仅解码器"]
+PLANS_ZH = {"all tokens": "全部 token", "the default, cost=0.3": "默认，cost=0.3"}
+
 TABLES = {
+    "alternatives": alternatives,
+    "end-to-end": lambda: end_to_end(SHORT, {}),
+    "end-to-end-zh": lambda: end_to_end(SHORT_ZH, PLANS_ZH),
+    "end-to-end-parts": parts,
     "decoding": decoding,
     "models": models,
     "matrix": matrix,

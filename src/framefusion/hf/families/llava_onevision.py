@@ -28,6 +28,7 @@ class LlavaOnevision(Family):
     verified = "masked oracle on a random-weight model; bundled trained checkpoint"
     tells_encoder = True
     tower = ViewTower()
+    projector = ("multi_modal_projector",)
     newlines = 1
     """Tokens behind a video that carry its placeholder, but show none of it."""
 

@@ -26,6 +26,7 @@ class Qwen2VL(Family):
     verified = "masked oracle on a random-weight model"
     tells_encoder = True
     tower: Tower | None = GridTower()
+    projector: tuple[str, ...] = ("visual.merger", "visual.deepstack_merger_list", "visual.merger_list")
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """Of the encoder's last layer, whose frames attend to themselves."""
