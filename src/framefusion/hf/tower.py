@@ -22,9 +22,6 @@ from framefusion.hf.towers.tally import Encoded, Tally
 from framefusion.reduction.changes import Changed, changed_units
 from framefusion.reduction.layout import Kind, VisualLayout
 
-SKIP_WHOLE = True
-"""Whether a call of which everything is encoded runs as it is."""
-
 _ids: ContextVar[Tensor | None] = ContextVar("framefusion_prompt", default=None)
 """The prompt whose videos are encoded outside of the model's own calls."""
 
@@ -94,7 +91,7 @@ class _Encoder(NamedTuple):
         shown = [mask for clip, mask in zip(clips, masks, strict=True) if clip.kind == "video"]
         units, encoded = sum(mask.numel() for mask in shown), sum(int(mask.sum()) for mask in shown)
         self.tally.note(Encoded(units, encoded))
-        if units == encoded and SKIP_WHOLE:
+        if units == encoded:
             return None
         rows = rows_of(masks, self.kind.rows_of_unit(tower), self.kind.extra(tower), self.kind.order(tower, arguments))
         return packed.Run(rows, tower.config._attn_implementation)
