@@ -51,6 +51,8 @@ from framefusion.reduction.changes import changed_units
 FRAMES = 24
 SIDE = 16
 """Patches across and down a frame of ``clips``."""
+PIXELS = 336
+"""Of each side of a frame of ``time``."""
 LEVELS = (2.0, 4.0, 8.0)
 KIND = ViewTower()
 
@@ -122,7 +124,7 @@ def _cosine(one: Tensor, other: Tensor) -> float:
 
 def first_token(rounds: int) -> dict[str, Any]:
     """CPU seconds from frames to the first token."""
-    model, processor = mid_size()
+    model, processor = _large_frames()
     std = tuple(processor.image_processor.image_std)
     ways: dict[str, FrameFusion | None] = {
         "all tokens": None,
@@ -148,7 +150,15 @@ def first_token(rounds: int) -> dict[str, Any]:
         for way, seconds in middle.items()
     }
     everywhere = {name: _shares(model, processor, clip.path()) for name, clip in CLIPS.items()}
-    return {"frames": 32, "rounds": rounds, "pedestrians": fixed, "encoded of 32 frames": everywhere}
+    tokens = int((model_inputs(video, "What is shown?", model, processor)["input_ids"]).shape[1])
+    return {
+        "frames": 32,
+        "pixels": PIXELS,
+        "tokens": tokens,
+        "rounds": rounds,
+        "pedestrians": fixed,
+        "encoded of 32 frames": everywhere,
+    }
 
 
 def _shares(model: Any, processor: Any, path: Path) -> dict[str, Any]:
@@ -156,7 +166,7 @@ def _shares(model: Any, processor: Any, path: Path) -> dict[str, Any]:
     inputs = model_inputs(_square(read_video(path, frames=32)), "What is shown?", model, processor)
     kind = find(model).tower
     assert kind is not None
-    (clip,) = kind.clips(inputs, None, kind.module(model))
+    (clip,) = kind.clips(inputs, None, kind.module(model.base_model))
     scale = (torch.tensor(processor.image_processor.image_std) * 255)[clip.channels]
     return {
         f"{levels:g} levels": _rounded(changed_units(clip.units, scale, levels).float().mean().item())
@@ -168,9 +178,21 @@ def _rounded(share: float | None) -> float | None:
     return None if share is None else round(share, 3)
 
 
+def _large_frames() -> tuple[Any, Any]:
+    """The mid-size Qwen2.5-VL and its processor with patches of 14 pixels, as the real ones have."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    model, processor = mid_size()
+    config = model.config
+    config.vision_config.update({"patch_size": 14, "window_size": 112})
+    processor.video_processor.patch_size = 14
+    processor.video_processor.size = {"longest_edge": PIXELS**2, "shortest_edge": PIXELS**2}
+    torch.manual_seed(0)
+    return Qwen2_5_VLForConditionalGeneration(config).eval(), processor
+
+
 def _square(video: Video) -> Video:
-    """As large as the other measurements of this model: 288 × 288 pixels."""
-    return video_of_frames(scaled(video.frames, 288, 288), np.asarray(video.timestamps, dtype=float))
+    return video_of_frames(scaled(video.frames, PIXELS, PIXELS), np.asarray(video.timestamps, dtype=float))
 
 
 def _answered(model: Any, processor: Any, video: Video, settings: FrameFusion | None) -> float | None:

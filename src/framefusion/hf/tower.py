@@ -24,9 +24,6 @@ from framefusion.reduction.layout import Kind, VisualLayout
 from framefusion.reduction.tome import ToMe
 from framefusion.reduction.towers import tower_name
 
-SKIP_WHOLE = True
-"""Whether a call of which everything is encoded runs as it is."""
-
 _ids: ContextVar[Tensor | None] = ContextVar("framefusion_prompt", default=None)
 """The prompt whose videos are encoded outside of the model's own calls."""
 
@@ -102,7 +99,7 @@ class _Encoder(NamedTuple):
         shown = [mask for clip, mask in zip(clips, masks, strict=True) if clip.kind == "video"]
         units, encoded = sum(mask.numel() for mask in shown), sum(int(mask.sum()) for mask in shown)
         self.tally.note(Encoded(units, encoded))
-        if units == encoded and SKIP_WHOLE:
+        if units == encoded:
             return None
         rows = rows_of(masks, self.kind.rows_of_unit(tower), self.kind.extra(tower), self.kind.order(tower, arguments))
         return packed.Run(rows, tower.config._attn_implementation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from framefusion.hf import UnsupportedModelError
 from framefusion.hf import tower as towers
 from framefusion.hf.families import FAMILIES, find
 from framefusion.hf.towers import packed, running
+from framefusion.hf.towers.base import rows_of
 from framefusion.reduction.changes import Changed
 from tests.hf import models
 from tests.hf.case import Case, Image
@@ -129,24 +130,23 @@ def test_padding_inside_frames_stays_hidden(name: str, attention: str) -> None:
         assert (visible[key] - value).abs().max() > 100 * TOLERANCE
 
 
-def test_packed_rows_that_are_all_rows_change_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_rows_that_are_all_rows_change_nothing(case: Case) -> None:
     """Bit for bit where the tower already runs over rows, or within rounding where it runs over views."""
     inputs = videos(case)
     plain = features(case, inputs)
-    runs: list[packed.Run] = []
-    made = packed.Run
-
-    def noting(*args: Any) -> packed.Run:
-        runs.append(made(*args))
-        return runs[-1]
-
-    monkeypatch.setattr(packed, "Run", noting)
-    # So that it does not notice that nothing is left out.
-    monkeypatch.setattr(towers, "SKIP_WHOLE", False)
-    with framefusion.attach(case.model, everything(0.0)):
-        got = features(case, inputs)
-    assert len(runs) == 1
-    assert len(runs[0].rows.kept) == len(runs[0].rows.source)
+    model = case.model.base_model
+    kind = find(model).tower
+    assert kind is not None
+    tower = kind.module(model)
+    masks = [torch.ones_like(mask) for mask in masks_of(case, inputs, 1.0, 0)]
+    order = kind.order(tower, inputs) if "video_grid_thw" in inputs else None
+    rows = rows_of(masks, kind.rows_of_unit(tower), kind.extra(tower), order)
+    assert torch.equal(rows.kept, torch.arange(len(rows.source)))
+    with ExitStack() as stack:
+        for undo in packed.hooks(kind, tower):
+            stack.callback(undo)
+        with packed.running(packed.Run(rows, tower.config._attn_implementation)):
+            got = features(case, inputs)
     for name, value in plain.items():
         if "video_grid_thw" in inputs:
             assert torch.equal(got[name], value), name
