@@ -24,6 +24,7 @@ from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
+from framefusion.selection import warm_up
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
@@ -98,6 +99,7 @@ class ModelAnswerer:
                 self._shares = plan.share and run.fork() > 0
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
+        warm_up(self.loaded.model.dtype, self.loaded.model.device)
         self.description = describe(self.loaded)
         self._shown: _Shown | None = None
 

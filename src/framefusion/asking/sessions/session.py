@@ -62,6 +62,8 @@ class Session:
         memory: the most that may be held: visual tokens, or bytes as a text (``"2GiB"``). Beyond it, what is older
             loses the tokens that add least, see :meth:`Session.summary`. Default None, no limit.
         max_new_tokens: longest answer, in tokens. Default 64.
+        warm: whether to compile the selection at once, which takes seconds the first time on a machine; for a single
+            question it may not pay, see :func:`framefusion.selection.warm_up`. Default True.
 
     Several may use one model, in turns or in threads.
 
@@ -81,6 +83,7 @@ class Session:
         chunk: int = CHUNK,
         memory: int | str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        warm: bool = True,
     ) -> None:
         if not is_whole(chunk) or chunk < 1:
             raise AskError(f"chunk must be a whole number of frames, at least 1, got {chunk!r}")
@@ -105,8 +108,8 @@ class Session:
             )
         self._held = Held()
         self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit)
-        if model.device.type == "cpu":
-            warm_up(model.dtype)
+        if warm:
+            warm_up(model.dtype, model.device)
 
     def __enter__(self) -> Session:
         return self
