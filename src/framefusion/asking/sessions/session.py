@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from framefusion.ahead import Ahead
 from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
@@ -145,8 +146,8 @@ class Session:
                 if its frames have that size.
             timestamps: of frames, seconds that ascend and come after those that the video has. Default one second
                 apart.
-            frames: of a file, as for :func:`~framefusion.asking.video.read_video`. A long one is read in parts, one of
-                which is in memory.
+            frames: of a file, as for :func:`~framefusion.asking.video.read_video`. A long one is read in parts, two of
+                which are in memory: one is decoded while the other is shown.
             fps: likewise.
             new: whether frames begin another video.
             progress: called after each part with the frames of this video or photograph that are shown by now.
@@ -172,7 +173,9 @@ class Session:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
         else:
             name, parts = self._source(media, frames, fps)
-            held = self._adding.parts(self._held, parts, name, None, complete=True, progress=progress)
+            # The next part of a file is decoded while this one is shown.
+            with Ahead(parts, depth=int(isinstance(media, (str, os.PathLike)))) as ready:
+                held = self._adding.parts(self._held, ready, name, None, complete=True, progress=progress)
         self._held = replace(held, adding=held.adding + time.perf_counter() - begin)
 
     def ask(
