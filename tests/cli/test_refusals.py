@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from framefusion.cli import reduction
 from tests.cli.said import LONG, QUESTION, refuse
 
 
@@ -106,9 +107,9 @@ def test_errors_of_our_own_making_are_not_hidden(run, clip, model, monkeypatch):
 
 def test_verbose_shows_the_traceback_and_what_is_logged_of_one_command(run, clip, model, monkeypatch):
     words = ("ask", clip, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 2)
-    logged = logging.getLogger("framefusion.asking.ask")
-    monkeypatch.setattr("framefusion.asking.ask.warm_up", lambda dtype: logged.info("compiling"))
-    assert "INFO framefusion.asking.ask: compiling\n" in run(*words, "--verbose").stderr
+    logged, stored = logging.getLogger("framefusion.asking.ask"), reduction.stored_settings
+    monkeypatch.setattr("framefusion.cli.ask.stored_settings", lambda given: logged.info("said") or stored(given))
+    assert "INFO framefusion.asking.ask: said\n" in run(*words, "--verbose").stderr
     assert run(*words).stderr == ""
     refused = run("ask", "gone.mp4", QUESTION, "--verbose").stderr
     assert refused.startswith("Traceback")

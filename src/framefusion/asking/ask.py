@@ -25,7 +25,6 @@ from framefusion.hf.summary import Summary
 from framefusion.hf.timing import Times, timed
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.settings import FrameFusion
-from framefusion.selection import warm_up
 
 __all__ = [
     "INSPECT_PROMPT",
@@ -220,10 +219,6 @@ class _Job:
             raise
         except ValueError as error:
             raise AskError(str(error)) from error
-        if model.device.type == "cpu":
-            # No part of any answer's time; a user who waits for it should know that it is kept.
-            self.progress("Compiling the selection, unless that was done before")
-            warm_up(model.dtype)
         self.progress("Preprocessing")
         with failures(model, "making the prompt"):
             begin = time.perf_counter()

@@ -50,7 +50,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     from framefusion.asking.sessions.session import CHUNK
 
     loaded = load(**request.model.arguments())
-    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens}
+    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens, "warm": False}
     with session(loaded.model, loaded.processor, stored.settings, **options) as talk:
         for source in request.media:
             name = named(source)

@@ -84,6 +84,15 @@ class ModelOptions:
         ),
     ] = None
     trust_remote_code: TrustOption = False
+    tower_frames: Annotated[
+        int | None,
+        typer.Option(
+            "--tower-frames",
+            help="Frames of a video that the vision encoder is given at once, so that its memory does not grow with "
+            "the video. Default: all.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
 
     def arguments(self, usual: str | None = None) -> dict[str, Any]:
         """The arguments of ``load``; ``usual`` is the model where none is named."""

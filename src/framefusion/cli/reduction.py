@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from framefusion.assets import usual_frames
+from framefusion.cli.common import importing
 from framefusion.cli.errors import fail
 from framefusion.cli.groups import option_of
 from framefusion.cli.options import FrameOptions, ModelOptions, ReductionOptions
@@ -34,10 +35,11 @@ def check_options(shown: FrameOptions, reduction: ReductionOptions, max_new_toke
 
 def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     """The settings that the options say, or their file."""
-    from framefusion.reduction.amounts import parse_keep, parse_stages
-    from framefusion.reduction.settings import FrameFusion
-    from framefusion.reduction.settings_file import StoredSettings, read
-    from framefusion.reduction.towers import tower_of
+    with importing("torch"):
+        from framefusion.reduction.amounts import parse_keep, parse_stages
+        from framefusion.reduction.settings import FrameFusion
+        from framefusion.reduction.settings_file import StoredSettings, read
+        from framefusion.reduction.towers import tower_of
 
     try:
         keep = None if reduction.keep is None else parse_keep(reduction.keep)

@@ -102,6 +102,10 @@ class Family(ABC):
     tells_encoder: bool = False
     """Whether :meth:`encoder_attention` of some model of the family tells a module."""
 
+    frames_apart: bool = False
+    """Whether the vision encoder of videos never looks from one frame, or temporal patch, to another, so that a video
+    may be encoded in groups of them; see :mod:`framefusion.hf.frame_groups`."""
+
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """The module whose attention says how much the vision encoder looks at each patch, for
         ``relevance="encoder"``: the attention of its last layer, without a mask, or the ``nn.MultiheadAttention`` of

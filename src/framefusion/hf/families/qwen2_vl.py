@@ -27,6 +27,7 @@ class Qwen2VL(Family):
     tells_encoder = True
     tower: Tower | None = GridTower()
     projector: tuple[str, ...] = ("visual.merger", "visual.deepstack_merger_list", "visual.merger_list")
+    frames_apart = True
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """Of the encoder's last layer, whose frames attend to themselves."""

@@ -28,6 +28,7 @@ class VideoLlama3(Family):
     verified = "masked oracle on a random-weight model"
     no_tower = "its processor leaves still patches out already, and its tower merges by a size of each video's own"
     projector = ("projector",)
+    frames_apart = True
     all_tokens = MappingProxyType({"use_token_compression": False})
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
