@@ -2,8 +2,9 @@
 
 The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``),
 the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``), times from
-``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m benchmarks.end_to_end``, ``alternatives``). A test
-fails while a file differs from what this would write.
+``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m benchmarks.end_to_end``, ``alternatives``), the
+default beside the best rules from ``docs/data/leaderboard*.json`` (``make leaderboard``). A test fails while a file
+differs from what this would write.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from framefusion.asking.report.units import PARTS, factor, seconds_of
+from framefusion.evaluation.methods.placed import schedule_of
+from framefusion.evaluation.table import UNREACHED, interval, percent
 from framefusion.hf.families import table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +30,22 @@ FILES = {
     ROOT / "docs" / "end-to-end.md": ("end-to-end-parts",),
     ROOT / "README.md": ("supported", "end-to-end"),
     ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
+    ROOT / "docs" / "stages.md": ("rivals",),
 }
+
+DEFAULT = "segment-dpp-two-stage"
+BUDGETS = (0.2, 0.1, 0.05)
+LLAVA, QWEN = "LLaVA-OneVision", "Qwen2.5-VL"
+RIVALS = (
+    (f"{LLAVA}, the library's two stages", "leaderboard", "stages", 16),
+    (f"{LLAVA}, other questions, two stages", "leaderboard-fresh", "stages", 16),
+    (f"{LLAVA}, one stage before layer 0", "leaderboard-schedules", "input", 16),
+    (f"{LLAVA}, one stage behind the first attention", "leaderboard-attention", "attention", 16),
+    (f"{LLAVA}, each in its own stages", "leaderboard", "", 16),
+    (f"{QWEN}, the library's two stages", "leaderboard-qwen", "stages", 32),
+    (f"{QWEN}, one stage before layer 0", "leaderboard-qwen-input", "input", 32),
+)
+"""The boards, schedules and numbers of frames at which the default is held against the best published rule."""
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -148,6 +167,31 @@ SHORT += ["**end to end**", "decoder alone"]
 SHORT_ZH = ["帧（视觉 token）", "设置", "解码与处理器", "视觉塔", "解码器", "首个词", "**端到端**", "仅解码器"]
 PLANS_ZH = {"all tokens": "全部 token", "the default, cost=0.3": "默认，cost=0.3"}
 
+
+def rivals() -> str:
+    """The default and how far it is from the best published rule, by stages and budget."""
+    head = ["accuracy in %, and points to the best rule", "questions", *(f"{100 * budget:g} %" for budget in BUDGETS)]
+    rows = []
+    for label, board, schedule, frames in RIVALS:
+        summary = json.loads((ROOT / "docs" / "data" / f"{board}.json").read_text(encoding="utf-8"))
+        (part,) = [part for part in summary["frames"] if part["frames"] == frames]
+        name = DEFAULT + (f"@{schedule}" if schedule else "")
+        own = {entry["budget"]: entry for entry in part["methods"] if entry["method"] == name}
+        cells = [_beside_rival(part, own.get(budget)) for budget in BUDGETS]
+        rows.append([f"[{label}]({board}.md)", str(part["questions"]), *cells])
+    return _markdown(head, rows)
+
+
+def _beside_rival(part: dict[str, Any], entry: dict[str, Any] | None) -> str:
+    """A cell of :func:`rivals`; a dash where nothing was asked, or the budget cannot be reached."""
+    rival = entry and entry["reached"] and entry["vs_rival"]
+    if not entry or not rival:
+        return UNREACHED
+    (title,) = {other["title"] for other in part["methods"] if other["method"] == rival["method"]}
+    title = title.removesuffix(f" @ {schedule_of(rival['method'])}")
+    return f"{percent(entry['accuracy']['value'])}, {interval(rival['difference'])}, {title}"
+
+
 TABLES = {
     "alternatives": alternatives,
     "end-to-end": lambda: end_to_end(SHORT, {}),
@@ -155,6 +199,7 @@ TABLES = {
     "end-to-end-parts": parts,
     "decoding": decoding,
     "models": models,
+    "rivals": rivals,
     "matrix": matrix,
     "supported": lambda: supported(["family", "class"]),
     "supported-zh": lambda: supported(["模型系列", "类"]),
