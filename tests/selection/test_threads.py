@@ -49,6 +49,16 @@ def test_items_of_items_stay_on_their_thread() -> None:
         assert set(inner) == {own}
 
 
+def test_items_of_items_do_so_also_where_torch_forgets_that_it_has_one_thread(monkeypatch) -> None:
+    """As the build of torch that vLLM's CPU build wants does behind a thread's first product."""
+    each(lambda i: i, range(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for own, inner in each(
+        lambda _: (threading.get_ident(), each(lambda _: threading.get_ident(), range(4))), range(9)
+    ):
+        assert set(inner) == {own}
+
+
 def test_torch_keeps_its_threads_here_and_in_threads_that_come_later() -> None:
     threads._pool.cache_clear()
     each(lambda i: i, range(3))

@@ -15,12 +15,15 @@ import torch
 T = TypeVar("T")
 R = TypeVar("R")
 
+_here = threading.local()
+"""``working`` is set in the threads of a pool: one that waited for others of its pool might wait for ever."""
+
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """``function`` of every item, in their order, on as many threads as torch has; inside such a function that is
     one, its own. Items are begun in their order."""
     items, threads = list(items), torch.get_num_threads()
-    if threads == 1:
+    if threads == 1 or getattr(_here, "working", False):
         return [function(item) for item in items]
     waiting, inference = iter(enumerate(items)), torch.is_inference_mode_enabled()
     results: dict[int, R] = {}
@@ -43,6 +46,7 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
     pool, started = ThreadPoolExecutor(threads, "framefusion-selection"), threading.Barrier(threads + 1)
 
     def start() -> None:
+        _here.working = True
         torch.get_num_threads()  # A thread's first question sets it to the number that was set last, anywhere.
         torch.set_num_threads(1)
         started.wait()
