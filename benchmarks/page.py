@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contenders import PEERS
+from benchmarks.markdown import milliseconds, table
 from benchmarks.report import BenchReport, axis_label
 from framefusion.bench import CONFIGS, Config
 from framefusion.bench.contenders import CONTENDERS, label
@@ -321,14 +321,3 @@ more than 25 % or three standard deviations of the rounds here (1.4826 times the
 whichever is more. A backend has become slower on a workload where that holds for most of its ratios, in two
 measurements in a row. The command says when the CPU, the threads or the versions are others, because ratios may differ
 then."""
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first align right."""
-    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def milliseconds(value: float) -> str:
-    """A time in a table."""
-    return f"{value / 1e3:.2f} s" if value >= 1e3 else f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"

@@ -42,7 +42,11 @@ class Bench:
         if not self.on_gpu:
             return {**facts, "device": {"name": platform.processor() or platform.machine()}}
         own = torch.cuda.get_device_properties(0)
-        name = {"name": own.name, "capability": f"{own.major}.{own.minor}", "gigabytes": round(own.total_memory / 1e9, 1)}
+        name = {
+            "name": own.name,
+            "capability": f"{own.major}.{own.minor}",
+            "gigabytes": round(own.total_memory / 1e9, 1),
+        }
         facts["versions"]["CUDA"] = torch.version.cuda
         return {**facts, "device": name}
 

@@ -45,7 +45,9 @@ def run(record: Record, bench: Bench) -> None:
             row, tokens = measured(bench, model, inputs, plan, options)
             eager = said.setdefault(plan, tokens)
             same = int((tokens == eager).sum())
-            record.add(plan=plan, way=way, frames=frames, dtype="bfloat16", same_tokens=f"{same} of {tokens.numel()}", **row)
+            record.add(
+                plan=plan, way=way, frames=frames, dtype="bfloat16", same_tokens=f"{same} of {tokens.numel()}", **row
+            )
 
 
 def measured(
@@ -69,15 +71,17 @@ def measured(
         bench.synchronize()
         warm_up = time.monotonic() - begun
         rest: list[torch.Tensor] = []
+        before = counters["stats"]["unique_graphs"]
 
         def decode() -> None:
-            rest.append(qwen.decode(model, cache, first[:, -1:], steps, step, column=column + WARM_UP))
+            rest.extend(qwen.decode(model, cache, first[-1], steps, step, column=column + WARM_UP))
 
         total = bench.milliseconds(decode)
+        assert counters["stats"]["unique_graphs"] == before, "a timed step was compiled again"
     row = {
         "median": round(total / steps, 4),
         "repeats": steps,
         "warm_up_seconds": round(warm_up, 2),
         "graphs_skipped": counters["inductor"]["cudagraph_skips"],
     }
-    return row, torch.cat([first, *rest], dim=1)
+    return row, torch.cat([*first, *rest], dim=1)

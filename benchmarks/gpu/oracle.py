@@ -30,6 +30,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 FURTHER = 1.5
 """How much further from the oracle in float32 a reduced prefill in half precision may be than the oracle itself."""
 
+
 @dataclass(frozen=True)
 class Cell:
     """One comparison."""

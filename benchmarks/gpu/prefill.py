@@ -53,7 +53,9 @@ class _Measured:
 
     def add(self, measure: str, plan: str, **values: Any) -> None:
         tokens = int((self.inputs["input_ids"] == qwen.VIDEO).sum())
-        self.record.add(measure=measure, frames=self.frames, visual_tokens=tokens, dtype="bfloat16", plan=plan, **values)
+        self.record.add(
+            measure=measure, frames=self.frames, visual_tokens=tokens, dtype="bfloat16", plan=plan, **values
+        )
 
     def attached(self, plan: str) -> Any:
         settings = PLANS[plan]
@@ -92,7 +94,9 @@ class _Measured:
         """For each plan, what its lengths alone cost."""
         lengths = sorted({length for own in self.lengths.values() for length in own})
         prompts = {str(n): {"input_ids": qwen.words(self.model, n), "logits_to_keep": 1} for n in lengths}
-        times = self.bench.in_turns({name: partial(self.model, **own, use_cache=True) for name, own in prompts.items()}, 5)
+        times = self.bench.in_turns(
+            {name: partial(self.model, **own, use_cache=True) for name, own in prompts.items()}, 5
+        )
         for plan, own in self.lengths.items():
             ideal = sum(times[str(length)]["median"] for length in own) / len(own)
             self.add("ideal", plan, median=round(ideal, 4), repeats=times[str(own[0])]["repeats"])

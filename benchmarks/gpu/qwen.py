@@ -131,7 +131,9 @@ def frames_of(model: Any, shape: Shape, frames: int, changed: float = 1.0) -> di
         else:
             squares = torch.rand(patches // 4, device=model.device, generator=generator) < changed
             # Four patches in a row make a token.
-            scene = torch.where(squares.repeat_interleave(4)[:, None], pixels[step - 1] + 0.5 * noise(patches, width), pixels[step - 1])
+            scene = torch.where(
+                squares.repeat_interleave(4)[:, None], pixels[step - 1] + 0.5 * noise(patches, width), pixels[step - 1]
+            )
         pixels[step] = scene
     grid = torch.tensor([[steps, 2 * shape.side, 2 * shape.side]], device=model.device)
     return {"pixel_values_videos": pixels.flatten(0, 1), "video_grid_thw": grid}
@@ -163,24 +165,31 @@ def words(model: Any, count: int) -> Tensor:
     return torch.randint(10, vocabulary, (1, count), generator=generator).to(model.device)
 
 
-def decode(model: Any, cache: Any, token: Tensor, steps: int, step: Callable[..., Any] | None = None, **first: Any) -> Tensor:
-    """``(1, steps)`` tokens behind a prefill, greedily.
+def decode(
+    model: Any,
+    cache: Any,
+    token: Tensor,
+    steps: int,
+    step: Callable[..., Any] | None = None,
+    column: int | None = None,
+) -> list[Tensor]:
+    """Tokens ``(1, 1)`` behind a prefill, greedily.
 
     Args:
         model: that ran it.
         cache: that it filled.
-        token: ``(1, 1)``, that it ended with.
+        token: ``(1, 1)``, that it ended with; with the strides of those that are returned, a compiled step stays.
         steps: tokens to decode.
         step: what is called for each; the model itself by default.
-        first: ``column``, the position of ``token``, where the model is not to work it out by itself.
+        column: of ``token`` in the prompt, where the model is not to work it out by itself.
     """
-    said = []
+    said: list[Tensor] = []
     for index in range(steps):
         where = {}
-        if "column" in first:
-            where["position_ids"] = (first["column"] + index + model.model.rope_deltas).expand(3, 1, 1)
+        if column is not None:
+            where["position_ids"] = (column + index + model.model.rope_deltas).expand(3, 1, 1)
         out = (step or model)(input_ids=token, past_key_values=cache, use_cache=True, **where)
         # A CUDA graph writes the next logits into the same memory.
-        token = out.logits[:, -1].argmax(-1, keepdim=True).clone()
+        token = out.logits[:, -1].argmax(-1, keepdim=True)
         said.append(token)
-    return torch.cat(said, dim=1)
+    return said

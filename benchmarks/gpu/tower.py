@@ -40,7 +40,9 @@ def run(record: Record, bench: Bench) -> None:
                 times = bench.in_turns(runs, 5, seconds=2, warm_up=1)
                 for name in runs:
                     ratio = round(times["everything"]["median"] / times[name]["median"], 3)
-                    record.add(frames=frames, changed=changed, dtype="bfloat16", tower=name, speed_up=ratio, **times[name])
+                    record.add(
+                        frames=frames, changed=changed, dtype="bfloat16", tower=name, speed_up=ratio, **times[name]
+                    )
 
 
 def once(model: Any, inputs: dict[str, Any], plan: FrameFusion) -> None:

@@ -50,7 +50,7 @@ def use(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
         kernels = pytest.importorskip("framefusion.selection.triton_kernels", exc_type=ImportError)
         from framefusion.selection import triton_plan
 
-        if kernels.INTERPRETED != interpreting():
+        if interpreting() != kernels.INTERPRETED:
             pytest.skip(f"Triton was imported with{'' if kernels.INTERPRETED else 'out'} TRITON_INTERPRET=1")
         if name == "triton-steps":
             for module in (kernels, triton_plan):
