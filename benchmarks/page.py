@@ -307,7 +307,7 @@ _NOT_COMPARED = """## Not compared
   graph cut, feature based, coverage, redundancy, mixtures): other objectives, other sets.
 - **DPPy 0.3.3 and pydpp 0.2.1** draw random samples from a DPP; neither has greedy MAP.
 - **triton-submodular 0.1.0a1** has facility location, graph cut, feature based and coverage, for GPUs.
-- **GPUs**: there was none to measure on."""
+- **GPUs**: [a page of their own](gpu.md)."""
 
 _HOW = """## Run it
 

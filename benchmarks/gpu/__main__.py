@@ -11,6 +11,7 @@ interpreted in a rehearsal, which needs none and shrinks everything.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -81,10 +82,8 @@ def watch_part(part: Part, folder: Path, seconds: float, rehearsal: bool, comman
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """End a process and those that it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 

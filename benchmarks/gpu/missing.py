@@ -1,4 +1,7 @@
-"""The wheels of a folder whose packages are not installed, one path a line: ``python -m benchmarks.gpu.missing FOLDER``."""
+"""The wheels in a folder whose packages are not installed, a line each.
+
+python -m benchmarks.gpu.missing FOLDER
+"""
 
 from __future__ import annotations
 

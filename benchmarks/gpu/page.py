@@ -21,12 +21,12 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 HEAD = """# On a GPU
 
-What `make gpu` finds out on a machine with one ([CONTRIBUTING](../CONTRIBUTING.md#run-on-a-gpu)): whether the selection
-and whole models are right there, and how long things take. `python -m benchmarks.gpu.page out/gpu` takes the results of a
-run into `docs/data/gpu-*.json` and writes this page."""
+What `make gpu` finds out ([CONTRIBUTING](../CONTRIBUTING.md#run-on-a-gpu)): whether the selection and whole models are
+right on a GPU, and how long things take there. `make gpu-page` takes the results of a run into
+`docs/data/gpu-*.json` and writes this page."""
 
-NOTHING = """**No GPU has run this yet.** `make gpu-rehearse` runs each line of it on a CPU with everything shrunk, Triton's
-kernels in their interpreter; they compile for sm_80 and sm_90 without a device (`tests/selection/compile_kernels.py`)."""
+NOTHING = """**No GPU has run this yet.** `make gpu-rehearse` runs each part on a CPU with everything shrunk, Triton's kernels in
+their interpreter; they compile for sm_80 and sm_90 without a device (`tests/selection/compile_kernels.py`)."""
 
 
 def page(found: Sequence[Data]) -> str:
@@ -99,9 +99,8 @@ def oracle(data: Data) -> str:
 
 def prefill(data: Data) -> str:
     """A table for each length of video."""
-    text = [
-        f"{data.get('parameters', 0) / 1e9:.2f} billion parameters with random weights, bfloat16; medians of CUDA events."
-    ]
+    billions = data.get("parameters", 0) / 1e9
+    text = [f"{billions:.2f} billion parameters with random weights, bfloat16; medians of CUDA events."]
     head = ["plan", "mean share", "prefill", "repeats", "speed-up", "ideal", "ideal / prefill", "stages", "first token"]
     for (frames, tokens), own in grouped(data["rows"], "frames", "visual_tokens"):
         by = {(row["measure"], row["plan"]): row for row in own}

@@ -71,7 +71,7 @@ class _Measured:
         self.add("tower", "all tokens", **times["tower"])
 
     def prefill(self) -> None:
-        """Prefills of the encoded video in turns, and the host's time of the stages, each with an empty queue before it."""
+        """Prefills of the encoded video in turns, and the host's time of the stages, with nothing queued before."""
         times = self.bench.in_turns({plan: partial(self.once, plan, self.encoded) for plan in PLANS}, 10, seconds=8)
         full = times["all tokens"]["median"]
         for plan, settings in PLANS.items():
