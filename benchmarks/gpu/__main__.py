@@ -90,7 +90,7 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
 def line(data: dict[str, Any]) -> str:
     """A part in one line."""
     errors = data.get("errors")
-    said = data.get("reason") or (errors[0]["error"].splitlines()[-1] if errors else "")
+    said = data.get("reason") or ((errors[0]["error"].splitlines() or [""])[0] if errors else "")
     return f"{data['part']:10} {data['status']:8} {data['seconds']:6.1f} s {len(data['rows']):5} rows  {said[:120]}"
 
 

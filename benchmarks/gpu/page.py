@@ -25,8 +25,8 @@ What `make gpu` finds out ([CONTRIBUTING](../CONTRIBUTING.md#run-on-a-gpu)): whe
 right on a GPU, and how long things take there. `make gpu-page` takes the results of a run into
 `docs/data/gpu-*.json` and writes this page."""
 
-NOTHING = """**No GPU has run this yet.** `make gpu-rehearse` runs each part on a CPU with everything shrunk, Triton's kernels in
-their interpreter; they compile for sm_80 and sm_90 without a device (`tests/selection/compile_kernels.py`)."""
+NOTHING = """**No GPU has run this yet.** `make gpu-rehearse` runs each part on a CPU with everything shrunk, Triton's
+kernels in their interpreter; they compile for sm_80 and sm_90 without a device (`tests/selection/compile_kernels.py`)."""
 
 
 def page(found: Sequence[Data]) -> str:
@@ -68,7 +68,7 @@ def outcome(data: Data) -> str:
 
 def errors(data: Data) -> str:
     """What went wrong, a line each."""
-    lines = [f"- `{error['step']}`: {(error['error'].splitlines() or [''])[-1]}" for error in data["errors"][:20]]
+    lines = [f"- `{error['step']}`: {(error['error'].splitlines() or [''])[0]}" for error in data["errors"][:20]]
     more = len(data["errors"]) - len(lines)
     return "\n".join([*lines, *([f"- and {more} more"] if more > 0 else [])])
 

@@ -14,8 +14,8 @@ from typing import Any
 STATUS = ("running", "passed", "failed", "absent")
 """``absent``: what the part is about is not there, and its ``reason`` says so. ``running`` was not ended by itself."""
 
-LONGEST = 6000
-"""Characters of a text that says what went wrong; of a longer one the end is kept."""
+LONGEST = 4000
+"""Characters of an error, of which the beginning is kept, and of a traceback, of which the end is."""
 
 
 class Absent(Exception):  # noqa: N818
@@ -47,7 +47,7 @@ class Record:
 
     def fail(self, step: str, error: str, trace: str = "") -> None:
         """Note what went wrong; the part goes on."""
-        self.data["errors"].append({"step": step, "error": error[-LONGEST:], "traceback": trace[-LONGEST:]})
+        self.data["errors"].append({"step": step, "error": error[:LONGEST], "traceback": trace[-LONGEST:]})
         self.save()
 
     @contextmanager

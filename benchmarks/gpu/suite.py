@@ -25,7 +25,7 @@ class _Reporter:
         self.slowest = sorted([*self.slowest, (round(report.duration, 2), report.nodeid)])[-10:]
         self.record.data["tests"] = {**self.counts, "slowest": self.slowest[::-1]}
         if report.outcome == "failed":
-            self.record.fail(report.nodeid, str(report.longrepr))
+            self.failed(report)
         elif report.outcome == "skipped":
             self.record.add(test=report.nodeid, outcome="skipped", reason=str(report.longrepr[-1]))
         else:
@@ -33,7 +33,13 @@ class _Reporter:
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.failed:
-            self.record.fail(report.nodeid, str(report.longrepr))
+            self.failed(report)
+
+    def failed(self, report: Any) -> None:
+        text = str(report.longrepr)
+        # pytest marks the lines of the error itself.
+        said = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
+        self.record.fail(report.nodeid, "\n".join(said) or text[-200:], text)
 
 
 def run(record: Record, arguments: Sequence[str]) -> None:

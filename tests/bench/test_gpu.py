@@ -209,7 +209,7 @@ def test_every_part_has_its_section() -> None:
         "| `engine` | vLLM | not there: vLLM is not installed here | 20 s |",
         "Tests: 500 passed, 2 skipped.",
         "| qwen3_vl | sdpa | bfloat16 | 1 | 0 | 2e-01 | 1.50 |",
-        "- `qwen3_vl`: lines",
+        "- `qwen3_vl`: two",
         "**64 frames, 6272 visual tokens.** The tower takes 2.50 ms.",
         "| keep=0.2 | 25.0% | 1.25 ms | 10 | 2.00× | 1.00 ms | 80% | 1.00% |  |  | 3 MiB |",
         "**Gram matrices, float32** (largest error: 1e-06, batch equals single: yes)",
