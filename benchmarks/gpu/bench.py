@@ -75,7 +75,7 @@ class Bench:
         Args:
             runs: by name.
             rounds: at most this many.
-            seconds: after which no round begins, but for the first three.
+            seconds: after which no round begins, but for the first two.
             warm_up: runs of each that are not counted; they compile.
 
         Returns:
@@ -88,7 +88,7 @@ class Bench:
         times: dict[str, list[float]] = {name: [] for name in runs}
         begun = time.monotonic()
         for done in range(rounds):
-            if done >= 3 and time.monotonic() - begun > seconds:
+            if done >= 2 and time.monotonic() - begun > seconds:
                 break
             for name, run in runs.items():
                 times[name].append(self.milliseconds(run))

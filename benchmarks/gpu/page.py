@@ -26,7 +26,8 @@ right on a GPU, and how long things take there. `make gpu-page` takes the result
 `docs/data/gpu-*.json` and writes this page."""
 
 NOTHING = """**No GPU has run this yet.** `make gpu-rehearse` runs each part on a CPU with everything shrunk, Triton's
-kernels in their interpreter; they compile for sm_80 and sm_90 without a device (`tests/selection/compile_kernels.py`)."""
+kernels in their interpreter; they compile for sm_80 and sm_90 without a device
+(`tests/selection/compile_kernels.py`)."""
 
 
 def page(found: Sequence[Data]) -> str:

@@ -21,10 +21,10 @@ class Part:
 
 
 PARTS = (
-    Part("contract", 125, "The selection's contract, backends torch and Triton"),
+    Part("contract", 115, "The selection's contract, backends torch and Triton"),
     Part("oracle", 90, "Whole models against the masked oracle"),
     Part("prefill", 110, "A 7B-shaped Qwen2.5-VL: tower, prefill, tokens, memory"),
-    Part("kernels", 70, "Kernels beside plain torch"),
+    Part("kernels", 85, "Kernels beside plain torch"),
     Part("decoding", 90, "Decoding steps in CUDA graphs"),
     Part("tower", 30, "A vision tower that encodes only what changed"),
     Part("engine", 15, "vLLM"),
