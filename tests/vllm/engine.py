@@ -49,6 +49,13 @@ class Served:
     def tokens(self, prompts: list[dict[str, Any]], tokens: int = 8) -> list[list[int]]:
         return [list(output.outputs[0].token_ids) for output in self.answer(prompts, tokens)]
 
+    def first_logprobs(self, prompt: dict[str, Any]) -> torch.Tensor:
+        """``(vocabulary,)`` log-probabilities of what follows a prompt; needs ``max_logprobs=-1``."""
+        greedy = SamplingParams(temperature=0, max_tokens=1, logprobs=-1)
+        (output,) = self.llm.generate([prompt], greedy, use_tqdm=False)
+        (of_token,) = output.outputs[0].logprobs
+        return torch.tensor([of_token[token].logprob for token in sorted(of_token)])
+
     def prompt_positions(self, prompt: dict[str, Any]) -> torch.Tensor:
         """``(3, N)`` of one prompt, asked alone."""
         (output,) = self.answer([prompt], 1)

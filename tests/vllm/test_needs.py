@@ -86,7 +86,7 @@ def test_the_family_of_an_architecture(rotates: bool) -> None:
     if rotates:
         assert family_of("Qwen3_5MoeForConditionalGeneration", rotates) is QWEN_3
     else:
-        with pytest.raises(ValueError, match=r"does not prune this Qwen3_5Moe.*: its decoder has positions on one axis"):
+        with pytest.raises(ValueError, match=r"does not prune this Qwen3_5Moe.*: its decoder has"):
             family_of("Qwen3_5MoeForConditionalGeneration", rotates)
 
 
