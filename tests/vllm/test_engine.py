@@ -14,6 +14,7 @@ from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.vllm.selection import retained_count
 from framefusion.vllm.settings import ServingSettings
+from tests.vllm import nemotron
 from tests.vllm.checkpoints import save_qwen3
 from tests.vllm.engine import serving, with_metadata
 from tests.vllm.oracle import Reference
@@ -253,3 +254,29 @@ def test_qwen3_5_keeps_positions_and_what_its_states_take_in(family, frames, tmp
             got = served.prompt_positions(asked(*case))
             assert len(served.positions) > 1
             assert torch.equal(got, positions[:, reference.kept(reference.inputs(*case), served.masks)])
+
+
+def test_nemotron_gives_the_decoder_the_whole_prompt_without_the_dropped_tokens(frames, tmp_path) -> None:
+    """Against the engine without pruning, which draws the same weights; text between frames included."""
+    model = nemotron.save(tmp_path)
+    shown = [with_metadata(np.ascontiguousarray(frames[start : start + 8, :64, :64])) for start in (0, 20)]
+    prompts = [asked("user <video> what is it?", shown[:1], []), asked("user <video> and <video> is it?", shown, [])]
+    options = {"dtype": "bfloat16", "load_format": "dummy", "limit_mm_per_prompt": {"video": 2, "image": 1}}
+    whole = []
+    with serving(model, **options) as served:
+        for prompt in prompts:
+            (output,) = served.answer([prompt], 1)
+            is_video = torch.tensor(output.prompt_token_ids) == nemotron.VIDEO
+            whole.append((served.embeddings[0][: len(is_video)], is_video))
+    with serving(model, 0.7, {}, **options) as served:
+        for prompt, (embeddings, is_video) in zip(prompts, whole, strict=True):
+            (output,) = served.answer([prompt], 1)
+            for mask in served.masks:
+                assert int(mask.sum()) == retained_count(4, 8, 0.7, ServingSettings())
+                assert mask.reshape(8, 4).any(1).all()
+            kept = torch.ones_like(is_video)
+            kept[is_video] = torch.cat(served.masks)
+            assert len(output.prompt_token_ids) == int(kept.sum())
+            assert torch.equal(served.embeddings[0][: int(kept.sum())], embeddings[kept])
+        answers = served.tokens(prompts)
+        assert answers == [served.tokens([prompt])[0] for prompt in prompts]
