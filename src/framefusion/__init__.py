@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from framefusion.hf import Run, UnsupportedModelError, attach
     from framefusion.hf.families import Call, Family, register_family
     from framefusion.reduction.budgets import Novelty
+    from framefusion.reduction.changes import Changed
     from framefusion.reduction.layout import VisualItem, VisualLayout
     from framefusion.reduction.merging import Absorb, Merging
     from framefusion.reduction.segmentation import DynamicProgramming, DySeg, FrameSimilarity, Windows
@@ -32,6 +33,7 @@ __all__ = [
     "Absorb",
     "Call",
     "Candidates",
+    "Changed",
     "DySeg",
     "DynamicProgramming",
     "Family",
@@ -66,6 +68,7 @@ _HOME = {
     "Absorb": "framefusion.reduction.merging",
     "Call": "framefusion.hf.families",
     "Candidates": "framefusion.reduction.selectors",
+    "Changed": "framefusion.reduction.changes",
     "DPP": "framefusion.reduction.selectors.dpp",
     "DySeg": "framefusion.reduction.segmentation",
     "DynamicProgramming": "framefusion.reduction.segmentation",

@@ -142,6 +142,7 @@ class ModelAnswerer:
             "tokens_before": summary.visual_tokens_before,
             "tokens_after": summary.visual_tokens_after,
             "mean_share": round(summary.mean_share, 4),
+            **({} if summary.tower_share is None else {"tower_share": round(summary.tower_share, 4)}),
             "seconds": round(time.perf_counter() - begin, 3),
             **({"warning": "; ".join(warnings)} if warnings else {}),
         }

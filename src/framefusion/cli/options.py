@@ -159,6 +159,15 @@ class ReductionOptions:
             rich_help_panel=_REDUCTION,
         ),
     ] = None
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            "--tower",
+            help="changed: the vision tower encodes only what changed in a video; or changed:LEVELS, by more than so "
+            "many grey levels. Default: everything is encoded. changed is 4 levels.",
+            rich_help_panel=_REDUCTION,
+        ),
+    ] = None
     settings: Annotated[
         Path | None,
         typer.Option(

@@ -37,6 +37,7 @@ def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     """The settings that the options say, or their file."""
     with importing("torch"):
         from framefusion.reduction.amounts import parse_keep, parse_stages
+        from framefusion.reduction.changes import tower_of
         from framefusion.reduction.settings import FrameFusion
         from framefusion.reduction.settings_file import StoredSettings, read
 
@@ -51,7 +52,11 @@ def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     given = {"segmentation": reduction.segmentation, "similarity_lower_bound": reduction.similarity}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     stages = None if reduction.stages is None else parse_stages(reduction.stages)
-    return StoredSettings(FrameFusion(cost=reduction.cost, keep=keep, stages=stages, **chosen))
+    try:
+        tower = tower_of("--tower", reduction.tower)
+    except ValueError as error:
+        fail(str(error).rstrip("."))
+    return StoredSettings(FrameFusion(cost=reduction.cost, keep=keep, stages=stages, tower=tower, **chosen))
 
 
 def shown_frames(shown: FrameOptions, model: ModelOptions, calibration: Calibration | None) -> int | None:

@@ -130,6 +130,11 @@ class Chunk:
         for cell in cells:
             if all((cell.key, question.id) in done for question in self.questions):
                 continue
+            if cell.settings.tower is not None:
+                raise EvaluationError(
+                    f"{cell.method} has tower={cell.settings.tower}, but an evaluation encodes each video once for all "
+                    "methods; leave tower out."
+                )
             with attach(self.loaded.model, cell.settings) as run:
                 together = Together(self.loaded.model, run, self._pad)
                 sharing = self.generating.share and shares(self.loaded.model, run.settings)

@@ -18,6 +18,7 @@ from framefusion.hf.forgetting import features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
 from framefusion.hf.summary import DecoderSize, Summary, summarize
+from framefusion.hf.towers.tally import Encoded
 from framefusion.reduction.held import Stage
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction
@@ -139,6 +140,11 @@ class Run:
         return [ids.cpu() for ids in self._latest().segments or []]
 
     @property
+    def encoded(self) -> Encoded:
+        """What the vision tower was given and encoded since it is attached, with ``tower``; in all threads."""
+        return self._record.tower.total
+
+    @property
     def tokens_per_layer(self) -> list[int]:
         """Visual tokens present in each decoder layer of the latest prefill, over the whole batch."""
         return list(self._latest().visual_per_layer)
@@ -159,6 +165,7 @@ class Run:
             sum(stage.milliseconds for stage in reduction.stages),
             None if self.stages_from is None else self.settings.steps,
             self.stages_from,
+            self._record.tower.share if any("video" in layout.kinds for layout in reduction.layouts) else None,
         )
 
     def extend(

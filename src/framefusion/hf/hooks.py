@@ -29,6 +29,7 @@ from framefusion.hf import (
     recording,
     refusals,
     state,
+    tower,
 )
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
@@ -63,7 +64,7 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     undo: list[Callable[[], None]] = []
     try:
         # What came before a failure is in the list, and undone.
-        undo.extend(_installed(decoder, settings, Hooks(decoder, settings, record)))
+        undo.extend(_installed(decoder, settings, record))
     except BaseException:
         while undo:
             undo.pop()()
@@ -71,13 +72,16 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     return undo
 
 
-def _installed(decoder: Decoder, settings: FrameFusion, hooks: Hooks) -> Iterator[Callable[[], None]]:
+def _installed(decoder: Decoder, settings: FrameFusion, record: state.Record) -> Iterator[Callable[[], None]]:
+    hooks = Hooks(decoder, settings, record)
     _attached.add(decoder.module)
     yield partial(_attached.discard, decoder.module)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
     if settings.relevance.of.encoder:
         yield from encoder.install(decoder.multimodal)
+    if settings.tower is not None:
+        yield from tower.install(decoder.multimodal, decoder.family, settings.tower, record.tower)
     yield decoder.multimodal.register_forward_pre_hook(hooks.enter_model, with_kwargs=True).remove
     yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove
     yield decoder.module.register_forward_pre_hook(hooks.enter_decoder, with_kwargs=True).remove

@@ -98,6 +98,8 @@ class Summary:
         reduction_milliseconds: time of the stages together.
         stages: in which a cost was spent, see :class:`framefusion.FrameFusion`; None without stages of a cost.
         stages_from: ``"default"``, ``"given"`` in the settings, or ``"probed"``, for ``stages="auto"``.
+        tower_share: share of the units of its videos that the vision tower encoded, the latest time it did; None
+            without ``tower``, or without a video.
     """
 
     visual_tokens_before: int
@@ -112,6 +114,7 @@ class Summary:
     reduction_milliseconds: float
     stages: Stages | None = None
     stages_from: str | None = None
+    tower_share: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for JSON."""
@@ -127,6 +130,7 @@ def summarize(
     milliseconds: float,
     stages: Stages | None = None,
     stages_from: str | None = None,
+    tower_share: float | None = None,
 ) -> Summary:
     """The summary of one prefill.
 
@@ -137,7 +141,7 @@ def summarize(
         visual_per_layer: visual tokens of the batch in each layer.
         lengths_per_layer: tokens of each sample in each layer.
         milliseconds: time of the stages together.
-        stages, stages_from: as of :class:`Summary`.
+        stages, stages_from, tower_share: as of :class:`Summary`.
     """
     layers = range(len(size.windows))
     before = sum(size.flops(layer, n) for layer in layers for n in lengths)
@@ -155,4 +159,5 @@ def summarize(
         reduction_milliseconds=milliseconds,
         stages=stages,
         stages_from=stages_from,
+        tower_share=tower_share,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from framefusion.errors import ArgumentError
 from framefusion.reduction.budgets import Novelty
+from framefusion.reduction.changes import Changed
 from framefusion.reduction.flat import FLAT, SWITCHES, nested
 from framefusion.reduction.merging import DROPPED, Merging
 from framefusion.reduction.rules import from_parts, name_of
@@ -24,8 +25,11 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
 }
 """Of the fields whose rule has a name in a registry; an object says it under ``"rule"``, beside its parameters."""
 
-PARAMETERS: dict[str, Any] = {"relevance": Relevance, "merging": Merging, "novelty": Novelty}
+PARAMETERS: dict[str, Any] = {"relevance": Relevance, "merging": Merging, "novelty": Novelty, "tower": Changed}
 """Of the fields whose rule is always the same one."""
+
+LISTS = {"tower.std"}
+"""Parameters of rules that are lists."""
 
 
 def to_plain(settings: FrameFusion) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def from_plain(plain: Any) -> FrameFusion:
     known = {field.name for field in fields(FrameFusion)}
     check_names(plain, known, set(), "settings")
     values, cut = rules_from_plain(plain), plain.get("segmentation")
-    if set(plain) == known and isinstance(cut, Mapping) and "sudden" not in cut:
+    if set(plain) | {"tower"} == known and isinstance(cut, Mapping) and "sudden" not in cut:
         values["segmentation"] = _before_sudden_changes(values["segmentation"])
     return _made(values)
 
@@ -70,7 +74,8 @@ def rules_from_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
             continue
         parts, kind = dict(value), PARAMETERS.get(name)
         for parameter, own in parts.items():
-            _single(f"{name}.{parameter}", own)
+            if f"{name}.{parameter}" not in LISTS:
+                _single(f"{name}.{parameter}", own)
         if kind is None:
             rule = parts.pop("rule", None)
             if not isinstance(rule, str) or rule not in REGISTRIES[name]:

@@ -10,6 +10,7 @@ from framefusion.checks import check_flag
 from framefusion.errors import ArgumentError
 from framefusion.reduction.amounts import AUTO, Stages, checked_amount, checked_stages
 from framefusion.reduction.budgets import Novelty, novelty_of
+from framefusion.reduction.changes import Changed, tower_of
 from framefusion.reduction.flat import with_flat_names
 from framefusion.reduction.merging import Absorb, Merging, dropped_of, merging_of
 from framefusion.reduction.rules import rule_field
@@ -72,6 +73,8 @@ class FrameFusion(Selection):
             kept token of its segment that is most similar, if it is similar enough, see
             :class:`~framefusion.reduction.merging.Absorb`) or ``"drop"``. A selector that says itself where they go is
             left to it.
+        tower: None (default) lets the vision tower encode everything; ``"changed"`` only what changed in a video,
+            ``"changed:LEVELS"`` from other than 4 grey levels on, or a :class:`~framefusion.reduction.changes.Changed`.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
         segmentation, budget_rule, relevance, selector, seed: see :class:`Selection`.
@@ -87,6 +90,7 @@ class FrameFusion(Selection):
     novelty: Novelty | None = rule_field(None, novelty_of)
     dropped: str | Absorb = rule_field(Absorb(), dropped_of)
     images: bool = True
+    tower: Changed | None = rule_field(None, tower_of)
 
     if TYPE_CHECKING:
         # What the fields understand, which hold rules.
@@ -99,6 +103,7 @@ class FrameFusion(Selection):
             novelty: Novelty | float | None = None,
             dropped: str | Absorb = ...,
             images: bool = True,
+            tower: Changed | str | None = None,
             *,
             segmentation: str | Segmentation = ...,
             budget_rule: str | None = None,
@@ -119,6 +124,11 @@ class FrameFusion(Selection):
         cost = 0.3 if self.cost is None and self.keep is None else self.cost
         object.__setattr__(self, "cost", checked_amount("cost", cost))
         check_flag("images", self.images)
+        if self.tower is not None and self.relevance.of.encoder:
+            raise ArgumentError(
+                f"tower and relevance={self.relevance.source!r} exclude each other: that relevance is the attention of "
+                "all patches in the vision tower, of which it then computes a part. Leave one of them out."
+            )
         if self.stages is not None:
             self._check_stages()
         if self.novelty is not None:

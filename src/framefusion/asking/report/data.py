@@ -121,6 +121,7 @@ class ReportData:
         command: command line that repeats the run.
         settings: further names and values needed to repeat it.
         media: the videos and photographs, in order.
+        tower_share: share of the units of the videos that the vision tower encoded; None where it encodes everything.
     """
 
     question: str | None
@@ -147,6 +148,7 @@ class ReportData:
     command: str
     settings: Sequence[tuple[str, str]]
     media: Sequence[MediumRow] = ()
+    tower_share: float | None = None
 
     @property
     def compared(self) -> bool:
@@ -204,6 +206,7 @@ def report_data(
         full_seconds_to_first_token=None if answer.full is None else answer.full.seconds_to_first_token,
         timing=answer.timing,
         reduction_milliseconds=summary.reduction_milliseconds,
+        tower_share=summary.tower_share,
         command=command,
         settings=list(settings),
         media=media,

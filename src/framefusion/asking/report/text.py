@@ -31,6 +31,8 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
         rows.append(("Photographs", "left as they are, as the settings say, and not counted above"))
     if data.segmented:
         rows.append(("Segments", _segments(data)))
+    if data.tower_share is not None:
+        rows.append(("Vision tower", f"encoded {units.percent(data.tower_share)} of the video, what changed"))
     rows += [
         (
             "Prefill compute",
@@ -105,6 +107,7 @@ def record(data: ReportData) -> dict[str, Any]:
         ]
         if data.segmented
         else None,
+        "tower_share": data.tower_share,
         "flops": {"before": data.flops_before, "after": data.flops_after},
         "kv_bytes": {"before": data.kv_bytes_before, "after": data.kv_bytes_after},
         "seconds_to_first_token": {

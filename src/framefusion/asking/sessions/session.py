@@ -231,7 +231,7 @@ class Session:
             output = model.generate(
                 **inputs, max_new_tokens=limit, do_sample=False, num_beams=1, pad_token_id=self._pad
             )
-            summary = run.summary()
+            summary = replace(run.summary(), tower_share=held.tower_share)
         new = output[:, inputs["input_ids"].shape[1] :]
         seconds = time.perf_counter() - begin
         replies = [
@@ -276,6 +276,7 @@ class Session:
             held.questions,
             held.adding,
             held.asking,
+            held.tower_share,
         )
 
     @property
@@ -326,7 +327,7 @@ class Session:
             made = generate_timed(
                 self.model, self.processor, behind(self.model, tail.prefix, [tail.text], self._pad), limit, say
             )
-            summary = run.summary()
+            summary = replace(run.summary(), tower_share=held.tower_share)
         total = time.perf_counter() - begin
         before = total - made.seconds_total
         first = before + made.seconds_to_first_token

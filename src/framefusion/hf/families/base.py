@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, FrameFusionError
+from framefusion.hf.towers.base import Tower
 from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 
@@ -90,6 +91,10 @@ class Family(ABC):
     """Pattern of the words before each frame of a video in which the processor counts them, the number as its group."""
     closing: int = 0
     """Tokens behind the last visual one whose positions belong to it, not to the text."""
+    tower: Tower | None = None
+    """The kind of the family's vision tower, for ``tower="changed"``; None where it cannot be followed."""
+    no_tower: str = "nobody has told what its vision tower is like"
+    """Why not, without a ``tower``."""
     tells_encoder: bool = False
     """Whether :meth:`encoder_attention` of some model of the family tells a module."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
+from framefusion.hf.towers.views import ViewTower
 from framefusion.reduction.layout import Kind, Span, VisualItem, VisualLayout, runs
 
 
@@ -26,6 +27,7 @@ class LlavaOnevision(Family):
     verified = "masked oracle on a random-weight model; bundled trained checkpoint"
     tells_encoder = True
     frames_apart = True
+    tower = ViewTower()
     newlines = 1
     """Tokens behind a video that carry its placeholder, but show none of it."""
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
+from framefusion.hf.towers.base import Tower
+from framefusion.hf.towers.grids import GridTower
 from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 Grid = tuple[int, int, int]
@@ -24,6 +26,7 @@ class Qwen2VL(Family):
     verified = "masked oracle on a random-weight model"
     tells_encoder = True
     frames_apart = True
+    tower: Tower | None = GridTower()
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """Of the encoder's last layer, whose frames attend to themselves."""

@@ -27,6 +27,7 @@ class VideoLlama3(Family):
     placeholder = "video or image token; one run per frame without its still tokens, timestamps between"
     verified = "masked oracle on a random-weight model"
     frames_apart = True
+    no_tower = "its processor leaves still patches out already, and its tower merges by a size of each video's own"
     all_tokens = MappingProxyType({"use_token_compression": False})
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
