@@ -66,6 +66,7 @@ WAYS = {
     "cost=0.3": FrameFusion(cost=0.3),
     "cost=0.3, tower": FrameFusion(cost=0.3, tower="changed"),
     "cost=0.3, tower at 8 levels": FrameFusion(cost=0.3, tower="changed:8"),
+    "cost=0.3, tower, a fifth is a whole frame": FrameFusion(cost=0.3, tower=Changed(whole=0.2)),
 }
 NOISE = 2.0
 """Standard deviation of the noise of ``still``, in grey levels."""
