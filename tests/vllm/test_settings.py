@@ -50,6 +50,7 @@ def test_the_defaults_are_the_library_s() -> None:
         ({"segmentation": {"rule": "shots"}}, "segmentation.rule must be one of"),
         ({"cost": 0.3}, "'cost' is no setting; there are segmentation, budget_rule, relevance, selector, seed"),
         ({"merge": True}, "'merge' is no setting"),
+        ({"tower": "changed"}, "'tower' cannot be followed: the engine runs vision towers of its own"),
     ],
 )
 def test_wrong_settings_are_named(given: object, message: str) -> None:
@@ -118,6 +119,7 @@ def test_rules_are_objects_or_flat_names() -> None:
         (FrameFusion(cost=0.3, stages=((0, 1), (0.5, 0.1))), r"these have stages=\(\(0\.0, 1\.0\), \(0\.5, 0\.1\)\)"),
         (FrameFusion(cost=0.3), "prunes once, before the decoder.*Calibrate with --method segment-dpp-input"),
         (FrameFusion(keep={0: 0.5, 2: 0.2}, dropped="drop"), "prunes once, before the decoder"),
+        (FrameFusion(keep={0: 0.5}, dropped="drop", tower="changed"), "vision towers of its own, .* without tower"),
         (FrameFusion(keep={0: 0.5}), "cannot merge them; dropped must be 'drop'"),
         (FrameFusion(keep={0: 0.5}, dropped="drop", relevance="similarity"), "relevance must be one of 'none'"),
     ],

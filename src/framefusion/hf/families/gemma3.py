@@ -9,6 +9,7 @@ from typing import Any
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Kind, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=1, number=6, repeats=True)
@@ -29,9 +30,11 @@ class Gemma3(Family):
     model_classes = ("Gemma3ForConditionalGeneration", "Gemma3Model")
     needs_names: frozenset[Kind] = frozenset({"image"})
     frames_as_images = True
+    projector = ("multi_modal_projector",)
     one_view = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
     verified = "masked oracle on a random-weight model"
+    tower = FrameTower()
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         side = math.isqrt(model.config.mm_tokens_per_image)
