@@ -11,13 +11,13 @@ import json
 import re
 from pathlib import Path
 
-from framefusion.hf.families import table
+from framefusion.hf.families import refused, table
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
 FILES = {
-    ROOT / "docs" / "models.md": ("models", "matrix"),
+    ROOT / "docs" / "models.md": ("models", "matrix", "refused"),
     ROOT / "docs" / "decoding.md": ("decoding",),
     ROOT / "README.md": ("supported",),
     ROOT / "README.zh.md": ("supported-zh",),
@@ -33,6 +33,14 @@ def models() -> str:
     """The registry, a row per family."""
     rows = [[row["name"], f"`{row['model_class']}`", row["placeholder"], row["verified"]] for row in table()]
     return _markdown(["family", "class", "visual tokens in the prompt", "checked"], rows)
+
+
+def dispositions() -> str:
+    """What is not supported, a row per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for row in refused():
+        by_reason.setdefault(row["reason"], []).append(f"`{row['model_class']}`")
+    return _markdown(["class", "why not"], [[", ".join(classes), reason] for reason, classes in by_reason.items()])
 
 
 def supported(head: list[str]) -> str:
@@ -71,6 +79,7 @@ TABLES = {
     "decoding": decoding,
     "models": models,
     "matrix": matrix,
+    "refused": dispositions,
     "supported": lambda: supported(["family", "class"]),
     "supported-zh": lambda: supported(["模型系列", "类"]),
 }

@@ -27,6 +27,7 @@ from framefusion.hf.families.qwen3_5_moe import Qwen35Moe
 from framefusion.hf.families.qwen3_omni import Qwen3Omni
 from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
+from framefusion.hf.families.refused import known_class, refusal, refused
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
 from framefusion.reduction.layout import VisualLayout
@@ -60,7 +61,9 @@ __all__ = [
     "Family",
     "UnsupportedModelError",
     "find",
+    "known_class",
     "layouts_of",
+    "refused",
     "register_family",
     "table",
     "unwrapped",
@@ -99,15 +102,17 @@ def find(model: nn.Module) -> Family:
     """The family of a model, by its class or a base class of it.
 
     Raises:
-        UnsupportedModelError: with the list of what is supported.
+        UnsupportedModelError: with the reason, where it is known, and the list of what is supported.
     """
     names = {cls.__name__ for cls in type(model).__mro__}
     for family in FAMILIES:
         if names.intersection(family.model_classes):
             return family
     supported = ", ".join(f"{family.name} ({family.model_classes[0]})" for family in FAMILIES)
+    reason = refusal(model)
+    because = "" if reason is None else f": {reason}"
     raise UnsupportedModelError(
-        f"{type(model).__name__} is not supported. Supported: {supported}. For another video LLM, write a "
+        f"{type(model).__name__} is not supported{because}. Supported: {supported}. For another video LLM, write a "
         "framefusion.Family that tells where its visual tokens are, and pass an object of it to "
         "framefusion.register_family() (docs/models.md, Families of your own)."
     )
