@@ -25,6 +25,7 @@ class Prompt:
         offset: columns before its first one in the rotary embeddings that the model makes.
         resumed: whether the first columns come from an earlier forward pass, so that the masks that the model makes
             are not of all of it.
+        ids: ``(B, N)`` int64, the token ids of its columns; None where the call had none.
         groups: ``(N,)`` int64 on the CPU, only where ``resumed``: columns of one group see each other; None where every
             column sees those before it alone.
     """
@@ -36,6 +37,7 @@ class Prompt:
     offset: int = 0
     resumed: bool = False
     groups: Tensor | None = None
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)

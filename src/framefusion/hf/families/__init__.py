@@ -9,16 +9,23 @@ from torch import nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.hf.families.base import Call, Family, UnsupportedModelError
+from framefusion.hf.families.ernie4_5_vl_moe import Ernie45VLMoe
+from framefusion.hf.families.exaone4_5 import Exaone45
 from framefusion.hf.families.gemma3 import Gemma3
 from framefusion.hf.families.glm4v import Glm4v
 from framefusion.hf.families.glm4v_moe import Glm4vMoe
 from framefusion.hf.families.glm46v import Glm46V
 from framefusion.hf.families.idefics3 import Idefics3
 from framefusion.hf.families.internvl import InternVL
+from framefusion.hf.families.kimi_k25 import KimiK25
+from framefusion.hf.families.lfm2_vl import Lfm2VL
+from framefusion.hf.families.lfm3_vl import Lfm3VL
 from framefusion.hf.families.llava_next_video import LlavaNextVideo
 from framefusion.hf.families.llava_onevision import LlavaOnevision
 from framefusion.hf.families.minicpmv4_6 import MiniCPMV46
 from framefusion.hf.families.minicpmv4_7 import MiniCPMV47
+from framefusion.hf.families.molmo2 import Molmo2
+from framefusion.hf.families.perception_lm import PerceptionLM
 from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
 from framefusion.hf.families.qwen2_5_vl import Qwen25VL
 from framefusion.hf.families.qwen2_vl import Qwen2VL
@@ -53,6 +60,13 @@ FAMILIES: list[Family] = [
     Idefics3(),
     MiniCPMV46(),
     MiniCPMV47(),
+    KimiK25(),
+    Exaone45(),
+    Lfm2VL(),
+    Lfm3VL(),
+    Molmo2(),
+    PerceptionLM(),
+    Ernie45VLMoe(),
 ]
 
 __all__ = [

@@ -21,13 +21,15 @@ _INDEXED = (
 )
 _WHOLE = "attach to its thinker alone (model.thinker), which is supported: the talker needs the whole prompt"
 _YET = "not supported yet"
-_PICTURES = f"{_YET}; it was made for single photographs, not for videos"
+_PICTURES = f"{_YET}; it was made for photographs, not for videos"
 _DOCUMENTS = "it transcribes documents, where a token that is dropped is a word that is lost"
 _SOUND = "it hears sound and sees nothing"
 _CROSS = "its text attends to the picture across, and no visual token is in the sequence of its decoder"
 _ENCODER_DECODER = "an encoder–decoder model: pictures are in the encoder, once, and the decoder attends across to it"
-_QUERIES = "of a picture its language model gets a fixed few query tokens, which are no patches, in no order of place"
-_PAINTS = f"{_YET}; pictures are words of a codebook here, which it was made to write as well as to read"
+_QUERIES = (
+    "of a picture its language model gets a fixed number of query tokens, which are no patches, in no order of place"
+)
+_CODES = f"{_YET}; pictures are words of a codebook here, not features"
 
 NOT_MERGED = _all(
     _YET,
@@ -100,11 +102,10 @@ REFUSED: dict[str, str] = {
         "Kosmos2_5TextForCausalLM",
     ),
     **_all(
-        _PAINTS,
+        _CODES,
         "Apertus1p5ForConditionalGeneration",
         "ChameleonForConditionalGeneration",
         "Emu3ForConditionalGeneration",
-        "JanusForConditionalGeneration",
     ),
     **_all("it makes pictures, not text", "GlmImageForConditionalGeneration"),
     **_all(
@@ -148,6 +149,7 @@ REFUSED: dict[str, str] = {
         "FuyuForCausalLM",
         "Granite4VisionForConditionalGeneration",
         "HunYuanVLForConditionalGeneration",
+        "JanusForConditionalGeneration",
         "PaliGemmaForConditionalGeneration",
         "Step3p7ForConditionalGeneration",
         "VipLlavaForConditionalGeneration",
@@ -157,16 +159,12 @@ REFUSED: dict[str, str] = {
         "CohereCompassForConditionalGeneration",
         "Cosmos3EdgeForConditionalGeneration",
         "Cosmos3OmniForConditionalGeneration",
-        "Ernie4_5_VLMoeForConditionalGeneration",
-        "Exaone4_5_ForConditionalGeneration",
         "Gemma4UnifiedForConditionalGeneration",
         "HyperCLOVAXVisionV2ForConditionalGeneration",
-        "Kimi_K25ForConditionalGeneration",
-        "Lfm2VlForConditionalGeneration",
-        "Lfm3VlForConditionalGeneration",
-        "Molmo2ForConditionalGeneration",
+    ),
+    **_all(
+        f"{_YET}; layers of its decoder mix, attend or do neither, without rotary positions, which needs other hooks",
         "NemotronH_Omni_Reasoning_V3",
-        "PerceptionLMForConditionalGeneration",
     ),
     **_all(
         f"{_YET}; some of its layers take no rotary positions",
