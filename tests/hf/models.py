@@ -29,6 +29,13 @@ BUILDERS = (
     "idefics3",
     "minicpmv4_6",
     "minicpmv4_7",
+    "kimi_k25",
+    "exaone4_5",
+    "lfm2_vl",
+    "lfm3_vl",
+    "molmo2",
+    "perception_lm",
+    "ernie4_5_vl_moe",
 )
 
 

@@ -38,7 +38,12 @@ def logits(
     prompt = inputs["input_ids"].shape[1]
     steps = sequences.shape[1] - prompt
     full = {**inputs, "input_ids": sequences[:, :-1]}
-    for name, fill in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+    for name, fill in (
+        ("attention_mask", 1),
+        ("mm_token_type_ids", 0),
+        ("moe_mm_token_type_ids", 0),
+        ("token_type_ids", 0),
+    ):
         if name in inputs:
             tail = inputs[name].new_full((len(sequences), steps - 1), fill)
             full[name] = torch.cat([inputs[name], tail], dim=1)
@@ -57,11 +62,14 @@ def logits(
                 if index in turn.by_layer:
                     hidden = turn.apply(turn.by_layer[index], hidden.clone(), present)
                     deepstack.merge(turn.first, turn.by_layer[index])
-            if rotary is not None:
+            if rotary is not None and rotary[index]:
                 kwargs = {**kwargs, "position_embeddings": tuple(part[..., :length, :] for part in rotary[index])}
             given = kwargs.get("attention_mask")
             own = causal if given is None or given.ndim != 4 else _as_bool(given[:, 0])
             visible = own & present[:, None, :]
+            for first, end, _ in parts:
+                # What is prefilled earlier sees nothing of what comes later, also where visual tokens look ahead.
+                visible[:, first:end, end:] = False
             for begin, columns in forgotten:
                 visible[:, begin:, columns] = False
             mask = torch.zeros(visible.shape, dtype=hidden.dtype).masked_fill(~visible, torch.finfo(hidden.dtype).min)
@@ -74,8 +82,9 @@ def logits(
     for index, layer in enumerate(model.get_decoder().layers):
         handles.append(layer.register_forward_pre_hook(pre_hook(index), with_kwargs=True))
         if not hasattr(layer, "self_attn"):
-            layer.linear_attn.forward = partial(_on_what_is_present, layer.linear_attn.forward, present)
-            recurrent.append(layer.linear_attn)
+            module = layer.linear_attn if hasattr(layer, "linear_attn") else layer.conv
+            module.forward = partial(_on_what_is_present, module.forward, present)
+            recurrent.append(module)
     try:
         return model(**full, use_cache=False).logits[:, prompt - 1 :]
     finally:
@@ -157,14 +166,15 @@ class _DeepStack:
 
 @contextmanager
 def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
-    """The rotary embeddings that each layer is called with, over all forward passes; enter before attaching."""
+    """The rotary embeddings that each layer is called with, over all forward passes, none where it gets none; enter
+    before attaching."""
     layers = model.get_decoder().layers
     seen: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
     result: list[tuple[Tensor, ...]] = []
 
     def hook(index: int) -> Any:
         def pre_hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen[index].append(kwargs["position_embeddings"])
+            seen[index].append(kwargs["position_embeddings"] or ())
 
         return pre_hook
 

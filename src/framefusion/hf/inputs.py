@@ -25,6 +25,7 @@ class Prompt:
         offset: columns before its first one in the rotary embeddings that the model makes.
         resumed: whether the first columns come from an earlier forward pass, so that the masks that the model makes
             are not of all of it.
+        ids: ``(B, N)`` int64, the token ids of its columns; None where the call had none.
         groups: ``(N,)`` int64 on the CPU, only where ``resumed``: columns of one group see each other; None where every
             column sees those before it alone.
     """
@@ -36,6 +37,7 @@ class Prompt:
     offset: int = 0
     resumed: bool = False
     groups: Tensor | None = None
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,11 @@ class LayerInputs:
         end = self._prompt.past_length + self._prompt.length
         return Slots(self.keys.to(self._kind.device), end, not bool(self.valid.all()))
 
-    def positions(self, embeddings: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The rotary embeddings of the tokens that are there; ``embeddings`` are those of the whole prompt."""
+    def positions(self, embeddings: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+        """The rotary embeddings of the tokens that are there; ``embeddings`` are those of the whole prompt. None for
+        layers that get none."""
+        if embeddings is None:
+            return None
         for given, gathered in self._positions:
             if given is embeddings:
                 return gathered
@@ -164,9 +169,13 @@ class LayerInputs:
         return torch.empty(*self._columns.shape, 0, dtype=self._kind.dtype, device=self._kind.device)
 
     def _rebuilt(self) -> Any:
-        """Made anew by ``transformers``."""
-        past_length = 0 if self._past is None else self._past.shape[1]
-        mask = masks.causal(self._prompt.config, self._hidden, self.padding_mask, past_length)
+        """Made anew by ``transformers``, which leaves a window out where it does not know what came before."""
+        config, past, window = self._prompt.config, self._past, self._kind.window
+        if past is not None and window is not None:
+            keys, end = self.keys.to(self._kind.device), self._prompt.past_length + self._prompt.length
+            mask = masks.decoding(config, self._hidden, keys, self.padding_mask, window, end)
+        else:
+            mask = masks.causal(config, self._hidden, self.padding_mask, 0 if past is None else past.shape[1])
         if self._buffers is not None and masks.is_dense(mask):
             mask = masks.padded_to(mask, self._buffers)
         return mask

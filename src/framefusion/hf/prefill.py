@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,7 @@ class Prefill:
             "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
             "position_ids": None,
             "attention_mask": inputs.mask(kwargs.get("attention_mask")),
+            **self._token_arguments(index, kwargs),
         }
 
     def after_layer(self, index: int, hidden: Tensor) -> Tensor | None:
@@ -100,6 +101,17 @@ class Prefill:
             "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
             "position_ids": None,
             "attention_mask": inputs.padding_mask,
+            **self._token_arguments(index, kwargs),
+        }
+
+    def _token_arguments(self, index: int, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """``(B, n)`` each: the arguments that a layer gets by token, see :meth:`Family.token_arguments`."""
+        prompt, columns = self._sequence(index)
+        told = _told(self._decoder, prompt.ids)
+        return {
+            name: value.gather(1, columns.clamp_min(0).to(value.device)).to(kwargs[name])
+            for name, value in told.items()
+            if kwargs.get(name) is not None
         }
 
     def _kind(self, index: int, cache: Any, hidden: Tensor) -> LayerKind:
@@ -189,8 +201,13 @@ def start(
     if reducing and kwargs.get("deepstack_visual_embeds") is not None:
         deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
     past_valid = _past_valid(call, hidden, past_length) if past_length else None
-    prompt = Prompt(decoder.module.config, hidden.shape[1], past_length, past_valid)
+    ids = None if call.input_ids is None else call.input_ids[:, -hidden.shape[1] :]
+    prompt = Prompt(decoder.module.config, hidden.shape[1], past_length, past_valid, ids=ids)
     return Prefill(decoder, reduction, prompt, deepstack)
+
+
+def _told(decoder: Decoder, ids: Tensor | None) -> Mapping[str, Tensor]:
+    return {} if ids is None else decoder.family.token_arguments(decoder.multimodal, ids)
 
 
 def check_cache(decoder: Decoder, settings: FrameFusion, cache: Any, *, filled: bool) -> None:

@@ -70,7 +70,13 @@ class TailPrefill(Prefill):
 
 
 def start_tail(
-    decoder: Decoder, settings: FrameFusion, prefix: Prefix, hidden: Tensor, valid: Tensor, drafts: int
+    decoder: Decoder,
+    settings: FrameFusion,
+    prefix: Prefix,
+    hidden: Tensor,
+    valid: Tensor,
+    drafts: int,
+    ids: Tensor | None,
 ) -> TailPrefill:
     """Begin the prefill of the text behind a prefix.
 
@@ -81,6 +87,7 @@ def start_tail(
         hidden: ``(B, q, D)``, the embeddings of the text.
         valid: ``(B, q)`` bool on the CPU, False for padding.
         drafts: columns at the end that are no part of the prompt.
+        ids: ``(B, q)`` int64, of the text; None where the call had none.
 
     Raises:
         RuntimeError: the prefix was made with other settings.
@@ -97,8 +104,9 @@ def start_tail(
     groups = None if prefix.groups is None else torch.cat([prefix.groups, torch.arange(past, past + count)])
     whole = prefix.fork < len(decoder.layers)
     past_valid = torch.ones(len(hidden), past, dtype=torch.bool)
-    below = Prompt(config, count, past, past_valid, offset=past if whole else 0)
-    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups)
+    below = Prompt(config, count, past, past_valid, offset=past if whole else 0, ids=ids)
+    all_ids = None if ids is None else torch.cat([prefix.ids.to(ids).expand(len(ids), -1), ids], dim=1)
+    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups, ids=all_ids)
     return TailPrefill(prefix, decoder, reduction, below, prompt)
 
 

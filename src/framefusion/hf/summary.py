@@ -23,8 +23,8 @@ class DecoderSize:
         windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window, 0
             in a layer of linear attention.
         weights: per decoder layer, entries of the weight matrices that one token meets: of experts, those chosen.
-        width: entries of one token's queries over all heads.
-        kv_width: entries of one token's keys and values over all heads.
+        width: entries of one token's queries over all heads; where its values are narrower, the mean of both.
+        kv_width: entries of one token's keys and values over all heads, or of the latents that are held instead.
         kv_bytes: bytes of one entry.
     """
 
@@ -37,12 +37,12 @@ class DecoderSize:
     @classmethod
     def of(cls, layers: Sequence[nn.Module], config: Any, dtype: torch.dtype) -> DecoderSize:
         """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width, kv_width = _widths(layers, config)
         return cls(
             windows=tuple(window_of(layer) if attends(layer) else 0 for layer in layers),
             weights=tuple(_weights(layer, getattr(config, "num_experts_per_tok", None) or 1) for layer in layers),
-            width=config.num_attention_heads * head_dim,
-            kv_width=2 * config.num_key_value_heads * head_dim,
+            width=width,
+            kv_width=kv_width,
             kv_bytes=dtype.itemsize,
         )
 
@@ -64,6 +64,19 @@ class DecoderSize:
         tokens, as the cache that ``generate()`` makes holds them. Linear attention has none."""
         window = self.windows[layer]
         return self.kv_width * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
+
+
+def _widths(layers: Sequence[nn.Module], config: Any) -> tuple[int, int]:
+    """``width`` and ``kv_width`` of a decoder."""
+    heads = config.num_attention_heads
+    if getattr(config, "kv_lora_rank", None) is None:
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return heads * head_dim, 2 * config.num_key_value_heads * head_dim
+    # Multi-head latent attention. Older releases of transformers hold what the latents expand to.
+    query, value = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+    latents = any(hasattr(getattr(layer, "self_attn", None), "expand_kv") for layer in layers)
+    held = config.kv_lora_rank + config.qk_rope_head_dim if latents else heads * (query + value)
+    return heads * (query + value) // 2, held
 
 
 def _weights(layer: nn.Module, experts: int) -> int:

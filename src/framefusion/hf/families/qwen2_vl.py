@@ -48,7 +48,8 @@ class Qwen2VL(Family):
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         assert call.input_ids is not None
         tokens = self.tokens(model.config, call)
-        grids = {kind: _grids(call, kind, model.config.vision_config.spatial_merge_size) for kind in tokens}
+        merge = model.config.vision_config.spatial_merge_size
+        grids = {kind: _grids(call, kind, self.temporal_merge(model.config, kind), merge) for kind in tokens}
         sizes = {kind: iter(call.encoded_sizes(kind) or []) for kind in tokens}
         layouts = []
         for b in range(len(call.input_ids)):
@@ -64,6 +65,10 @@ class Qwen2VL(Family):
         """The placeholder of each kind that came with the call."""
         known: dict[Kind, int] = {"video": config.video_token_id, "image": config.image_token_id}
         return {kind: token for kind, token in known.items() if call.has(kind)}
+
+    def temporal_merge(self, config: Any, kind: Kind) -> int:
+        """Temporal patches of a grid that one token stands for."""
+        return 1
 
     def measured(self, call: Call, b: int, columns: Tensor, sizes: Iterator[int]) -> Iterator[Grid]:
         """The grids of sample ``b`` when the call brings none.
@@ -92,6 +97,6 @@ def spread(positions: Tensor, b: int, columns: Tensor) -> tuple[int, int]:
     return int(rows.max() - rows.min()) + 1, int(cols.max() - cols.min()) + 1
 
 
-def _grids(call: Call, kind: Kind, merge: int) -> Iterator[Grid] | None:
-    grid_thw = call.arguments.get(f"{kind}_grid_thw")
-    return None if grid_thw is None else iter([(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()])
+def _grids(call: Call, kind: Kind, times: int, merge: int) -> Iterator[Grid] | None:
+    grids = call.grids(kind, f"{kind}_grid_thw")
+    return None if grids is None else iter([(t // times, h // merge, w // merge) for t, h, w in grids])
