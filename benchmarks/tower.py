@@ -48,7 +48,7 @@ from framefusion.evaluation.needle.footage import Clip, bundled_clips
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.videoneedle import SECONDS
 from framefusion.hf.families import find
-from framefusion.hf.towers import packed
+from framefusion.hf.towers import packed, running
 from framefusion.hf.towers.base import rows_of
 from framefusion.hf.towers.views import ViewTower, clip_of
 from framefusion.reduction.changes import changed_units
@@ -125,11 +125,11 @@ def _from_frame_before(units: Tensor, scale: Tensor, levels: float) -> Tensor:
 def _outputs(model: Any, pixels: Tensor, mask: Tensor | None, run: Any = packed.Run) -> Tensor:
     """``(T, P, D)``: the last hidden states of the patches."""
     with ExitStack() as stack, torch.inference_mode():
-        for undo in packed.hooks(KIND, model):
+        for undo in running.hooks(KIND, model):
             stack.callback(undo)
         if mask is not None:
             rows = rows_of([mask], 1, KIND.extra(model))
-            stack.enter_context(packed.running(run(rows, model.config._attn_implementation)))
+            stack.enter_context(running.running(run(rows, model.config._attn_implementation)))
         return model(pixel_values=pixels).last_hidden_state[:, 1:]
 
 
