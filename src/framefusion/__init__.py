@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import load_settings, save_settings
     from framefusion.reduction.sources import Relevance
+    from framefusion.reduction.tome import ToMe
     from framefusion.selection import select_tokens
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Run",
     "Selected",
     "Session",
+    "ToMe",
     "UnsupportedModelError",
     "VisualItem",
     "VisualLayout",
@@ -82,6 +84,7 @@ _HOME = {
     "Run": "framefusion.hf",
     "Selected": "framefusion.reduction.selectors",
     "Session": "framefusion.asking.sessions",
+    "ToMe": "framefusion.reduction.tome",
     "UnsupportedModelError": "framefusion.hf",
     "VisualItem": "framefusion.reduction.layout",
     "VisualLayout": "framefusion.reduction.layout",

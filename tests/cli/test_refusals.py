@@ -44,7 +44,7 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--cost", "0"], r"cost must be in \(0, 1\], got 0"),
         (["--stages", "0.5"], "stages must be auto or DEPTH:SHARE pairs .* got '0.5'"),
         (["--tower", "some"], "--tower must be None .*'changed:LEVELS'.* got 'some'"),
-        (["--tower", "changed:-1"], "--tower='changed:-1': the levels must be a number in"),
+        (["--tower", "changed:-1"], "--tower='changed:-1': Changed.levels must be in"),
         (["--stages", "0:1", "--keep", "0.2"], "stages say where a cost is spent, but keep=0.2 is given"),
         (["--stages", "0.5:1"], "cost=0.3 cannot be reached: stages begin behind 2 of 4 decoder layers"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),

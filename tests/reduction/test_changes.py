@@ -105,7 +105,7 @@ def test_the_setting_means(given: Any, meant: Changed | None) -> None:
         ("change", "tower must be None .*got 'change'"),
         ("changed:", "tower='changed:': the levels must be a number"),
         ("changed:x", "the levels must be a number"),
-        ("changed:300", "the levels must be a number in"),
+        ("changed:300", r"Changed.levels must be in \[0, 255\], got 300"),
         (True, "tower must be None"),
         (4.0, "tower must be None"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from framefusion import DPP, DySeg
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import save_settings
+from framefusion.vllm.models import QWEN_3, Family
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.settings import ServingSettings
 
@@ -58,12 +59,15 @@ def test_wrong_settings_are_named(given: object, message: str) -> None:
 
 
 def test_a_rate_is_a_number_with_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framefusion.vllm.hooks.install", lambda: None)
-    rate = Rate(0.8, ServingSettings(segmentation="dp"))
+    hooked: list[Family] = []
+    monkeypatch.setattr("framefusion.vllm.hooks.install", hooked.append)
+    rate = Rate(0.8, ServingSettings(segmentation="dp"), "Qwen3_5ForConditionalGeneration")
     again = pickle.loads(pickle.dumps(rate))
     assert again == 0.8
     assert again.settings == rate.settings
+    assert again.architecture == rate.architecture
     assert isinstance(again, Rate)
+    assert hooked == [QWEN_3]
 
 
 def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:

@@ -163,8 +163,9 @@ class ReductionOptions:
         str | None,
         typer.Option(
             "--tower",
-            help="changed: the vision tower encodes only what changed in a video; or changed:LEVELS, by more than so "
-            "many grey levels. Default: everything is encoded. changed is 4 levels.",
+            help="changed: the vision tower encodes only what changed in a video, or changed:LEVELS, by more than so "
+            "many grey levels (4); tome: it merges patches that look alike, or tome:WORK, down to that share of the "
+            "work (0.66). Default: everything is encoded.",
             rich_help_panel=_REDUCTION,
         ),
     ] = None

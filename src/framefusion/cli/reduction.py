@@ -37,9 +37,9 @@ def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     """The settings that the options say, or their file."""
     with importing("torch"):
         from framefusion.reduction.amounts import parse_keep, parse_stages
-        from framefusion.reduction.changes import tower_of
         from framefusion.reduction.settings import FrameFusion
         from framefusion.reduction.settings_file import StoredSettings, read
+        from framefusion.reduction.towers import tower_of
 
     try:
         keep = None if reduction.keep is None else parse_keep(reduction.keep)

@@ -24,7 +24,7 @@ from transformers.utils import ModelOutput
 from framefusion.errors import ArgumentError
 from framefusion.hf import methods, recording
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError, find, unwrapped
-from framefusion.hf.towers import packed
+from framefusion.hf.towers import running
 from framefusion.reduction.layout import Kind, VisualLayout
 from framefusion.reduction.relevance import attention_received_from_all
 
@@ -95,7 +95,7 @@ def recorded(model: Any) -> Iterator[None]:
     model = unwrapped(model).base_model
     undo: list[Callable[[], None]] = []
     try:
-        if find(model).encoder_attention(model) is not None and model not in packed.attached:
+        if find(model).encoder_attention(model) is not None and model not in running.attached:
             undo.extend(install(model))
         yield
     finally:

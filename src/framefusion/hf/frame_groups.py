@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import methods
 from framefusion.hf.families import FAMILIES, UnsupportedModelError, find, unwrapped
-from framefusion.hf.towers import packed
+from framefusion.hf.towers import running
 
 BOTH = (
-    "tower='changed' compares all frames of a video, so they cannot be encoded in groups of tower_frames; leave one of "
-    "the two out"
+    "a tower that leaves something out of videos sees all their frames, so they cannot be encoded in groups of "
+    "tower_frames; leave one of the two out"
 )
 
 _grouping: WeakSet[nn.Module] = WeakSet()
@@ -44,7 +44,7 @@ def encode_in_groups(model: Any, frames: int) -> Callable[[], None]:
     Raises:
         TypeError, ValueError: ``frames`` is no whole number, or below 1.
         UnsupportedModelError: frames are not encoded apart in this family, or nobody has shown that they are.
-        StateError: a reduction with ``tower="changed"`` is attached.
+        StateError: a reduction with a ``tower`` is attached.
     """
     if isinstance(frames, bool) or not isinstance(frames, int):
         raise ArgumentTypeError(f"frames must be a whole number, got {frames!r}")
@@ -57,7 +57,7 @@ def encode_in_groups(model: Any, frames: int) -> Callable[[], None]:
         raise UnsupportedModelError(
             f"videos of {family.name} cannot be encoded in groups of frames; families that can: {known}"
         )
-    if own in packed.attached:
+    if own in running.attached:
         raise StateError(BOTH)
     config = getattr(own.config, "vision_config", own.config)
     patch = getattr(config, "temporal_patch_size", 1) or 1

@@ -29,6 +29,7 @@ from framefusion.hf import (
     recording,
     refusals,
     state,
+    timing,
     tower,
 )
 from framefusion.hf.calls import cache_of
@@ -50,13 +51,16 @@ def check_free(decoder: Decoder) -> None:
         raise StateError(f"this {decoder.name} has a reduction attached already; call detach() on its handle first.")
 
 
-def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> list[Callable[[], None]]:
+def install(
+    decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None = None
+) -> list[Callable[[], None]]:
     """Hook a model.
 
     Args:
         decoder: of the model.
         settings: what to reduce.
         record: of the prefills.
+        clock: that is to run with them.
 
     Returns:
         the functions that undo it, to be called last one first.
@@ -64,7 +68,7 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     undo: list[Callable[[], None]] = []
     try:
         # What came before a failure is in the list, and undone.
-        undo.extend(_installed(decoder, settings, record))
+        undo.extend(_installed(decoder, settings, record, clock))
     except BaseException:
         while undo:
             undo.pop()()
@@ -72,7 +76,9 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     return undo
 
 
-def _installed(decoder: Decoder, settings: FrameFusion, record: state.Record) -> Iterator[Callable[[], None]]:
+def _installed(
+    decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None
+) -> Iterator[Callable[[], None]]:
     hooks = Hooks(decoder, settings, record)
     _attached.add(decoder.module)
     yield partial(_attached.discard, decoder.module)
@@ -86,6 +92,9 @@ def _installed(decoder: Decoder, settings: FrameFusion, record: state.Record) ->
     yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove
     yield decoder.module.register_forward_pre_hook(hooks.enter_decoder, with_kwargs=True).remove
     yield methods.replace(decoder.module, "forward", graphs.only_steps)
+    if clock is not None:
+        # Around all that is done to the encoder.
+        yield from timing.install(decoder.model, clock)
     for index, layer in enumerate(decoder.layers):
         if attends(layer):
             yield recording.install(layer.self_attn)

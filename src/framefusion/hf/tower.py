@@ -1,4 +1,4 @@
-"""The vision tower of an attached model, while it encodes only what changed: which calls, and what of them."""
+"""The vision tower of an attached model, while it leaves something out: which calls, and what of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from framefusion.errors import ArgumentError, StateError
 from framefusion.hf import methods, state
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError
 from framefusion.hf.frame_groups import BOTH, is_grouping
-from framefusion.hf.towers import packed
+from framefusion.hf.towers import packed, running, tome
 from framefusion.hf.towers.base import Clip, Tower, rows_of
 from framefusion.hf.towers.tally import Encoded, Tally
 from framefusion.reduction.changes import Changed, changed_units
 from framefusion.reduction.layout import Kind, VisualLayout
-
-SKIP_WHOLE = True
-"""Whether a call of which everything is encoded runs as it is."""
+from framefusion.reduction.tome import ToMe
+from framefusion.reduction.towers import tower_name
 
 _ids: ContextVar[Tensor | None] = ContextVar("framefusion_prompt", default=None)
 """The prompt whose videos are encoded outside of the model's own calls."""
@@ -40,38 +39,40 @@ def prompt(ids: Tensor) -> Iterator[None]:
         _ids.reset(token)
 
 
-def install(model: Any, family: Family, changed: Changed, tally: Tally) -> Iterator[Callable[[], None]]:
-    """Let the vision tower of a model encode only what changed; gives the functions that undo it.
+def install(model: Any, family: Family, rule: Changed | ToMe, tally: Tally) -> Iterator[Callable[[], None]]:
+    """Let the vision tower of a model leave out what a rule says; gives the functions that undo it.
 
     Args:
         model: the multimodal model, without the head.
         family: of the model.
-        changed: when a unit counts as changed.
+        rule: what it leaves out of videos.
         tally: is told what was encoded.
 
     Raises:
         UnsupportedModelError: the family's tower cannot; says why.
-        ValueError: what the processor divides pixels by is not known.
+        ValueError: what the processor divides pixels by is not known; or the tower cannot be left so little work.
     """
-    kind = _checked(model, family)
+    kind = _checked(model, family, rule)
     if is_grouping(model):
         raise UnsupportedModelError(BOTH)
-    levels = grey_levels(model, changed)
-    packed.attached.add(model)
-    yield partial(packed.attached.discard, model)
-    yield from packed.hooks(kind, kind.module(model))
-    features = partial(_encoding, _Encoder(model, family, kind, changed, levels, tally))
+    if isinstance(rule, ToMe):
+        rule.check(len(kind.blocks(kind.module(model))))
+    levels = grey_levels(model, rule) if isinstance(rule, Changed) else None
+    running.attached.add(model)
+    yield partial(running.attached.discard, model)
+    yield from running.hooks(kind, kind.module(model))
+    features = partial(_encoding, _Encoder(model, family, kind, rule, levels, tally))
     yield methods.replace(model, f"get_{kind.features}_features", features)
 
 
-def _checked(model: Any, family: Family) -> Tower:
+def _checked(model: Any, family: Family, rule: Changed | ToMe) -> Tower:
     kind = family.tower
     reason = family.no_tower if kind is None else kind.reason(kind.module(model))
     if kind is None or reason is not None:
         known = ", ".join(other.name for other in FAMILIES if other.tower is not None)
         raise UnsupportedModelError(
-            f"tower='changed' cannot be followed by {family.name} ({type(model).__name__}): {reason}. Known: {known}. "
-            "Attach without tower."
+            f"tower={tower_name(rule)!r} cannot be followed by {family.name} ({type(model).__name__}): {reason}. "
+            f"Known: {known}. Attach without tower."
         )
     return kind
 
@@ -82,29 +83,46 @@ class _Encoder(NamedTuple):
     model: Any
     family: Family
     kind: Tower
-    changed: Changed
-    levels: Tensor
+    rule: Changed | ToMe
+    levels: Tensor | None
     tally: Tally
 
-    def run(self, arguments: Mapping[str, Any]) -> packed.Run | None:
-        """The packed run of a call; None where everything is encoded."""
+    def run(self, arguments: Mapping[str, Any]) -> running.Run | None:
+        """The run of a call; None where everything is encoded."""
         tower = self.kind.module(self.model)
         counts = self._counts(arguments) if self.kind.by_layout else None
         if self.kind.by_layout and not any(own == "video" for own, _ in counts or ()):
             return None
         clips = self.kind.clips(arguments, counts, tower)
+        own = self._of_changes if isinstance(self.rule, Changed) else self._of_merging
+        return own(tower, clips, arguments)
+
+    def _of_changes(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run | None:
         masks = [self._mask(clip) for clip in clips]
         shown = [mask for clip, mask in zip(clips, masks, strict=True) if clip.kind == "video"]
         units, encoded = sum(mask.numel() for mask in shown), sum(int(mask.sum()) for mask in shown)
         self.tally.note(Encoded(units, encoded))
-        if units == encoded and SKIP_WHOLE:
+        if units == encoded:
             return None
-        rows = rows_of(masks, self.kind.rows_of_unit(tower), _extra(tower), self.kind.order(tower, arguments))
+        rows = rows_of(masks, self.kind.rows_of_unit(tower), self.kind.extra(tower), self.kind.order(tower, arguments))
         return packed.Run(rows, tower.config._attn_implementation)
 
+    def _of_merging(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run:
+        assert isinstance(self.rule, ToMe)
+        blocks, extra = len(self.kind.blocks(tower)), self.kind.extra(tower)
+        counts, units, encoded = [], 0, 0
+        for own, rows in self.kind.chunks(clips, tower, arguments):
+            counts.append(self.rule.counts(rows, blocks, extra) if own == "video" else [rows] * blocks)
+            if own == "video":
+                units, encoded = units + rows * blocks, encoded + sum(counts[-1])
+        self.tally.note(Encoded(units, encoded))
+        return tome.Run(counts, extra, tower.config._attn_implementation)
+
     def _mask(self, clip: Clip) -> Tensor:
+        assert isinstance(self.rule, Changed)
+        assert self.levels is not None
         scale = self.levels[clip.channels if len(self.levels) > 1 else clip.channels * 0]
-        return changed_units(clip.units, scale, self.changed.levels, self.changed.whole)
+        return changed_units(clip.units, scale, self.rule.levels, self.rule.whole)
 
     def _counts(self, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
         """The frames of each video and the views of each image, in the order of the prompt."""
@@ -128,16 +146,9 @@ class _Encoder(NamedTuple):
         if ids is None:
             raise StateError(
                 f"get_image_features() alone does not say which images of {self.family.name} are frames of one video, "
-                "which tower='changed' has to know; call the model or generate() with input_ids."
+                "which the tower has to know; call the model or generate() with input_ids."
             )
         return self.family.layouts(self.model, Call(ids, None, dict(arguments)))
-
-
-def _extra(tower: Any) -> int:
-    """Rows before the patches of each view: a class token and registers."""
-    config, embeddings = tower.config, getattr(tower, "embeddings", None)
-    classes = any(hasattr(embeddings, name) for name in ("cls_token", "class_embedding"))
-    return int(classes) + (int(getattr(config, "num_register_tokens", 0) or 0) if classes else 0)
 
 
 def _encoding(encoder: _Encoder, encode: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,7 +157,7 @@ def _encoding(encoder: _Encoder, encode: Callable[..., Any]) -> Callable[..., An
     @torch.compiler.disable
     def features(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind_partial(*args, **kwargs).arguments
-        with packed.running(encoder.run(bound)):
+        with running.running(encoder.run(bound)):
             return encode(*args, **kwargs)
 
     return features

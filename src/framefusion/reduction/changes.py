@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,28 +46,6 @@ class Changed:
             if value == 0:
                 raise ArgumentError("Changed.std must be more than 0 for every channel.")
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
-
-
-def tower_of(field: str, given: Any) -> Changed | None:
-    """What the field ``tower`` means: None, a :class:`Changed`, ``"changed"`` or ``"changed:LEVELS"``.
-
-    Raises:
-        ValueError: it is none of these; names the field.
-    """
-    if given is None or isinstance(given, Changed):
-        return given
-    if isinstance(given, str):
-        name, colon, levels = given.partition(":")
-        if name == "changed" and not colon:
-            return Changed()
-        if name == "changed":
-            try:
-                return Changed(float(levels))
-            except ValueError as error:
-                raise ArgumentError(f"{field}={given!r}: the levels must be a number in [0, 255].") from error
-    raise ArgumentError(
-        f"{field} must be None (encode everything), 'changed', 'changed:LEVELS' or a Changed, got {given!r}."
-    )
 
 
 def changed_units(units: Tensor, scale: Tensor, levels: float, whole: float = 0.5) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 
 from framefusion.errors import ArgumentError
 from framefusion.reduction.budgets import Novelty
-from framefusion.reduction.changes import Changed
 from framefusion.reduction.flat import FLAT, SWITCHES, nested
 from framefusion.reduction.merging import DROPPED, Merging
 from framefusion.reduction.rules import from_parts, name_of
@@ -17,15 +16,17 @@ from framefusion.reduction.segmentation import SEGMENTATIONS, DynamicProgramming
 from framefusion.reduction.selectors import SELECTORS
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.sources import Relevance
+from framefusion.reduction.towers import TOWERS
 
 REGISTRIES: dict[str, Mapping[str, Any]] = {
     "segmentation": SEGMENTATIONS,
     "selector": SELECTORS,
     "dropped": DROPPED,
+    "tower": TOWERS,
 }
 """Of the fields whose rule has a name in a registry; an object says it under ``"rule"``, beside its parameters."""
 
-PARAMETERS: dict[str, Any] = {"relevance": Relevance, "merging": Merging, "novelty": Novelty, "tower": Changed}
+PARAMETERS: dict[str, Any] = {"relevance": Relevance, "merging": Merging, "novelty": Novelty}
 """Of the fields whose rule is always the same one."""
 
 LISTS = {"tower.std"}

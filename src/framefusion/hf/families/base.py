@@ -84,6 +84,10 @@ class Family(ABC):
     """Whether a prompt has an image for every frame where the processor takes no videos, or none beside images."""
     one_view: Mapping[str, Any] = MappingProxyType({})
     """Options with which the processor makes one view of every image, for frames that go in as images."""
+    projector: tuple[str, ...] = ()
+    """Where in the multimodal model the modules are that bring the tower's features to the decoder's width, as
+    ``"visual.merger"``; a name that a model lacks is passed over. Without one the time and the operations of the vision
+    encoder are not told apart."""
 
     grows: bool = True
     """Whether the tokens and positions of a video's frames stay as they are when frames come behind them."""

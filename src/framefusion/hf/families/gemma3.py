@@ -30,6 +30,7 @@ class Gemma3(Family):
     model_classes = ("Gemma3ForConditionalGeneration", "Gemma3Model")
     needs_names: frozenset[Kind] = frozenset({"image"})
     frames_as_images = True
+    projector = ("multi_modal_projector",)
     one_view = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
     verified = "masked oracle on a random-weight model"

@@ -26,6 +26,7 @@ class InternVL(Family):
     placeholder = "image token; one run per frame, labels between; one run per image with all its tiles"
     verified = "masked oracle on a random-weight model"
     tower = FrameTower()
+    projector = ("multi_modal_projector",)
     numbered = r"Frame(\d+)"
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

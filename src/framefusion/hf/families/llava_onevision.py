@@ -26,8 +26,9 @@ class LlavaOnevision(Family):
     placeholder = "video or image token; one run per video or image; the newline at a video's end stays, as text"
     verified = "masked oracle on a random-weight model; bundled trained checkpoint"
     tells_encoder = True
-    frames_apart = True
     tower = ViewTower()
+    projector = ("multi_modal_projector",)
+    frames_apart = True
     newlines = 1
     """Tokens behind a video that carry its placeholder, but show none of it."""
 

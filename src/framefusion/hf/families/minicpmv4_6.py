@@ -34,6 +34,7 @@ class MiniCPMV46(Family):
     placeholder = "video or image token; one run per frame or image and one per slice, markers between"
     verified = "masked oracle on a random-weight model"
     no_tower = "its tower merges patches half-way, so that a patch has no place of its own behind"
+    projector = ("merger",)
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         config = model.config

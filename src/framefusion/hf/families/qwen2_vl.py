@@ -25,8 +25,9 @@ class Qwen2VL(Family):
     placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
     tells_encoder = True
-    frames_apart = True
     tower: Tower | None = GridTower()
+    projector: tuple[str, ...] = ("visual.merger", "visual.deepstack_merger_list", "visual.merger_list")
+    frames_apart = True
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """Of the encoder's last layer, whose frames attend to themselves."""

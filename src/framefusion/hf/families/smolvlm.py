@@ -34,6 +34,7 @@ class SmolVLM(Family):
     model_classes: tuple[str, ...] = ("SmolVLMForConditionalGeneration", "SmolVLMModel")
     mixes = False
     frames_as_images = True
+    projector = ("connector",)
     one_view = MappingProxyType({"do_image_splitting": False})
     placeholder = "image token; one run per frame, labels between; one run per tile of an image"
     verified = "masked oracle on a random-weight model"

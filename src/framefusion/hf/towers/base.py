@@ -41,8 +41,6 @@ class Tower(ABC):
     """The ``get_<kind>_features()`` of the model that encodes videos."""
     by_layout: bool = False
     """Whether the frames of videos go in as images, so that only the prompt tells which they are."""
-    unit: int = 1
-    """Rows of the blocks' input that one unit is; :meth:`rows_of_unit` where it depends on the model."""
 
     @abstractmethod
     def module(self, model: Any) -> Any:
@@ -66,6 +64,17 @@ class Tower(ABC):
             tower: the tower.
         """
 
+    def chunks(self, clips: Sequence[Clip], tower: Any, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
+        """What it is of and the number of its rows, for each run of rows that attend to each other in every block.
+
+        Args:
+            clips: as :meth:`clips` gives them.
+            tower: the tower.
+            arguments: of ``get_<kind>_features()``, by name.
+        """
+        unit, extra = self.rows_of_unit(tower), self.extra(tower)
+        return [(clip.kind, extra + clip.units.shape[1] * unit) for clip in clips for _ in clip.units]
+
     def reason(self, tower: Any) -> str | None:
         """Why a tower cannot run over part of its rows; None if it can."""
         return None
@@ -77,6 +86,10 @@ class Tower(ABC):
     def rows_of_unit(self, tower: Any) -> int:
         """Rows of the blocks' input that one unit is."""
         return 1
+
+    def extra(self, tower: Any) -> int:
+        """Rows before the units of each frame that belong to all of it: a class token, registers."""
+        return 0
 
     def order(self, tower: Any, arguments: Mapping[str, Any]) -> Tensor | None:
         """``(U,)`` int64: the units in the order in which the blocks have them; None for the order of the clips."""

@@ -45,6 +45,12 @@ class ViewTower(Tower):
     def ends(self, tower: Any) -> Sequence[Any]:
         return self.blocks(tower)[-1:]
 
+    def extra(self, tower: Any) -> int:
+        embeddings = modules_of(tower, "embeddings") or modules_of(tower, "vision_model.embeddings")
+        if not any(hasattr(embeddings, name) for name in ("cls_token", "class_embedding")):
+            return 0
+        return 1 + int(getattr(tower.config, "num_register_tokens", 0) or 0)
+
     def clips(self, arguments: Mapping[str, Any], counts: Sequence[tuple[Kind, int]] | None, tower: Any) -> list[Clip]:
         return [clip_of("video", video, tower) for video in arguments["pixel_values_videos"]]
 
