@@ -20,7 +20,7 @@ from framefusion.hf.families import FAMILIES, UnsupportedModelError, find, unwra
 from framefusion.hf.towers import running
 
 BOTH = (
-    "a tower that leaves something out encodes all frames of a video at once, so they cannot be encoded in groups of "
+    "a tower that leaves something out of videos sees all their frames, so they cannot be encoded in groups of "
     "tower_frames; leave one of the two out"
 )
 
@@ -44,7 +44,7 @@ def encode_in_groups(model: Any, frames: int) -> Callable[[], None]:
     Raises:
         TypeError, ValueError: ``frames`` is no whole number, or below 1.
         UnsupportedModelError: frames are not encoded apart in this family, or nobody has shown that they are.
-        StateError: a reduction with ``tower`` is attached.
+        StateError: a reduction with a ``tower`` is attached.
     """
     if isinstance(frames, bool) or not isinstance(frames, int):
         raise ArgumentTypeError(f"frames must be a whole number, got {frames!r}")
