@@ -27,7 +27,7 @@ ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
     ROOT / "docs" / "models.md": ("models", "matrix", "refused"),
     ROOT / "docs" / "decoding.md": ("decoding",),
-    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts",),
+    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
     ROOT / "README.md": ("supported", "end-to-end"),
     ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
     ROOT / "docs" / "stages.md": ("rivals",),
