@@ -115,7 +115,7 @@ class Family(ABC):
     """The argument of the encoder that has the grids of a kind, where nothing else tells frames apart once
     ``generate()`` has encoded ahead: each item's features then carry its grid, for :meth:`Call.grids`."""
     tower: Tower | None = None
-    """The kind of the family's vision tower, for ``tower="changed"`` and ``"tome"``; None where it cannot be followed."""
+    """The kind of the family's vision tower, for ``tower``; None where it cannot be followed."""
     no_tower: str = "nobody has told what its vision tower is like"
     """Why not, without a ``tower``."""
     tells_encoder: bool = False
