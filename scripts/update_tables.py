@@ -44,6 +44,8 @@ RIVALS = (
     (f"{LLAVA}, each in its own stages", "leaderboard", "", 16),
     (f"{QWEN}, the library's two stages", "leaderboard-qwen", "stages", 32),
     (f"{QWEN}, one stage before layer 0", "leaderboard-qwen-input", "input", 32),
+    (f"{QWEN}, one stage behind the first attention", "leaderboard-qwen-inside", "attention", 32),
+    (f"{QWEN}, each in its own stages", "leaderboard-qwen-inside", "", 32),
 )
 """The boards, schedules and numbers of frames at which the default is held against the best published rule."""
 
