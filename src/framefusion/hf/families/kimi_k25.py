@@ -27,6 +27,7 @@ class KimiK25(Family):
     name = "Kimi-K2.5"
     model_classes = ("Kimi_K25ForConditionalGeneration", "Kimi_K25Model")
     needs_names: frozenset[Kind] = frozenset({"video"})
+    projector = ("mm_projector",)
     placeholder = "video or image token; one run per four frames, timestamps between; one run per image"
     verified = "masked oracle on a random-weight model"
 

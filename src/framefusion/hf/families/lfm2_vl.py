@@ -33,6 +33,7 @@ class Lfm2VL(Family):
     model_classes = ("Lfm2VlForConditionalGeneration", "Lfm2VlModel")
     frames_as_images = True
     one_view = MappingProxyType({"do_image_splitting": False})
+    projector = ("multi_modal_projector",)
     placeholder = "image token; one run per frame, labels between; one run per tile of an image"
     verified = "masked oracle on a random-weight model"
 

@@ -22,6 +22,7 @@ class Molmo2(Family):
     """
 
     name = "Molmo2"
+    projector = ("multi_modal_projector",)
     model_classes = ("Molmo2ForConditionalGeneration", "Molmo2Model")
     mixes = False
     grows = False

@@ -18,6 +18,7 @@ class PerceptionLM(Family):
     """
 
     name = "PerceptionLM"
+    projector = ("multi_modal_projector",)
     model_classes = ("PerceptionLMForConditionalGeneration", "PerceptionLMModel")
     needs_names: frozenset[Kind] = frozenset({"image"})
     placeholder = "video or image token; one run per video; one run per image with all its tiles"
