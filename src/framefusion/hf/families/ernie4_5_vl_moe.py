@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from framefusion.hf.families.qwen2_vl import Qwen2VL
+from framefusion.hf.towers.base import Tower
 from framefusion.reduction.layout import Kind
 
 
@@ -19,6 +20,8 @@ class Ernie45VLMoe(Qwen2VL):
     projector = ("resampler_model",)
     model_classes = ("Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VLMoeModel")
     tells_encoder = False
+    tower: Tower | None = None
+    no_tower = "its resampler joins frames in pairs behind its vision tower, which nobody has followed yet"
 
     def temporal_merge(self, config: Any, kind: Kind) -> int:
         return int(config.vision_config.temporal_merge_size) if kind == "video" else 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from framefusion.hf.families.qwen3_vl import Qwen3VL
+from framefusion.hf.towers.base import Tower
 
 
 class Lfm3VL(Qwen3VL):
     """Its positions are those of text, so inside ``generate()``, which drops the grids, a frame counts as one row."""
 
     name = "LFM3-VL"
+    tower: Tower | None = None
+    no_tower = "its vision tower and projector are laid out in another way, which nobody has followed yet"
     projector = ("multi_modal_projector",)
     model_classes = ("Lfm3VlForConditionalGeneration", "Lfm3VlModel")
