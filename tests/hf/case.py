@@ -66,6 +66,7 @@ class Case:
         takes: the kinds that the family takes: ``"video"``, ``"image"`` or both.
         mixes: whether the model takes both kinds in one call.
         finish: adds what the processor derives from the ids, in place.
+        whole_types: whether the model reads that by position in the conversation.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Case:
     takes: tuple[str, ...] = ("video", "image")
     mixes: bool = True
     finish: Callable[[dict[str, Any]], None] = lambda batch: None
+    whole_types: bool = False
 
     @property
     def frame(self) -> tuple[int, int]:

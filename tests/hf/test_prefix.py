@@ -78,7 +78,7 @@ def test_what_is_forgotten_is_seen_by_nothing_that_comes(name: str, plan: str, m
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
     again, _, counted = run(count=True)
     torch.testing.assert_close(torch.stack(again.logits, 1), got, atol=TOLERANCE, rtol=0)
-    if name != "gemma3":
+    if all(prefix.window_of(layer) is None for layer in case.model.get_decoder().layers):
         assert counted.length < plain.length
 
 

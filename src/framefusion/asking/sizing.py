@@ -22,7 +22,7 @@ from framefusion.asking.prompts import AskError, ProcessorError, prompt_inputs
 from framefusion.asking.video import MAX_BYTES, Video
 from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
-from framefusion.hf.decoder import first_after_attention
+from framefusion.hf.decoder import decoder_of, first_after_attention
 from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
 from framefusion.hf.summary import DecoderSize
@@ -53,7 +53,7 @@ class PlanRow:
         visual_tokens: of the prompt, before any reduction.
         text_tokens: all other tokens of the prompt: question, chat template, timestamps.
         visual_tokens_per_layer: in each decoder layer.
-        flops_per_layer: of the decoder's prefill, by :meth:`~framefusion.hf.summary.DecoderSize.flops`.
+        flops_per_layer: of the decoder's prefill, by :meth:`~framefusion.hf.summary.DecoderSize.prefill_flops`.
         kv_bytes_per_layer: keys and values behind the prefill.
         encoder_flops: of vision encoder and projector, which no reduction inside the decoder changes; None where the
             encoder cannot be counted.
@@ -178,7 +178,7 @@ def plan(
         weights = sum(parameter.nbytes for parameter in network.parameters())
     if memory is not None and weights is None:
         raise PlanError(f"the weights of {loaded.name!r} are quantized, and their size is not known; give weights too")
-    decoder = network.base_model.get_decoder()
+    decoder = decoder_of(network.base_model)
     layers = list(decoder.layers)
     machine = _Machine(
         DecoderSize.of(layers, decoder.config, decoder.dtype),
@@ -272,7 +272,7 @@ def _rows(
                 visual_tokens=len(layout),
                 text_tokens=text,
                 visual_tokens_per_layer=visual,
-                flops_per_layer=[count.flops(layer, n) for layer, n in enumerate(tokens)],
+                flops_per_layer=count.prefill_flops(tokens),
                 kv_bytes_per_layer=[count.cache_bytes(layer, n) for layer, n in enumerate(tokens)],
                 encoder_flops=encoder,
                 request_bytes=request,

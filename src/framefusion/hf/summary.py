@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefusion.hf.decoder import attends, window_of
+from framefusion.hf.decoder import attends, borrows, window_of
 from framefusion.reduction.amounts import Stages
 
 
@@ -21,43 +21,71 @@ class DecoderSize:
         windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window, 0
             in a layer of linear attention.
         weights: per decoder layer, entries of the weight matrices that one token meets: of experts, those chosen.
-        width: entries of one token's queries over all heads.
-        kv_width: entries of one token's keys and values over all heads.
+        widths: per decoder layer, entries of one token's queries over all heads.
+        kv_widths: per decoder layer, entries of one token's keys and values over all heads; 0 in a layer that attends
+            to those of an earlier one.
         kv_bytes: bytes of one entry.
     """
 
     windows: tuple[int | None, ...]
     weights: tuple[int, ...]
-    width: int
-    kv_width: int
+    widths: tuple[int, ...]
+    kv_widths: tuple[int, ...]
     kv_bytes: int
 
     @classmethod
     def of(cls, layers: Sequence[nn.Module], config: Any, dtype: torch.dtype) -> DecoderSize:
         """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        known = (getattr(config, name, None) for name in ("num_experts_per_tok", "top_k_experts", "moe_topk"))
+        experts = next(filter(None, known), 1)
+        heads = [_heads(layer, config) for layer in layers]
         return cls(
             windows=tuple(window_of(layer) if attends(layer) else 0 for layer in layers),
-            weights=tuple(_weights(layer, getattr(config, "num_experts_per_tok", None) or 1) for layer in layers),
-            width=config.num_attention_heads * head_dim,
-            kv_width=2 * config.num_key_value_heads * head_dim,
+            weights=tuple(_weights(layer, experts) for layer in layers),
+            widths=tuple(count * dim for count, _, dim in heads),
+            kv_widths=tuple(2 * count * dim for _, count, dim in heads),
             kv_bytes=dtype.itemsize,
         )
 
-    def flops(self, layer: int, tokens: int) -> float:
+    def prefill_flops(self, tokens: Sequence[int]) -> list[float]:
+        """Operations of each layer's prefill over one sample, as ``generate()`` runs it: layers without keys and values
+        of their own see the last token alone, from the last stage on.
+
+        Args:
+            tokens: in each layer.
+        """
+        last = max((layer for layer in range(1, len(tokens)) if tokens[layer] != tokens[layer - 1]), default=0)
+        return [
+            self.flops(layer, count, 1 if layer >= last and not self.kv_widths[layer] else None)
+            for layer, count in enumerate(tokens)
+        ]
+
+    def flops(self, layer: int, tokens: int, queries: int | None = None) -> float:
         """Operations of one layer's prefill over one sample of ``tokens`` tokens:
         ``2 * weights * n + 2 * width * n * (n + 1)`` (matrix products; causal attention, scores and values).
         With a window ``w < n`` the last factors are ``w * (2 * n - w + 1)``. Of linear attention the first term alone
-        is counted, not the steps of its state."""
-        window = self.windows[layer]
+        is counted, not the steps of its state. Over the last ``queries`` tokens ``q`` alone:
+        ``2 * weights * q + 4 * width * q * n``, with a window at most ``w`` in the place of ``n``."""
+        window, width = self.windows[layer], self.widths[layer]
         seen = tokens if window is None else min(tokens, window)
-        return 2.0 * self.weights[layer] * tokens + 2.0 * self.width * seen * (2 * tokens - seen + 1)
+        if queries is not None:
+            return 2.0 * self.weights[layer] * queries + 4.0 * width * queries * seen
+        return 2.0 * self.weights[layer] * tokens + 2.0 * width * seen * (2 * tokens - seen + 1)
 
     def cache_bytes(self, layer: int, tokens: int) -> int:
         """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``, with a window ``w`` of at most ``w - 1``
         tokens, as the cache that ``generate()`` makes holds them. Linear attention has none."""
         window = self.windows[layer]
-        return self.kv_width * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
+        return self.kv_widths[layer] * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
+
+
+def _heads(layer: Any, config: Any) -> tuple[int, int, int]:
+    """Query heads, key and value heads, and entries of each, of one layer."""
+    attention, count = getattr(layer, "self_attn", None), config.num_attention_heads
+    dim = getattr(attention, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // count
+    groups = getattr(attention, "num_key_value_groups", None)
+    own = count // groups if groups else config.num_key_value_heads
+    return count, 0 if borrows(layer) else own, dim
 
 
 def _weights(layer: nn.Module, experts: int) -> int:
@@ -83,7 +111,7 @@ class Summary:
     """What a prefill kept and saved, over the whole batch; padding is not counted.
 
     FLOPs and bytes are of the decoder's prefill alone, without vision tower and language-model head, estimated
-    from sequence lengths by :meth:`DecoderSize.flops` and :meth:`DecoderSize.cache_bytes`.
+    from sequence lengths by :meth:`DecoderSize.prefill_flops` and :meth:`DecoderSize.cache_bytes`.
 
     Attributes:
         visual_tokens_before: visual tokens of the prompts that may be reduced (``images=False`` leaves out images).
@@ -140,8 +168,8 @@ def summarize(
         stages, stages_from: as of :class:`Summary`.
     """
     layers = range(len(size.windows))
-    before = sum(size.flops(layer, n) for layer in layers for n in lengths)
-    after = sum(size.flops(layer, n) for layer in layers for n in lengths_per_layer[layer])
+    before = sum(sum(size.prefill_flops([n] * len(layers))) for n in lengths)
+    after = sum(sum(size.prefill_flops(sample)) for sample in zip(*lengths_per_layer, strict=True))
     return Summary(
         visual_tokens_before=visual,
         visual_tokens_after=visual_per_layer[-1],

@@ -11,8 +11,6 @@ from framefusion.reduction.layout import Span, VisualItem
 
 _BETWEEN = 2
 """Tokens between a frame and the next one's label: what closes the frame, and a newline."""
-_TAIL = 3
-"""Tokens at least that all labels of a video end in, behind the number: punctuation and what opens an image."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +26,13 @@ class FrameLabels:
         number: tokens that may differ between the labels of two frames, one after the other.
         repeats: whether frames may share a label, as times in whole seconds; else the label of a video's first frame
             starts the next video.
+        tail: tokens at least that all labels of a video end in, behind the number: punctuation and what opens an image.
     """
 
     shortest: int
     number: int
     repeats: bool
+    tail: int = 3
 
     def group(self, row: list[int], found: list[Span]) -> list[list[Span]]:
         """The runs of a sample, in order: those of one video together, every other one alone.
@@ -67,7 +67,7 @@ class FrameLabels:
             return self.repeats
         head = _common(one, other)
         tail = _common(one[head:][::-1], other[head:][::-1])
-        return head > 0 and tail >= _TAIL and max(len(one), len(other)) - head - tail <= self.number
+        return head > 0 and tail >= self.tail and max(len(one), len(other)) - head - tail <= self.number
 
 
 def _common(one: list[int], other: list[int]) -> int:

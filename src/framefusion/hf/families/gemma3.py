@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -26,15 +27,19 @@ class Gemma3(Family):
     """
 
     name = "Gemma 3"
-    model_classes = ("Gemma3ForConditionalGeneration", "Gemma3Model")
+    model_classes: tuple[str, ...] = ("Gemma3ForConditionalGeneration", "Gemma3Model")
     needs_names: frozenset[Kind] = frozenset({"image"})
     frames_as_images = True
-    one_view = MappingProxyType({"do_pan_and_scan": False})
+    one_view: Mapping[str, Any] = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
     verified = "masked oracle on a random-weight model"
 
+    def tokens(self, config: Any) -> int:
+        """Tokens of an image."""
+        return int(config.mm_tokens_per_image)
+
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
-        side = math.isqrt(model.config.mm_tokens_per_image)
+        side = math.isqrt(self.tokens(model.config))
         assert call.input_ids is not None
         layouts = []
         for b, row in enumerate(call.input_ids.cpu()):

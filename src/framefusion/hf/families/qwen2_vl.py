@@ -43,7 +43,7 @@ class Qwen2VL(Family):
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         assert call.input_ids is not None
         tokens = self.tokens(model.config, call)
-        grids = {kind: _grids(call, kind, model.config.vision_config.spatial_merge_size) for kind in tokens}
+        grids = {kind: self.grids(model.config, call, kind) for kind in tokens}
         sizes = {kind: iter(call.encoded_sizes(kind) or []) for kind in tokens}
         layouts = []
         for b in range(len(call.input_ids)):
@@ -59,6 +59,11 @@ class Qwen2VL(Family):
         """The placeholder of each kind that came with the call."""
         known: dict[Kind, int] = {"video": config.video_token_id, "image": config.image_token_id}
         return {kind: token for kind, token in known.items() if call.has(kind)}
+
+    def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
+        """The grids of all videos or images of the batch, in order; None where the call does not tell them."""
+        grid_thw, merge = call.arguments.get(f"{kind}_grid_thw"), config.vision_config.spatial_merge_size
+        return None if grid_thw is None else iter([(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()])
 
     def measured(self, call: Call, b: int, columns: Tensor, sizes: Iterator[int]) -> Iterator[Grid]:
         """The grids of sample ``b`` when the call brings none.
@@ -85,8 +90,3 @@ def spread(positions: Tensor, b: int, columns: Tensor) -> tuple[int, int]:
         return 1, 1
     rows, cols = positions[-2:, b].cpu()[:, columns]
     return int(rows.max() - rows.min()) + 1, int(cols.max() - cols.min()) + 1
-
-
-def _grids(call: Call, kind: Kind, merge: int) -> Iterator[Grid] | None:
-    grid_thw = call.arguments.get(f"{kind}_grid_thw")
-    return None if grid_thw is None else iter([(t, h // merge, w // merge) for t, h, w in grid_thw.tolist()])
