@@ -29,6 +29,19 @@ BUILDERS = (
     "idefics3",
     "minicpmv4_6",
     "minicpmv4_7",
+    "gemma4",
+    "gemma4_moe",
+    "gemma4_e",
+    "mistral3",
+    "ministral3",
+    "llava",
+    "llava_next",
+    "gemma3n",
+    "llama4",
+    "cohere2_vision",
+    "aria",
+    "video_llava",
+    "ovis2",
 )
 
 

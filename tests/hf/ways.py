@@ -333,6 +333,10 @@ EXCLUDED: dict[tuple[str, str], str] = {
         for family in ("glm4v", "glm46v", "glm4v_moe")
         for way in ("num_return_sequences", "beams")
     },
+    **{
+        ("llama4", way): "generate() expands another part of what is encoded than the one that the model reads"
+        for way in ("num_return_sequences", "beams")
+    },
     ("minicpmv4_7", "a video in parts"): "positions of its frames depend on how many there are in all",
 }
 """Ways that are not offered for a family, reduced or not: ``{(family, way): reason}``."""
