@@ -2,10 +2,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := -n auto --maxprocesses=4 --dist worksteal
+OUT ?= out/gpu
+GPU_PYTHON ?= 3.12
+GPU_WHEELS ?= av execnet hypothesis iniconfig pluggy pytest pytest-xdist sortedcontainers typer shellingham
+PLATFORMS := 2_17 2_24 2_27 2_28 2_31 2_34
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm lint format bench bench-check leaderboard train clean
+.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm lint format bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -20,6 +24,10 @@ help:
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         measure the selection beside its peers, write docs/benchmarks.md (about 18 minutes)"
 	@echo "make bench-check   has the selection become slower than the committed ratios (less than 2 minutes)"
+	@echo "make gpu           everything that wants a GPU, with PYTHON, which has torch and transformers, into OUT (nine minutes)"
+	@echo "make gpu-rehearse  the same without a GPU, everything shrunk: does each line of it run (less than 2 minutes)"
+	@echo "make gpu-wheels    fetch what PYTHON may lack there into wheels/gpu, for Python GPU_PYTHON on x86-64"
+	@echo "make gpu-page      take the results in OUT into the docs"
 	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
 	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
@@ -73,6 +81,21 @@ bench: install $(PEERS)
 
 bench-check: install
 	$(BIN)/python -m benchmarks.check
+
+# Nothing is installed: the machine may have no network.
+gpu:
+	scripts/gpu.sh $(PYTHON) $(OUT)
+
+gpu-rehearse: install
+	scripts/gpu.sh $(BIN)/python out/gpu-rehearsal --rehearse
+
+gpu-wheels: install
+	$(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --only-binary=:all: \
+		--python-version $(GPU_PYTHON) --implementation cp $(PLATFORMS:%=--platform manylinux_%_x86_64) \
+		-c constraints.txt -d wheels/gpu $(GPU_WHEELS)
+
+gpu-page: install
+	$(BIN)/python -m benchmarks.gpu.page $(OUT)
 
 leaderboard: install
 	$(BIN)/python scripts/leaderboard.py

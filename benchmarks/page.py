@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contenders import PEERS
+from benchmarks.markdown import milliseconds, table
 from benchmarks.report import BenchReport, axis_label
 from framefusion.bench import CONFIGS, Config
 from framefusion.bench.contenders import CONTENDERS, label
@@ -267,12 +267,17 @@ def prefill_section(data: dict[str, Any]) -> str:
         "at most 1 % at 64 frames for up to two stages, and 85 % of both ideals."
     )
     apart = [
-        f"\n\n“{plan['plan']}” was measured by itself, with rounds of all tokens of its own (`{plan['command']}`)."
+        f"\n\n“{plan['plan']}” was measured by itself{_machine(plan)}, with rounds of all tokens of its own "
+        f"(`{plan['command']}`)."
         for run in data["runs"]
         for plan in run["plans"]
         if "command" in plan
     ]
     return text + "\n\n" + table(head, rows) + "".join(apart)
+
+
+def _machine(plan: dict[str, Any]) -> str:
+    return f", on {plan['machine']}" if "machine" in plan else ""
 
 
 def _share(part: float | None, whole: float | None) -> str:
@@ -307,7 +312,7 @@ _NOT_COMPARED = """## Not compared
   graph cut, feature based, coverage, redundancy, mixtures): other objectives, other sets.
 - **DPPy 0.3.3 and pydpp 0.2.1** draw random samples from a DPP; neither has greedy MAP.
 - **triton-submodular 0.1.0a1** has facility location, graph cut, feature based and coverage, for GPUs.
-- **GPUs**: there was none to measure on."""
+- **GPUs**: [a page of their own](gpu.md)."""
 
 _HOW = """## Run it
 
@@ -321,14 +326,3 @@ more than 25 % or three standard deviations of the rounds here (1.4826 times the
 whichever is more. A backend has become slower on a workload where that holds for most of its ratios, in two
 measurements in a row. The command says when the CPU, the threads or the versions are others, because ratios may differ
 then."""
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first align right."""
-    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def milliseconds(value: float) -> str:
-    """A time in a table."""
-    return f"{value / 1e3:.2f} s" if value >= 1e3 else f"{value:.1f} ms" if value >= 10 else f"{value:.2f} ms"

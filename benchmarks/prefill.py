@@ -4,6 +4,7 @@
 
 The model has the architecture of Qwen2.5-VL with random weights (about 100 million decoder parameters), so the answers
 mean nothing and the times do. The video is encoded beforehand: only the decoder's prefill is timed, reduction included.
+On a machine that others use too, ``--cpu-time --threads 1`` takes the CPU time of the process, of the stages as well.
 
 Peak memory is the growth of the resident set's high-water mark over one prefill, each in its own process. Its ideal
 takes what the prefill of all tokens needs beyond its cache, and beyond what is there before the first layer and the
@@ -22,10 +23,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -34,6 +36,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 import framefusion
 from framefusion import FrameFusion
 from framefusion.bench import memory
+from framefusion.reduction.reducer import Reduction
 
 PATCHES = 14
 VIDEO, START, END = 1, 2, 3
@@ -98,16 +101,33 @@ def make_inputs(model: Any, frames: int) -> dict[str, Any]:
     }
 
 
-def prefill(model: Any, inputs: dict[str, Any], settings: FrameFusion | None) -> tuple[float, Any]:
-    """Seconds of one prefill, and the run's summary if it was reduced."""
-    with nullcontext() if settings is None else framefusion.attach(model, settings) as run:
-        started = time.perf_counter()
+def prefill(
+    model: Any, inputs: dict[str, Any], settings: FrameFusion | None, read: Callable[[], float] = time.perf_counter
+) -> tuple[float, float, Any]:
+    """Seconds of one prefill and of its stages, and the run's summary if it was reduced."""
+    stages, before_layer = [0.0], Reduction.before_layer
+
+    def timed(*given: Any) -> Any:
+        began = read()
+        hidden = before_layer(*given)
+        stages[0] += read() - began
+        return hidden
+
+    attached = nullcontext() if settings is None else framefusion.attach(model, settings)
+    with attached as run, mock.patch.object(Reduction, "before_layer", timed):
+        started = read()
         with torch.no_grad():
             model(**inputs, use_cache=True)
-        return time.perf_counter() - started, None if run is None else run.summary()
+        return read() - started, stages[0], None if run is None else run.summary()
 
 
-def measure(model: Any, inputs: dict[str, Any], plans: Sequence[str], repeats: int) -> list[dict[str, Any]]:
+def measure(
+    model: Any,
+    inputs: dict[str, Any],
+    plans: Sequence[str],
+    repeats: int,
+    read: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:
     """One row per plan; ratios are medians over ``repeats`` rounds, of two times of the same round."""
     chosen = {name: PLANS[name] for name in ("all tokens", *plans)}
     for settings in chosen.values():
@@ -117,13 +137,12 @@ def measure(model: Any, inputs: dict[str, Any], plans: Sequence[str], repeats: i
     rows: dict[str, dict[str, Any]] = {}
     for _ in range(repeats):
         for name, settings in chosen.items():
-            elapsed, summary = prefill(model, inputs, settings)
+            elapsed, reducing, summary = prefill(model, inputs, settings, read)
             seconds[name].append(elapsed)
+            stages[name].append(reducing)
             rows[name] = {"plan": name, "mean_share": 1.0, "flops_share": 1.0}
             if summary is None:
-                stages[name].append(0.0)
                 continue
-            stages[name].append(summary.reduction_milliseconds / 1e3)
             rows[name].update(
                 mean_share=summary.mean_share,
                 flops_share=1 - summary.flops_saved_share,
@@ -212,6 +231,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=14)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help="of the process, instead of the wall clock's")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--memory-of", choices=PLANS, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
@@ -220,19 +240,19 @@ def main() -> None:
     if args.memory_of:
         print(*own_memory(args.memory_of, args))
         return
-    model = build_model(args.layers)
+    model, read = build_model(args.layers), time.process_time if args.cpu_time else time.perf_counter
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "framefusion": framefusion.__version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "machine": f"{platform.machine()}, {args.threads} threads, fp32, CPU",
+        "machine": f"{platform.machine()}, {args.threads} threads, fp32, CPU" + (" time" if args.cpu_time else ""),
         "decoder_parameters": sum(p.numel() for p in model.get_decoder().layers.parameters()),
         "layers": args.layers,
         "runs": [],
     }
     for frames in args.frames:
-        rows = measure(model, make_inputs(model, frames), args.plans, args.repeats)
+        rows = measure(model, make_inputs(model, frames), args.plans, args.repeats, read)
         if args.memory:
             add_memory(rows, model, frames, args)
         result["runs"].append({"frames": frames, "visual_tokens": frames * PATCHES**2, "plans": rows})

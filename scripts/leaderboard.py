@@ -24,10 +24,16 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 COMMON = "--batch 14 --dtype bfloat16 --timed 0 --no-plots"
 DEFAULT = "segment-dpp-two-stage"
+BUDGETS = "0.2,0.1,0.05"
 OWN = "ours,published,controls"
 BEST = f"text-only,uniform,{DEFAULT},segment-dpp-pyramid,cdpruner-input,holitom,divprune,fastvid,floc"
 ALL = (DEFAULT, "published", "uniform")
 SOME = (DEFAULT, "cdpruner-input", "divprune", "fastvid", "holitom", "floc", "unicomp", "flashvid", "uniform")
+# Those that kept most in the two stages of the Qwen2.5-VL; it answers more slowly.
+STRONG = (
+    *(DEFAULT, "cdpruner-input", "divprune", "fastvid", "holitom", "floc", "unicomp", "forestprune", "flashvid"),
+    *("llava-scissor", "sttm", "uniform"),
+)
 
 
 def placed(schedule: str, names: Sequence[str]) -> str:
@@ -43,41 +49,53 @@ class Board:
         title: of the page.
         data: what is asked, arguments of ``framefusion eval``.
         runs: methods and budgets, one command each.
+        frames: of the videos; everything is asked with each number.
     """
 
     title: str
     data: str
     runs: Sequence[tuple[str, str]]
+    frames: Sequence[int] = (16,)
 
 
 BOARDS = {
     "leaderboard": Board(
         "Leaderboard",
-        "--frames 16 --videos 60 --seed 0",
+        "--videos 60 --seed 0",
         (
-            (placed("stages", ALL), "0.2,0.1,0.05"),
-            (OWN, "0.2,0.1,0.05"),
+            (placed("stages", ALL), BUDGETS),
+            (OWN, BUDGETS),
             (DEFAULT, "0.3"),
-            (placed("input", SOME), "0.1"),
-            (placed("attention", SOME), "0.1"),
         ),
-    ),
-    "leaderboard-qwen": Board(
-        "Leaderboard, with a Qwen2.5-VL",
-        "--model bundled-qwen --frames 32 --videos 60 --seed 0",
-        ((placed("stages", ALL), "0.2,0.1,0.05"),),
     ),
     "leaderboard-schedules": Board(
         "Leaderboard, every rule in one stage before layer 0",
-        "--frames 16 --videos 60 --seed 0",
+        "--videos 60 --seed 0",
         (
-            (placed("input", ALL), "0.2,0.1,0.05"),
-            (placed("stages", (DEFAULT, f"{DEFAULT}:program-alone")), "0.2,0.1,0.05"),
+            (placed("input", ALL), BUDGETS),
+            (placed("stages", (DEFAULT, f"{DEFAULT}:program-alone")), BUDGETS),
         ),
+    ),
+    "leaderboard-attention": Board(
+        "Leaderboard, every rule in one stage behind the first attention",
+        "--videos 60 --seed 0",
+        ((placed("attention", ALL), BUDGETS),),
+    ),
+    "leaderboard-qwen": Board(
+        "Leaderboard, with a Qwen2.5-VL",
+        "--model bundled-qwen --videos 60 --seed 0",
+        ((placed("stages", ALL), BUDGETS),),
+        frames=(32,),
+    ),
+    "leaderboard-qwen-input": Board(
+        "Leaderboard, with a Qwen2.5-VL, one stage before layer 0",
+        "--model bundled-qwen --videos 30 --seed 0",
+        ((placed("input", STRONG), BUDGETS),),
+        frames=(32,),
     ),
     "leaderboard-fresh": Board(
         "Leaderboard, on questions that no choice was made by",
-        "--frames 16 --videos 60 --seed 2",
+        "--videos 60 --seed 2",
         (
             (placed("stages", SOME), "0.2,0.1"),
             (BEST, "0.1"),
@@ -90,8 +108,10 @@ BOARDS = {
 def commands(name: str, jobs: int = 2) -> list[list[str]]:
     """What answers the questions of a board, in so many processes."""
     board = BOARDS[name]
+    given = f"{board.data} {COMMON} --jobs {jobs} --out out/{name}"
     return [
-        f"eval {board.data} {COMMON} --jobs {jobs} --out out/{name} --methods {methods} --budgets {budgets}".split()
+        f"eval --frames {frames} {given} --methods {methods} --budgets {budgets}".split()
+        for frames in board.frames
         for methods, budgets in board.runs
     ]
 

@@ -1,7 +1,9 @@
 """Write the tables of the docs that come from the registry and measurements: ``python scripts/update_tables.py``.
 
 The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``),
-the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``). A test fails while a file
+the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``), times from
+``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m benchmarks.end_to_end``, ``alternatives``), the
+default beside the best rules from ``docs/data/leaderboard*.json`` (``make leaderboard``). A test fails while a file
 differs from what this would write.
 """
 
@@ -10,18 +12,40 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+from framefusion.asking.report.units import PARTS, factor, seconds_of
+from framefusion.evaluation.methods.placed import schedule_of
+from framefusion.evaluation.table import UNREACHED, interval, percent
 from framefusion.hf.families import table
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
+TIMES = ROOT / "docs" / "data" / "end-to-end.json"
+ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
     ROOT / "docs" / "models.md": ("models", "matrix"),
     ROOT / "docs" / "decoding.md": ("decoding",),
-    ROOT / "README.md": ("supported",),
-    ROOT / "README.zh.md": ("supported-zh",),
+    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts",),
+    ROOT / "README.md": ("supported", "end-to-end"),
+    ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
+    ROOT / "docs" / "stages.md": ("rivals",),
 }
+
+DEFAULT = "segment-dpp-two-stage"
+BUDGETS = (0.2, 0.1, 0.05)
+LLAVA, QWEN = "LLaVA-OneVision", "Qwen2.5-VL"
+RIVALS = (
+    (f"{LLAVA}, the library's two stages", "leaderboard", "stages", 16),
+    (f"{LLAVA}, other questions, two stages", "leaderboard-fresh", "stages", 16),
+    (f"{LLAVA}, one stage before layer 0", "leaderboard-schedules", "input", 16),
+    (f"{LLAVA}, one stage behind the first attention", "leaderboard-attention", "attention", 16),
+    (f"{LLAVA}, each in its own stages", "leaderboard", "", 16),
+    (f"{QWEN}, the library's two stages", "leaderboard-qwen", "stages", 32),
+    (f"{QWEN}, one stage before layer 0", "leaderboard-qwen-input", "input", 32),
+)
+"""The boards, schedules and numbers of frames at which the default is held against the best published rule."""
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -67,9 +91,115 @@ def decoding() -> str:
     return f"{_markdown(head, [total, *rows])}\n\nRead right by all of them: {same}."
 
 
+def end_to_end(head: list[str], plans: dict[str, str]) -> str:
+    """Times from the file to the first token, in short; ``plans`` are their names in another language."""
+    record = json.loads(TIMES.read_text(encoding="utf-8"))
+    rows = []
+    for run in record["runs"]:
+        for plan in run["plans"]:
+            seconds = plan["seconds"]
+            before = seconds["decode"] + seconds["processor"]
+            encoder = seconds["tower"] + seconds["projector"]
+            name = plan["plan"]
+            rows.append(
+                [
+                    f"{run['frames']} ({plan['visual_tokens']:,})",
+                    plans.get(name, name),
+                    *(f"{part:.1f} s" for part in (before, encoder, seconds["prefill"], seconds["first_token"])),
+                    f"**{factor(plan['end_to_end_factor'])}**",
+                    factor(plan["decoder_factor"]),
+                ]
+            )
+    return _markdown(head, rows)
+
+
+def parts() -> str:
+    """The same in all parts, with what the operations would make of it."""
+    record = json.loads(TIMES.read_text(encoding="utf-8"))
+    names = ("decode", "processor", "tower", "projector", "prefill", "other", "first_token", "per_token")
+    head = ["frames", "plan", "decoding", "processor", "tower", "projector", "decoder", "the rest", "first token"]
+    head += ["further token", "largest part", "end to end", "by FLOPs", "decoder alone", "by FLOPs"]
+    rows = []
+    for run in record["runs"]:
+        for plan in run["plans"]:
+            own, whole = plan["seconds"], plan["flops"]
+            full = whole["decoder with all tokens"] or 1.0
+            decoder = whole["decoder"] or full
+            around = whole["encoder"] + whole["head"]
+            ideal = 1.0 if whole["decoder"] is None else (around + full) / (around + decoder)
+            largest = max(names[:6], key=own.__getitem__)
+            rows.append(
+                [
+                    str(run["frames"]),
+                    plan["plan"],
+                    *(seconds_of(own[name]) for name in names),
+                    f"{PARTS[largest]} {own[largest] / own['first_token']:.0%}",
+                    f"**{factor(plan['end_to_end_factor'])}**",
+                    factor(ideal),
+                    factor(plan["decoder_factor"]),
+                    factor(full / decoder),
+                ]
+            )
+    return _markdown(head, rows)
+
+
+def alternatives() -> str:
+    """Ways to a sooner first token at equal accuracy."""
+    record = json.loads(ALTERNATIVES.read_text(encoding="utf-8"))
+    rows = []
+    for row in record["rows"]:
+        own = row["seconds"]
+        rows.append(
+            [
+                row["plan"] + ("" if row["keeps"] else " †"),
+                f"{100 * row['accuracy']:.1f} %",
+                *(f"{own[name]:.2f} s" for name in ("tower", "prefill", "first_token")),
+                f"**{factor(row['end_to_end_factor'])}**",
+                factor(row["decoder_factor"]),
+            ]
+        )
+    head = ["way", "accuracy", "tower", "decoder", "first token", "end to end", "decoder alone"]
+    return _markdown(head, rows)
+
+
+SHORT = ["frames (visual tokens)", "plan", "decoding, processor", "vision tower", "decoder", "first token"]
+SHORT += ["**end to end**", "decoder alone"]
+SHORT_ZH = ["帧（视觉 token）", "设置", "解码与处理器", "视觉塔", "解码器", "首个词", "**端到端**", "仅解码器"]
+PLANS_ZH = {"all tokens": "全部 token", "the default, cost=0.3": "默认，cost=0.3"}
+
+
+def rivals() -> str:
+    """The default and how far it is from the best published rule, by stages and budget."""
+    head = ["accuracy in %, and points to the best rule", "questions", *(f"{100 * budget:g} %" for budget in BUDGETS)]
+    rows = []
+    for label, board, schedule, frames in RIVALS:
+        summary = json.loads((ROOT / "docs" / "data" / f"{board}.json").read_text(encoding="utf-8"))
+        (part,) = [part for part in summary["frames"] if part["frames"] == frames]
+        name = DEFAULT + (f"@{schedule}" if schedule else "")
+        own = {entry["budget"]: entry for entry in part["methods"] if entry["method"] == name}
+        cells = [_beside_rival(part, own.get(budget)) for budget in BUDGETS]
+        rows.append([f"[{label}]({board}.md)", str(part["questions"]), *cells])
+    return _markdown(head, rows)
+
+
+def _beside_rival(part: dict[str, Any], entry: dict[str, Any] | None) -> str:
+    """A cell of :func:`rivals`; a dash where nothing was asked, or the budget cannot be reached."""
+    rival = entry and entry["reached"] and entry["vs_rival"]
+    if not entry or not rival:
+        return UNREACHED
+    (title,) = {other["title"] for other in part["methods"] if other["method"] == rival["method"]}
+    title = title.removesuffix(f" @ {schedule_of(rival['method'])}")
+    return f"{percent(entry['accuracy']['value'])}, {interval(rival['difference'])}, {title}"
+
+
 TABLES = {
+    "alternatives": alternatives,
+    "end-to-end": lambda: end_to_end(SHORT, {}),
+    "end-to-end-zh": lambda: end_to_end(SHORT_ZH, PLANS_ZH),
+    "end-to-end-parts": parts,
     "decoding": decoding,
     "models": models,
+    "rivals": rivals,
     "matrix": matrix,
     "supported": lambda: supported(["family", "class"]),
     "supported-zh": lambda: supported(["模型系列", "类"]),

@@ -33,6 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="give the interpreted Triton kernels the same inputs as the other backends, instead of small ones",
     )
+    parser.addoption(
+        "--device",
+        metavar="DEVICE",
+        default=None,
+        help="run of tests/selection what takes a backend, with features on DEVICE; for cuda set TRITON_INTERPRET=0",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

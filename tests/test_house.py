@@ -22,7 +22,7 @@ FLOORS = (
     ("cli",),
 )
 """Rooms from the ground up; those of one floor do not know each other."""
-EVERYWHERE = {"", "_version", "assets", "checks", "errors", "log", "progress", "supervision"}
+EVERYWHERE = {"", "_version", "ahead", "assets", "checks", "errors", "log", "progress", "supervision"}
 """Modules at the root that every room may use."""
 ABOVE = {"__main__", "interface", "main"}
 """Modules at the root that may use every room."""

@@ -75,6 +75,7 @@ def test_every_setting_is_an_argument():
         "seed": "7",
         "images": "False",
         "stages": "0:1+0.5:0.1",
+        "tower": "changed:8",
     }
     others = {"keep", "merging", "novelty", "ratio_lower_bound"}
     others |= {"segment_minimum", "segment_sudden", "segment_window"}
@@ -82,6 +83,7 @@ def test_every_setting_is_an_argument():
     expected = FrameFusion(
         cost=0.4,
         stages=((0, 1), (0.5, 0.1)),
+        tower="changed:8",
         segmentation=FrameSimilarity(0.8, 0.7),
         budget_rule="marginal-value",
         relevance=Relevance("text", -1, 0.5),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from framefusion.hf import Run, UnsupportedModelError, attach
     from framefusion.hf.families import Call, Family, register_family
     from framefusion.reduction.budgets import Novelty
+    from framefusion.reduction.changes import Changed
     from framefusion.reduction.layout import VisualItem, VisualLayout
     from framefusion.reduction.merging import Absorb, Merging
     from framefusion.reduction.segmentation import DynamicProgramming, DySeg, FrameSimilarity, Windows
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import load_settings, save_settings
     from framefusion.reduction.sources import Relevance
+    from framefusion.reduction.tome import ToMe
     from framefusion.selection import select_tokens
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "Absorb",
     "Call",
     "Candidates",
+    "Changed",
     "DySeg",
     "DynamicProgramming",
     "Family",
@@ -44,6 +47,7 @@ __all__ = [
     "Run",
     "Selected",
     "Session",
+    "ToMe",
     "UnsupportedModelError",
     "VisualItem",
     "VisualLayout",
@@ -66,6 +70,7 @@ _HOME = {
     "Absorb": "framefusion.reduction.merging",
     "Call": "framefusion.hf.families",
     "Candidates": "framefusion.reduction.selectors",
+    "Changed": "framefusion.reduction.changes",
     "DPP": "framefusion.reduction.selectors.dpp",
     "DySeg": "framefusion.reduction.segmentation",
     "DynamicProgramming": "framefusion.reduction.segmentation",
@@ -79,6 +84,7 @@ _HOME = {
     "Run": "framefusion.hf",
     "Selected": "framefusion.reduction.selectors",
     "Session": "framefusion.asking.sessions",
+    "ToMe": "framefusion.reduction.tome",
     "UnsupportedModelError": "framefusion.hf",
     "VisualItem": "framefusion.reduction.layout",
     "VisualLayout": "framefusion.reduction.layout",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import framefusion.asking.ask as ask_module
+from framefusion import assets
 from framefusion.asking.ask import INSPECT_PROMPT, AskError, ask, inspect
 from framefusion.asking.loading import load
 from framefusion.asking.video import Video
@@ -79,6 +80,26 @@ def test_what_was_kept_is_told(models, video, family):
     assert "not warmed up" in answer.timing
 
 
+def test_times_are_of_every_part_and_add_up(models, video):
+    """What was decoded before has the time that the caller tells, or none."""
+    loaded = models["qwen2.5-vl"]
+    common = {"model": loaded.model, "processor": loaded.processor, "max_new_tokens": 3}
+    answer = ask(video, QUESTION, compare=True, **common)
+    for times in (answer.times, answer.full.times):
+        assert times.decode is None
+        assert list(times.parts) == ["processor", "tower", "projector", "prefill", "other"]
+        assert min(times.parts.values()) > 0
+    one = ask(video, QUESTION, decode_seconds=1.5, **common)
+    assert one.times.decode == 1.5
+    assert one.times.first_token == pytest.approx(sum(one.times.parts.values()))
+    assert one.times.first_token == pytest.approx(1.5 + one.times.processor + one.seconds_to_first_token)
+    assert one.times.per_token == pytest.approx((one.seconds_total - one.seconds_to_first_token) / (one.new_tokens - 1))
+    assert one.summary.times.tower == one.times.tower
+    found = inspect(assets.DEMO_VIDEO, model=loaded.model, processor=loaded.processor)
+    assert found.times.decode > 0
+    assert found.times.per_token is None
+
+
 def test_frames_are_not_sampled_again_and_their_distance_is_told(models, video):
     loaded = models["qwen2.5-vl"]
     inputs = ask_module.model_inputs(video, QUESTION, loaded.model, loaded.processor)
@@ -128,7 +149,7 @@ def test_compare_runs_in_turns_after_a_warm_up(models, video, monkeypatch):
     )
     assert order == [("full", 1), ("reduced", 1)] + [("full", 3), ("reduced", 3)] * 5
     assert "median of 5 runs each in turns, after a warm-up" in answer.timing
-    assert [step.split(",")[0] for step in steps[:3]] == ["Compiling the selection", "Preprocessing", "Warming up"]
+    assert steps[:2] == ["Preprocessing", "Warming up"]
 
 
 def test_inspect_reduces_with_a_neutral_prompt(models, video, monkeypatch):

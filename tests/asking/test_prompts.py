@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-import framefusion.asking.ask as ask_module
 from framefusion import FrameFusion
 from framefusion.asking.ask import AskError, ask
 from framefusion.asking.prompts import ProcessorError, check_seen, content_of, model_inputs, prompt_inputs
@@ -42,11 +41,6 @@ def family(name: str) -> tuple[Any, Any]:
 @pytest.fixture(scope="module")
 def qwen() -> tuple[Any, Any]:
     return family("qwen2_5_vl")
-
-
-@pytest.fixture(autouse=True)
-def no_compilation(monkeypatch):
-    monkeypatch.setattr(ask_module, "warm_up", lambda dtype: None)
 
 
 @pytest.fixture

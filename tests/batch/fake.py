@@ -30,7 +30,10 @@ class Fake:
     def __call__(self) -> Fake:
         return self
 
-    def answer(self, media: Sequence[str], question: str) -> dict[str, Any]:
+    def prepare(self, media: Sequence[str]) -> None:
+        """There is nothing to read."""
+
+    def answer(self, media: Sequence[str], question: str, prepared: Any = None) -> dict[str, Any]:
         if self.directory is not None:
             with open(self.directory / "asked", "a") as file:
                 file.write(f"{os.getpid()} {question}\n")

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -53,8 +54,13 @@ def test_ask_prints_the_answer_what_was_kept_and_what_it_saved(asked):
         "Prefill compute",
         "KV cache",
         "First token",
+        "End to end",
+        "Parts",
         "Timing",
     ]
+    assert rows["Prefill compute"].endswith("with vision tower, projector and head")
+    assert re.search(r"to the first token; \d+% of it .* for each further token", rows["End to end"])
+    assert "not measured" not in rows["Parts"]
     assert rows["Visual tokens"].startswith("24 of 96 kept (25.0 %)")
     assert rows["Per layer"] == "96, 24 × 3"
     assert result.stderr == ""
@@ -66,6 +72,35 @@ def test_compare_shows_both_answers_and_both_times(asked):
     assert result.stdout.splitlines()[1].startswith("Reduced ")
     assert re.search(r"First token +[−+][\d.]+ % \(.* → .*\)", result.stdout)
     assert "after a warm-up" in result.stdout
+    assert re.search(r"End to end +[\d.]+× \(.* → .* to the first token\), [\d.]+× in the decoder", result.stdout)
+
+
+def test_the_tower_encodes_what_changed_and_says_how_much(run, model, tmp_path):
+    """Six frames of two flat scenes: one frame of each is encoded."""
+    path = tmp_path / "flat.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(30):
+            picture = np.full((64, 96, 3), 40 if i < 15 else 200, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode(None))
+    words = ("ask", path, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 6)
+    result = run(*words, "--tower", "changed")
+    assert result.exit_code == 0, result.stderr
+    assert re.search(r"Vision tower +encoded 33\.3 % of the video", result.stdout)
+    found = parse(run(*words, "--tower", "changed:8", "--json"))
+    assert found["tower_share"] == pytest.approx(1 / 3)
+    assert found["settings"]["tower"] == {"rule": "changed", "levels": 8.0, "whole": 0.5, "std": None}
+    assert parse(run(*words, "--json"))["tower_share"] is None
+    # The second part shows the last frame of the first again.
+    assert parse(run(*words, "--tower", "changed", "--chunk", 3, "--json"))["tower_share"] == pytest.approx(3 / 7)
+    assert "Tower   encoded 42.9% of the video" in run(*words, "--tower", "changed", "--chunk", 3).stdout
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"video": path.name, "question": QUESTION}), encoding="utf-8")
+    batch = ("batch", "rows.jsonl", "--model", model, "--max-new-tokens", 1, "--frames", 6, "--tower", "changed")
+    assert run(*batch).exit_code == 0
+    row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert row["tower_share"] == pytest.approx(1 / 3, abs=1e-4)
 
 
 def test_json_is_one_object(asked, clip, model):
@@ -83,6 +118,14 @@ def test_json_is_one_object(asked, clip, model):
     assert found["flops"]["after"] < found["flops"]["before"]
     assert found["kv_bytes"]["after"] < found["kv_bytes"]["before"]
     assert found["seconds_to_first_token"]["reduced"] > 0
+    times = found["times"]["reduced"]
+    parts = [times[name] for name in ("decode", "processor", "tower", "projector", "prefill", "other")]
+    assert all(seconds > 0 for seconds in parts)
+    assert sum(parts) == pytest.approx(times["first_token"])
+    assert times["per_token"] > 0
+    assert found["times"]["full"] is None
+    before, after = found["flops"]["first_token"]
+    assert before - after == found["flops"]["before"] - found["flops"]["after"]
     assert found["settings"]["keep"] == 0.25
     assert found["model"]["model"] == str(model)
     assert found["versions"]["torch"] == torch.__version__

@@ -108,9 +108,7 @@ def media(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def ask(checkpoint, media, monkeypatch):
-    monkeypatch.setattr("framefusion.asking.ask.warm_up", lambda dtype: None)
-
+def ask(checkpoint, media):
     def asked(family: str, *names: str) -> Any:
         words = [*(media[name] for name in names), "what?", "--model", checkpoint(family), "--max-new-tokens", 1]
         return CliRunner().invoke(cli.app, ["ask", *map(str, words), "--keep", "0.5", "--json"])
@@ -229,7 +227,6 @@ def test_a_single_frame_fills_a_temporal_patch(family):
 
 @pytest.mark.parametrize("family", ["gemma3", "idefics3"])
 def test_frames_as_images_reach_every_command(checkpoint, media, monkeypatch, tmp_path, family):
-    monkeypatch.setattr("framefusion.asking.ask.warm_up", lambda dtype: None)
     monkeypatch.chdir(tmp_path)
 
     def run(*words: Any) -> Any:

@@ -7,6 +7,7 @@ import av
 import numpy as np
 import pytest
 
+from framefusion.cli import reduction
 from tests.cli.said import LONG, QUESTION, refuse
 
 
@@ -42,6 +43,8 @@ def test_models_that_cannot_be_loaded(run, clip, tmp_path):
         (["--keep", "9:0.5"], "stage before layer 9, but the model has 4"),
         (["--cost", "0"], r"cost must be in \(0, 1\], got 0"),
         (["--stages", "0.5"], "stages must be auto or DEPTH:SHARE pairs .* got '0.5'"),
+        (["--tower", "some"], "--tower must be None .*'changed:LEVELS'.* got 'some'"),
+        (["--tower", "changed:-1"], "--tower='changed:-1': Changed.levels must be in"),
         (["--stages", "0:1", "--keep", "0.2"], "stages say where a cost is spent, but keep=0.2 is given"),
         (["--stages", "0.5:1"], "cost=0.3 cannot be reached: stages begin behind 2 of 4 decoder layers"),
         (["--cost", "0.3", "--keep", "0.2"], "--keep and --cost exclude each other"),
@@ -104,9 +107,9 @@ def test_errors_of_our_own_making_are_not_hidden(run, clip, model, monkeypatch):
 
 def test_verbose_shows_the_traceback_and_what_is_logged_of_one_command(run, clip, model, monkeypatch):
     words = ("ask", clip, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 2)
-    logged = logging.getLogger("framefusion.asking.ask")
-    monkeypatch.setattr("framefusion.asking.ask.warm_up", lambda dtype: logged.info("compiling"))
-    assert "INFO framefusion.asking.ask: compiling\n" in run(*words, "--verbose").stderr
+    logged, stored = logging.getLogger("framefusion.asking.ask"), reduction.stored_settings
+    monkeypatch.setattr("framefusion.cli.ask.stored_settings", lambda given: logged.info("said") or stored(given))
+    assert "INFO framefusion.asking.ask: said\n" in run(*words, "--verbose").stderr
     assert run(*words).stderr == ""
     refused = run("ask", "gone.mp4", QUESTION, "--verbose").stderr
     assert refused.startswith("Traceback")

@@ -67,7 +67,7 @@ def test_help_needs_no_heavy_imports(tmp_path):
         "import sys; from framefusion import cli\n"
         "try: cli.app(['ask', '--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
-        "heavy = {'torch', 'transformers', 'av', 'numba', 'numpy', 'PIL', 'jinja2', 'rich.progress'}\n"
+        "heavy = {'torch', 'transformers', 'av', 'numba', 'numpy', 'PIL', 'jinja2', 'scipy', 'rich.progress'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
@@ -76,6 +76,27 @@ def test_help_needs_no_heavy_imports(tmp_path):
     for option in ("--model", "--frames", "--fps", "--cost", "--keep", "--compare", "--report", "--trust-remote-code"):
         assert option in done.stdout
     assert "0.3" in done.stdout
+
+
+def test_a_first_answer_imports_only_what_it_needs(tmp_path):
+    """Of the bundled model, on a machine where nothing was compiled. What torch and transformers import is theirs."""
+    script = (
+        "import gc, sys; from framefusion import cli\n"
+        "from framefusion.assets import DEMO_VIDEO\n"
+        "try: cli.app(['ask', str(DEMO_VIDEO), 'which large thing came after the red circle?'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'numba', 'llvmlite', 'matplotlib', 'pandas', 'sklearn', 'rich.progress', 'ray', 'vllm'}\n"
+        "heavy |= {'framefusion.evaluation', 'framefusion.batch', 'framefusion.bench', 'framefusion.asking.sessions'}\n"
+        "heavy |= {'framefusion.asking.streams', 'transformers.models.llava_next.modeling_llava_next'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert gc.isenabled() and gc.get_freeze_count()\n"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Answer           red diamond\n")
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_a_shell_completes_options():

@@ -27,6 +27,7 @@ from framefusion import (
     save_settings,
 )
 from framefusion.reduction import settings as settings_module
+from framefusion.reduction.changes import Changed
 from framefusion.reduction.plain import from_flat, from_plain, to_plain
 from framefusion.reduction.schedule import STAGES
 from framefusion.reduction.selectors.dpp import DPPOnce
@@ -106,6 +107,16 @@ def any_settings(draw):
                 "stages": shapes,
                 "seed": st.integers(-5, 2**40),
                 "images": st.booleans(),
+                "tower": st.one_of(
+                    st.none(),
+                    st.just("changed"),
+                    st.builds(
+                        Changed,
+                        st.floats(0, 255),
+                        st.floats(0.1, 1),
+                        st.one_of(st.none(), st.lists(st.floats(0.1, 2), min_size=1, max_size=3)),
+                    ),
+                ),
             },
         )
     )
@@ -143,6 +154,7 @@ def test_every_field_is_written_so_that_a_new_default_changes_no_file(tmp_path):
         "dropped": {"rule": "absorb", "lower_bound": 0.9},
         "seed": 0,
         "images": True,
+        "tower": None,
     }
     for without in (FrameFusion(merging=True), FrameFusion(keep=0.2)):
         assert to_plain(without)["stages"] is None

@@ -136,13 +136,3 @@ def test_backends_agree_on_a_video_sized_input() -> None:
     ids = torch.arange(16).repeat_interleave(196)
     numba, plain = (select_tokens(features, r, ids, [50] * 16, backend=b) for b in ("numba", "torch"))
     assert torch.equal(numba, plain)
-
-
-def test_automatic_backend_is_numba_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from framefusion.selection import numba_backend
-
-    calls = []
-    real = numba_backend.select
-    monkeypatch.setattr(numba_backend, "select", lambda *a: calls.append(1) or real(*a))
-    select_tokens(noise(5, 3), None, None, 2)
-    assert calls

@@ -49,6 +49,24 @@ def test_items_of_items_stay_on_their_thread() -> None:
         assert set(inner) == {own}
 
 
+def test_items_stay_here_where_torch_keeps_its_number_of_threads(monkeypatch) -> None:
+    """As in vLLM's CPU workers."""
+    threads._pool.cache_clear()
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    assert each(lambda _: threading.get_ident(), range(4)) == [threading.get_ident()] * 4
+    threads._pool.cache_clear()
+
+
+def test_items_of_items_stay_there_also_where_their_thread_has_more_of_torchs(monkeypatch) -> None:
+    """One that waited for others of its pool would wait for ever."""
+    each(lambda i: i, range(3))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    for own, inner in each(
+        lambda _: (threading.get_ident(), each(lambda _: threading.get_ident(), range(4))), range(9)
+    ):
+        assert set(inner) == {own}
+
+
 def test_torch_keeps_its_threads_here_and_in_threads_that_come_later() -> None:
     threads._pool.cache_clear()
     each(lambda i: i, range(3))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers as hf
@@ -55,19 +54,45 @@ EXPERTS = {
 }
 
 
-def save_qwen3_vl(directory: Path, experts: bool = False) -> Path:
-    """Qwen3-VL, with experts on request: 14-pixel tokens, two deepstack layers, three decoder layers."""
+LINEAR = {
+    # A quarter of the head would hold too few frequencies for three axes.
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [4, 2, 2],
+        "mrope_interleaved": True,
+    },
+    "layer_types": ["linear_attention", "linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    # The engine's CPU kernel knows no narrower ones.
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+}
+"""Of Qwen3.5: two layers whose state sees every token once, and one with attention."""
+CLASSES = {
+    "qwen3_vl": (hf.Qwen3VLConfig, hf.Qwen3VLForConditionalGeneration, {}, {}),
+    "qwen3_vl_moe": (hf.Qwen3VLMoeConfig, hf.Qwen3VLMoeForConditionalGeneration, EXPERTS, {}),
+    "qwen3_5": (hf.Qwen3_5Config, hf.Qwen3_5ForConditionalGeneration, LINEAR, {"deepstack_visual_indexes": []}),
+    "qwen3_5_moe": (
+        hf.Qwen3_5MoeConfig,
+        hf.Qwen3_5MoeForConditionalGeneration,
+        {**LINEAR, **EXPERTS, "shared_expert_intermediate_size": 64},
+        {"deepstack_visual_indexes": []},
+    ),
+}
+"""Configuration and model of a family, and what its decoder and its encoder have besides."""
+
+
+def save_qwen3(directory: Path, family: str = "qwen3_vl") -> Path:
+    """One of :data:`CLASSES`: 14-pixel tokens, two deepstack layers in Qwen3-VL, three decoder layers."""
     torch.manual_seed(0)
     words = tokenizer()
-    config_class, model_class = (
-        (hf.Qwen3VLMoeConfig, hf.Qwen3VLMoeForConditionalGeneration)
-        if experts
-        else (hf.Qwen3VLConfig, hf.Qwen3VLForConditionalGeneration)
-    )
-    text: dict[str, Any] = {**TEXT, **(EXPERTS if experts else {})}
+    config_class, model_class, of_text, of_vision = CLASSES[family]
     config = config_class(
-        text_config=text,
-        vision_config=VISION,
+        text_config={**TEXT, **of_text},
+        vision_config={**VISION, **of_vision},
         image_token_id=words.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=words.convert_tokens_to_ids("<|video_pad|>"),
         vision_start_token_id=words.convert_tokens_to_ids("<|vision_start|>"),
@@ -88,9 +113,15 @@ def save_qwen3_vl(directory: Path, experts: bool = False) -> Path:
         ),
         chat_template=TEMPLATE.replace("{{ VIDEO }}", "<|vision_start|><|video_pad|><|vision_end|>"),
     )
-    model_class(config).eval().save_pretrained(directory)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            if hasattr(layer, "linear_attn"):
+                # As drawn, most heads would forget a token at the next one.
+                layer.linear_attn.A_log.sub_(4)
+    model.save_pretrained(directory)
     processor.save_pretrained(directory)
-    if experts:
+    if family == "qwen3_vl_moe":
         _as_released(directory / "model.safetensors")
     return directory
 

@@ -15,7 +15,7 @@ from vllm import LLM, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.triton_utils import dispatcher
 
-import framefusion.vllm.qwen as hooked
+from framefusion.vllm import qwen, rules
 
 SMALL = {
     "dtype": "float32",
@@ -35,12 +35,15 @@ class Served:
     llm: Any
     positions: list[torch.Tensor] = field(default_factory=list)
     """``(3, n)`` of each step of the decoder."""
+    embeddings: list[torch.Tensor] = field(default_factory=list)
+    """``(n, D)`` of each step that had any: what the decoder was given."""
     masks: list[torch.Tensor] = field(default_factory=list)
     """Of each video, in order of encoding."""
 
     def answer(self, prompts: list[dict[str, Any]], tokens: int = 8, beyond_the_end: bool = True) -> list[Any]:
         """Greedy answers; every video is encoded anew."""
         self.positions.clear()
+        self.embeddings.clear()
         self.masks.clear()
         self.llm.llm_engine.reset_encoder_cache()
         greedy = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=beyond_the_end)
@@ -48,6 +51,13 @@ class Served:
 
     def tokens(self, prompts: list[dict[str, Any]], tokens: int = 8) -> list[list[int]]:
         return [list(output.outputs[0].token_ids) for output in self.answer(prompts, tokens)]
+
+    def first_logprobs(self, prompt: dict[str, Any]) -> torch.Tensor:
+        """``(vocabulary,)`` log-probabilities of what follows a prompt; needs ``max_logprobs=-1``."""
+        greedy = SamplingParams(temperature=0, max_tokens=1, logprobs=-1)
+        (output,) = self.llm.generate([prompt], greedy, use_tqdm=False)
+        (of_token,) = output.outputs[0].logprobs
+        return torch.tensor([of_token[token].logprob for token in sorted(of_token)])
 
     def prompt_positions(self, prompt: dict[str, Any]) -> torch.Tensor:
         """``(3, N)`` of one prompt, asked alone."""
@@ -68,10 +78,12 @@ def serving(model: Any, rate: float | None = None, settings: Any = None, **optio
         served = Served(llm)
         runner = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
         decoder = type(runner.model)
-        forward, select = decoder.forward, hooked.retention_mask
+        forward, select = decoder.forward, qwen.retention_mask
 
         def recorded(self: Any, input_ids: Any, positions: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             served.positions.append(positions.clone())
+            if kwargs.get("inputs_embeds") is not None:
+                served.embeddings.append(kwargs["inputs_embeds"].clone())
             return forward(self, input_ids, positions, *args, **kwargs)
 
         def masked(*args: Any) -> torch.Tensor:
@@ -79,7 +91,8 @@ def serving(model: Any, rate: float | None = None, settings: Any = None, **optio
             return served.masks[-1]
 
         patch.setattr(decoder, "forward", recorded)
-        patch.setattr(hooked, "retention_mask", masked)
+        for hooked in (qwen, rules):
+            patch.setattr(hooked, "retention_mask", masked)
         try:
             yield served
         finally:

@@ -63,6 +63,17 @@ class Reference:
         return columns
 
     @torch.no_grad()
+    def first_logprobs(
+        self, inputs: dict[str, Any], masks: Sequence[torch.Tensor], positions: torch.Tensor
+    ) -> torch.Tensor:
+        """``(vocabulary,)`` log-probabilities of what follows the prompt without what the masks drop."""
+        given, keep = self._decoder_inputs(inputs), self.kept(inputs, masks)
+        hidden = self.model.model.language_model(
+            inputs_embeds=given["inputs_embeds"][:, keep], position_ids=positions[:, None, keep], use_cache=False
+        ).last_hidden_state
+        return self.model.lm_head(hidden[0, -1]).log_softmax(-1)
+
+    @torch.no_grad()
     def tokens(
         self, inputs: dict[str, Any], masks: Sequence[torch.Tensor], positions: torch.Tensor, count: int
     ) -> list[int]:

@@ -14,7 +14,8 @@ from framefusion.asking.video import read_video
 from framefusion.assets import BUNDLED, DEMO_QUESTIONS, DEMO_VIDEO
 from framefusion.vllm.selection import retained_count
 from framefusion.vllm.settings import ServingSettings
-from tests.vllm.checkpoints import save_qwen3_vl
+from tests.vllm import nemotron
+from tests.vllm.checkpoints import save_qwen3
 from tests.vllm.engine import serving, with_metadata
 from tests.vllm.oracle import Reference
 
@@ -174,9 +175,9 @@ def test_two_engines_of_one_process_keep_their_own_settings(frames) -> None:
         assert int(others.masks[0].sum()) == retained_count(64, 8, 0.5, ServingSettings())
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["dense", "experts"])
+@pytest.fixture(scope="module", params=["qwen3_vl", "qwen3_vl_moe"])
 def qwen3(request, tmp_path_factory):
-    return save_qwen3_vl(tmp_path_factory.mktemp("qwen3"), request.param)
+    return save_qwen3(tmp_path_factory.mktemp("qwen3"), request.param)
 
 
 def small(frames: np.ndarray, count: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -219,3 +220,63 @@ def test_qwen3_vl_keeps_the_positions_of_the_whole_prompt(qwen3, frames) -> None
     with serving(qwen3, 0.7, {}, max_num_batched_tokens=32, max_num_seqs=4, enable_prefix_caching=True) as served:
         assert [served.tokens([asked(*case)])[0] for case in cases] == expected
         assert served.tokens([asked(*case) for case in cases]) == expected
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "qwen3_5_moe"])
+def test_qwen3_5_keeps_positions_and_what_its_states_take_in(family, frames, tmp_path) -> None:
+    """The engine's linear attention knows bfloat16 alone, so that log-probabilities stand in for tokens."""
+    model = save_qwen3(tmp_path, family)
+    picture = Image.fromarray(frames[3, :56, :56])
+    cases = [
+        (prompt_of(VIDEO, "what colour is it?"), [small(frames, 12)], []),
+        (prompt_of(VIDEO + IMAGE + VIDEO, "what is it?"), [small(frames, 8), small(frames, 6)], [picture]),
+    ]
+    options = {"dtype": "bfloat16", "max_logprobs": -1}
+    reference = Reference(model)
+    with serving(model, **options) as served:
+        whole = [served.prompt_positions(asked(*case)) for case in cases]
+    with serving(model, 0.7, {}, **options) as served:
+        for case, positions in zip(cases, whole, strict=True):
+            inputs = reference.inputs(*case)
+            got = served.prompt_positions(asked(*case))
+            masks = list(served.masks)
+            assert torch.equal(got, positions[:, reference.kept(inputs, masks)])
+            assert torch.equal(positions, reference.positions(inputs))
+            engine = served.first_logprobs(asked(*case))
+            ours = reference.first_logprobs(inputs, masks, positions)
+            others = reference.first_logprobs(inputs, [mask.roll(1) for mask in masks], positions)
+            # Rounding may send a token to other experts.
+            assert (engine - ours).abs().mean() < 0.4 * (engine - others).abs().mean()
+        answers = served.tokens([asked(*case) for case in cases])
+        assert answers == [served.tokens([asked(*case)])[0] for case in cases]
+    with serving(model, 0.7, {}, max_num_batched_tokens=32, max_num_seqs=4, **options) as served:
+        for case, positions in zip(cases, whole, strict=True):
+            got = served.prompt_positions(asked(*case))
+            assert len(served.positions) > 1
+            assert torch.equal(got, positions[:, reference.kept(reference.inputs(*case), served.masks)])
+
+
+def test_nemotron_gives_the_decoder_the_whole_prompt_without_the_dropped_tokens(frames, tmp_path) -> None:
+    """Against the engine without pruning, which draws the same weights; text between frames included."""
+    model = nemotron.save(tmp_path)
+    shown = [with_metadata(np.ascontiguousarray(frames[start : start + 8, :64, :64])) for start in (0, 20)]
+    prompts = [asked("user <video> what is it?", shown[:1], []), asked("user <video> and <video> is it?", shown, [])]
+    options = {"dtype": "bfloat16", "load_format": "dummy", "limit_mm_per_prompt": {"video": 2, "image": 1}}
+    whole = []
+    with serving(model, **options) as served:
+        for prompt in prompts:
+            (output,) = served.answer([prompt], 1)
+            is_video = torch.tensor(output.prompt_token_ids) == nemotron.VIDEO
+            whole.append((served.embeddings[0][: len(is_video)], is_video))
+    with serving(model, 0.7, {}, **options) as served:
+        for prompt, (embeddings, is_video) in zip(prompts, whole, strict=True):
+            (output,) = served.answer([prompt], 1)
+            for mask in served.masks:
+                assert int(mask.sum()) == retained_count(4, 8, 0.7, ServingSettings())
+                assert mask.reshape(8, 4).any(1).all()
+            kept = torch.ones_like(is_video)
+            kept[is_video] = torch.cat(served.masks)
+            assert len(output.prompt_token_ids) == int(kept.sum())
+            assert torch.equal(served.embeddings[0][: int(kept.sum())], embeddings[kept])
+        answers = served.tokens(prompts)
+        assert answers == [served.tokens([prompt])[0] for prompt in prompts]

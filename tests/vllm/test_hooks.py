@@ -16,6 +16,7 @@ from framefusion.assets import BUNDLED
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import save_settings
 from framefusion.vllm import register
+from framefusion.vllm.models import FAMILIES, QWEN_2_5, QWEN_3
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.selection import retained_count
 from framefusion.vllm.settings import ServingSettings
@@ -46,7 +47,7 @@ def test_nothing_changes_until_it_is_asked_for(heard) -> None:
     assert type(config.model_config.multimodal_config.video_pruning_rate) is float
     assert "framefusion" not in heard.text
     # The stock count goes on for every engine with a plain rate, hooked or not.
-    hooks.install()
+    hooks.install(QWEN_2_5)
     assert qwen2_5_vl.compute_retained_tokens_count(64, 8, 0.8) == evs.compute_retained_tokens_count(64, 8, 0.8) == 102
 
 
@@ -92,7 +93,9 @@ def test_a_model_without_a_rate_keeps_its_methods() -> None:
     from framefusion.vllm.qwen import recompute
 
     assert recompute(lambda self, *args: "stock")(object()) == "stock"
-    pruned = type("Model", (), {"video_pruning_rate": Rate(0.0, ServingSettings())})()
+    pruned = type(
+        "Model", (), {"video_pruning_rate": Rate(0.0, ServingSettings(), "Qwen3VLForConditionalGeneration")}
+    )()
     assert recompute(lambda self, *args: "stock")(pruned) == "stock"
 
 
@@ -146,28 +149,58 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A process in which no hook is in yet; they come back afterwards."""
     from pkgutil import resolve_name
 
-    for where, name, *_ in hooks.hooks():
-        owner = resolve_name(where)
-        monkeypatch.setattr(owner, name, getattr(vars(owner)[name], "__wrapped__", vars(owner)[name]))
+    for need in [need for family in (QWEN_2_5, QWEN_3) for need in hooks.needs_of(family) if need.around]:
+        owner = resolve_name(need.where)
+        stock = vars(owner)[need.name]
+        monkeypatch.setattr(owner, need.name, getattr(stock, "__wrapped__", stock))
+    hooks._warn_if_untested.cache_clear()
     return monkeypatch
 
 
 @pytest.mark.parametrize("version", ["0.31.2", "0.33.0", "1.0.0+cpu"])
-def test_another_version_does_not_start(bare, version: str) -> None:
+def test_another_version_runs_with_one_warning(bare, heard, version: str) -> None:
     bare.setattr(vllm, "__version__", version)
-    with pytest.raises(hooks.HookError, match=rf"tested with vLLM >= 0.32, < 0.33; this is {version[:3]}"):
-        configuration({})
     configuration(None)
+    assert "tested" not in heard.text
+    for _ in range(2):
+        assert isinstance(configuration({}).model_config.multimodal_config.video_pruning_rate, Rate)
+    assert heard.text.count(f"framefusion was tested with vLLM 0.32, not with {version}") == 1
 
 
-def test_a_missing_hook_does_not_start_and_leaves_nothing_behind(bare) -> None:
+def test_the_tested_version_runs_without_a_word(bare, heard) -> None:
+    assert vllm.__version__.startswith(hooks.TESTED)
+    configuration({})
+    assert "tested" not in heard.text
+
+
+def test_a_missing_part_does_not_start_and_leaves_nothing_behind(bare) -> None:
     from vllm.model_executor.models import qwen2_5_vl, qwen3_vl
 
     stock = qwen2_5_vl.compute_retained_tokens_count
     bare.delattr(qwen3_vl.Qwen3VLForConditionalGeneration, "_get_expanded_positions")
+    # What one family lacks is no loss to another.
+    hooks.install(QWEN_2_5)
+    assert qwen2_5_vl.compute_retained_tokens_count is not stock
+    stock = qwen3_vl.compute_retained_tokens_count
     with pytest.raises(hooks.HookError, match=r"has no vllm.*Qwen3VLForConditionalGeneration._get_expanded_positions"):
+        hooks.install(QWEN_3)
+    assert qwen3_vl.compute_retained_tokens_count is stock
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("vllm.model_executor.models.qwen2_5_vl.Qwen2_5_VLForConditionalGeneration", "iter_mm_grid_thw"),
+        ("vllm.utils.gpu_sync_debug", "gpu_sync_allowed"),
+        ("vllm.v1.worker.cpu_model_runner.CPUModelRunner", "load_model"),
+    ],
+)
+def test_a_part_that_is_only_used_is_looked_at_too(bare, where: str, name: str) -> None:
+    from pkgutil import resolve_name
+
+    bare.delattr(resolve_name(where), name)
+    with pytest.raises(hooks.HookError, match=rf"has no {where}.{name}, which framefusion needs"):
         configuration({})
-    assert qwen2_5_vl.compute_retained_tokens_count is stock
 
 
 def test_a_changed_hook_does_not_start(bare) -> None:
@@ -176,6 +209,25 @@ def test_a_changed_hook_does_not_start(bare) -> None:
     bare.setattr(qwen2_5_vl, "compute_retained_tokens_count", lambda tokens_per_frame, num_frames: 1)
     with pytest.raises(hooks.HookError, match=r"takes \(tokens_per_frame, num_frames\); framefusion knows it with"):
         configuration({})
+
+
+def test_a_class_with_a_method_of_its_own_does_not_serve() -> None:
+    from pkgutil import resolve_name
+
+    base = resolve_name(QWEN_3.base)
+    hooks._check_inherited(type("Heir", (base,), {}), QWEN_3)
+    with pytest.raises(hooks.HookError, match="Own of this vLLM has a recompute_mrope_positions of its own"):
+        hooks._check_inherited(type("Own", (base,), {"recompute_mrope_positions": None}), QWEN_3)
+    with pytest.raises(hooks.HookError, match=r"Qwen3VL.* is no vllm.*Qwen2_5_VL"):
+        hooks._check_inherited(base, QWEN_2_5)
+
+
+def test_every_class_that_can_be_loaded_here_inherits_what_is_replaced() -> None:
+    from vllm import ModelRegistry
+
+    for architecture, family in FAMILIES.items():
+        if architecture in ModelRegistry.get_supported_archs():
+            hooks._check_inherited(ModelRegistry.models[architecture].load_model_cls(), family)
 
 
 def test_a_model_that_lost_the_rate_does_not_serve() -> None:

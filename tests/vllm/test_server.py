@@ -8,6 +8,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import av
+import numpy as np
 import pytest
 
 from benchmarks.vllm_server import running
@@ -47,6 +48,43 @@ def without_frames() -> bytes:
     return buffer.getvalue()
 
 
+def undecodable() -> bytes:
+    """A container whose packets are none of its codec's."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        container.start_encoding()
+        for time in range(8):
+            packet = av.Packet(random.Random(time).randbytes(300))
+            packet.stream, packet.pts, packet.dts = stream, time, time
+            packet.time_base = stream.time_base
+            packet.is_keyframe = True
+            container.mux(packet)
+    return buffer.getvalue()
+
+
+def sound() -> bytes:
+    """A second of silence, and no video."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+BROKEN = {
+    "noise": b"no video",
+    "empty": b"",
+    "frameless": without_frames(),
+    "undecodable": undecodable(),
+    "sound": sound(),
+}
+
+
 def test_it_says_which_rule_is_active(server) -> None:
     log = server.log.read_text(errors="replace")
     rule = "segmentation=DynamicProgramming(threshold=0.8, sudden=4.0)"
@@ -67,7 +105,7 @@ def test_it_answers_about_a_file_with_a_fifth_of_its_tokens(server, video) -> No
     assert right >= len(rows) - 2
 
 
-@pytest.mark.parametrize("broken", [b"no video", b"", without_frames()], ids=["noise", "empty", "frameless"])
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 def test_a_bad_video_is_the_client_s_error_and_the_server_lives_on(server, video, broken: bytes) -> None:
     status, answer = server.ask("what colour is the star?", broken)
     assert 400 <= status < 500, answer

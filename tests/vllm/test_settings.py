@@ -9,6 +9,7 @@ import pytest
 from framefusion import DPP, DySeg
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.settings_file import save_settings
+from framefusion.vllm.models import QWEN_3, Family
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.settings import ServingSettings
 
@@ -49,6 +50,7 @@ def test_the_defaults_are_the_library_s() -> None:
         ({"segmentation": {"rule": "shots"}}, "segmentation.rule must be one of"),
         ({"cost": 0.3}, "'cost' is no setting; there are segmentation, budget_rule, relevance, selector, seed"),
         ({"merge": True}, "'merge' is no setting"),
+        ({"tower": "changed"}, "'tower' cannot be followed: the engine runs vision towers of its own"),
     ],
 )
 def test_wrong_settings_are_named(given: object, message: str) -> None:
@@ -57,12 +59,15 @@ def test_wrong_settings_are_named(given: object, message: str) -> None:
 
 
 def test_a_rate_is_a_number_with_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("framefusion.vllm.hooks.install", lambda: None)
-    rate = Rate(0.8, ServingSettings(segmentation="dp"))
+    hooked: list[Family] = []
+    monkeypatch.setattr("framefusion.vllm.hooks.install", hooked.append)
+    rate = Rate(0.8, ServingSettings(segmentation="dp"), "Qwen3_5ForConditionalGeneration")
     again = pickle.loads(pickle.dumps(rate))
     assert again == 0.8
     assert again.settings == rate.settings
+    assert again.architecture == rate.architecture
     assert isinstance(again, Rate)
+    assert hooked == [QWEN_3]
 
 
 def test_a_settings_file_says_the_rule_and_the_share(tmp_path: Path) -> None:
@@ -114,6 +119,7 @@ def test_rules_are_objects_or_flat_names() -> None:
         (FrameFusion(cost=0.3, stages=((0, 1), (0.5, 0.1))), r"these have stages=\(\(0\.0, 1\.0\), \(0\.5, 0\.1\)\)"),
         (FrameFusion(cost=0.3), "prunes once, before the decoder.*Calibrate with --method segment-dpp-input"),
         (FrameFusion(keep={0: 0.5, 2: 0.2}, dropped="drop"), "prunes once, before the decoder"),
+        (FrameFusion(keep={0: 0.5}, dropped="drop", tower="changed"), "vision towers of its own, .* without tower"),
         (FrameFusion(keep={0: 0.5}), "cannot merge them; dropped must be 'drop'"),
         (FrameFusion(keep={0: 0.5}, dropped="drop", relevance="similarity"), "relevance must be one of 'none'"),
     ],

@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from framefusion.asking.video import Video
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
+from framefusion.hf.timing import Times, timed
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.settings import FrameFusion
-from framefusion.selection import warm_up
 
 __all__ = [
     "INSPECT_PROMPT",
@@ -64,12 +64,20 @@ class Generation:
             prefill and reduction included.
         seconds_total: from the call of ``generate()`` to its return.
         new_tokens: number of generated tokens.
+        times: seconds of the parts, from the file on; only what :func:`ask` measured.
     """
 
     text: str
     seconds_to_first_token: float
     seconds_total: float
     new_tokens: int
+    times: Times = field(default_factory=Times)
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Of every token behind the first; None with a single one."""
+        further = self.new_tokens - 1
+        return (self.seconds_total - self.seconds_to_first_token) / further if further > 0 else None
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class Answer:
         segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``, -1 for those of photographs
             that the settings leave as they are; None when no stage segmented.
         settings: the settings of the reduction, with stages in the place of ``"auto"``.
+        times: seconds of the parts, from the file on.
         full: the answer with all visual tokens, when compared.
         timing: how the seconds were measured, in words.
         media: the videos and photographs that were shown to the model, in order.
@@ -103,6 +112,7 @@ class Answer:
     layout: VisualLayout = field(repr=False)
     segments: Tensor | None = field(repr=False)
     settings: FrameFusion
+    times: Times
     full: Generation | None
     timing: str
     media: tuple[Media, ...] = field(repr=False)
@@ -122,6 +132,7 @@ def ask(
     settings: FrameFusion | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     compare: bool = False,
+    decode_seconds: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Answer:
     """Answer a question about videos and photographs with greedy decoding on a share of their visual tokens.
@@ -138,6 +149,8 @@ def ask(
         max_new_tokens: longest answer, at least 1. Default 64.
         compare: also answer with all tokens. Both ways are warmed up first and then run in turns in this
             process, up to 5 rounds or 2 seconds; the times are medians over the rounds.
+        decode_seconds: what reading the media took, where that was done before; for :attr:`Answer.times`. Default:
+            files are timed here, of others nothing is known.
         progress: called with a few words when a slow step begins.
 
     Raises:
@@ -151,7 +164,7 @@ def ask(
         raise AskError("question must be a text that is not empty")
     if not is_whole(max_new_tokens) or max_new_tokens < 1:
         raise AskError(f"max_new_tokens must be a whole number, at least 1, got {max_new_tokens!r}")
-    job = _Job(media, question, model, processor, settings, progress)
+    job = _Job(media, question, model, processor, settings, decode_seconds, progress)
     if compare:
         return job.compare(question, max_new_tokens)
     job.progress("Answering")
@@ -165,13 +178,14 @@ def inspect(
     model: Any,
     processor: Any,
     settings: FrameFusion | None = None,
+    decode_seconds: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Answer:
     """Reduce videos and photographs without a question: one prefill with a neutral prompt (:data:`INSPECT_PROMPT`).
 
     Arguments and errors are those of :func:`ask`. The answer's ``question`` is None and its ``text`` empty.
     """
-    job = _Job(media, INSPECT_PROMPT, model, processor, settings, progress)
+    job = _Job(media, INSPECT_PROMPT, model, processor, settings, decode_seconds, progress)
     job.progress("Reducing")
     reduced = job.reduced(1)
     return job.answer(reduced, None, None, _SINGLE_RUN)
@@ -187,10 +201,13 @@ class _Job:
         model: Any,
         processor: Any,
         settings: FrameFusion | None,
+        decode_seconds: float | None,
         progress: Callable[[str], None] | None,
     ) -> None:
         self.progress = progress or (lambda step: None)
-        self.media = _read(media)
+        begin = time.perf_counter()
+        self.media, from_files = _read(media)
+        self.decoding = time.perf_counter() - begin if from_files else decode_seconds
         self.model = model
         self.processor = processor
         self.settings = settings if settings is not None else FrameFusion()
@@ -202,23 +219,26 @@ class _Job:
             raise
         except ValueError as error:
             raise AskError(str(error)) from error
-        if model.device.type == "cpu":
-            # No part of any answer's time; a user who waits for it should know that it is kept.
-            self.progress("Compiling the selection, unless that was done before")
-            warm_up(model.dtype)
         self.progress("Preprocessing")
         with failures(model, "making the prompt"):
+            begin = time.perf_counter()
             self.inputs = model_inputs(self.media, prompt, model, processor)
+            self.processing = time.perf_counter() - begin
             # Inside ``generate()`` the sizes of frames and images are lost; the prompt still has them.
             self.layout = check_seen(model, self.inputs, len(self.media), type(processor).__name__)
 
     def full(self, max_new_tokens: int) -> Generation:
-        with failures(self.model, "answering"):
-            return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
+        with failures(self.model, "answering"), timed(self.model) as clock:
+            return self.told(generate_timed(self.model, self.processor, self.inputs, max_new_tokens), clock.times)
 
     def reduced(self, max_new_tokens: int) -> Generation:
-        with failures(self.model, "answering"), attach(self.model, self.settings) as self.run:
-            return generate_timed(self.model, self.processor, self.inputs, max_new_tokens)
+        with failures(self.model, "answering"), attach(self.model, self.settings, timed=True) as self.run:
+            return self.told(generate_timed(self.model, self.processor, self.inputs, max_new_tokens), self.run.times)
+
+    def told(self, made: Generation, inside: Times | None) -> Generation:
+        """With the times of the parts; ``inside`` are those of the model."""
+        known = replace(inside or Times(), decode=self.decoding, processor=self.processing)
+        return replace(made, times=known.answered(made.seconds_to_first_token, made.seconds_per_token))
 
     def compare(self, question: str, max_new_tokens: int) -> Answer:
         self.progress("Warming up")
@@ -248,6 +268,7 @@ class _Job:
             layout=self.layout,
             segments=_segments(self.layout, run.layout[0], run.segments[0]) if run.segments else None,
             settings=run.settings,
+            times=reduced.times,
             full=full,
             timing=timing,
             media=self.media,
@@ -261,14 +282,16 @@ def _segments(layout: VisualLayout, reduced: VisualLayout, segments: Tensor) -> 
     return found
 
 
-def _read(media: Given | Sequence[Given]) -> tuple[Media, ...]:
+def _read(media: Given | Sequence[Given]) -> tuple[tuple[Media, ...], bool]:
+    """The media, and whether all of them were read here."""
     given = [media] if isinstance(media, (Video, Image.Image, str, os.PathLike)) else list(media)
     if not given:
         raise AskError("media is empty; give a video or a photograph to ask about")
     for medium in given:
         if not isinstance(medium, (Video, Image.Image, str, os.PathLike)):
             raise AskError(f"media must be videos, PIL images or paths, got {type(medium).__name__}")
-    return tuple(_read_one(medium) for medium in given)
+    from_files = all(isinstance(medium, (str, os.PathLike)) for medium in given)
+    return tuple(_read_one(medium) for medium in given), from_files
 
 
 def _read_one(medium: Given) -> Media:
@@ -285,18 +308,26 @@ def _median(runs: list[Generation]) -> Generation:
         seconds_to_first_token=statistics.median(run.seconds_to_first_token for run in runs),
         seconds_total=statistics.median(run.seconds_total for run in runs),
         new_tokens=runs[-1].new_tokens,
+        times=Times.median([run.times for run in runs]),
     )
 
 
 def generate_timed(
-    model: Any, processor: Any, inputs: Any, max_new_tokens: int, say: Callable[[str], None] | None = None
+    model: Any,
+    processor: Any,
+    inputs: Any,
+    max_new_tokens: int,
+    say: Callable[[str], None] | None = None,
+    read: Callable[[], float] | None = None,
 ) -> Generation:
-    """Greedy decoding of one sample, timed; ``say`` is called with each piece of the text as it comes."""
-    clock = _FirstToken(processor.tokenizer, say)
-    begin = time.perf_counter()
+    """Greedy decoding of one sample, timed; ``say`` is called with each piece of the text as it comes, and ``read``
+    tells the time, by default that of the wall clock."""
+    read = read or time.perf_counter
+    clock = _FirstToken(processor.tokenizer, say, read)
+    begin = read()
     with torch.inference_mode():
         output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, streamer=clock)
-    end = time.perf_counter()
+    end = read()
     new = output[0, inputs["input_ids"].shape[1] :]
     return Generation(
         text=processor.tokenizer.decode(new, skip_special_tokens=True).strip(),
@@ -309,15 +340,15 @@ def generate_timed(
 class _FirstToken(TextStreamer):
     """Notes when the first new token arrives; ``generate()`` sends the prompt before it."""
 
-    def __init__(self, tokenizer: Any, say: Callable[[str], None] | None) -> None:
+    def __init__(self, tokenizer: Any, say: Callable[[str], None] | None, read: Callable[[], float]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.calls, self.say = 0, say
+        self.calls, self.say, self.read = 0, say, read
         self.at = float("nan")
 
     def put(self, value: Tensor) -> None:
         self.calls += 1
         if self.calls == 2:
-            self.at = time.perf_counter()
+            self.at = self.read()
         if self.say is not None:
             super().put(value)
 

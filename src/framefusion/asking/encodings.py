@@ -12,6 +12,7 @@ from torch import Tensor
 
 from framefusion.asking.media import Media
 from framefusion.asking.prompts import model_inputs
+from framefusion.hf import tower
 from framefusion.hf.encoder import recorded
 
 MODALITIES = ("image", "video")
@@ -98,7 +99,7 @@ def _encode(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     encoded = {}
     for modality in MODALITIES:
         # Whatever goes by the encoder's attention afterwards finds it in the output.
-        with recorded(model), torch.inference_mode():
+        with recorded(model), tower.prompt(inputs["input_ids"]), torch.inference_mode():
             encoder = getattr(model.base_model, f"get_{modality}_features", None)
             if encoder is None or inputs.get(_PIXELS[modality]) is None:
                 continue

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from framefusion.assets import BUNDLED, DEFAULT_MODEL
 from framefusion.errors import FrameFusionError
 from framefusion.hf.families import FAMILIES
+from framefusion.hf.frame_groups import encode_in_groups
 
 DTYPES = {
     "auto": "auto",
@@ -35,7 +36,7 @@ class LoadedModel:
     """A model ready to answer.
 
     Attributes:
-        model: the unmodified ``transformers`` model, in evaluation mode.
+        model: the ``transformers`` model, in evaluation mode; unmodified but for ``tower_frames``.
         processor: its processor (tokenizer, video processor, chat template).
         name: what was loaded: the directory, the hub id, or the name of a bundled checkpoint.
         dtype: of the weights, such as ``"float32"``.
@@ -58,6 +59,7 @@ def load(
     device: str | None = None,
     attn: str | None = None,
     trust_remote_code: bool = False,
+    tower_frames: int | None = None,
 ) -> LoadedModel:
     """Load a supported video LLM. Weights are read from safetensors only.
 
@@ -69,6 +71,8 @@ def load(
         attn: attention implementation (``"sdpa"``, ``"eager"``, ``"flash_attention_2"``, …); default the
             model's own choice.
         trust_remote_code: run code that comes with the checkpoint. Off unless you trust its author.
+        tower_frames: frames of a video that the vision encoder is given at once, so that its memory does not grow with
+            the video; of a family whose encoder never looks from one frame to another. Default all of them.
 
     Raises:
         ModelError: unknown or unreachable model, directory without a configuration, unsupported family,
@@ -86,6 +90,11 @@ def load(
         network = network.to(target).eval()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(f"model {name!r} does not fit on device {target}: {_sentence(error)}") from error
+    if tower_frames is not None:
+        try:
+            encode_in_groups(network, tower_frames)
+        except ValueError as error:
+            raise ModelError(f"tower_frames={tower_frames} is not possible: {_sentence(error)}") from error
     return _loaded(network, processor, name)
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ import torch
 
 from framefusion.asking.ask import INSPECT_PROMPT, MAX_NEW_TOKENS
 from framefusion.asking.loading import LoadedModel, load_skeleton
+from framefusion.asking.planned import PlanRow, Sizing
 from framefusion.asking.prompts import AskError, ProcessorError, prompt_inputs
 from framefusion.asking.video import MAX_BYTES, Video
 from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
 from framefusion.hf.decoder import decoder_of, first_after_attention
 from framefusion.hf.families import Call, Family, find
-from framefusion.hf.shapes import Shapes, encoder_flops, state_bytes
-from framefusion.hf.summary import DecoderSize
+from framefusion.hf.shapes import UNCOUNTABLE, EncoderFlops, Shapes, encoder_flops, state_bytes
+from framefusion.hf.summary import DecoderSize, head_flops
 from framefusion.reduction.amounts import AUTO
 from framefusion.reduction.schedule import tokens_per_layer
 from framefusion.reduction.settings import FrameFusion
@@ -41,92 +42,6 @@ ALL_TOKENS = "all tokens"
 
 class PlanError(FrameFusionError, ValueError):
     """A plan that cannot be made. The text is one sentence."""
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One number of frames with one reduction. Everything is of one request.
-
-    Attributes:
-        frames: of the video.
-        plan: ``"all tokens"``, or the reduction as ``"keep=0.2"``.
-        visual_tokens: of the prompt, before any reduction.
-        text_tokens: all other tokens of the prompt: question, chat template, timestamps.
-        visual_tokens_per_layer: in each decoder layer.
-        flops_per_layer: of the decoder's prefill, by :meth:`~framefusion.hf.summary.DecoderSize.prefill_flops`.
-        kv_bytes_per_layer: keys and values behind the prefill.
-        encoder_flops: of vision encoder and projector, which no reduction inside the decoder changes; None where the
-            encoder cannot be counted.
-        request_bytes: keys and values with the answer, and the states of linear attention.
-        requests: how many of these fit in the memory; None without ``memory``.
-        exact: whether every video of this size has these numbers. With ``merging``, what merges depends on the video:
-            the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same.
-            Adaptive settings (``novelty``) give upper bounds.
-    """
-
-    frames: int
-    plan: str
-    visual_tokens: int
-    text_tokens: int
-    visual_tokens_per_layer: list[int]
-    flops_per_layer: list[float]
-    kv_bytes_per_layer: list[int]
-    encoder_flops: int | None
-    request_bytes: int
-    requests: int | None
-    exact: bool
-
-    @property
-    def mean_share(self) -> float:
-        """Mean share of the visual tokens over the decoder layers."""
-        return sum(self.visual_tokens_per_layer) / (len(self.visual_tokens_per_layer) * self.visual_tokens)
-
-    @property
-    def flops(self) -> float:
-        """Of the decoder's prefill, all layers."""
-        return sum(self.flops_per_layer)
-
-    @property
-    def kv_bytes(self) -> int:
-        """Behind the prefill, all layers."""
-        return sum(self.kv_bytes_per_layer)
-
-
-@dataclass(frozen=True)
-class Sizing:
-    """The answer of :func:`plan`.
-
-    Attributes:
-        model: what was planned for: the directory, the hub id, or the name of a bundled checkpoint.
-        dtype: of weights and cache, such as ``"bfloat16"``.
-        size: width and height of the video, in pixels.
-        layers: decoder layers.
-        parameters: of the whole model.
-        weight_bytes: of the whole model; None where the configuration does not tell.
-        state_bytes: that the linear-attention layers keep of each request; 0 without such.
-        memory: bytes for weights and caches, as given.
-        new_tokens: longest answer, as given.
-        rows: for each number of frames all tokens, then each reduction.
-    """
-
-    model: str
-    dtype: str
-    size: tuple[int, int]
-    layers: int
-    parameters: int
-    weight_bytes: int | None
-    state_bytes: int
-    memory: int | None
-    new_tokens: int
-    rows: list[PlanRow] = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, texts and lists, for JSON."""
-        rows = [
-            {**asdict(row), "mean_share": row.mean_share, "flops": row.flops, "kv_bytes": row.kv_bytes}
-            for row in self.rows
-        ]
-        return {**asdict(self), "size": list(self.size), "rows": rows}
 
 
 def plan(
@@ -182,6 +97,7 @@ def plan(
     layers = list(decoder.layers)
     machine = _Machine(
         DecoderSize.of(layers, decoder.config, decoder.dtype),
+        head_flops(network),
         first_after_attention(layers),
         state_bytes(decoder),
         new_tokens,
@@ -210,6 +126,7 @@ class _Machine:
     """The decoder, and the memory that its caches may take."""
 
     decoder: DecoderSize
+    head: int | None
     first: int
     state_bytes: int
     new_tokens: int
@@ -253,7 +170,7 @@ def _rows(
     count = machine.decoder
     text, layers = ids.shape[1] - len(layout), len(count.windows)
     encoder = _encoder_flops(multimodal, inputs)
-    rows = []
+    rows: list[PlanRow] = []
     for reduction in (None, *settings):
         visual = [len(layout)] * layers
         if reduction is not None:
@@ -265,6 +182,8 @@ def _rows(
             visual = [sum(present) for present in zip(*plans, strict=True)]
         tokens = [text + n for n in visual]
         request = machine.request_bytes(tokens)
+        step = sum(count.step_flops(layer, n) for layer, n in enumerate(tokens))
+        flops = count.prefill_flops(tokens)
         rows.append(
             PlanRow(
                 frames=frames,
@@ -272,9 +191,13 @@ def _rows(
                 visual_tokens=len(layout),
                 text_tokens=text,
                 visual_tokens_per_layer=visual,
-                flops_per_layer=count.prefill_flops(tokens),
+                flops_per_layer=flops,
                 kv_bytes_per_layer=[count.cache_bytes(layer, n) for layer, n in enumerate(tokens)],
-                encoder_flops=encoder,
+                encoder_flops=None if encoder is None else encoder.total,
+                projector_flops=None if encoder is None else encoder.projector,
+                head_flops=machine.head,
+                token_flops=step + (machine.head or 0),
+                all_tokens_flops=rows[0].flops if rows else sum(flops),
                 request_bytes=request,
                 requests=None if machine.free is None else max(0, machine.free // request),
                 exact=reduction is None or reduction.keeps_all or not (reduction.merging or reduction.adaptive),
@@ -328,10 +251,10 @@ def _inputs(
         ) from error
 
 
-def _encoder_flops(multimodal: Any, inputs: dict[str, Any]) -> int | None:
+def _encoder_flops(multimodal: Any, inputs: dict[str, Any]) -> EncoderFlops | None:
     try:
         return encoder_flops(multimodal, inputs)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+    except UNCOUNTABLE as error:
         logger.warning("the vision encoder of %s cannot be counted: %s", type(multimodal).__name__, error)
         return None
 

@@ -21,8 +21,17 @@ class Answerer(Protocol):
     def description(self) -> str:
         """Which model it is; the same in every process of a batch."""
 
-    def answer(self, media: Sequence[str], question: str) -> Result:
+    def prepare(self, media: Sequence[str]) -> Any:
+        """What can be done for the rows about some media before they are asked: called in another thread while an
+        earlier row is answered. What it raises belongs to those rows."""
+
+    def answer(self, media: Sequence[str], question: str, prepared: Callable[[], Any] | None = None) -> Result:
         """The answer to a question about some videos and photographs, and what it took.
+
+        Args:
+            media: addresses or absolute paths.
+            question: what to ask.
+            prepared: gives, or raises, what :meth:`prepare` did for these media; None where it was not called.
 
         Raises:
             RowError: this row cannot be answered.
@@ -34,8 +43,13 @@ Make = Callable[[], Answerer]
 """Makes the answerer of a process; picklable where there are several."""
 
 
-def result_of(answerer: Answerer, row: Row) -> Result:
+def result_of(answerer: Answerer, row: Row, prepared: Callable[[], Any] | None = None) -> Result:
     """What a row becomes: an answer, or ``{"error": reason}``, whatever the answerer raises.
+
+    Args:
+        answerer: asked.
+        row: the question.
+        prepared: as for :meth:`Answerer.answer`.
 
     Raises:
         BatchError: the process cannot answer any more.
@@ -43,7 +57,7 @@ def result_of(answerer: Answerer, row: Row) -> Result:
     if not row.media:
         return {"error": row.problem}
     try:
-        return answerer.answer(row.media, row.question)
+        return answerer.answer(row.media, row.question, prepared)
     except BatchError as error:
         raise BatchError(f"line {row.line}: {error}") from error
     except RowError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,10 +24,14 @@ from framefusion.hf import UnsupportedModelError, attach
 from framefusion.hf.summary import Summary
 from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
+from framefusion.selection import warm_up
 
 # Of later versions of torch; an older one raises a RuntimeError like any other.
 _BROKEN_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
 
+
+_Key = tuple[tuple[str, Any], ...]
+"""Some sources, with what changes with their files."""
 
 _WHOLE = 2**20
 """Frames at once: more than a video has, so that it is reduced as a whole."""
@@ -98,14 +102,26 @@ class ModelAnswerer:
                 self._shares = plan.share and run.fork() > 0
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
+        warm_up(self.loaded.model.dtype, self.loaded.model.device)
         self.description = describe(self.loaded)
         self._shown: _Shown | None = None
 
-    def answer(self, media: Sequence[str], question: str) -> Result:
-        """One row; seconds are from the files to the text."""
+    def prepare(self, media: Sequence[str]) -> _Read:
+        """The frames of some media, and how their files were before."""
+        key = _key(media)
+        return _Read(key, [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media])
+
+    def answer(self, media: Sequence[str], question: str, prepared: Callable[[], _Read] | None = None) -> Result:
+        """One row; seconds are from its beginning to the text, without what was prepared meanwhile."""
         begin = time.perf_counter()
+
+        def read() -> Sequence[Media]:
+            ready = None if prepared is None else prepared()
+            # A file that has changed since is read as it is now.
+            return ready.media if ready is not None and ready.key == _key(media) else self.prepare(media).media
+
         try:
-            answered = self._shared(media, question) if self._shares else self._afresh(media, question)
+            answered = self._shared(media, question, read) if self._shares else self._afresh(read(), question)
         except (VideoError, AskError) as error:
             if isinstance(error.__cause__, _BROKEN_DEVICE):
                 # Every further row would fail, and pass for a bad one.
@@ -126,15 +142,12 @@ class ModelAnswerer:
             "tokens_before": summary.visual_tokens_before,
             "tokens_after": summary.visual_tokens_after,
             "mean_share": round(summary.mean_share, 4),
+            **({} if summary.tower_share is None else {"tower_share": round(summary.tower_share, 4)}),
             "seconds": round(time.perf_counter() - begin, 3),
             **({"warning": "; ".join(warnings)} if warnings else {}),
         }
 
-    def _read(self, media: Sequence[str]) -> list[Media]:
-        return [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media]
-
-    def _afresh(self, media: Sequence[str], question: str) -> _Answered:
-        shown = self._read(media)
+    def _afresh(self, shown: Sequence[Media], question: str) -> _Answered:
         answer = ask(
             shown,
             question,
@@ -145,9 +158,9 @@ class ModelAnswerer:
         )
         return _Answered(answer.text, answer.summary, shown)
 
-    def _shared(self, media: Sequence[str], question: str) -> _Answered:
+    def _shared(self, media: Sequence[str], question: str, read: Callable[[], Sequence[Media]]) -> _Answered:
         """The answer of a session that has been shown the media; a new one unless the last row was about them too."""
-        key = tuple((source, _state_of(source)) for source in media)
+        key = _key(media)
         if self._shown is None or self._shown.key != key:
             # The last one's memory is free before the next one is shown.
             self._shown = None
@@ -158,13 +171,20 @@ class ModelAnswerer:
                 chunk=_WHOLE,
                 max_new_tokens=self.plan.max_new_tokens,
             )
-            shown = self._read(media)
+            shown = read()
             for medium in shown:
                 talk.add(medium)
             self._shown = _Shown(key, talk, shown)
         # A copy, so that no row leaves anything behind.
         reply = self._shown.session.fork().ask(question, history=False)
         return _Answered(reply.text, reply.summary, self._shown.media)
+
+
+class _Read(NamedTuple):
+    """Media in memory, and how their files were before they were read."""
+
+    key: _Key
+    media: Sequence[Media]
 
 
 class _Answered(NamedTuple):
@@ -176,9 +196,13 @@ class _Answered(NamedTuple):
 class _Shown(NamedTuple):
     """What a session was shown, and how the files were then."""
 
-    key: tuple[tuple[str, Any], ...]
+    key: _Key
     session: Session
     media: Sequence[Media]
+
+
+def _key(media: Sequence[str]) -> _Key:
+    return tuple((source, _state_of(source)) for source in media)
 
 
 def _state_of(source: str) -> tuple[int, int] | None:

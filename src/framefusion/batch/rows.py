@@ -71,6 +71,27 @@ def by_media(rows: Iterable[Row], window: int = 1000) -> Iterator[Row]:
             yield from group
 
 
+GROUP = 16
+"""Rows about the same media that are read together, so that the media after them are known ahead."""
+
+
+def together(rows: Iterable[Row], most: int = GROUP) -> Iterator[list[Row]]:
+    """The same rows in the same order, in groups about the same media.
+
+    Args:
+        rows: in any order.
+        most: rows of a group.
+    """
+    group: list[Row] = []
+    for row in rows:
+        if group and (row.media != group[0].media or len(group) == most):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a file, empty lines left out. A line that is no question becomes a row with a ``problem``.
 

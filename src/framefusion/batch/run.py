@@ -126,7 +126,7 @@ def run(
         tally = _Tally(rows, finished.count)
         if not left:
             return tally.summary()
-        progress.step("Loading the model")
+        progress.step("Loading the model, compiling unless that was done before")
 
         def confirm(model: str) -> None:
             results.describe(

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,9 +159,11 @@ def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, L
     progress("Starting")
     stored = stored_settings(request.reduction)
     frames = shown_frames(request.shown, request.model, stored.calibration)
+    begin = time.perf_counter()
     media = None if request.own.chunk is not None else long.read(request, frames, progress)
     if media is None:
         return None
+    decoding = time.perf_counter() - begin
     progress("Loading the model" if request.model.model is None else f"Loading {request.model.model}")
     silence_transformers()
     from framefusion.asking import ask as asking
@@ -171,6 +174,7 @@ def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, L
         "model": loaded.model,
         "processor": loaded.processor,
         "settings": stored.settings,
+        "decode_seconds": decoding,
         "progress": progress,
     }
     if request.question is None:

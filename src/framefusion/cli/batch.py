@@ -78,6 +78,13 @@ def batch(
         bool,
         typer.Option("--ordered/--unordered", help="Write results in the order of the questions, or as they come."),
     ] = True,
+    ahead: Annotated[
+        bool,
+        typer.Option(
+            "--ahead/--no-ahead",
+            help="Decode the next video while the model works on this one; two are in memory then. Not with Ray.",
+        ),
+    ] = True,
     share: Annotated[
         bool,
         typer.Option(
@@ -98,7 +105,7 @@ def batch(
     with bars(rate=True, otherwise=Lines()) as progress, resumable(out):
         from framefusion.batch import Plan, run
 
-        where = _engine(engine, ray)
+        where = _engine(engine, ray, ahead)
         plan = Plan(stored.settings, model.arguments(), frames, shown.fps, max_new_tokens, share)
         # Ray tells of dead actors on stdout, where --json has its object.
         with redirect_stdout(sys.stderr):
@@ -124,13 +131,13 @@ def batch(
 COMMANDS = {"batch": batch}
 
 
-def _engine(name: str, ray: RayOptions) -> Local | RayEngine:
+def _engine(name: str, ray: RayOptions, ahead: bool) -> Local | RayEngine:
     from framefusion.batch import BatchError, Local, RayEngine
 
     if name == "local":
         if given := spelled(ray):
             fail(f"{given[0]} needs --engine ray")
-        return Local()
+        return Local(ahead)
     if name != "ray":
         fail(f"--engine must be local or ray, got {name!r}")
     try:

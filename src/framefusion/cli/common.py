@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +37,34 @@ def check_writable(path: Path | None) -> None:
         fail(f"cannot write {named(path)}: permission denied")
 
 
+@contextmanager
+def importing(name: str) -> Iterator[None]:
+    """Around imports: nothing is collected while a heavy module comes for the first time, nor looked at later.
+
+    Torch and transformers make millions of objects that live as long as the process. Looking for garbage among them,
+    again and again while they come and once more at the end, takes a third of the time until a first answer.
+    """
+    if name in sys.modules:
+        yield
+        return
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
 def silence_transformers() -> None:
     """Loading bars and advice for programmers have no place around an answer."""
     warnings.filterwarnings("ignore")
-    import huggingface_hub
-    import transformers
+    with importing("framefusion.asking.loading"):
+        import huggingface_hub
+        import transformers
+
+        import framefusion.asking.loading  # noqa: F401 (most of what a model needs, at once)
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -50,7 +50,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     from framefusion.asking.sessions.session import CHUNK
 
     loaded = load(**request.model.arguments())
-    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens}
+    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens, "warm": False}
     with session(loaded.model, loaded.processor, stored.settings, **options) as talk:
         for source in request.media:
             name = named(source)
@@ -73,6 +73,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
             "tokens_before": reply.summary.visual_tokens_before,
             "tokens_after": reply.summary.visual_tokens_after,
             "mean_share": reply.summary.mean_share,
+            "tower_share": reply.summary.tower_share,
             "seconds_to_first_token": reply.seconds_to_first_token,
             **provenance_of(talk.settings, loaded),
         }
@@ -82,4 +83,6 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     typer.echo(f"Answer  {printable(reply.text) or '(no text)'}")
     typer.echo(f"Shown   {held.frames} frames in parts of {talk.chunk}, {held.visual_tokens:,} visual tokens")
     typer.echo(f"Kept    {share:.1%} of them over the layers; {held.nbytes / 2**20:.0f} MiB are held")
+    if held.tower_share is not None:
+        typer.echo(f"Tower   encoded {held.tower_share:.1%} of the video, what changed")
     typer.echo(f"Time    {held.seconds_adding:.1f} s to show it, {reply.seconds_total:.1f} s to answer")

@@ -84,6 +84,15 @@ class ModelOptions:
         ),
     ] = None
     trust_remote_code: TrustOption = False
+    tower_frames: Annotated[
+        int | None,
+        typer.Option(
+            "--tower-frames",
+            help="Frames of a video that the vision encoder is given at once, so that its memory does not grow with "
+            "the video. Default: all.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
 
     def arguments(self, usual: str | None = None) -> dict[str, Any]:
         """The arguments of ``load``; ``usual`` is the model where none is named."""
@@ -147,6 +156,16 @@ class ReductionOptions:
             "--similarity",
             help="Cosine similarity from which a patch resembles the frame before, with --segmentation "
             "frame-similarity. Default: 0.6.",
+            rich_help_panel=_REDUCTION,
+        ),
+    ] = None
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            "--tower",
+            help="changed: the vision tower encodes only what changed in a video, or changed:LEVELS, by more than so "
+            "many grey levels (4); tome: it merges patches that look alike, or tome:WORK, down to that share of the "
+            "work (0.66). Default: everything is encoded.",
             rich_help_panel=_REDUCTION,
         ),
     ] = None

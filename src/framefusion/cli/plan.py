@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -23,8 +24,12 @@ from framefusion.cli.progress import spinner
 from framefusion.cli.questions import names
 
 if TYPE_CHECKING:
-    from framefusion.asking.sizing import PlanRow, Sizing
+    from rich.table import Table
+
+    from framefusion.asking.planned import PlanRow, Sizing
     from framefusion.reduction.settings import FrameFusion
+
+T = TypeVar("T")
 
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
@@ -148,9 +153,6 @@ def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path 
 
 
 def _show(found: Sizing, per_layer: bool) -> None:
-    from rich import box
-    from rich.table import Table
-
     from framefusion.asking.report import units
 
     known = "" if found.weight_bytes is None else f", {units.size(found.weight_bytes)}"
@@ -159,36 +161,77 @@ def _show(found: Sizing, per_layer: bool) -> None:
         f"{found.model}: {found.parameters:,} parameters in {found.dtype}{known}; {found.layers} decoder layers. "
         f"Video: {width}×{height}."
     )
-    table = Table(box=box.SIMPLE_HEAD)
-    names = ["frames", "plan", "visual tokens", "last layer", "mean share", "KV cache", "decoder", "encoder"]
-    names += [] if found.memory is None else ["requests"]
-    for name in names:
-        table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
-    for row in found.rows:
-        cells = [
-            f"{row.frames:,}",
-            row.plan + ("" if row.exact else " *"),
-            f"{row.visual_tokens:,}",
-            f"{row.visual_tokens_per_layer[-1]:,}",
-            units.percent(row.mean_share),
-            units.size(row.kv_bytes),
-            units.flops(row.flops),
-            "–" if row.encoder_flops is None else units.flops(row.encoder_flops),
-        ]
-        table.add_row(*cells, *([] if row.requests is None else [f"{row.requests:,}"]))
     console = table_console()
-    console.print(table)
+    console.print(_held(found))
+    console.print(_computed(found))
     if per_layer:
         for row in found.rows:
             console.print(_layers(row))
     if not all(row.exact for row in found.rows):
         typer.echo("* What merges, or is new enough to stay, depends on the video: layers as if nothing merged.")
+    typer.echo(
+        "Encoder: vision tower and projector. First token: encoder, decoder and language-model head; factor: how many "
+        "times less that is than with all tokens, beside the decoder's."
+    )
     if found.memory is not None:
         state = f", {units.size(found.state_bytes)} of states each" if found.state_bytes else ""
         typer.echo(
             f"Requests: in {units.size(found.memory)} beside the weights, with answers of {found.new_tokens} "
             f"tokens{state}; activations need more."
         )
+
+
+def _held(found: Sizing) -> object:
+    """Tokens and what they take."""
+    from framefusion.asking.report import units
+
+    table = _table("visual tokens", "last layer", "mean share", "KV cache", "requests" if found.memory else None)
+    for row in found.rows:
+        cells = [
+            f"{row.visual_tokens:,}",
+            f"{row.visual_tokens_per_layer[-1]:,}",
+            units.percent(row.mean_share),
+            units.size(row.kv_bytes),
+        ]
+        table.add_row(*_start(row), *cells, *([] if row.requests is None else [f"{row.requests:,}"]))
+    return table
+
+
+def _computed(found: Sizing) -> object:
+    """What is computed up to the first token, and for each one behind it."""
+    from framefusion.asking.report import units
+
+    table = _table("encoder", "decoder", "first token", "factor", "decoder's", "largest part", "further token")
+    for row in found.rows:
+        table.add_row(
+            *_start(row),
+            _or_dash(row.encoder_flops, units.flops),
+            units.flops(row.flops),
+            _or_dash(row.first_token_flops, units.flops),
+            _or_dash(row.end_to_end_factor, units.factor),
+            units.factor(row.decoder_factor),
+            _or_dash(row.largest, lambda part: f"{part[0]} {part[1]:.0%}"),
+            units.flops(row.token_flops),
+        )
+    return table
+
+
+def _table(*names: str | None) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("frames", "plan", *filter(None, names)):
+        table.add_column(name, justify="left" if name == "plan" else "right", no_wrap=True)
+    return table
+
+
+def _start(row: PlanRow) -> tuple[str, str]:
+    return f"{row.frames:,}", row.plan + ("" if row.exact else " *")
+
+
+def _or_dash(value: T | None, say: Callable[[T], str]) -> str:
+    return "–" if value is None else say(value)
 
 
 def _layers(row: PlanRow) -> object:

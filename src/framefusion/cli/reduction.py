@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from framefusion.assets import usual_frames
+from framefusion.cli.common import importing
 from framefusion.cli.errors import fail
 from framefusion.cli.groups import option_of
 from framefusion.cli.options import FrameOptions, ModelOptions, ReductionOptions
@@ -34,9 +35,11 @@ def check_options(shown: FrameOptions, reduction: ReductionOptions, max_new_toke
 
 def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     """The settings that the options say, or their file."""
-    from framefusion.reduction.amounts import parse_keep, parse_stages
-    from framefusion.reduction.settings import FrameFusion
-    from framefusion.reduction.settings_file import StoredSettings, read
+    with importing("torch"):
+        from framefusion.reduction.amounts import parse_keep, parse_stages
+        from framefusion.reduction.settings import FrameFusion
+        from framefusion.reduction.settings_file import StoredSettings, read
+        from framefusion.reduction.towers import tower_of
 
     try:
         keep = None if reduction.keep is None else parse_keep(reduction.keep)
@@ -49,7 +52,11 @@ def stored_settings(reduction: ReductionOptions) -> StoredSettings:
     given = {"segmentation": reduction.segmentation, "similarity_lower_bound": reduction.similarity}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     stages = None if reduction.stages is None else parse_stages(reduction.stages)
-    return StoredSettings(FrameFusion(cost=reduction.cost, keep=keep, stages=stages, **chosen))
+    try:
+        tower = tower_of("--tower", reduction.tower)
+    except ValueError as error:
+        fail(str(error).rstrip("."))
+    return StoredSettings(FrameFusion(cost=reduction.cost, keep=keep, stages=stages, tower=tower, **chosen))
 
 
 def shown_frames(shown: FrameOptions, model: ModelOptions, calibration: Calibration | None) -> int | None:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from framefusion.ahead import Ahead
 from framefusion.asking.encodings import Prompt, prompts
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media
@@ -129,6 +130,11 @@ class Chunk:
         for cell in cells:
             if all((cell.key, question.id) in done for question in self.questions):
                 continue
+            if cell.settings.tower is not None:
+                raise EvaluationError(
+                    f"{cell.method} has tower={cell.settings.tower}, but an evaluation encodes each video once for all "
+                    "methods; leave tower out."
+                )
             with attach(self.loaded.model, cell.settings) as run:
                 together = Together(self.loaded.model, run, self._pad)
                 sharing = self.generating.share and shares(self.loaded.model, run.settings)
@@ -203,12 +209,19 @@ class Chunk:
         """The questions of each video. Answers that are chosen and answers that are generated are no batch."""
         key = cell.shown, cell.blank, cell.scenes
         if key not in self._made:
-            self._made[key] = []
-            for video in dict.fromkeys(question.video for question in self.questions):
-                for choosing in (False, True):
-                    asked = [q for q in self.questions if q.video == video and bool(q.choices) is choosing]
-                    size, made = self._prompts(video, cell, [question.text for question in asked])
-                    self._made[key].append(Asked(video, (choosing, *size), list(zip(asked, made, strict=True))))
+            groups = [
+                (video, choosing, [q for q in self.questions if q.video == video and bool(q.choices) is choosing])
+                for video in dict.fromkeys(question.video for question in self.questions)
+                for choosing in (False, True)
+            ]
+            found: list[Asked] = []
+            # The next video is read while this one is encoded.
+            with Ahead(self._video(video, cell) for video, _, asked in groups if asked) as shown:
+                for video, choosing, asked in groups:
+                    medium = next(shown) if asked else None
+                    size, made = self._prompts(video, cell, [question.text for question in asked], medium)
+                    found.append(Asked(video, (choosing, *size), list(zip(asked, made, strict=True))))
+            self._made[key] = found
         return self._made[key]
 
     def _batches(self, cell: Cell, sharing: bool) -> list[Batch]:
@@ -217,8 +230,10 @@ class Chunk:
             self._batched[key] = batches(self.loaded.model, self._asked(cell), self.generating.batch, sharing)
         return self._batched[key]
 
-    def _prompts(self, video: str, cell: Cell, texts: Sequence[str]) -> tuple[tuple[int, ...], list[Prompt]]:
-        """What tells the size of a video as it is shown, and the prompts about it."""
+    def _prompts(
+        self, video: str, cell: Cell, texts: Sequence[str], shown: Media | None
+    ) -> tuple[tuple[int, ...], list[Prompt]]:
+        """What tells the size of a video as it is shown, and the prompts about it; ``shown`` is of :meth:`_video`."""
         if not texts:
             return (), []
         if isinstance(self.data, WithPrompts):
@@ -226,11 +241,14 @@ class Chunk:
             if cell.scenes and isinstance(self.data, WithScenes):
                 frames = middles(self.data.scenes(video, self.frames))
             return (len(frames),), self.data.prompts(self.loaded, video, self.frames, frames, cell.blank, texts)
-        shown = self._video(video, cell)
+        assert shown is not None
         size = shown.frames.shape if isinstance(shown, Video) else shown.size
         return size, prompts(self.loaded.model, self.loaded.processor, shown, texts)
 
-    def _video(self, video: str, cell: Cell) -> Media:
+    def _video(self, video: str, cell: Cell) -> Media | None:
+        """The video as a cell shows it; None where the data make the prompts themselves."""
+        if isinstance(self.data, WithPrompts):
+            return None
         shown = self.data.video(video, self.frames, cell.shown)
         if cell.scenes and isinstance(self.data, WithScenes) and isinstance(shown, Video):
             chosen = middles(self.data.scenes(video, self.frames))

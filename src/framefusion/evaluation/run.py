@@ -180,6 +180,7 @@ def _answer(
     left = [chunk for chunk in chunks(questions, work.generating.batch) if open_in(chunk)]
     if not left:
         return
+    _warm(loaded, progress)
     progress.step("Answering", sum(map(open_in, left)))
     jobs = min(jobs, len(left))
     if jobs > 1:
@@ -197,9 +198,8 @@ def _measure(
     left = [cell for cell in work.cells if lines[place[cell.key]].get("timed") is None]
     if not left:
         return
+    _warm(loaded, progress)
     progress.step("Timing", len(left))
-    if loaded.model.device.type == "cpu":
-        warm_up(loaded.model.dtype)
     count = min(timed, len(questions))
     chosen = [questions[((2 * i + 1) * len(questions)) // (2 * count)] for i in range(count)]
     chunk = Chunk(loaded, work.data, work.frames, chosen, work.generating)
@@ -209,3 +209,9 @@ def _measure(
         lines[place[cell.key]] = {**lines[place[cell.key]], **times}
         store.write_cells(lines)
         progress.advance(1)
+
+
+def _warm(loaded: LoadedModel, progress: Progress) -> None:
+    """Compile once, for other processes too."""
+    progress.step("Compiling the selection, unless that was done before")
+    warm_up(loaded.model.dtype, loaded.model.device)

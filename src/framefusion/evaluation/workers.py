@@ -17,6 +17,7 @@ from framefusion.evaluation.answering import Chunk, EvaluationError, Generating
 from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.data import Dataset, Question
+from framefusion.selection import warm_up
 from framefusion.supervision import Processes, WorkerError, results
 
 Told = Callable[[int], None]
@@ -111,6 +112,7 @@ class _Answering:
             work.prepare()
         self.work, self.part = work, part_of(number)
         self.loaded = open_model(work.model)
+        warm_up(self.loaded.model.dtype, self.loaded.model.device)
         self.description = self.loaded.name
 
     def answer(self, chunk: Sequence[Question], told: Told) -> Failure | None:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentTypeError, StateError
-from framefusion.hf import hooks, recording, state
+from framefusion.hf import hooks, recording, state, timing
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
 from framefusion.hf.forgetting import features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
-from framefusion.hf.summary import DecoderSize, Summary, summarize
+from framefusion.hf.shapes import EncoderCounter
+from framefusion.hf.summary import DecoderSize, Summary, head_flops, summarize
+from framefusion.hf.towers.tally import Encoded
 from framefusion.reduction.held import Stage
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction
@@ -26,7 +28,7 @@ from framefusion.reduction.settings import FrameFusion
 _DEFAULTS = FrameFusion()
 
 
-def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
+def attach(model: nn.Module, settings: FrameFusion | None = None, *, timed: bool = False) -> Run:
     """Reduce the visual tokens of every prefill of ``model`` until detached.
 
     Only hooks are added: weights, ``state_dict`` and config stay as they are, and after detaching, or with
@@ -36,6 +38,9 @@ def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
         model: a video LLM of a supported family (``framefusion models`` lists them), with or without its
             language-model head.
         settings: what to reduce; default ``FrameFusion()``.
+        timed: whether to measure where the time of a prefill goes, and to count the operations of the vision encoder,
+            for :meth:`Run.summary`. A GPU is then waited for at the borders of tower, projector and decoder. Default
+            False.
 
     Returns:
         A handle. As a context manager it always detaches; for long-lived use keep it and call ``detach()``::
@@ -56,7 +61,7 @@ def attach(model: nn.Module, settings: FrameFusion | None = None) -> Run:
     settings = FrameFusion() if settings is None else settings
     if not isinstance(settings, FrameFusion):
         raise ArgumentTypeError(f"settings must be a FrameFusion, got {type(settings).__name__}.")
-    return Run(model, settings)
+    return Run(model, settings, timed=timed)
 
 
 class Run:
@@ -69,7 +74,7 @@ class Run:
     that ran none, as with a streamer beside ``generate()`` in a thread of its own, of the latest prefill of all.
     """
 
-    def __init__(self, model: Any, settings: FrameFusion) -> None:
+    def __init__(self, model: Any, settings: FrameFusion, *, timed: bool = False) -> None:
         decoder = Decoder(model)
         hooks.check_free(decoder)
         layers, first = len(decoder.layers), decoder.first
@@ -78,8 +83,11 @@ class Run:
         self._name = decoder.name
         self._attached: Decoder | None = decoder
         self._size = DecoderSize.of(decoder.layers, decoder.module.config, decoder.module.dtype)
+        self._head = head_flops(decoder.model) if decoder.has_head else None
         self._record = state.Record()
-        self._undo = hooks.install(decoder, self.settings, self._record)
+        self._clock = timing.clock_of(decoder.model) if timed else None
+        self._counter = EncoderCounter(decoder.multimodal)
+        self._undo = hooks.install(decoder, self.settings, self._record, self._clock)
 
     def __repr__(self) -> str:
         changed = [
@@ -139,6 +147,11 @@ class Run:
         return [ids.cpu() for ids in self._latest().segments or []]
 
     @property
+    def encoded(self) -> Encoded:
+        """What the vision tower was given and encoded since it is attached, with ``tower``; in all threads."""
+        return self._record.tower.total
+
+    @property
     def tokens_per_layer(self) -> list[int]:
         """Visual tokens present in each decoder layer of the latest prefill, over the whole batch."""
         return list(self._latest().visual_per_layer)
@@ -159,7 +172,16 @@ class Run:
             sum(stage.milliseconds for stage in reduction.stages),
             None if self.stages_from is None else self.settings.steps,
             self.stages_from,
+            self._record.tower.share if any("video" in layout.kinds for layout in reduction.layouts) else None,
+            None if self._clock is None else self._counter.flops(self._clock.encodings),
+            self._head,
+            self.times,
         )
+
+    @property
+    def times(self) -> timing.Times | None:
+        """Seconds of vision tower, projector and prefill of the latest prefill; None if it was not timed."""
+        return None if self._clock is None else self._clock.times
 
     def extend(
         self,

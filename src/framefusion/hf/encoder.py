@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 from framefusion.errors import ArgumentError
 from framefusion.hf import methods, recording
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError, find, unwrapped
+from framefusion.hf.towers import running
 from framefusion.reduction.layout import Kind, VisualLayout
 from framefusion.reduction.relevance import attention_received_from_all
 
@@ -85,7 +86,8 @@ def install(model: Any) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def recorded(model: Any) -> Iterator[None]:
-    """Record inside the block, for a model of any family; nothing where the family does not tell.
+    """Record inside the block, for a model of any family; nothing where the family does not tell, or where the encoder
+    computes part of its attention only.
 
     Args:
         model: a supported model, with or without its head.
@@ -93,7 +95,7 @@ def recorded(model: Any) -> Iterator[None]:
     model = unwrapped(model).base_model
     undo: list[Callable[[], None]] = []
     try:
-        if find(model).encoder_attention(model) is not None:
+        if find(model).encoder_attention(model) is not None and model not in running.attached:
             undo.extend(install(model))
         yield
     finally:

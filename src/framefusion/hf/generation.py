@@ -40,7 +40,8 @@ def _enter(reducing: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dic
 def _generating(model: nn.Module, generate: Callable[..., Any]) -> Callable[..., Any]:
     def generating(*args: Any, **kwargs: Any) -> Any:
         outer = state.current().generation
-        state.change(generation=state.Generation(model))
+        ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+        state.change(generation=state.Generation(model, ids))
         try:
             return generate(*args, **kwargs)
         finally:

@@ -29,6 +29,8 @@ from framefusion.hf import (
     recording,
     refusals,
     state,
+    timing,
+    tower,
 )
 from framefusion.hf.calls import cache_of
 from framefusion.hf.decoder import Decoder, attends
@@ -49,13 +51,16 @@ def check_free(decoder: Decoder) -> None:
         raise StateError(f"this {decoder.name} has a reduction attached already; call detach() on its handle first.")
 
 
-def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> list[Callable[[], None]]:
+def install(
+    decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None = None
+) -> list[Callable[[], None]]:
     """Hook a model.
 
     Args:
         decoder: of the model.
         settings: what to reduce.
         record: of the prefills.
+        clock: that is to run with them.
 
     Returns:
         the functions that undo it, to be called last one first.
@@ -63,7 +68,7 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     undo: list[Callable[[], None]] = []
     try:
         # What came before a failure is in the list, and undone.
-        undo.extend(_installed(decoder, settings, Hooks(decoder, settings, record)))
+        undo.extend(_installed(decoder, settings, record, clock))
     except BaseException:
         while undo:
             undo.pop()()
@@ -71,19 +76,27 @@ def install(decoder: Decoder, settings: FrameFusion, record: state.Record) -> li
     return undo
 
 
-def _installed(decoder: Decoder, settings: FrameFusion, hooks: Hooks) -> Iterator[Callable[[], None]]:
+def _installed(
+    decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None
+) -> Iterator[Callable[[], None]]:
+    hooks = Hooks(decoder, settings, record)
     _attached.add(decoder.module)
     yield partial(_attached.discard, decoder.module)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
     if settings.relevance.of.encoder:
         yield from encoder.install(decoder.multimodal)
+    if settings.tower is not None:
+        yield from tower.install(decoder.multimodal, decoder.family, settings.tower, record.tower)
     yield decoder.multimodal.register_forward_pre_hook(hooks.enter_model, with_kwargs=True).remove
     yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove
     yield decoder.module.register_forward_pre_hook(hooks.enter_decoder, with_kwargs=True).remove
     if decoder.cuts:
         yield decoder.module.register_forward_hook(hooks.leave_decoder).remove
     yield methods.replace(decoder.module, "forward", graphs.only_steps)
+    if clock is not None:
+        # Around all that is done to the encoder.
+        yield from timing.install(decoder.model, clock)
     for index, layer in enumerate(decoder.layers):
         if attends(layer):
             yield recording.install(layer.self_attn)

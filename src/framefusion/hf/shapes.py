@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +18,13 @@ from transformers import DynamicCache
 
 from framefusion.hf.calls import cache_argument
 from framefusion.hf.decoder import attends
+from framefusion.hf.timing import PROJECTOR, Encoding, Meter, metered, projectors
+from framefusion.reduction.layout import Kind
+
+logger = logging.getLogger(__name__)
+
+UNCOUNTABLE = (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError)
+"""What code that needs values raises where there are only shapes."""
 
 _CPU, _META = torch.device("cpu"), torch.device("meta")
 
@@ -42,7 +52,25 @@ def _to_meta(value: Any) -> Any:
     return value.to(_META) if isinstance(value, Tensor) else value
 
 
-def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> int:
+@dataclass(frozen=True)
+class EncoderFlops:
+    """Floating-point operations before the decoder; two for each multiplication of matrix products and convolutions.
+
+    Attributes:
+        total: of vision tower and projector.
+        projector: of the projector alone; None for a family that nobody has told where it is.
+    """
+
+    total: int
+    projector: int | None
+
+    @property
+    def tower(self) -> int | None:
+        """Of the vision tower alone."""
+        return None if self.projector is None else self.total - self.projector
+
+
+def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> EncoderFlops:
     """Floating-point operations of the vision encoder and projector over a prompt with one video.
 
     Args:
@@ -50,11 +78,52 @@ def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> int:
         inputs: as the processor makes them; pixels may be on the meta device.
 
     Returns:
-        what :class:`torch.utils.flop_counter.FlopCounterMode` counts: two for each multiplication of matrix
-        products and convolutions. An encoder that is given the grid of a video sees each temporal patch by itself: one
-        of them is counted, times their number.
+        what :class:`torch.utils.flop_counter.FlopCounterMode` counts. An encoder that is given the grid of a video sees
+        each temporal patch by itself: one of them is counted, times their number.
     """
-    kind = "video" if inputs.get("pixel_values_videos") is not None else "image"
+    kind: Kind = "video" if inputs.get("pixel_values_videos") is not None else "image"
+    return _flops_of(multimodal, kind, inputs)
+
+
+class EncoderCounter:
+    """Counts what a model's vision encoder computed, also when the model is gone.
+
+    Args:
+        multimodal: the model without its head. A second one without weights is built from its configuration.
+    """
+
+    def __init__(self, multimodal: Any) -> None:
+        self._class, self._config, self._dtype = type(multimodal), multimodal.config, multimodal.dtype
+        self._latest: tuple[Sequence[Encoding], EncoderFlops | None] = (), None
+
+    def flops(self, encodings: Sequence[Encoding]) -> EncoderFlops | None:
+        """Of what was encoded for a prefill, as :class:`~framefusion.hf.timing.Clock` noted it; None without any, or
+        where it cannot be counted."""
+        if encodings is not self._latest[0]:
+            self._latest = encodings, self._counted(encodings)
+        return self._latest[1]
+
+    def _counted(self, encodings: Sequence[Encoding]) -> EncoderFlops | None:
+        if not encodings:
+            return None
+        try:
+            twin = self._twin()
+            found = [_flops_of(twin, encoding.kind, encoding.arguments) for encoding in encodings]
+        except UNCOUNTABLE as error:
+            logger.warning("the vision encoder of %s cannot be counted: %s", self._class.__name__, error)
+            return None
+        parts = [one.projector for one in found]
+        return EncoderFlops(sum(one.total for one in found), None if None in parts else sum(filter(None, parts)))
+
+    def _twin(self) -> Any:
+        config = copy.deepcopy(self._config)
+        # The encoder is all that is asked for.
+        config.get_text_config().num_hidden_layers = 0
+        with torch.device("meta"):
+            return self._class._from_config(config, attn_implementation="eager", dtype=self._dtype).eval()
+
+
+def _flops_of(multimodal: Any, kind: Kind, inputs: Mapping[str, Any]) -> EncoderFlops:
     encode = getattr(multimodal, f"get_{kind}_features")
     known = inspect.signature(encode).parameters
     given = {name: value for name, value in inputs.items() if name in known}
@@ -67,9 +136,18 @@ def encoder_flops(multimodal: Any, inputs: Mapping[str, Any]) -> int:
             rows = value.shape[0] // times
             # Ones that take no memory: some encoders look for frames of zeros, which are padding.
             given[name] = torch.ones((), dtype=value.dtype).expand(rows, *value.shape[1:])
+    modules, undo = projectors(multimodal), []
     with torch.no_grad(), FlopCounterMode(display=False) as counter, Shapes():
-        encode(**given)
-    return times * int(counter.get_total_flops())
+        meter = Meter(counter.get_total_flops)
+        for module in modules:
+            undo += list(metered(module, PROJECTOR, lambda: meter))
+        try:
+            encode(**given)
+        finally:
+            for remove in undo:
+                remove()
+    inside = int(meter.totals.get(PROJECTOR, 0))
+    return EncoderFlops(times * int(counter.get_total_flops()), times * inside if modules else None)
 
 
 def state_bytes(decoder: Any) -> int:

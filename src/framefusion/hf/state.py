@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
 from framefusion.errors import StateError
 from framefusion.hf import recording
 from framefusion.hf.prefill import Prefill
 from framefusion.hf.prefix import Extension
+from framefusion.hf.towers.tally import Tally
 from framefusion.reduction.reducer import Reduction
 
 
@@ -22,13 +23,14 @@ class Generation:
 
     Attributes:
         model: that generates.
+        ids: ``(B, N)`` int64, the prompt; None where it is given in another way.
         drafts: drafted tokens at the end of the present forward pass: no part of the prompt.
         aside: whether the present forward pass is not the first, so that a prompt without a video is not the caller's:
             guidance runs a negative prompt beside it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, ids: Tensor | None = None) -> None:
+        self.model, self.ids = model, ids
         self.drafts, self.aside = 0, False
         self._begun, self._drafting = False, False
 
@@ -44,9 +46,14 @@ class Generation:
 
 class Record:
     """The latest prefill of one attached reduction: that of the calling thread or task or, where it ran none, that of
-    any."""
+    any.
+
+    Attributes:
+        tower: what the vision tower encoded.
+    """
 
     def __init__(self) -> None:
+        self.tower = Tally()
         self._latest: Reduction | None = None
 
     def note(self, reduction: Reduction | None) -> None:

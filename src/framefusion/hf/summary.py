@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from framefusion.hf.decoder import attends, borrows, window_of
+from framefusion.hf.shapes import EncoderFlops
+from framefusion.hf.timing import Times
 from framefusion.reduction.amounts import Stages
 
 
@@ -72,6 +74,10 @@ class DecoderSize:
             return 2.0 * self.weights[layer] * queries + 4.0 * width * queries * seen
         return 2.0 * self.weights[layer] * tokens + 2.0 * width * seen * (2 * tokens - seen + 1)
 
+    def step_flops(self, layer: int, tokens: int) -> float:
+        """Operations of one layer for one more token behind ``tokens``: what a prefill of one more takes more."""
+        return self.flops(layer, tokens + 1) - self.flops(layer, tokens)
+
     def cache_bytes(self, layer: int, tokens: int) -> int:
         """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``, with a window ``w`` of at most ``w - 1``
         tokens, as the cache that ``generate()`` makes holds them. Linear attention has none."""
@@ -110,8 +116,8 @@ def _weights(layer: nn.Module, experts: int) -> int:
 class Summary:
     """What a prefill kept and saved, over the whole batch; padding is not counted.
 
-    FLOPs and bytes are of the decoder's prefill alone, without vision tower and language-model head, estimated
-    from sequence lengths by :meth:`DecoderSize.prefill_flops` and :meth:`DecoderSize.cache_bytes`.
+    ``flops_…`` and ``kv_bytes_…`` are of the decoder's prefill alone, without vision tower and language-model head,
+    estimated from sequence lengths by :meth:`DecoderSize.prefill_flops` and :meth:`DecoderSize.cache_bytes`.
 
     Attributes:
         visual_tokens_before: visual tokens of the prompts that may be reduced (``images=False`` leaves out images).
@@ -126,6 +132,13 @@ class Summary:
         reduction_milliseconds: time of the stages together.
         stages: in which a cost was spent, see :class:`framefusion.FrameFusion`; None without stages of a cost.
         stages_from: ``"default"``, ``"given"`` in the settings, or ``"probed"``, for ``stages="auto"``.
+        tower_share: share of the units of its videos that the vision tower encoded, the latest time it did; None
+            without ``tower``, or without a video.
+        encoder_flops: of vision tower and projector over all that was shown for this prefill, counted from shapes; None
+            if it was not timed (``attach(…, timed=True)``), was encoded before, or cannot be counted.
+        projector_flops: of the projector's part; None also for a family whose projector nobody has told.
+        head_flops: of the language-model head, for the first new token of each sample; None without a head.
+        times: seconds of tower, projector and prefill; None if it was not timed.
     """
 
     visual_tokens_before: int
@@ -140,10 +153,34 @@ class Summary:
     reduction_milliseconds: float
     stages: Stages | None = None
     stages_from: str | None = None
+    tower_share: float | None = None
+    encoder_flops: int | None = None
+    projector_flops: int | None = None
+    head_flops: int | None = None
+    times: Times | None = None
+
+    @property
+    def decoder_factor(self) -> float:
+        """How many times fewer operations the decoder's prefill has."""
+        return self.flops_before / self.flops_after
+
+    @property
+    def first_token_flops(self) -> tuple[float, float] | None:
+        """Operations up to the first new token without and with reduction: encoder, decoder and head. With ``tower`` as
+        many of the encoder's as units were encoded. None where those of the encoder are not known; decoding a file and
+        the processor have none."""
+        return first_token_flops(self)
+
+    @property
+    def end_to_end_factor(self) -> float | None:
+        """How many times fewer operations there are up to the first new token."""
+        found = self.first_token_flops
+        return None if found is None else found[0] / found[1]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for JSON."""
-        return asdict(self)
+        factors = {"decoder_factor": self.decoder_factor, "end_to_end_factor": self.end_to_end_factor}
+        return {**asdict(self), **factors}
 
 
 def summarize(
@@ -155,6 +192,10 @@ def summarize(
     milliseconds: float,
     stages: Stages | None = None,
     stages_from: str | None = None,
+    tower_share: float | None = None,
+    encoder: EncoderFlops | None = None,
+    head: int | None = None,
+    times: Times | None = None,
 ) -> Summary:
     """The summary of one prefill.
 
@@ -165,7 +206,9 @@ def summarize(
         visual_per_layer: visual tokens of the batch in each layer.
         lengths_per_layer: tokens of each sample in each layer.
         milliseconds: time of the stages together.
-        stages, stages_from: as of :class:`Summary`.
+        stages, stages_from, tower_share, times: as of :class:`Summary`.
+        encoder: operations of vision tower and projector.
+        head: operations of the language-model head for one token.
     """
     layers = range(len(size.windows))
     before = sum(sum(size.prefill_flops([n] * len(layers))) for n in lengths)
@@ -183,4 +226,25 @@ def summarize(
         reduction_milliseconds=milliseconds,
         stages=stages,
         stages_from=stages_from,
+        tower_share=tower_share,
+        encoder_flops=None if encoder is None else encoder.total,
+        projector_flops=None if encoder is None else encoder.projector,
+        head_flops=None if head is None else len(lengths) * head,
+        times=times,
     )
+
+
+def head_flops(model: Any) -> int | None:
+    """Operations of a model's language-model head for one token; None without one that tells its size."""
+    head = model.get_output_embeddings()
+    width, words = getattr(head, "in_features", None), getattr(head, "out_features", None)
+    return None if width is None or words is None else 2 * int(width) * int(words)
+
+
+def first_token_flops(found: Any) -> tuple[float, float] | None:
+    """Operations up to the first token, without and with reduction, of what has the fields of a :class:`Summary`."""
+    if found.encoder_flops is None:
+        return None
+    share, head = 1.0 if found.tower_share is None else found.tower_share, found.head_flops or 0
+    before = found.encoder_flops + found.flops_before + head
+    return before, share * found.encoder_flops + found.flops_after + head

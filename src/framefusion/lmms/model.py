@@ -21,6 +21,7 @@ from framefusion.errors import ArgumentError
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual
+from framefusion.selection import warm_up
 
 ARGUMENTS = (
     "pretrained",
@@ -106,6 +107,7 @@ class FrameFusionModel(lmms):
             device = str(self.accelerator.device)
         loaded = load(pretrained, dtype=dtype, device=device, attn=attn, trust_remote_code=trust_remote_code)
         self.model, self.processor = loaded.model, loaded.processor
+        warm_up(self.model.dtype, self.model.device)
         # what this model cannot do is refused before any task is loaded
         Answering(self.model, self.processor, self.settings).run.detach()
 

@@ -16,16 +16,21 @@ from framefusion.reduction.segmentation import SEGMENTATIONS, DynamicProgramming
 from framefusion.reduction.selectors import SELECTORS
 from framefusion.reduction.settings import FrameFusion
 from framefusion.reduction.sources import Relevance
+from framefusion.reduction.towers import TOWERS
 
 REGISTRIES: dict[str, Mapping[str, Any]] = {
     "segmentation": SEGMENTATIONS,
     "selector": SELECTORS,
     "dropped": DROPPED,
+    "tower": TOWERS,
 }
 """Of the fields whose rule has a name in a registry; an object says it under ``"rule"``, beside its parameters."""
 
 PARAMETERS: dict[str, Any] = {"relevance": Relevance, "merging": Merging, "novelty": Novelty}
 """Of the fields whose rule is always the same one."""
+
+LISTS = {"tower.std"}
+"""Parameters of rules that are lists."""
 
 
 def to_plain(settings: FrameFusion) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def from_plain(plain: Any) -> FrameFusion:
     known = {field.name for field in fields(FrameFusion)}
     check_names(plain, known, set(), "settings")
     values, cut = rules_from_plain(plain), plain.get("segmentation")
-    if set(plain) == known and isinstance(cut, Mapping) and "sudden" not in cut:
+    if set(plain) | {"tower"} == known and isinstance(cut, Mapping) and "sudden" not in cut:
         values["segmentation"] = _before_sudden_changes(values["segmentation"])
     return _made(values)
 
@@ -70,7 +75,8 @@ def rules_from_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
             continue
         parts, kind = dict(value), PARAMETERS.get(name)
         for parameter, own in parts.items():
-            _single(f"{name}.{parameter}", own)
+            if f"{name}.{parameter}" not in LISTS:
+                _single(f"{name}.{parameter}", own)
         if kind is None:
             rule = parts.pop("rule", None)
             if not isinstance(rule, str) or rule not in REGISTRIES[name]:

@@ -10,6 +10,7 @@ from framefusion.checks import check_flag
 from framefusion.errors import ArgumentError
 from framefusion.reduction.amounts import AUTO, Stages, checked_amount, checked_stages
 from framefusion.reduction.budgets import Novelty, novelty_of
+from framefusion.reduction.changes import Changed
 from framefusion.reduction.flat import with_flat_names
 from framefusion.reduction.merging import Absorb, Merging, dropped_of, merging_of
 from framefusion.reduction.rules import rule_field
@@ -26,6 +27,8 @@ from framefusion.reduction.schedule import (
 )
 from framefusion.reduction.selection import Selection
 from framefusion.reduction.selectors import NEED_RELEVANCE
+from framefusion.reduction.tome import ToMe
+from framefusion.reduction.towers import tower_of
 
 if TYPE_CHECKING:
     from framefusion.reduction.segmentation import Segmentation
@@ -72,6 +75,10 @@ class FrameFusion(Selection):
             kept token of its segment that is most similar, if it is similar enough, see
             :class:`~framefusion.reduction.merging.Absorb`) or ``"drop"``. A selector that says itself where they go is
             left to it.
+        tower: None (default) lets the vision tower encode everything of a video; ``"changed"`` only what changed,
+            ``"changed:LEVELS"`` from other than 4 grey levels on; ``"tome"`` merges patches that look alike from
+            block to block, ``"tome:WORK"`` down to another share of the work than 0.66; or a
+            :class:`~framefusion.reduction.changes.Changed` or :class:`~framefusion.reduction.tome.ToMe`.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
         segmentation, budget_rule, relevance, selector, seed: see :class:`Selection`.
@@ -87,6 +94,7 @@ class FrameFusion(Selection):
     novelty: Novelty | None = rule_field(None, novelty_of)
     dropped: str | Absorb = rule_field(Absorb(), dropped_of)
     images: bool = True
+    tower: Changed | ToMe | None = rule_field(None, tower_of)
 
     if TYPE_CHECKING:
         # What the fields understand, which hold rules.
@@ -99,6 +107,7 @@ class FrameFusion(Selection):
             novelty: Novelty | float | None = None,
             dropped: str | Absorb = ...,
             images: bool = True,
+            tower: Changed | ToMe | str | None = None,
             *,
             segmentation: str | Segmentation = ...,
             budget_rule: str | None = None,
@@ -119,6 +128,11 @@ class FrameFusion(Selection):
         cost = 0.3 if self.cost is None and self.keep is None else self.cost
         object.__setattr__(self, "cost", checked_amount("cost", cost))
         check_flag("images", self.images)
+        if self.tower is not None and self.relevance.of.encoder:
+            raise ArgumentError(
+                f"tower and relevance={self.relevance.source!r} exclude each other: that relevance is the attention of "
+                "all patches in the vision tower, of which it then computes a part. Leave one of them out."
+            )
         if self.stages is not None:
             self._check_stages()
         if self.novelty is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from framefusion.errors import ArgumentError
 from framefusion.selection import dispatch, ops
+from framefusion.selection.numerics import accumulation_dtype
 from framefusion.selection.plan import Budgets
 from framefusion.selection.problem import Choices, make_problem
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+logger = logging.getLogger(__name__)
 
 
 class _Options(TypedDict, total=False):
@@ -91,8 +95,9 @@ def select_tokens(
             segment's length keep all of it.
         backend: "numba" (CPU only; compiled at the first call, see :func:`warm_up`), "triton" (CUDA only; all samples
             share launches), "torch" (any device), "reference" (textbook float64 on the full N × N matrix, at most
-            8,192 tokens) or "auto": numba on the CPU, triton on CUDA where it is installed, torch elsewhere. With any
-            but "reference", segments of more than 4,096 tokens use pivoted Gram–Schmidt.
+            8,192 tokens) or "auto": triton on CUDA where it is installed, torch elsewhere, and on the CPU numba from
+            :func:`warm_up` on, or once it pays (:mod:`framefusion.selection.automatic`). With any but "reference",
+            segments of more than 4,096 tokens use pivoted Gram–Schmidt.
         exhausted: a candidate is exhausted when its gain falls to ``64 · eps · r[i]²`` (``eps`` of the
             accumulation dtype): a duplicate, a zero vector, or a token in the span of the chosen ones. When
             all candidates of a segment are, "fill" gives the rest of the budget to the remaining tokens by
@@ -177,10 +182,21 @@ def select_and_assign(
     return torch.cat([nothing, *[p.rows for p in picks]]), nearest, similarity
 
 
-def warm_up(dtype: torch.dtype = torch.float32) -> None:
-    """Compile the Numba backend for features of ``dtype`` ahead of its first use; half precision uses float32."""
+def warm_up(dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+    """Compile the Numba backend ahead of its first use, for whoever selects often: seconds, once on a machine.
+
+    From then on ``backend="auto"`` is that backend on a CPU; without, see :mod:`framefusion.selection.automatic`.
+
+    Args:
+        dtype: of the features; half precision uses float32.
+        device: where they will be; other devices than CPUs have nothing to compile here.
+    """
+    if torch.device(device).type != "cpu":
+        return
     from framefusion.selection import numba_backend
 
+    if not numba_backend.is_compiled(accumulation_dtype(dtype)):
+        logger.info("compiling the selection, unless that was done before on this machine")
     numba_backend.warm_up(dtype)
 
 

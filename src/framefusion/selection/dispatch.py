@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
-from framefusion.selection import backends, gram_schmidt, joint, nearest, novelty, restart
+from framefusion.selection import automatic, backends, gram_schmidt, joint, nearest, novelty, restart
 from framefusion.selection import validation as check
 from framefusion.selection.gram import NonFiniteFeaturesError
 from framefusion.selection.numerics import accumulation_dtype, fill_exhausted
@@ -37,7 +37,7 @@ def select(problem: Problem, backend: str) -> Answer:
         ValueError: the features hold NaN or Inf (named with the first position), or the backend does not run here.
     """
     device = problem.features.device
-    chosen = backends.load(backend, device)
+    chosen = backends.load(automatic.for_problem(backend, problem), device)
     ask: Ask = chosen.select
     for name in reversed(STEPS):
         if name not in chosen.OWN_STEPS:
@@ -100,7 +100,8 @@ def greedy_map(kernel: Any, k: Any, exhausted: str, backend: str) -> Tensor:
     dtype = accumulation_dtype(kernel.dtype)
     kernel, diagonal = kernel.detach().to(dtype), diagonal.detach().to(dtype)
     with torch.autocast(kernel.device.type, enabled=False):
-        picks = backends.load(backend, kernel.device).select_from_kernel(kernel, diagonal, k)
+        chosen = automatic.for_kernel(backend, kernel.device, dtype, n, k)
+        picks = backends.load(chosen, kernel.device).select_from_kernel(kernel, diagonal, k)
     if exhausted == "stop":
         return picks[picks >= 0]
     length, count = (torch.tensor([v], device=kernel.device) for v in (n, k))

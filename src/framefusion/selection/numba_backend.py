@@ -5,18 +5,22 @@ summed by the BLAS as it likes, but each on one thread: threads share segments, 
 input gives equal output on any number of them.
 
 The loop is compiled at the first call for float32 or float64, for seconds, and kept in Numba's on-disk cache, which is
-keyed by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time.
+keyed by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time. When ``"auto"`` is this
+backend, :mod:`framefusion.selection.automatic` says.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from framefusion.errors import ArgumentError
+from framefusion.selection import greedy_loop
 from framefusion.selection.gram import NonFiniteFeaturesError, aligned, segment_rows
 from framefusion.selection.greedy_loop import greedy, mirror
 from framefusion.selection.numerics import (
@@ -88,6 +92,21 @@ def select_from_kernel(kernel: Tensor, diagonal: Tensor, count: int) -> Tensor:
     factor = EXHAUSTION_FACTOR * torch.finfo(kernel.dtype).eps
     greedy(kernel.contiguous().numpy(), np.ones_like(own), own, factor, picks, np.empty((0, 2)))
     return torch.from_numpy(picks)
+
+
+def is_compiled(dtype: torch.dtype) -> bool:
+    """Whether this process has compiled code for an accumulation dtype."""
+    own = np.dtype(str(dtype).removeprefix("torch."))
+    return any(str(kernel.dtype) == own.name for kernel, *_ in greedy.signatures)
+
+
+def is_cached() -> bool:
+    """Whether Numba's cache on disk holds compiled code of the present loop; of which dtype it does not say."""
+    source = Path(greedy_loop.__file__)
+    written = source.stat().st_mtime if source.exists() else 0.0
+    folder = Path(greedy.stats.cache_path or os.devnull)
+    found = folder.glob(f"{source.stem}.{greedy.__name__}-*.nbc")
+    return any(path.stat().st_mtime >= written for path in found)
 
 
 def warm_up(dtype: torch.dtype) -> None:

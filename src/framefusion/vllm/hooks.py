@@ -9,14 +9,15 @@ from __future__ import annotations
 import copyreg
 import inspect
 import logging
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterable
+from functools import cache, wraps
 from pkgutil import resolve_name
 from typing import Any
 
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.selection import warm_up
-from framefusion.vllm.qwen import replacements
+from framefusion.vllm.models import FAMILIES, Family, family_of
+from framefusion.vllm.needs import CONFIGURATION, Around, Need
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.settings import ServingSettings
 
@@ -25,13 +26,8 @@ logger = logging.getLogger("vllm.framefusion")
 
 KEY = "framefusion"
 """What ``--additional-config`` calls us."""
-TESTED = ((0, 32), (0, 33))
-"""From which version of vLLM on, and below which."""
-ARCHITECTURES = (
-    "Qwen2_5_VLForConditionalGeneration",
-    "Qwen3VLForConditionalGeneration",
-    "Qwen3VLMoeForConditionalGeneration",
-)
+TESTED = ("0.32",)
+"""Versions of vLLM whose engine the tests have run. Others run too if they have all that is needed, with a warning."""
 RUNNERS = (
     "vllm.v1.worker.gpu_model_runner.GPUModelRunner",
     "vllm.v1.worker.cpu_model_runner.CPUModelRunner",
@@ -45,7 +41,6 @@ class HookError(FrameFusionError, RuntimeError):
 
 def watch_configurations() -> None:
     """Read every configuration that this process makes; the only thing an installed plugin does by itself."""
-    from vllm.config import VllmConfig
 
     def around(stock: Callable[..., None]) -> Callable[..., None]:
         @wraps(stock)
@@ -55,25 +50,28 @@ def watch_configurations() -> None:
 
         return post_init
 
-    _replace(VllmConfig, "__post_init__", around)
+    _put_in([Need("vllm.config.vllm.VllmConfig", "__post_init__", around=around)])
 
 
 def _enable(config: Any) -> None:
     """Let the engine of a configuration that names us select by us."""
-    given = config.additional_config
+    given = getattr(config, "additional_config", None)
     if not isinstance(given, dict) or KEY not in given:
         return
+    _put_in(CONFIGURATION)
     speculative = config.speculative_config
     if speculative is not None and config.model_config is speculative.draft_model_config:
         # The configuration of a drafter, made from that of its target.
         return
     try:
         settings, rate = ServingSettings.parse(given[KEY])
+        family = _family(config)
         rate = _rate(config, rate)
     except ValueError as error:
         raise ArgumentError(f"additional_config[{KEY!r}]: {error}") from error
-    install()
-    config.model_config.multimodal_config.video_pruning_rate = Rate(rate, settings)
+    install(family)
+    architecture = config.model_config.architecture
+    config.model_config.multimodal_config.video_pruning_rate = Rate(rate, settings, architecture)
     logger.info(
         "framefusion selects video tokens: rate %s, %s%s",
         rate,
@@ -82,18 +80,14 @@ def _enable(config: Any) -> None:
     )
 
 
-def _rate(config: Any, rate: float | None) -> float:
-    """The rate of an engine that we can prune in; ``rate`` is what our own settings say.
+def _family(config: Any) -> Family:
+    """What the model of an engine is for us.
 
     Raises:
-        ValueError: we cannot, or no rate or two different ones are given.
+        ValueError: we cannot prune it, or not in this engine.
     """
-    architecture = None if config.model_config is None else config.model_config.architecture
-    if architecture not in ARCHITECTURES:
-        raise ArgumentError(
-            f"framefusion prunes in vLLM for {', '.join(ARCHITECTURES)}; this model is {architecture}. Leave the key "
-            "out."
-        )
+    model = config.model_config
+    family = family_of(None if model is None else model.architecture, model is not None and model.uses_mrope)
     if config.parallel_config.pipeline_parallel_size > 1:
         raise ArgumentError(
             "with pipeline parallelism only the first rank learns the positions of the tokens that stay; use tensor "
@@ -108,9 +102,18 @@ def _rate(config: Any, rate: float | None) -> float:
         raise ArgumentError(
             "the Rust frontend lays out prompts where no plugin reaches; leave VLLM_USE_RUST_FRONTEND out."
         )
-    multimodal = config.model_config.multimodal_config
-    if multimodal is None:
+    if model.multimodal_config is None:
         raise ArgumentError("this configuration serves text only, and nothing can be pruned; leave the key out.")
+    return family
+
+
+def _rate(config: Any, rate: float | None) -> float:
+    """The rate of an engine; ``rate`` is what our own settings say.
+
+    Raises:
+        ValueError: another rule, no rate or two different ones are given.
+    """
+    multimodal = config.model_config.multimodal_config
     if multimodal.video_pruning_method != "evs":
         raise ArgumentError(
             f"--video-pruning-method {multimodal.video_pruning_method} is another rule; leave one of the two out."
@@ -130,42 +133,48 @@ def envs() -> Any:
     return vllm.envs
 
 
-def receive(rate: float, settings: ServingSettings) -> Rate:
+def receive(rate: float, settings: ServingSettings, architecture: str) -> Rate:
     """A rate that another process sent: this one selects by it too, so it needs the hooks."""
-    install()
-    return Rate(rate, settings)
+    install(FAMILIES[architecture])
+    return Rate(rate, settings, architecture)
 
 
-copyreg.pickle(Rate, lambda rate: (receive, (float(rate), rate.settings)))
+copyreg.pickle(Rate, lambda rate: (receive, (float(rate), rate.settings, rate.architecture)))
 
 
-def install() -> None:
-    """Put the hooks into this process, once.
+def install(family: Family) -> None:
+    """Put the hooks for a family of models into this process, once.
 
     Raises:
-        HookError: a version that was not tested, or one that lacks something; names what.
+        HookError: this vLLM lacks something or has it with other parameters; names what.
     """
+    _put_in(needs_of(family))
+    _warn_if_untested()
+
+
+def needs_of(family: Family) -> list[Need]:
+    """Everything that selecting in a model of this family replaces and uses."""
+    return [
+        *CONFIGURATION,
+        Need("vllm.config.multimodal.MultiModalConfig", "get_video_pruning_spec", ("self",), _spec),
+        *(Need(runner, "load_model", around=_checked_load) for runner in RUNNERS),
+        *family.needs,
+    ]
+
+
+@cache
+def _warn_if_untested() -> None:
+    """Say once in a process that nobody has tried this version."""
     import vllm
 
-    version = tuple(int(part) for part in vllm.__version__.split("+")[0].split(".")[:2])
-    low, high = TESTED
-    if not low <= version < high:
-        raise HookError(
-            f"framefusion was tested with vLLM >= {low[0]}.{low[1]}, < {high[0]}.{high[1]}; this is "
-            f"{vllm.__version__}. Leave {KEY!r} out of --additional-config, or install a tested version."
+    version = vllm.__version__
+    if ".".join(version.split(".")[:2]) not in TESTED:
+        logger.warning(
+            "framefusion was tested with vLLM %s, not with %s; everything it needs is there, with the parameters it "
+            "knows.",
+            " and ".join(TESTED),
+            version,
         )
-    # All are looked at before the first is put in.
-    for owner, name, around in [_checked(*hook) for hook in hooks()]:
-        _replace(owner, name, around)
-
-
-def hooks() -> list[tuple[str, str, tuple[str, ...] | None, Callable[..., Any]]]:
-    """Everything that is replaced: where, which name, the parameters it must have (None: any), what goes around it."""
-    return [
-        *replacements(),
-        ("vllm.config.multimodal.MultiModalConfig", "get_video_pruning_spec", ("self",), _spec),
-        *((runner, "load_model", None, _checked_load) for runner in RUNNERS),
-    ]
 
 
 def _spec(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -196,6 +205,7 @@ def _checked_load(stock: Callable[..., None]) -> Callable[..., None]:
                 f"the model did not get framefusion's rate ({rate!r} instead): the engine would prune by its own rule. "
                 "Please report this with your vLLM version and options."
             )
+        _check_inherited(type(self.get_model()), FAMILIES[rate.architecture])
         # vLLM's CPU runner never sets this, and would then fail on the channels of positions.
         self.is_multimodal_pruning_enabled = rate > 0
         if self.device.type == "cpu":
@@ -206,28 +216,47 @@ def _checked_load(stock: Callable[..., None]) -> Callable[..., None]:
     return load_model
 
 
-def _checked(
-    where: str, name: str, parameters: tuple[str, ...] | None, around: Callable[..., Any]
-) -> tuple[Any, str, Callable[..., Any]]:
-    """Find what a hook goes around; ``parameters`` are the ones it relies on, None for any."""
+def _check_inherited(model: type, family: Family) -> None:
+    """Raise HookError if a model's class has a method of its own in the place of one of ours."""
+    base = resolve_name(family.base)
+    if not issubclass(model, base):
+        raise HookError(f"{model.__name__} is no {family.base}, whose methods framefusion knows.")
+    for need in family.needs:
+        if need.where == family.base and getattr(model, need.name) is not getattr(base, need.name):
+            raise HookError(
+                f"{model.__name__} of this vLLM has a {need.name} of its own, which framefusion does not know."
+            )
+
+
+def _put_in(needs: Iterable[Need]) -> None:
+    """Replace what is to be replaced, after a look at everything.
+
+    Raises:
+        HookError: something is missing or other than known; then nothing has been replaced.
+    """
+    for owner, need in [(_owner(need), need) for need in needs]:
+        if need.around is not None:
+            _replace(owner, need.name, need.around)
+
+
+def _owner(need: Need) -> Any:
+    """The module or class that has what is needed, as it is needed."""
     try:
-        owner = resolve_name(where)
-        stock = vars(owner)[name]
-    except (ImportError, AttributeError, KeyError) as error:
-        raise HookError(f"this vLLM has no {where}.{name}, which framefusion needs.") from error
-    found = tuple(inspect.signature(stock).parameters)
-    if parameters is not None and found != parameters:
-        raise HookError(
-            f"{where}.{name} of this vLLM takes ({', '.join(found)}); framefusion knows it with "
-            f"({', '.join(parameters)})."
-        )
-    return owner, name, around
+        owner = resolve_name(need.where)
+    except (ImportError, AttributeError) as error:
+        raise HookError(str(need.complaint(False, None))) from error
+    there = need.name in vars(owner) or need.name in getattr(owner, "__annotations__", {})
+    value = vars(owner).get(need.name)
+    complaint = need.complaint(there, tuple(inspect.signature(value).parameters) if callable(value) else None)
+    if complaint is not None:
+        raise HookError(complaint)
+    return owner
 
 
-def _replace(owner: Any, name: str, around: Callable[..., Any]) -> None:
+def _replace(owner: Any, name: str, around: Around) -> None:
     """Put ``around(stock)`` in the place of ``owner.name``, once."""
     stock = vars(owner)[name]
     if not hasattr(stock, "_framefusion"):
-        replaced = around(stock)
+        replaced: Any = around(stock)
         replaced._framefusion = True
         setattr(owner, name, replaced)

@@ -7,7 +7,7 @@ as if nothing were pruned, so that a second video or image fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from framefusion.vllm import positions
+from framefusion.vllm.needs import Need
 from framefusion.vllm.positions import CHANNELS, Item, Places
 from framefusion.vllm.rate import Rate
-from framefusion.vllm.selection import retained_count, retention_mask
+from framefusion.vllm.rules import COUNT, count
+from framefusion.vllm.selection import retention_mask
 
 Method = Callable[..., Any]
 
@@ -38,18 +40,6 @@ def _only_with_a_rate(replacement: Callable[..., Any]) -> Callable[[Method], Met
         return method
 
     return around
-
-
-def retained_tokens(stock: Method) -> Method:
-    """Around ``compute_retained_tokens_count`` of a module."""
-
-    @wraps(stock)
-    def count(tokens_per_frame: int, num_frames: int, q: float) -> int:
-        if isinstance(q, Rate):
-            return retained_count(tokens_per_frame, num_frames, q, q.settings)
-        return stock(tokens_per_frame=tokens_per_frame, num_frames=num_frames, q=q)
-
-    return count
 
 
 @_only_with_a_rate
@@ -76,10 +66,10 @@ def videos_2_5(model: Any, stock: Method, video_embeds_split: Sequence[Tensor], 
             kept = retention_mask(features, grid, rate, rate.settings)
             factor = interval * getattr(model.config.vision_config, "tokens_per_second", 1.0)
             everything = _grid_places(grid, features.device, factor).positions
-            count = int(kept.sum())
-            offsets = torch.arange(count, device=features.device)
+            stay = int(kept.sum())
+            offsets = torch.arange(stay, device=features.device)
             span = int(everything.max()) + 1
-            result.append(_with_places(features[kept], Places(offsets, everything[:, kept], 0, count, span)))
+            result.append(_with_places(features[kept], Places(offsets, everything[:, kept], 0, stay, span)))
     return tuple(result)
 
 
@@ -94,7 +84,9 @@ def videos_3(model: Any, stock: Method, video_embeds_split: Sequence[Tensor], vi
             merge = model.visual.spatial_merge_size
             in_tokens = grid[0], grid[1] // merge, grid[2] // merge
             # The features of deeper layers follow those of the last.
-            kept = retention_mask(features[:, : model.visual_dim], in_tokens, rate, rate.settings)
+            kept = retention_mask(
+                features[:, : model.config.vision_config.out_hidden_size], in_tokens, rate, rate.settings
+            )
             result.append(
                 model._create_final_video_embeddings(
                     video_embeddings=features[kept],
@@ -186,8 +178,8 @@ def _grid_places(grid: tuple[int, int, int], device: torch.device, factor: float
     steps = [torch.arange(n, device=device) for n in grid]
     steps[0] = torch.tensor([int(step * factor) for step in range(grid[0])], device=device)
     laid_out = torch.stack(torch.meshgrid(*steps, indexing="ij")).flatten(1)
-    count = laid_out.shape[1]
-    return Places(torch.arange(count, device=device), laid_out, 0, count, int(laid_out.max()) + 1)
+    total = laid_out.shape[1]
+    return Places(torch.arange(total, device=device), laid_out, 0, total, int(laid_out.max()) + 1)
 
 
 def _with_places(features: Tensor, places: Places) -> Tensor:
@@ -201,32 +193,47 @@ def _syncing() -> Any:
     return gpu_sync_allowed()
 
 
-def replacements() -> Iterator[tuple[str, str, tuple[str, ...], Callable[[Method], Method]]]:
-    """Where, which name, with which parameters, and what goes around it."""
-    grid = ("self", "video_embeds_split", "video_input")
-    image = ("self", "image_embeds_split", "image_input")
-    prompt = ("self", "input_tokens", "mm_features")
-    again = ("self", "input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens")
-    count = ("tokens_per_frame", "num_frames", "q")
-    for module, model, of_videos, of_prompts in (
-        ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", videos_2_5, prompt_positions_2_5),
-        ("qwen3_vl", "Qwen3VLForConditionalGeneration", videos_3, prompt_positions_3),
-    ):
-        path = f"vllm.model_executor.models.{module}"
-        yield path, "compute_retained_tokens_count", count, retained_tokens
-        yield f"{path}.{model}", "_postprocess_image_embeds_evs", image, images
-        yield f"{path}.{model}", "_postprocess_video_embeds_evs", grid, of_videos
-        yield f"{path}.{model}", "get_mrope_input_positions", prompt, of_prompts
-        yield f"{path}.{model}", "recompute_mrope_positions", again, recompute
-    expanded = (
-        "self",
-        "device",
-        "seq_len",
-        "video_grid_thw",
-        "num_tokens_per_frame",
-        "timestamps",
-        "is_video_embed",
-        "is_vision_start",
-        "retention_mask",
-    )
-    yield f"{path}.{model}", "_get_expanded_positions", expanded, channels_3
+GRID = ("self", "video_embeds_split", "video_input")
+IMAGE = ("self", "image_embeds_split", "image_input")
+PROMPT = ("self", "input_tokens", "mm_features")
+AGAIN = ("self", "input_ids", "multimodal_embeddings", "mrope_positions", "num_computed_tokens")
+SYNC = Need("vllm.utils.gpu_sync_debug", "gpu_sync_allowed", ("first_only",))
+
+QWEN_2_5 = "vllm.model_executor.models.qwen2_5_vl"
+MODEL_2_5 = f"{QWEN_2_5}.Qwen2_5_VLForConditionalGeneration"
+NEEDS_2_5 = [
+    Need(QWEN_2_5, "compute_retained_tokens_count", COUNT, count),
+    Need(MODEL_2_5, "_postprocess_image_embeds_evs", IMAGE, images),
+    Need(MODEL_2_5, "_postprocess_video_embeds_evs", GRID, videos_2_5),
+    Need(MODEL_2_5, "get_mrope_input_positions", PROMPT, prompt_positions_2_5),
+    Need(MODEL_2_5, "recompute_mrope_positions", AGAIN, recompute),
+    Need(MODEL_2_5, "iter_mm_grid_thw", ("self", "mm_features")),
+    SYNC,
+]
+"""What pruning needs of Qwen2.5-VL."""
+
+QWEN_3 = "vllm.model_executor.models.qwen3_vl"
+MODEL_3 = f"{QWEN_3}.Qwen3VLForConditionalGeneration"
+FINAL = ("self", "video_embeddings", "num_tokens_per_frame", "timestamps", "video_grid_thw", "retention_mask")
+EXPANDED = (
+    "self",
+    "device",
+    "seq_len",
+    "video_grid_thw",
+    "num_tokens_per_frame",
+    "timestamps",
+    "is_video_embed",
+    "is_vision_start",
+    "retention_mask",
+)
+NEEDS_3 = [
+    Need(QWEN_3, "compute_retained_tokens_count", COUNT, count),
+    Need(MODEL_3, "_postprocess_image_embeds_evs", IMAGE, images),
+    Need(MODEL_3, "_postprocess_video_embeds_evs", GRID, videos_3),
+    Need(MODEL_3, "get_mrope_input_positions", PROMPT, prompt_positions_3),
+    Need(MODEL_3, "recompute_mrope_positions", AGAIN, recompute),
+    Need(MODEL_3, "_get_expanded_positions", EXPANDED, channels_3),
+    Need(MODEL_3, "_create_final_video_embeddings", FINAL),
+    SYNC,
+]
+"""What pruning needs of Qwen3-VL and of the models that inherit from it."""

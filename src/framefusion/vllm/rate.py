@@ -14,11 +14,14 @@ class Rate(float):
 
     Attributes:
         settings: how to select.
+        architecture: of the engine's model, which says what has to be hooked.
     """
 
     settings: ServingSettings
+    architecture: str
 
-    def __new__(cls, rate: float, settings: ServingSettings) -> Rate:
+    def __new__(cls, rate: float, settings: ServingSettings, architecture: str) -> Rate:
         made = super().__new__(cls, rate)
         made.settings = settings
+        made.architecture = architecture
         return made

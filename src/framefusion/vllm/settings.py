@@ -27,6 +27,8 @@ FILE = "settings_file"
 RELEVANCE = ("none", "dissimilarity")
 """What an engine can go by: it selects before the decoder and does not know the question."""
 
+_NO_TOWER = "the engine runs vision towers of its own, which encode whole frames"
+
 
 @with_flat_names
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,8 @@ class ServingSettings(Selection):
         path, rate = given.pop(FILE, None), given.pop(RATE, None)
         known = [field.name for field in fields(cls)]
         known += [name for name, places in FLAT.items() if any(field in known for field, _ in places)]
+        if "tower" in given:
+            raise ArgumentError(f"'tower' cannot be followed: {_NO_TOWER}; leave it out.")
         for name in given:
             if name not in known:
                 raise ArgumentError(f"{name!r} is no setting; there are {', '.join([*known, RATE, FILE])}.")
@@ -137,6 +141,8 @@ def _of_file(path: object) -> tuple[dict[str, Any], float]:
             f"{FILE} {path}: an engine prunes once, before the decoder, to an exact share; {what}. "
             "Calibrate with --method segment-dpp-input."
         )
+    if filed.tower is not None:
+        raise ArgumentError(f"{FILE} {path}: {_NO_TOWER}; calibrate without tower.")
     if filed.dropped != "drop":
         raise ArgumentError(f"{FILE} {path}: an engine drops tokens, it cannot merge them; dropped must be 'drop'.")
     shared = _selection(filed)

@@ -1,5 +1,6 @@
 """Answers and reports made by hand, no model involved."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +9,11 @@ import torch
 
 from framefusion.asking.report.data import DROPPED, KEPT, MERGED, FrameView, ReportData, SegmentRow, StageRow
 from framefusion.asking.video import Video
+from framefusion.hf.timing import Times
 from framefusion.reduction.layout import VisualItem, VisualLayout
 from framefusion.reduction.settings import FrameFusion
 
+TIMES = Times(0.02, 0.03, 0.09, 0.01, 0.05, 0.01, 0.004, 0.21)
 NASTY = '<script>document.title="owned"</script>"\'&<img src=x onerror=alert(1)>'
 
 
@@ -37,6 +40,9 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         kv_bytes_before=4096,
         kv_bytes_after=1024,
         reduction_milliseconds=2.0,
+        tower_share=None,
+        encoder_flops=3 * 10**9,
+        head_flops=10**6,
     )
     return SimpleNamespace(
         text="a circle",
@@ -49,6 +55,7 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         layout=VisualLayout.of([VisualItem.run("video", grid, 2)]),
         segments=segments,
         settings=FrameFusion(),
+        times=TIMES,
         full=full,
         timing="one run",
         media=(video,),
@@ -114,4 +121,8 @@ def data(text="what came after the red circle?", *, frames=5, compared=True, seg
         reduction_milliseconds=4.0,
         command=text,
         settings=[("model", text), ("torch", "2.9")],
+        times=TIMES,
+        full_times=replace(TIMES, prefill=0.2, first_token=0.36) if compared else None,
+        encoder_flops=500 * 10**9,
+        head_flops=10**9,
     )

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from framefusion.asking.report.html import render
+from framefusion.hf.timing import Times
 from tests.asking.report import chromium, samples
 
 needs_chromium = pytest.mark.skipif(chromium.executable() is None, reason="no Chromium is installed")
@@ -108,6 +109,27 @@ def test_without_comparison_segments_merges_or_question():
     assert 'class="answers"' not in unasked
     untouched = render(dataclasses.replace(data, stages=[]))
     assert "every visual token reached every layer" in untouched
+
+
+def test_a_bar_has_the_parts_with_and_without_reduction():
+    data = samples.data()
+    bars = [t for t in Outline(render(data)).named("i") if "flex-grow" in t.get("style", "")]
+    names = ["decode", "processor", "tower", "projector", "prefill", "other"]
+    assert [bar["class"] for bar in bars] == 2 * names
+    shares = [float(bar["style"].split(":")[1]) for bar in bars]
+    assert shares == pytest.approx([getattr(t, n) for t in (data.full_times, data.times) for n in names])
+    widths = re.findall(r'class="whole" style="width:([\d.]+)%"', render(data))
+    assert [float(width) for width in widths] == pytest.approx([100, 100 * 0.21 / 0.36], abs=0.01)
+
+
+def test_what_was_not_measured_has_no_bar():
+    times = Times(prefill=0.2).answered(0.25, None)
+    page = render(dataclasses.replace(samples.data(compared=False), times=times))
+    assert 'class="tower"' not in page
+    assert "not measured" in page
+    untimed = render(dataclasses.replace(samples.data(), times=Times(), full_times=None))
+    assert "Where the time" not in untimed
+    assert "first token after 150 ms" in untimed
 
 
 def test_verdict_compares_the_answers():

@@ -11,6 +11,8 @@ import numpy as np
 
 from framefusion.asking.report import units
 from framefusion.asking.video import Video
+from framefusion.hf.summary import first_token_flops
+from framefusion.hf.timing import Times
 
 if TYPE_CHECKING:
     from framefusion.asking.ask import Answer
@@ -121,6 +123,11 @@ class ReportData:
         command: command line that repeats the run.
         settings: further names and values needed to repeat it.
         media: the videos and photographs, in order.
+        tower_share: share of the units of the videos that the vision tower encoded; None where it encodes everything.
+        times: seconds of the parts with reduced tokens.
+        full_times: the same with all tokens; None when not compared.
+        encoder_flops: of vision tower and projector; None where they cannot be counted.
+        head_flops: of the language-model head, for one token; None where nobody tells.
     """
 
     question: str | None
@@ -147,6 +154,37 @@ class ReportData:
     command: str
     settings: Sequence[tuple[str, str]]
     media: Sequence[MediumRow] = ()
+    tower_share: float | None = None
+    times: Times = field(default_factory=Times)
+    full_times: Times | None = None
+    encoder_flops: int | None = None
+    head_flops: int | None = None
+
+    @property
+    def first_token_flops(self) -> tuple[float, float] | None:
+        """Up to the first token without and with reduction; None where the vision encoder cannot be counted."""
+        return first_token_flops(self)
+
+    @property
+    def seconds(self) -> float:
+        """To the first token with reduced tokens: from the file on, or as far as that was measured."""
+        return self.seconds_to_first_token if self.times.first_token is None else self.times.first_token
+
+    @property
+    def full_seconds(self) -> float | None:
+        """The same with all tokens; None when not compared."""
+        whole = None if self.full_times is None else self.full_times.first_token
+        return self.full_seconds_to_first_token if whole is None else whole
+
+    @property
+    def factor(self) -> float | None:
+        """How many times sooner the first token is there, from the file on; None when not compared."""
+        return _ratio(None if self.full_times is None else self.full_times.first_token, self.times.first_token)
+
+    @property
+    def decoder_factor(self) -> float | None:
+        """The same of the decoder's prefill alone."""
+        return _ratio(None if self.full_times is None else self.full_times.prefill, self.times.prefill)
 
     @property
     def compared(self) -> bool:
@@ -204,10 +242,19 @@ def report_data(
         full_seconds_to_first_token=None if answer.full is None else answer.full.seconds_to_first_token,
         timing=answer.timing,
         reduction_milliseconds=summary.reduction_milliseconds,
+        tower_share=summary.tower_share,
         command=command,
         settings=list(settings),
         media=media,
+        times=answer.times,
+        full_times=None if answer.full is None else answer.full.times,
+        encoder_flops=summary.encoder_flops,
+        head_flops=summary.head_flops,
     )
+
+
+def _ratio(before: float | None, after: float | None) -> float | None:
+    return before / after if before and after else None
 
 
 def token_states(answer: Any) -> np.ndarray:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from framefusion.asking.report import units
 from framefusion.asking.report.data import DROPPED, KEPT, MERGED, ReportData
 from framefusion.asking.report.frames import mask_uri, picture_uri
+from framefusion.asking.report.text import end_to_end
 
 _TEMPLATE = "report.html.j2"
 _LONG_ANSWER = 90  # characters; longer answers are set as running text
@@ -29,6 +30,8 @@ def render(data: ReportData) -> str:
             columns=_columns(len(data.frames)),
             beginning={row.first_frame: row for row in data.segments},
             layers=len(data.tokens_per_layer),
+            summed=end_to_end(data),
+            part_names=units.PARTS,
         )
     )
 
@@ -52,6 +55,7 @@ def _environment() -> Environment:
         percent=units.percent,
         picture_uri=picture_uri,
         seconds=units.seconds,
+        seconds_of=units.seconds_of,
         share_of=units.share_of,
         thousands="{:,}".format,
     )
@@ -72,14 +76,15 @@ def _facts(data: ReportData) -> list[str]:
 def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
     """Name, value and detail of the numbers at the top."""
     share = units.share_of(data.tokens_after, data.tokens_before, 1.0)
-    now, before = data.seconds_to_first_token, data.full_seconds_to_first_token
+    now, before = data.seconds, data.full_seconds
+    compute = data.first_token_flops or (data.flops_before, data.flops_after)
     return [
         ("Visual tokens kept", units.percent(share), f"{data.tokens_after:,} of {data.tokens_before:,}"),
         ("Mean over layers", units.percent(data.mean_share), "of the visual tokens"),
         (
-            "Prefill compute",
-            units.saved(units.saved_share(data.flops_before, data.flops_after)),
-            units.flops(data.flops_before, data.flops_after),
+            "Decoder’s compute" if data.first_token_flops is None else "Compute",
+            units.saved(units.saved_share(*compute)),
+            units.flops(*compute) + ("" if data.first_token_flops is None else f", {_decoder(data)} in the decoder"),
         ),
         (
             "KV cache",
@@ -94,6 +99,10 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
             f"{units.seconds(before)} → {units.seconds(now)}",
         ),
     ]
+
+
+def _decoder(data: ReportData) -> str:
+    return units.saved(units.saved_share(data.flops_before, data.flops_after))
 
 
 def _columns(frames: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from framefusion.asking.report import units
 from framefusion.asking.report.data import ReportData
+from framefusion.hf.timing import Times
 
 _LISTED_SEGMENTS = 6
 
@@ -31,12 +32,10 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
         rows.append(("Photographs", "left as they are, as the settings say, and not counted above"))
     if data.segmented:
         rows.append(("Segments", _segments(data)))
+    if data.tower_share is not None:
+        rows.append(("Vision tower", f"encoded {units.percent(data.tower_share)} of the video"))
     rows += [
-        (
-            "Prefill compute",
-            f"{units.saved(units.saved_share(data.flops_before, data.flops_after))} "
-            f"({units.flops(data.flops_before, data.flops_after)})",
-        ),
+        ("Prefill compute", _compute(data)),
         (
             "KV cache",
             f"{units.saved(units.saved_share(data.kv_bytes_before, data.kv_bytes_after))} "
@@ -45,12 +44,50 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
     ]
     now, before = data.seconds_to_first_token, data.full_seconds_to_first_token
     if before is None:
-        rows.append(("First token", f"after {units.seconds(now)}"))
+        rows.append(("First token", f"after {units.seconds(now)} in generate()"))
     else:
         change = units.saved(units.saved_share(before, now))
-        rows.append(("First token", f"{change} ({units.seconds(before)} → {units.seconds(now)})"))
+        rows.append(("First token", f"{change} ({units.seconds(before)} → {units.seconds(now)}) in generate()"))
+    if data.times.first_token is not None:
+        rows += [("End to end", end_to_end(data)), ("Parts", _parts(data.times))]
     rows.append(("Timing", data.timing))
     return rows
+
+
+def _compute(data: ReportData) -> str:
+    decoder = _change(data.flops_before, data.flops_after)
+    whole = data.first_token_flops
+    if whole is None:
+        return f"{decoder} in the decoder; the vision encoder cannot be counted"
+    return f"{decoder} in the decoder, {_change(*whole)} with vision tower, projector and head"
+
+
+def _change(before: float, after: float) -> str:
+    return f"{units.saved(units.saved_share(before, after))} ({units.flops(before, after)})"
+
+
+def end_to_end(data: ReportData) -> str:
+    """The time from the file to the first token, what dominates it, and what every further token takes."""
+    times = data.times
+    if times.first_token is None:
+        return units.NOT_MEASURED
+    if data.factor is None or data.full_times is None or data.full_times.first_token is None:
+        said = f"{units.seconds(times.first_token)} to the first token"
+    else:
+        before = units.seconds(data.full_times.first_token)
+        said = f"{units.factor(data.factor)} ({before} → {units.seconds(times.first_token)} to the first token)"
+        said += "" if data.decoder_factor is None else f", {units.factor(data.decoder_factor)} in the decoder"
+    if times.largest is not None:
+        name, share = times.largest
+        said += f"; {share:.0%} of it {units.PARTS[name]}"
+    if times.per_token is not None:
+        said += f"; {units.seconds(times.per_token)} for each further token"
+    return said
+
+
+def _parts(times: Times) -> str:
+    """``decoding 12 ms, processor 20 ms, …``, also what was not measured."""
+    return ", ".join(f"{name} {units.seconds_of(getattr(times, key))}" for key, name in units.PARTS.items())
 
 
 def _segments(data: ReportData) -> str:
@@ -105,12 +142,26 @@ def record(data: ReportData) -> dict[str, Any]:
         ]
         if data.segmented
         else None,
-        "flops": {"before": data.flops_before, "after": data.flops_after},
+        "tower_share": data.tower_share,
+        "flops": {
+            "before": data.flops_before,
+            "after": data.flops_after,
+            "encoder": data.encoder_flops,
+            "head": data.head_flops,
+            "first_token": None if data.first_token_flops is None else list(data.first_token_flops),
+        },
         "kv_bytes": {"before": data.kv_bytes_before, "after": data.kv_bytes_after},
         "seconds_to_first_token": {
             "reduced": data.seconds_to_first_token,
             "full": data.full_seconds_to_first_token,
             "timing": data.timing,
+        },
+        "times": {
+            "reduced": data.times.as_dict(),
+            "full": None if data.full_times is None else data.full_times.as_dict(),
+            "largest_part": None if data.times.largest is None else data.times.largest[0],
+            "end_to_end_factor": data.factor,
+            "decoder_factor": data.decoder_factor,
         },
         "reduction_milliseconds": data.reduction_milliseconds,
         "command": data.command,

@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+NOT_MEASURED = "not measured"
+
+PARTS = {
+    "decode": "decoding the file",
+    "processor": "processor",
+    "tower": "vision tower",
+    "projector": "projector",
+    "prefill": "decoder",
+    "other": "the rest",
+}
+"""What the parts of :class:`framefusion.hf.timing.Times` are called, in order."""
+
 
 def percent(share: float) -> str:
     """``0.1992`` as ``19.9 %``."""
@@ -25,11 +37,21 @@ def saved_share(before: float, after: float) -> float:
     return 1 - after / before if before else 0.0
 
 
+def factor(value: float) -> str:
+    """``2.914`` as ``2.91×``, ``12.34`` as ``12.3×``."""
+    return f"{value:.2f}×" if value < 9.995 else f"{value:.3g}×"
+
+
 def seconds(value: float) -> str:
     """``0.1234`` as ``123 ms``, ``12.34`` as ``12.3 s``."""
     if value < 0.9995:
         return f"{1000 * value:.3g} ms"
     return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
+
+
+def seconds_of(value: float | None) -> str:
+    """As :func:`seconds`; ``not measured`` for None."""
+    return NOT_MEASURED if value is None else seconds(value)
 
 
 def clock(value: float) -> str:

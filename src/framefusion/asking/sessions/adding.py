@@ -171,4 +171,6 @@ class Adding:
             items=items,
             visual_tokens=held.visual_tokens + new,
             forgotten=held.forgotten + lost,
+            units=held.units + run.encoded.units,
+            encoded=held.encoded + run.encoded.encoded,
         )

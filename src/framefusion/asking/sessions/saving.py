@@ -73,6 +73,8 @@ def save(
             "questions": held.questions,
             "adding": held.adding,
             "asking": held.asking,
+            "units": held.units,
+            "encoded": held.encoded,
         },
         "prefix": None,
     }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from framefusion.ahead import Ahead
 from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
@@ -62,6 +63,8 @@ class Session:
         memory: the most that may be held: visual tokens, or bytes as a text (``"2GiB"``). Beyond it, what is older
             loses the tokens that add least, see :meth:`Session.summary`. Default None, no limit.
         max_new_tokens: longest answer, in tokens. Default 64.
+        warm: whether to compile the selection at once, which takes seconds the first time on a machine; for a single
+            question it may not pay, see :func:`framefusion.selection.warm_up`. Default True.
 
     Several may use one model, in turns or in threads.
 
@@ -81,6 +84,7 @@ class Session:
         chunk: int = CHUNK,
         memory: int | str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        warm: bool = True,
     ) -> None:
         if not is_whole(chunk) or chunk < 1:
             raise AskError(f"chunk must be a whole number of frames, at least 1, got {chunk!r}")
@@ -105,8 +109,8 @@ class Session:
             )
         self._held = Held()
         self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit)
-        if model.device.type == "cpu":
-            warm_up(model.dtype)
+        if warm:
+            warm_up(model.dtype, model.device)
 
     def __enter__(self) -> Session:
         return self
@@ -142,8 +146,8 @@ class Session:
                 if its frames have that size.
             timestamps: of frames, seconds that ascend and come after those that the video has. Default one second
                 apart.
-            frames: of a file, as for :func:`~framefusion.asking.video.read_video`. A long one is read in parts, one of
-                which is in memory.
+            frames: of a file, as for :func:`~framefusion.asking.video.read_video`. A long one is read in parts, two of
+                which are in memory: one is decoded while the other is shown.
             fps: likewise.
             new: whether frames begin another video.
             progress: called after each part with the frames of this video or photograph that are shown by now.
@@ -169,7 +173,9 @@ class Session:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
         else:
             name, parts = self._source(media, frames, fps)
-            held = self._adding.parts(self._held, parts, name, None, complete=True, progress=progress)
+            # The next part of a file is decoded while this one is shown.
+            with Ahead(parts, depth=int(isinstance(media, (str, os.PathLike)))) as ready:
+                held = self._adding.parts(self._held, ready, name, None, complete=True, progress=progress)
         self._held = replace(held, adding=held.adding + time.perf_counter() - begin)
 
     def ask(
@@ -225,7 +231,7 @@ class Session:
             output = model.generate(
                 **inputs, max_new_tokens=limit, do_sample=False, num_beams=1, pad_token_id=self._pad
             )
-            summary = run.summary()
+            summary = replace(run.summary(), tower_share=held.tower_share)
         new = output[:, inputs["input_ids"].shape[1] :]
         seconds = time.perf_counter() - begin
         replies = [
@@ -270,6 +276,7 @@ class Session:
             held.questions,
             held.adding,
             held.asking,
+            held.tower_share,
         )
 
     @property
@@ -320,7 +327,7 @@ class Session:
             made = generate_timed(
                 self.model, self.processor, behind(self.model, tail.prefix, [tail.text], self._pad), limit, say
             )
-            summary = run.summary()
+            summary = replace(run.summary(), tower_share=held.tower_share)
         total = time.perf_counter() - begin
         before = total - made.seconds_total
         first = before + made.seconds_to_first_token

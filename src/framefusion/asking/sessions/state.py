@@ -46,6 +46,8 @@ class SessionSummary:
         questions: that were asked.
         seconds_adding: spent on what was shown.
         seconds_asking: spent on questions.
+        tower_share: share of the units of the videos that the vision tower encoded, over all parts so far; None where
+            it encodes everything.
     """
 
     items: tuple[tuple[str, int], ...]
@@ -57,12 +59,14 @@ class SessionSummary:
     questions: int
     seconds_adding: float
     seconds_asking: float
+    tower_share: float | None = None
 
     def __str__(self) -> str:
         shown = ", ".join(f"{name} ({frames} frames)" if frames > 1 else name for name, frames in self.items)
         forgotten = f", {self.forgotten} forgotten" if self.forgotten else ""
+        tower = "" if self.tower_share is None else f", {self.tower_share:.0%} of the video encoded"
         return (
-            f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}, "
+            f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}{tower}, "
             f"{self.nbytes / 2**20:.1f} MiB; {self.questions} question{'' if self.questions == 1 else 's'}"
         )
 
@@ -79,3 +83,11 @@ class Held:
     questions: int = 0
     adding: float = field(default=0.0)
     asking: float = field(default=0.0)
+    units: int = 0
+    encoded: int = 0
+    """Units of the videos that the vision tower was given, and those that it encoded; 0 where it encodes everything."""
+
+    @property
+    def tower_share(self) -> float | None:
+        """Share of the units that the tower encoded."""
+        return self.encoded / self.units if self.units else None

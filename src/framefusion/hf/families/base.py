@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentError, FrameFusionError
+from framefusion.hf.towers.base import Tower
 from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 
@@ -83,6 +84,10 @@ class Family(ABC):
     """Whether a prompt has an image for every frame where the processor takes no videos, or none beside images."""
     one_view: Mapping[str, Any] = MappingProxyType({})
     """Options with which the processor makes one view of every image, for frames that go in as images."""
+    projector: tuple[str, ...] = ()
+    """Where in the multimodal model the modules are that bring the tower's features to the decoder's width, as
+    ``"visual.merger"``; a name that a model lacks is passed over. Without one the time and the operations of the vision
+    encoder are not told apart."""
 
     grows: bool = True
     """Whether the tokens and positions of a video's frames stay as they are when frames come behind them."""
@@ -90,6 +95,10 @@ class Family(ABC):
     """Pattern of the words before each frame of a video in which the processor counts them, the number as its group."""
     closing: int = 0
     """Tokens behind the last visual one whose positions belong to it, not to the text."""
+    tower: Tower | None = None
+    """The kind of the family's vision tower, for ``tower="changed"``; None where it cannot be followed."""
+    no_tower: str = "nobody has told what its vision tower is like"
+    """Why not, without a ``tower``."""
     tells_encoder: bool = False
     """Whether :meth:`encoder_attention` of some model of the family tells a module."""
     groups_in_windows: bool = False
@@ -123,6 +132,10 @@ class Family(ABC):
     def hidden_of(self, tokens: Tensor, like: Tensor) -> Tensor:
         """The hidden states that :meth:`tokens_of` has in rows ``(B, n, D)``, in the form of ``like``."""
         return tokens
+
+    frames_apart: bool = False
+    """Whether the vision encoder of videos never looks from one frame, or temporal patch, to another, so that a video
+    may be encoded in groups of them; see :mod:`framefusion.hf.frame_groups`."""
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """The module whose attention says how much the vision encoder looks at each patch, for

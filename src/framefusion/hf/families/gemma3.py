@@ -10,6 +10,8 @@ from typing import Any
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
+from framefusion.hf.towers.base import Tower
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Kind, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=1, number=6, repeats=True)
@@ -30,9 +32,11 @@ class Gemma3(Family):
     model_classes: tuple[str, ...] = ("Gemma3ForConditionalGeneration", "Gemma3Model")
     needs_names: frozenset[Kind] = frozenset({"image"})
     frames_as_images = True
+    projector: tuple[str, ...] = ("multi_modal_projector",)
     one_view: Mapping[str, Any] = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
     verified = "masked oracle on a random-weight model"
+    tower: Tower | None = FrameTower()
 
     def tokens(self, config: Any) -> int:
         """Tokens of an image."""

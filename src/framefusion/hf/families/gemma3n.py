@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from framefusion.hf.families.gemma3 import Gemma3
+from framefusion.hf.towers.base import Tower
 
 
 class Gemma3n(Gemma3):
@@ -19,6 +20,8 @@ class Gemma3n(Gemma3):
 
     name = "Gemma 3n"
     model_classes = ("Gemma3nForConditionalGeneration", "Gemma3nModel")
+    projector = ("embed_vision",)
+    tower: Tower | None = None
     one_view: Mapping[str, Any] = MappingProxyType({})
     per_layer = ("per_layer_inputs", "per_layer_input")
 

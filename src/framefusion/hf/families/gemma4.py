@@ -11,6 +11,7 @@ from torch import Tensor
 from framefusion.hf.families.base import Call
 from framefusion.hf.families.qwen2_vl import Grid
 from framefusion.hf.families.qwen3_vl import Qwen3VL
+from framefusion.hf.towers.base import Tower
 from framefusion.reduction.layout import Kind
 
 
@@ -26,6 +27,8 @@ class Gemma4(Qwen3VL):
 
     name = "Gemma 4"
     model_classes = ("Gemma4ForConditionalGeneration", "Gemma4Model")
+    projector = ("embed_vision",)
+    tower: Tower | None = None
     groups_in_windows = True
     per_layer = ("per_layer_inputs", "per_layer_input")
 

@@ -8,6 +8,7 @@ from typing import Any
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import VisualItem, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=5, number=3, repeats=False)
@@ -24,6 +25,8 @@ class InternVL(Family):
     model_classes = ("InternVLForConditionalGeneration", "InternVLModel")
     placeholder = "image token; one run per frame, labels between; one run per image with all its tiles"
     verified = "masked oracle on a random-weight model"
+    tower = FrameTower()
+    projector = ("multi_modal_projector",)
     numbered = r"Frame(\d+)"
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

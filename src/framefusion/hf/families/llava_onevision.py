@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
+from framefusion.hf.towers.views import ViewTower
 from framefusion.reduction.layout import Kind, Span, VisualItem, VisualLayout, runs
 
 
@@ -26,6 +26,9 @@ class LlavaOnevision(Family):
     placeholder = "video or image token; one run per video or image; the newline at a video's end stays, as text"
     verified = "masked oracle on a random-weight model; bundled trained checkpoint"
     tells_encoder = True
+    tower = ViewTower()
+    projector = ("multi_modal_projector",)
+    frames_apart = True
     newlines = 1
     """Tokens behind a video that carry its placeholder, but show none of it."""
 
@@ -90,6 +93,9 @@ def image_lengths(model: Any, call: Call, found: list[list[Span]]) -> list[int]:
     sizes = call.arguments.get("image_sizes")
     if sizes is None or len(sizes) <= len(lengths):
         return lengths
+    # Another family's file, whose import a video need not wait for.
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
     counts = call.arguments.get("batch_num_images")
     together = [1] * len(sizes) if counts is None else [n for n in counts.tolist() for _ in range(n)]
     config, meta = model.config, torch.device("meta")

@@ -33,6 +33,8 @@ class MiniCPMV46(Family):
     needs_names: frozenset[Kind] = frozenset({"video"})
     placeholder = "video or image token; one run per frame or image and one per slice, markers between"
     verified = "masked oracle on a random-weight model"
+    no_tower = "its tower merges patches half-way, so that a patch has no place of its own behind"
+    projector = ("merger",)
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         config = model.config

@@ -17,6 +17,7 @@ class Ovis2(PictureFamily):
     name = "Ovis2"
     model_classes = ("Ovis2ForConditionalGeneration", "Ovis2Model")
     closing = 2
+    projector = ("visual_embeddings_table",)
     one_view = MappingProxyType({"crop_to_patches": False})
     placeholder = "image token; one run per view and tile of an image; one run per frame, times between"
 

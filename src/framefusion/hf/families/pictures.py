@@ -40,6 +40,7 @@ class PictureFamily(Family):
 
     frames_as_images = True
     needs_names: frozenset[Kind] = frozenset({"image"})
+    projector: tuple[str, ...] = ("multi_modal_projector",)
     verified = "masked oracle on a random-weight model"
     labels = FrameLabels(shortest=5, number=6, repeats=True, tail=1)
     """``Frame from``, minutes and seconds and a colon, and what opens an image."""

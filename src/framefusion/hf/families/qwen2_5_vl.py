@@ -8,25 +8,16 @@ import torch
 from torch import Tensor
 
 from framefusion.hf.families.qwen2_vl import Qwen2VL
+from framefusion.hf.towers.base import Tower
+from framefusion.hf.towers.grids import WindowTower, window_order
 
 
 class Qwen25VL(Qwen2VL):
     name = "Qwen2.5-VL"
     model_classes = ("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLModel")
+    tower: Tower | None = WindowTower()
 
     def in_order(self, model: Any, tokens: Tensor, grids: Tensor) -> Tensor:
         """The encoder has them window by window."""
-        tower = model.visual
-        if hasattr(tower, "get_window_index"):
-            windows, _ = tower.get_window_index(grids)
-        else:
-            # Older releases of transformers have the method instead.
-            from transformers.vision_utils import get_vision_window_index
-
-            windows, _ = get_vision_window_index(
-                grids,
-                spatial_merge_size=tower.spatial_merge_size,
-                window_size=tower.window_size,
-                patch_size=tower.patch_size,
-            )
-        return tokens[torch.argsort(torch.as_tensor(windows, device=tokens.device))]
+        windows = window_order(model.visual, grids)
+        return tokens[torch.argsort(windows.to(tokens.device))]

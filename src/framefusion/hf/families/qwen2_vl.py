@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.hf.families.base import Call, Family, layout_of, take_items
+from framefusion.hf.towers.base import Tower
+from framefusion.hf.towers.grids import GridTower
 from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
 Grid = tuple[int, int, int]
@@ -23,6 +25,9 @@ class Qwen2VL(Family):
     placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
     tells_encoder = True
+    tower: Tower | None = GridTower()
+    projector: tuple[str, ...] = ("visual.merger", "visual.deepstack_merger_list", "visual.merger_list")
+    frames_apart = True
 
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """Of the encoder's last layer, whose frames attend to themselves."""

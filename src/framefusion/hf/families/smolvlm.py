@@ -11,6 +11,7 @@ import torch
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Span, VisualItem, VisualLayout, runs
 
 _LABELS = FrameLabels(shortest=8, number=6, repeats=True)
@@ -33,9 +34,11 @@ class SmolVLM(Family):
     model_classes: tuple[str, ...] = ("SmolVLMForConditionalGeneration", "SmolVLMModel")
     mixes = False
     frames_as_images = True
+    projector = ("connector",)
     one_view = MappingProxyType({"do_image_splitting": False})
     placeholder = "image token; one run per frame, labels between; one run per tile of an image"
     verified = "masked oracle on a random-weight model"
+    tower = FrameTower()
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         assert call.input_ids is not None

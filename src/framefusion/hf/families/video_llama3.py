@@ -26,6 +26,9 @@ class VideoLlama3(Family):
     model_classes = ("VideoLlama3ForConditionalGeneration", "VideoLlama3Model")
     placeholder = "video or image token; one run per frame without its still tokens, timestamps between"
     verified = "masked oracle on a random-weight model"
+    no_tower = "its processor leaves still patches out already, and its tower merges by a size of each video's own"
+    projector = ("projector",)
+    frames_apart = True
     all_tokens = MappingProxyType({"use_token_compression": False})
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:

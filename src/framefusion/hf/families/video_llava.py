@@ -19,6 +19,7 @@ class VideoLlava(Family):
     name = "Video-LLaVA"
     model_classes = ("VideoLlavaForConditionalGeneration", "VideoLlavaModel")
     needs_names: frozenset[Kind] = frozenset({"video", "image"})
+    projector = ("multi_modal_projector",)
     placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
 

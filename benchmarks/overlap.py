@@ -1,0 +1,153 @@
+"""Videos a minute with and without decoding ahead, the memory of a vision tower, and decoding at the processor's size.
+
+    python -m benchmarks.overlap videos
+    python -m benchmarks.overlap tower
+    python -m benchmarks.overlap smaller
+
+``videos`` answers a question about each of several copies of the bundled real clip, as ``framefusion batch`` does, with
+the next one decoded ahead and without, in turns in one process. The model has one thread, which leaves a second core.
+``tower`` measures the largest memory of processes that show 256 frames to a Qwen2.5-VL with random weights, the whole
+video at once and a few frames at a time. ``smaller`` compares frames that the decoder scales down to the size that the
+processor makes of them with what the processor itself makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.sessions import mid_size
+from framefusion.assets import REAL_VIDEO
+from framefusion.batch import Local, Plan
+from framefusion.batch.plan import ModelAnswerer
+from framefusion.batch.rows import Row
+
+QUESTION = "what is shown?"
+FRAMES = 256
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def videos(rounds: int) -> None:
+    """Print how many videos a minute are answered."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        clips = [str(shutil.copyfile(REAL_VIDEO, Path(folder) / f"{i}.mp4")) for i in range(12)]
+        rows = [Row(i, f"{i:012x}", media=(clip,), question=QUESTION) for i, clip in enumerate(clips)]
+        middle = Path(folder) / "middle"
+        model, processor = mid_size()
+        model.save_pretrained(middle)
+        processor.save_pretrained(middle)
+        for name, path, frames, count in (("bundled", None, 16, 12), ("mid-size Qwen2.5-VL", str(middle), 16, 4)):
+            plan = Plan(model={"model": path, "device": "cpu"}, frames=frames, max_new_tokens=8)
+            answerer = ModelAnswerer(plan)
+            make: Any = partial(_itself, answerer)
+            taken: dict[bool, list[float]] = {False: [], True: []}
+            answers = []
+            for turn in range(rounds + 1):
+                for ahead, own in taken.items():
+                    begin = time.perf_counter()
+                    found = list(Local(ahead).answers(make, rows[:count], count, lambda model: None, True))
+                    answers.append([result["answer"] for _, result in found])
+                    if turn:  # the first one is a warm-up
+                        own.append(time.perf_counter() - begin)
+            assert all(own == answers[0] for own in answers)
+            rates = {ahead: 60 * count / statistics.median(own) for ahead, own in taken.items()}
+            ratio = statistics.median(a / b for a, b in zip(taken[False], taken[True], strict=True))
+            print(f"{name}: {rates[False]:.0f} videos a minute, {rates[True]:.0f} ahead, × {ratio:.2f}", flush=True)
+
+
+def tower(given: int | None) -> None:
+    """Print the largest memory of this process before and while a video is encoded."""
+    from framefusion.asking.media import read_media
+    from framefusion.asking.prompts import model_inputs
+    from framefusion.hf.frame_groups import encode_in_groups
+
+    torch.set_num_threads(1)
+    model, processor = mid_size()
+    video = read_media(REAL_VIDEO, FRAMES)
+    inputs = model_inputs(video, QUESTION, model, processor)
+    if given is not None:
+        encode_in_groups(model, given)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.process_time()
+    with torch.inference_mode():
+        features = model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
+    taken = time.process_time() - begin
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    tokens = sum(map(len, features.pooler_output))
+    print(f"{given or 'all'} frames at once: {more:.0f} MiB more for {tokens} tokens, {taken:.1f} CPU s", flush=True)
+
+
+def scaled(path: str, size: tuple[int, int], count: int) -> Iterator[np.ndarray]:
+    """The first frames of a clip, scaled by the decoder with its bicubic filter."""
+    import av
+    from av.video.reformatter import Interpolation
+
+    with av.open(path) as container:
+        for _, frame in zip(range(count), container.decode(video=0), strict=False):
+            yield frame.reformat(*size, format="rgb24", interpolation=Interpolation.BICUBIC).to_ndarray()
+
+
+def smaller() -> None:
+    """Print how far frames scaled by the decoder are from the processor's own."""
+    import av
+    from torchvision.transforms.v2 import functional
+
+    path, count = str(REAL_VIDEO), 32
+    with av.open(path) as container:
+        whole = [f.to_ndarray(format="rgb24") for _, f in zip(range(count), container.decode(video=0), strict=False)]
+    height, width = whole[0].shape[:2]
+    for side in (width // 2, width // 3):
+        size: Any = (side, side * height // width)
+        begin = time.process_time()
+        pixels = torch.from_numpy(np.stack(whole)).permute(0, 3, 1, 2)
+        bicubic = functional.InterpolationMode.BICUBIC
+        own = functional.resize(pixels, [size[1], size[0]], interpolation=bicubic, antialias=True)
+        resized = time.process_time() - begin
+        ours = torch.from_numpy(np.stack(list(scaled(path, size, count)))).permute(0, 3, 1, 2)
+        apart = (own.int() - ours.int()).abs().float()
+        print(
+            f"{width} × {height} to {size[0]} × {size[1]}: {apart.mean():.2f} levels apart in the mean, "
+            f"{apart.max():.0f} at most, {(apart == 0).float().mean():.0%} equal; resizing takes the processor "
+            f"{1e3 * resized / count:.2f} ms a frame",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["videos", "tower", "smaller"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames-at-once", type=int, help="tower: in this process, 0 for all of them")
+    given = parser.parse_args()
+    if given.what == "videos":
+        videos(given.rounds)
+    elif given.what == "smaller":
+        smaller()
+    elif given.frames_at_once is not None:
+        tower(given.frames_at_once or None)
+    else:
+        for frames in (0, 64, 16):
+            words = ["-m", "benchmarks.overlap", "tower", "--frames-at-once", str(frames)]
+            subprocess.run([sys.executable, *words], check=True)
+
+
+if __name__ == "__main__":
+    main()

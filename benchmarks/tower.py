@@ -1,0 +1,277 @@
+"""What a vision tower that encodes only what changed saves, and what it loses.
+
+    python -m benchmarks.tower clips --json docs/data/tower-clips.json
+    python -m benchmarks.tower time --json docs/data/tower-time.json
+    python -m benchmarks.tower needle --json docs/data/tower-needle.json
+
+``clips`` encodes 24 frames of five clips with a real pretrained DINOv2-S, whole and in part, and compares the outputs:
+the share that was encoded, and the mean cosine to the full encoding. Beside the rule stand what is left out of it
+(frames never encoded whole, no keys and values of unchanged places), the frame before in the place of the last encoded
+version, and whole frames, evenly spaced, at the same share. ``time`` takes a mid-size Qwen2.5-VL with random weights
+(tower 32 × 160, decoder 14 × 768, the proportions of a 7B one) from frames to the first token of an answer, CPU seconds
+of one thread, all ways in turns in one process. ``needle`` asks both bundled checkpoints VideoNeedle, over still and
+over moving backgrounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.sessions import cpu, mid_size
+from framefusion import Changed, FrameFusion, attach, session
+from framefusion.asking.loading import load
+from framefusion.asking.prompts import model_inputs
+from framefusion.asking.provenance import versions
+from framefusion.asking.sessions.shown import video_of_frames
+from framefusion.asking.video import Video, read_video
+from framefusion.evaluation import dinov2
+from framefusion.evaluation.footage import CLIPS, scaled
+from framefusion.evaluation.scoring import exact_match
+from framefusion.evaluation.videoneedle import VideoNeedle
+from framefusion.hf.families import find
+from framefusion.hf.towers import packed
+from framefusion.hf.towers.base import rows_of
+from framefusion.hf.towers.views import ViewTower, clip_of
+from framefusion.reduction.changes import changed_units
+
+FRAMES = 24
+SIDE = 16
+"""Patches across and down a frame of ``clips``."""
+PIXELS = 336
+"""Of each side of a frame of ``time``."""
+LEVELS = (2.0, 4.0, 8.0)
+KIND = ViewTower()
+
+
+class WithoutContext(packed.Run):
+    """Encoded patches that attend to those encoded with them alone."""
+
+    def _chunks(self, bounds: Sequence[int], mask: Tensor | None) -> list[packed.Chunk]:
+        return [chunk._replace(keys=torch.arange(chunk.first, chunk.end)) for chunk in super()._chunks(bounds, mask)]
+
+
+def clips(rounds: int) -> dict[str, Any]:
+    """Share encoded and cosine to the full encoding, clip by clip."""
+    model, found = dinov2.load_dinov2(), {}
+    for name, clip in CLIPS.items():
+        frames = scaled(read_video(clip.path(), frames=FRAMES).frames, SIDE * dinov2.PATCH, SIDE * dinov2.PATCH)
+        found[name] = _encoded(model, dinov2.pixels(frames))
+        sys.stdout.write(f"{name:12} {json.dumps(found[name])}\n")
+    return {"frames": FRAMES, "patches a frame": SIDE * SIDE, "clips": found}
+
+
+def _encoded(model: Any, pixels: Tensor) -> dict[str, Any]:
+    """``pixels`` is ``(T, 3, H, W)``."""
+    clip = clip_of("video", pixels, model)
+    scale = (torch.tensor(dinov2.STD) * 255)[clip.channels]
+    full = _outputs(model, pixels, None)
+    found: dict[str, Any] = {}
+    for levels in LEVELS:
+        mask = changed_units(clip.units, scale, levels)
+        rows = {"encoded": mask.float().mean().item(), "cosine": _cosine(_outputs(model, pixels, mask), full)}
+        if levels == Changed().levels:
+            count = max(1, round(rows["encoded"] * FRAMES))
+            whole = torch.zeros_like(mask)
+            whole[torch.linspace(0, FRAMES - 1, count + 1)[:-1].round().long()] = True
+            before = _from_frame_before(clip.units, scale, levels)
+            never = changed_units(clip.units, scale, levels, 1.0)
+            rows["whole frames at this share"] = _cosine(_outputs(model, pixels, whole), full)
+            rows["without keys of unchanged"] = _cosine(_outputs(model, pixels, mask, WithoutContext), full)
+            for title, other in (("no frame whole", never), ("against the frame before", before)):
+                rows[title] = {
+                    "encoded": other.float().mean().item(),
+                    "cosine": _cosine(_outputs(model, pixels, other), full),
+                }
+        found[f"{levels:g} levels"] = rows
+    return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 3))
+
+
+def _from_frame_before(units: Tensor, scale: Tensor, levels: float) -> Tensor:
+    """The same rule, but compared with the frame before."""
+    moved = ((units[1:] - units[:-1]) * scale).square().mean(-1).sqrt() > levels
+    moved |= moved.float().mean(1, keepdim=True) > Changed().whole
+    return torch.cat([torch.ones_like(moved[:1]), moved])
+
+
+def _outputs(model: Any, pixels: Tensor, mask: Tensor | None, run: Any = packed.Run) -> Tensor:
+    """``(T, P, D)``: the last hidden states of the patches."""
+    with ExitStack() as stack, torch.inference_mode():
+        for undo in packed.hooks(KIND, model):
+            stack.callback(undo)
+        if mask is not None:
+            rows = rows_of([mask], 1, KIND.extra(model))
+            stack.enter_context(packed.running(run(rows, model.config._attn_implementation)))
+        return model(pixel_values=pixels).last_hidden_state[:, 1:]
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(one, other, dim=-1).mean().item()
+
+
+def first_token(rounds: int) -> dict[str, Any]:
+    """CPU seconds from frames to the first token."""
+    model, processor = _large_frames()
+    std = tuple(processor.image_processor.image_std)
+    ways: dict[str, FrameFusion | None] = {
+        "all tokens": None,
+        "cost=0.3": FrameFusion(cost=0.3),
+        "cost=0.3, tower": FrameFusion(cost=0.3, tower=Changed(std=std)),
+        "cost=0.15, tower at 8 levels": FrameFusion(cost=0.15, tower=Changed(8.0, std=std)),
+    }
+    video = _square(read_video(CLIPS["pedestrians"].path(), frames=32))
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    shares: dict[str, float | None] = {}
+    for _ in range(rounds):
+        for way, settings in ways.items():
+            seconds, shares[way] = cpu(partial(_answered, model, processor, video, settings))
+            times[way].append(seconds)
+            sys.stdout.write(f"{way:28} {seconds:.2f}\n")
+    middle = {way: statistics.median(own) for way, own in times.items()}
+    fixed = {
+        way: {
+            "CPU seconds": round(seconds, 2),
+            "times as fast": round(middle["all tokens"] / seconds, 2),
+            "encoded": _rounded(shares[way]),
+        }
+        for way, seconds in middle.items()
+    }
+    everywhere = {name: _shares(model, processor, clip.path()) for name, clip in CLIPS.items()}
+    tokens = int((model_inputs(video, "What is shown?", model, processor)["input_ids"]).shape[1])
+    return {
+        "frames": 32,
+        "pixels": PIXELS,
+        "tokens": tokens,
+        "rounds": rounds,
+        "pedestrians": fixed,
+        "encoded of 32 frames": everywhere,
+    }
+
+
+def _shares(model: Any, processor: Any, path: Path) -> dict[str, Any]:
+    """What share of the units of a Qwen2.5-VL would be encoded; nothing is."""
+    inputs = model_inputs(_square(read_video(path, frames=32)), "What is shown?", model, processor)
+    kind = find(model).tower
+    assert kind is not None
+    (clip,) = kind.clips(inputs, None, kind.module(model.base_model))
+    scale = (torch.tensor(processor.image_processor.image_std) * 255)[clip.channels]
+    return {
+        f"{levels:g} levels": _rounded(changed_units(clip.units, scale, levels).float().mean().item())
+        for levels in LEVELS
+    }
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)
+
+
+def _large_frames() -> tuple[Any, Any]:
+    """The mid-size Qwen2.5-VL and its processor with patches of 14 pixels, as the real ones have."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    model, processor = mid_size()
+    config = model.config
+    config.vision_config.update({"patch_size": 14, "window_size": 112})
+    processor.video_processor.patch_size = 14
+    processor.video_processor.size = {"longest_edge": PIXELS**2, "shortest_edge": PIXELS**2}
+    torch.manual_seed(0)
+    return Qwen2_5_VLForConditionalGeneration(config).eval(), processor
+
+
+def _square(video: Video) -> Video:
+    return video_of_frames(scaled(video.frames, PIXELS, PIXELS), np.asarray(video.timestamps, dtype=float))
+
+
+def _answered(model: Any, processor: Any, video: Video, settings: FrameFusion | None) -> float | None:
+    """Preprocess, encode, prefill, one token; the share that the tower encoded."""
+    inputs = model_inputs(video, "What is shown?", model, processor)
+    with ExitStack() as stack, torch.inference_mode():
+        run = None if settings is None else stack.enter_context(attach(model, settings))
+        model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)
+        return None if run is None else run.summary().tower_share
+
+
+def needle(rounds: int) -> dict[str, Any]:
+    """Accuracy on VideoNeedle by background."""
+    data, frames = VideoNeedle(videos=8 * rounds, seed=3), 16
+    asked = data.questions(frames)
+    ways = {
+        "all tokens": FrameFusion(keep=1.0),
+        "all tokens, tower": FrameFusion(keep=1.0, tower="changed"),
+        "cost=0.3": FrameFusion(cost=0.3),
+        "cost=0.3, tower": FrameFusion(cost=0.3, tower="changed"),
+        "cost=0.3, tower at 8 levels": FrameFusion(cost=0.3, tower="changed:8"),
+    }
+    found: dict[str, Any] = {}
+    for name in ("bundled", "bundled-qwen"):
+        loaded = load(name, device="cpu")
+        right: dict[str, dict[str, set[str]]] = {way: defaultdict(set) for way in ways}
+        shares: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in ways}
+        total: dict[str, int] = defaultdict(int)
+        for video in dict.fromkeys(question.video for question in asked):
+            own = [question for question in asked if question.video == video]
+            (kind,) = own[0].tags
+            total[kind] += len(own)
+            for way, settings in ways.items():
+                with session(loaded.model, loaded.processor, settings, chunk=frames, max_new_tokens=8) as talk:
+                    talk.add(data.video(video, frames, frames))
+                    replies = talk.ask_all([question.text for question in own])
+                    share = talk.summary().tower_share
+                shares[way][kind] += [] if share is None else [share]
+                right[way][kind] |= {
+                    question.id
+                    for reply, question in zip(replies, own, strict=True)
+                    if exact_match(reply.text, question.answer or "")
+                }
+        found[name] = {
+            kind: {
+                way: {
+                    "right": len(right[way][kind]),
+                    "encoded": _rounded(statistics.mean(shares[way][kind])) if shares[way][kind] else None,
+                    "lost": len(right[way.split(", tower")[0]][kind] - right[way][kind]),
+                    "gained": len(right[way][kind] - right[way.split(", tower")[0]][kind]),
+                }
+                for way in ways
+            }
+            | {"questions": total[kind]}
+            for kind in sorted(total)
+        }
+        sys.stdout.write(f"{name:12} {json.dumps(found[name])}\n")
+    return {"videos": 8 * rounds, "frames": frames, "models": found}
+
+
+MEASURED = {"clips": clips, "time": first_token, "needle": needle}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=MEASURED)
+    parser.add_argument("--rounds", type=int, default=3, help="of time; in needle: times 8 videos")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    result = {
+        "what": args.what,
+        "machine": platform.machine(),
+        "versions": versions(),
+        **MEASURED[args.what](args.rounds),
+    }
+    if args.json is not None:
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
