@@ -3,14 +3,15 @@
     python -m benchmarks.tower clips --json docs/data/tower-clips.json
     python -m benchmarks.tower time --json docs/data/tower-time.json
     python -m benchmarks.tower needle --json docs/data/tower-needle.json
+    python -m benchmarks.tower still --json docs/data/tower-still.json
 
 ``clips`` encodes 24 frames of five clips with a real pretrained DINOv2-S, whole and in part, and compares the outputs:
 the share that was encoded, and the mean cosine to the full encoding. Beside the rule stand what is left out of it
 (frames never encoded whole, no keys and values of unchanged places), the frame before in the place of the last encoded
 version, and whole frames, evenly spaced, at the same share. ``time`` takes a mid-size Qwen2.5-VL with random weights
 (tower 32 × 160, decoder 14 × 768, the proportions of a 7B one) from frames to the first token of an answer, CPU seconds
-of one thread, all ways in turns in one process. ``needle`` asks both bundled checkpoints VideoNeedle, over still and
-over moving backgrounds.
+of one thread, all ways in turns in one process. ``needle`` asks both bundled checkpoints VideoNeedle, over footage that
+runs on and that is cut, ``still`` over single pictures of it with noise.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,11 +41,14 @@ from framefusion.asking.provenance import versions
 from framefusion.asking.sessions.shown import video_of_frames
 from framefusion.asking.video import Video, read_video
 from framefusion.evaluation import dinov2
+from framefusion.evaluation import needle as drawn
 from framefusion.evaluation.footage import CLIPS, scaled
+from framefusion.evaluation.needle import NeedleVideo
+from framefusion.evaluation.needle.footage import Clip, bundled_clips
 from framefusion.evaluation.scoring import exact_match
-from framefusion.evaluation.videoneedle import VideoNeedle
+from framefusion.evaluation.videoneedle import SECONDS
 from framefusion.hf.families import find
-from framefusion.hf.towers import packed
+from framefusion.hf.towers import packed, running
 from framefusion.hf.towers.base import rows_of
 from framefusion.hf.towers.views import ViewTower, clip_of
 from framefusion.reduction.changes import changed_units
@@ -55,6 +60,16 @@ PIXELS = 336
 """Of each side of a frame of ``time``."""
 LEVELS = (2.0, 4.0, 8.0)
 KIND = ViewTower()
+WAYS = {
+    "all tokens": FrameFusion(keep=1.0),
+    "all tokens, tower": FrameFusion(keep=1.0, tower="changed"),
+    "cost=0.3": FrameFusion(cost=0.3),
+    "cost=0.3, tower": FrameFusion(cost=0.3, tower="changed"),
+    "cost=0.3, tower at 8 levels": FrameFusion(cost=0.3, tower="changed:8"),
+    "cost=0.3, tower, a fifth is a whole frame": FrameFusion(cost=0.3, tower=Changed(whole=0.2)),
+}
+NOISE = 2.0
+"""Standard deviation of the noise of ``still``, in grey levels."""
 
 
 class WithoutContext(packed.Run):
@@ -110,11 +125,11 @@ def _from_frame_before(units: Tensor, scale: Tensor, levels: float) -> Tensor:
 def _outputs(model: Any, pixels: Tensor, mask: Tensor | None, run: Any = packed.Run) -> Tensor:
     """``(T, P, D)``: the last hidden states of the patches."""
     with ExitStack() as stack, torch.inference_mode():
-        for undo in packed.hooks(KIND, model):
+        for undo in running.hooks(KIND, model):
             stack.callback(undo)
         if mask is not None:
             rows = rows_of([mask], 1, KIND.extra(model))
-            stack.enter_context(packed.running(run(rows, model.config._attn_implementation)))
+            stack.enter_context(running.running(run(rows, model.config._attn_implementation)))
         return model(pixel_values=pixels).last_hidden_state[:, 1:]
 
 
@@ -205,61 +220,72 @@ def _answered(model: Any, processor: Any, video: Video, settings: FrameFusion | 
 
 
 def needle(rounds: int) -> dict[str, Any]:
-    """Accuracy on VideoNeedle by background."""
-    data, frames = VideoNeedle(videos=8 * rounds, seed=3), 16
-    asked = data.questions(frames)
-    ways = {
-        "all tokens": FrameFusion(keep=1.0),
-        "all tokens, tower": FrameFusion(keep=1.0, tower="changed"),
-        "cost=0.3": FrameFusion(cost=0.3),
-        "cost=0.3, tower": FrameFusion(cost=0.3, tower="changed"),
-        "cost=0.3, tower at 8 levels": FrameFusion(cost=0.3, tower="changed:8"),
-    }
+    """Accuracy on VideoNeedle, over footage that runs on (``static``) and footage that is cut (``fast``)."""
+    videos = drawn.load(16, 8 * rounds, 3)
+    return {"videos": len(videos), "models": _answers([(video.footage, video) for video in videos])}
+
+
+def still(rounds: int) -> dict[str, Any]:
+    """Accuracy on VideoNeedle over one picture of the footage a scene, with the noise of a camera."""
+    pictures = [
+        Clip(clip.name, clip.frames[at : at + 1], clip.fps)
+        for clip in bundled_clips()
+        for at in (0, len(clip.frames) // 2)
+    ]
+    videos = [video for video in drawn.load(16, 8 * rounds, 4, clips=pictures) if video.footage == "static"]
+    rng = np.random.default_rng(0)
+    noisy = [
+        replace(video, frames=np.clip(video.frames + rng.normal(0, NOISE, video.frames.shape), 0, 255).astype(np.uint8))
+        for video in videos
+    ]
+    return {"videos": len(videos), "noise": NOISE, "models": _answers([("still", video) for video in noisy])}
+
+
+def _answers(videos: Sequence[tuple[str, NeedleVideo]]) -> dict[str, Any]:
+    """What both bundled checkpoints answer, by background."""
     found: dict[str, Any] = {}
     for name in ("bundled", "bundled-qwen"):
         loaded = load(name, device="cpu")
-        right: dict[str, dict[str, set[str]]] = {way: defaultdict(set) for way in ways}
-        shares: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in ways}
+        right: dict[tuple[str, str], set[str]] = defaultdict(set)
+        shares: dict[tuple[str, str], list[float]] = defaultdict(list)
         total: dict[str, int] = defaultdict(int)
-        for video in dict.fromkeys(question.video for question in asked):
-            own = [question for question in asked if question.video == video]
-            (kind,) = own[0].tags
-            total[kind] += len(own)
-            for way, settings in ways.items():
-                with session(loaded.model, loaded.processor, settings, chunk=frames, max_new_tokens=8) as talk:
-                    talk.add(data.video(video, frames, frames))
-                    replies = talk.ask_all([question.text for question in own])
+        for kind, video in videos:
+            total[kind] += len(video.questions)
+            shown = video_of_frames(video.frames, np.arange(len(video.frames)) * SECONDS / len(video.frames))
+            for way, settings in WAYS.items():
+                with session(loaded.model, loaded.processor, settings, chunk=len(shown), max_new_tokens=8) as talk:
+                    talk.add(shown)
+                    replies = talk.ask_all([question.text for question in video.questions])
                     share = talk.summary().tower_share
-                shares[way][kind] += [] if share is None else [share]
-                right[way][kind] |= {
-                    question.id
-                    for reply, question in zip(replies, own, strict=True)
-                    if exact_match(reply.text, question.answer or "")
+                shares[kind, way] += [] if share is None else [share]
+                right[kind, way] |= {
+                    f"{video.id}/{number}"
+                    for number, (reply, question) in enumerate(zip(replies, video.questions, strict=True))
+                    if exact_match(reply.text, question.answer)
                 }
-        found[name] = {
-            kind: {
+        found[name] = {}
+        for kind, count in total.items():
+            rows = {way: (right[kind, way], right[kind, way.split(", tower")[0]], shares[kind, way]) for way in WAYS}
+            found[name][kind] = {"questions": count} | {
                 way: {
-                    "right": len(right[way][kind]),
-                    "encoded": _rounded(statistics.mean(shares[way][kind])) if shares[way][kind] else None,
-                    "lost": len(right[way.split(", tower")[0]][kind] - right[way][kind]),
-                    "gained": len(right[way][kind] - right[way.split(", tower")[0]][kind]),
+                    "right": len(own),
+                    "encoded": _rounded(statistics.mean(encoded)) if encoded else None,
+                    "lost": len(without - own),
+                    "gained": len(own - without),
                 }
-                for way in ways
+                for way, (own, without, encoded) in rows.items()
             }
-            | {"questions": total[kind]}
-            for kind in sorted(total)
-        }
         sys.stdout.write(f"{name:12} {json.dumps(found[name])}\n")
-    return {"videos": 8 * rounds, "frames": frames, "models": found}
+    return found
 
 
-MEASURED = {"clips": clips, "time": first_token, "needle": needle}
+MEASURED = {"clips": clips, "time": first_token, "needle": needle, "still": still}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=MEASURED)
-    parser.add_argument("--rounds", type=int, default=3, help="of time; in needle: times 8 videos")
+    parser.add_argument("--rounds", type=int, default=3, help="of time; in needle and still: times 8 videos")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

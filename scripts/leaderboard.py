@@ -35,6 +35,10 @@ STRONG = (
     *("llava-scissor", "sttm", "uniform"),
 )
 
+# Those that kept most behind the first attention of the LLaVA-OneVision, and in their own stages.
+BEHIND = (DEFAULT, "divprune", "floc", "llava-scissor", "sttm")
+INSIDE = f"{DEFAULT},flashvid,floc,holitom,unicomp"
+
 
 def placed(schedule: str, names: Sequence[str]) -> str:
     """Rules in the same stages."""
@@ -91,6 +95,12 @@ BOARDS = {
         "Leaderboard, with a Qwen2.5-VL, one stage before layer 0",
         "--model bundled-qwen --videos 30 --seed 0",
         ((placed("input", STRONG), BUDGETS),),
+        frames=(32,),
+    ),
+    "leaderboard-qwen-inside": Board(
+        "Leaderboard, with a Qwen2.5-VL, some rules behind the first attention and in their own stages",
+        "--model bundled-qwen --videos 30 --seed 0",
+        ((f"{placed('attention', BEHIND)},{INSIDE}", "0.2,0.1"),),
         frames=(32,),
     ),
     "leaderboard-fresh": Board(

@@ -17,7 +17,7 @@ from typing import Any
 from framefusion.asking.report.units import PARTS, factor, seconds_of
 from framefusion.evaluation.methods.placed import schedule_of
 from framefusion.evaluation.table import UNREACHED, interval, percent
-from framefusion.hf.families import table
+from framefusion.hf.families import refused, table
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
@@ -25,9 +25,9 @@ DECODING = ROOT / "docs" / "data" / "decoding.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
 ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
-    ROOT / "docs" / "models.md": ("models", "matrix"),
+    ROOT / "docs" / "models.md": ("models", "matrix", "refused"),
     ROOT / "docs" / "decoding.md": ("decoding",),
-    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts",),
+    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
     ROOT / "README.md": ("supported", "end-to-end"),
     ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
     ROOT / "docs" / "stages.md": ("rivals",),
@@ -44,6 +44,8 @@ RIVALS = (
     (f"{LLAVA}, each in its own stages", "leaderboard", "", 16),
     (f"{QWEN}, the library's two stages", "leaderboard-qwen", "stages", 32),
     (f"{QWEN}, one stage before layer 0", "leaderboard-qwen-input", "input", 32),
+    (f"{QWEN}, one stage behind the first attention", "leaderboard-qwen-inside", "attention", 32),
+    (f"{QWEN}, each in its own stages", "leaderboard-qwen-inside", "", 32),
 )
 """The boards, schedules and numbers of frames at which the default is held against the best published rule."""
 
@@ -57,6 +59,14 @@ def models() -> str:
     """The registry, a row per family."""
     rows = [[row["name"], f"`{row['model_class']}`", row["placeholder"], row["verified"]] for row in table()]
     return _markdown(["family", "class", "visual tokens in the prompt", "checked"], rows)
+
+
+def dispositions() -> str:
+    """What is not supported, a row per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for row in refused():
+        by_reason.setdefault(row["reason"], []).append(f"`{row['model_class']}`")
+    return _markdown(["class", "why not"], [[", ".join(classes), reason] for reason, classes in by_reason.items()])
 
 
 def supported(head: list[str]) -> str:
@@ -201,6 +211,7 @@ TABLES = {
     "models": models,
     "rivals": rivals,
     "matrix": matrix,
+    "refused": dispositions,
     "supported": lambda: supported(["family", "class"]),
     "supported-zh": lambda: supported(["模型系列", "类"]),
 }

@@ -19,28 +19,14 @@ from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageP
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+from tests import family_parts
+from tests.family_parts import PATCHES, PIXELS, SQUARE, Saved, template
 from tests.hf import models
 from tests.hf.case import END, IMAGE, SIDE, START, VIDEO
 
 FREE = 64
 """Ids below are special tokens, as the tiny models are configured."""
 CHARACTERS = [chr(code) for code in range(32, 127)] + ["\n"]
-SQUARE = {"height": SIDE, "width": SIDE}
-PIXELS = {"shortest_edge": 16 * 16, "longest_edge": 16 * 64 * 64}
-PATCHES = {"patch_size": 4, "merge_size": 2}
-
-Saved = tuple[dict[str, int], dict[str, str], str, Callable[[Any, str], Any]]
-"""Special tokens by id, the tokenizer's attributes, the chat template, and what makes the processor."""
-
-
-def template(image: str, video: str | None, text: str = "c.text") -> str:
-    """A turn as the families write it; without ``video`` the template does not know such parts."""
-    videos = "" if video is None else "{% elif c.type == 'video' %}" + video
-    return (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}"
-        "{% if c.type == 'image' %}" + image + videos + "{% elif c.type == 'text' %}{{ " + text + " }}{% endif %}"
-        "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-    )
 
 
 def tokenizer(special: dict[str, int], attributes: dict[str, str]) -> hf.PreTrainedTokenizerFast:
@@ -81,9 +67,9 @@ def _qwen2(processor: Any) -> Saved:
     )
 
 
-def _qwen3() -> Saved:
+def _qwen3(processor: Any = None) -> Saved:
     video = hf.Qwen3VLVideoProcessor(**PATCHES, size=PIXELS, cap_pixels_per_frame=False)
-    return _qwen(Qwen2VLImageProcessor(**PATCHES, size=PIXELS), video, hf.Qwen3VLProcessor)
+    return _qwen(Qwen2VLImageProcessor(**PATCHES, size=PIXELS), video, processor or hf.Qwen3VLProcessor)
 
 
 def _omni(processor: Any) -> Saved:
@@ -510,6 +496,13 @@ PARTS: dict[str, Callable[[], Saved]] = {
     "aria": _aria,
     "video_llava": _video_llava,
     "ovis2": _ovis2,
+    "kimi_k25": family_parts.kimi_k25,
+    "exaone4_5": lambda: _qwen2(hf.Exaone4_5_Processor),
+    "lfm2_vl": family_parts.lfm2_vl,
+    "molmo2": family_parts.molmo2,
+    "perception_lm": family_parts.perception_lm,
+    "ernie4_5_vl_moe": family_parts.ernie4_5_vl_moe,
+    "lfm3_vl": lambda: _qwen3(hf.Lfm3VlProcessor),
 }
 
 

@@ -21,11 +21,11 @@ class Part:
 
 
 PARTS = (
-    Part("contract", 115, "The selection's contract, backends torch and Triton"),
+    Part("contract", 110, "The selection's contract, backends torch and Triton"),
     Part("oracle", 90, "Whole models against the masked oracle"),
     Part("prefill", 110, "A 7B-shaped Qwen2.5-VL: tower, prefill, tokens, memory"),
     Part("kernels", 85, "Kernels beside plain torch"),
     Part("decoding", 90, "Decoding steps in CUDA graphs"),
-    Part("tower", 30, "A vision tower that encodes only what changed"),
+    Part("tower", 35, "A vision tower that encodes only what changed, or merges patches"),
     Part("engine", 15, "vLLM"),
 )

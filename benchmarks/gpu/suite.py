@@ -45,6 +45,8 @@ class _Reporter:
 def run(record: Record, arguments: Sequence[str]) -> None:
     """Run pytest: ``tests`` of the record counts outcomes, those that failed are its errors, those skipped its rows."""
     reporter = _Reporter(record)
-    code = pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[reporter])
+    # An older pytest does not know all settings of pyproject.toml, and would refuse them.
+    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts="]
+    code = pytest.main([*options, *arguments], plugins=[reporter])
     if not reporter.counts["passed"]:
         record.fail("pytest", f"no test passed; pytest ended with {code!r}")

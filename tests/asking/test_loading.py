@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from framefusion.asking import loading
-from framefusion.asking.loading import ModelError, load
-from tests import tiny_checkpoints
+from framefusion.asking.loading import ModelError, load, load_skeleton
+from framefusion.hf import families
+from tests import family_checkpoints, tiny_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +70,59 @@ def test_unusable_configuration(copy, content):
     refuse("configuration of .* cannot be", copy)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llava_next"])
-def test_unsupported_family_lists_the_supported(copy, model_type):
+@pytest.mark.parametrize(("model_type", "because"), [("bert", ""), ("mllama", ": its text attends .* decoder")])
+def test_unsupported_family_lists_the_supported(copy, model_type, because):
     (copy / "config.json").write_text(json.dumps({"model_type": model_type}))
     refuse(
-        f"family '{model_type}', which is not supported; supported: LLaVA-OneVision, LLaVA-NeXT-Video, Qwen2-VL", copy
+        f"family '{model_type}', which is not supported{because}; supported: LLaVA-OneVision, LLaVA-NeXT-Video, "
+        "Qwen2-VL",
+        copy,
     )
+
+
+@pytest.mark.parametrize("layers", [{"num_experts": 2, "moe_intermediate_size": 16}, {"intermediate_size": 16}])
+def test_a_checkpoint_of_qwen3_6(tmp_path, layers):
+    """Its configuration is that of Qwen3.5: the same classes, three layers of linear attention to each other one."""
+    kind = "qwen3_5_moe" if "num_experts" in layers else "qwen3_5"
+    rope = {"mrope_interleaved": True, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5, "rope_theta": 1e7}
+    text = {
+        **layers,
+        "model_type": f"{kind}_text",
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "head_dim": 16,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "num_hidden_layers": 4,
+        "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "rope_parameters": {"rope_type": "default", **rope},
+    }
+    vision = {"model_type": kind, "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    classes = {"qwen3_5": "Qwen3_5ForConditionalGeneration", "qwen3_5_moe": "Qwen3_5MoeForConditionalGeneration"}
+    config = {"model_type": kind, "architectures": [classes[kind]], "text_config": text}
+    config["vision_config"] = {**vision, "out_hidden_size": 32, "num_position_embeddings": 16}
+    family_checkpoints.processor(kind).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_skeleton(tmp_path)
+    assert type(loaded.model).__name__ == classes[kind]
+    assert families.find(loaded.model).name == {"qwen3_5": "Qwen3.5", "qwen3_5_moe": "Qwen3.5-MoE"}[kind]
+
+
+@pytest.mark.parametrize(
+    ("auto_map", "expected"),
+    [
+        (None, "AutoModelForMultimodalLM"),
+        ({"AutoModelForMultimodalLM": "a.B"}, "AutoModelForMultimodalLM"),
+        ({"AutoModelForImageTextToText": "a.B"}, "AutoModelForImageTextToText"),
+    ],
+)
+def test_the_auto_class_of_model_cards(auto_map, expected):
+    """A checkpoint's own code may name the older one."""
+    assert loading._auto_class(SimpleNamespace(auto_map=auto_map)).__name__ == expected
 
 
 def test_pickled_weights_are_refused(copy):

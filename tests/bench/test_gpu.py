@@ -187,7 +187,7 @@ def fabricated() -> list[dict[str, Any]]:
         "decoding": [
             {"plan": "keep=0.2", "way": "eager", **times, "warm_up_seconds": 1.0, "same_tokens": "36 of 36"},
         ],
-        "tower": [{"frames": 64, "changed": 0.3, "tower": "everything", **times, "speed_up": 1.0}],
+        "tower": [{"frames": 64, "changed": 0.3, "tower": "everything", "encoded": 1.0, **times, "speed_up": 1.0}],
         "engine": [],
     }
     facts = {"status": "passed", "seconds": 20.0, "errors": [], "device": {"name": "some GPU", "gigabytes": 80.0}}
@@ -214,7 +214,7 @@ def test_every_part_has_its_section() -> None:
         "| keep=0.2 | 25.0% | 1.25 ms | 10 | 2.00× | 1.00 ms | 80% | 1.00% |  |  | 3 MiB |",
         "**Gram matrices, float32** (largest error: 1e-06, batch equals single: yes)",
         "| keep=0.2 | eager | 2.50 ms | 10 | 1.0 s | 36 of 36 |",
-        "| 64 | 30% | everything | 2.50 ms | 10 | 1.00× |",
+        "| 64 | 30% | everything | 100.0% | 2.50 ms | 10 | 1.00× |",
     ):
         assert line in text.splitlines(), line
     assert "No GPU" not in text

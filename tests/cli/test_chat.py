@@ -60,6 +60,7 @@ def test_json_is_one_object_for_each_answer(talk):
     assert [row["question"] for row in rows] == [QUESTION, OTHER]
     assert set(rows[0]) == {
         *("question", "answer", "seconds_to_first_token", "seconds", "new_tokens", "prefilled", "visual_tokens"),
+        "tower_share",
     }
     assert rows[0]["visual_tokens"]["before"] == 64
     assert rows[0]["visual_tokens"]["forgotten"] == 0

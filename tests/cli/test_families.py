@@ -44,6 +44,9 @@ VIDEO = {
     "video_llava": 4 * (SQUARE + 1),
     "minicpmv4_6": 4 * 4,
     "minicpmv4_7": 4 * 4,
+    "lfm2_vl": 4 * 6,
+    "molmo2": 4 * SQUARE,
+    "perception_lm": 4 * SQUARE,
     # their processors enlarge every video to at least 128 tokens of 28 × 28 pixels
     "qwen2_5_omni": 2 * 33 * 49,
     "qwen3_omni": 2 * 37 * 56,
@@ -68,9 +71,13 @@ PHOTOGRAPH = {
     "video_llama3": (8 * 12, 8 * 12),
     "minicpmv4_6": (4, 4),
     "minicpmv4_7": (4, 4),
+    # two tiles and the whole
+    "lfm2_vl": (2 * SQUARE + 6, 2 * SQUARE + 6),
+    # one tile and the whole
+    "perception_lm": (2 * SQUARE, 2 * SQUARE),
 }
 """Visual tokens of one photograph, and of each of two; of the others one temporal patch."""
-ONE_KIND = ("glm4v", "glm46v", "glm4v_moe")
+ONE_KIND = ("glm4v", "glm46v", "glm4v_moe", "molmo2")
 """Families that take videos or photographs in one prompt, not both."""
 
 
@@ -144,7 +151,8 @@ def test_a_video_and_photographs_are_seen(ask, family):
 
 
 @pytest.mark.parametrize(
-    "family", [*ONE_KIND, "gemma3", "smolvlm", "idefics3", "qwen3_vl", "internvl", "llava_onevision"]
+    "family",
+    [*ONE_KIND, "gemma3", "smolvlm", "idefics3", "qwen3_vl", "internvl", "llava_onevision", "kimi_k25", "lfm2_vl"],
 )
 def test_a_video_between_photographs(ask, family):
     mixed = ask(family, "a.png", "clip.mkv", "b.png")
@@ -154,7 +162,8 @@ def test_a_video_between_photographs(ask, family):
         assert "takes videos or photographs in one prompt, not both; ask about them separately" in mixed.stderr
         return
     # beside a video these have one view of each photograph
-    beside = SQUARE if family in ("smolvlm", "idefics3") else PHOTOGRAPH.get(family, (PATCHES, PATCHES))[1]
+    one_view = {"smolvlm": SQUARE, "idefics3": SQUARE, "lfm2_vl": 6}
+    beside = one_view.get(family, PHOTOGRAPH.get(family, (PATCHES, PATCHES))[1])
     assert told(mixed) == [("image", beside), ("video", VIDEO.get(family, 2 * PATCHES)), ("image", beside)]
 
 
@@ -167,20 +176,38 @@ PICTURES = ("mistral3", "ministral3", "llava", "llava_next", "gemma3n", "llama4"
 """Families of images that take the frames of a video as images behind their times."""
 WRITTEN = {
     **dict.fromkeys(
-        ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"),
+        ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "lfm3_vl"),
         (r"<([\d.]+) seconds>", [f"{time:.1f}" for time in PAIRS.mean(1)]),
     ),
     # of each pair the first frame
     **dict.fromkeys(("glm4v", "glm4v_moe"), (r"<\|end_of_image\|>(\d+)", [str(int(time)) for time in PAIRS[:, 0]])),
     "glm46v": (r"([\d.]+) seconds", [f"{time:.1f}" for time in PAIRS[:, 0]]),
     "video_llama3": (r"Time ([\d.]+)s:", [f"{time:.1f}" for time in TIMES]),
+    "molmo2": (r"([\d.]+) <frame_start>", [f"{time:.1f}" for time in TIMES]),
+    # of each chunk the first frame
+    "kimi_k25": (
+        r"00:(\d+:[\d.]+)<\|media_begin\|>video",
+        [f"{clock(time)}.{time % 1 * 1000:03.0f}" for time in PAIRS[:, 0]],
+    ),
     **dict.fromkeys(
-        ("smolvlm", "idefics3", "gemma3", *PICTURES), (r"Frame from ([\d:]+):", [clock(time) for time in TIMES])
+        ("smolvlm", "idefics3", "gemma3", "lfm2_vl", *PICTURES),
+        (r"Frame from ([\d:]+):", [clock(time) for time in TIMES]),
     ),
     **dict.fromkeys(("gemma4", "gemma4_moe", "gemma4_e"), (r"(\d\d:\d\d) <\|image>", [clock(time) for time in TIMES])),
 }
 """How each family writes times, and what is right."""
-UNTIMED = ("llava_onevision", "llava_next_video", "internvl", "minicpmv4_6", "minicpmv4_7", "qwen2_vl", "video_llava")
+UNTIMED = (
+    "llava_onevision",
+    "llava_next_video",
+    "internvl",
+    "minicpmv4_6",
+    "minicpmv4_7",
+    "qwen2_vl",
+    "exaone4_5",
+    "perception_lm",
+    "ernie4_5_vl_moe",
+    "video_llava",
+)
 SPACED = {"qwen2_5_vl": "second_per_grid_ts", "qwen2_5_omni": "video_second_per_grid"}
 SPACED["qwen3_omni"] = SPACED["qwen2_5_omni"]
 
@@ -225,7 +252,7 @@ def test_a_single_frame_fills_a_temporal_patch(family):
     assert inputs["video_grid_thw"].tolist() == [[1, 8, 12]]
 
 
-@pytest.mark.parametrize("family", ["gemma3", "idefics3"])
+@pytest.mark.parametrize("family", ["gemma3", "idefics3", "lfm2_vl"])
 def test_frames_as_images_reach_every_command(checkpoint, media, monkeypatch, tmp_path, family):
     monkeypatch.chdir(tmp_path)
 
@@ -247,12 +274,12 @@ def test_frames_as_images_reach_every_command(checkpoint, media, monkeypatch, tm
     few = ("--methods", "uniform", "--budgets", 1, "--frames", 4, "--timed", 0, "--max-new-tokens", 1, "--no-plots")
     run("eval", "--data", "questions.jsonl", *few)
     cells = [json.loads(line) for line in Path("out/eval/questions.jsonl").read_text().splitlines()]
-    assert sorted({row["tokens"] for row in cells}) == sorted([VIDEO[family], of_photograph])
+    assert sorted({row["tokens"] for row in cells}) == sorted({VIDEO[family], of_photograph})
     (row,) = run("plan", "--frames", 4, "--size", f"{WIDTH}x{HEIGHT}", "--keep", 1)["rows"][:1]
     assert row["visual_tokens"] == VIDEO[family]
 
 
-@pytest.mark.parametrize("family", ["gemma3", "idefics3", "smolvlm"])
+@pytest.mark.parametrize("family", ["gemma3", "idefics3", "smolvlm", "exaone4_5", "kimi_k25"])
 def test_prompts_encoded_ahead_are_those_of_the_pixels(checkpoint, family):
     """As evaluations ask them, in a batch of two lengths."""
     loaded = load(checkpoint(family), device="cpu")

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from framefusion import assets
-from framefusion.hf.families import table
+from framefusion.hf.families import refused, table
 from tests.cli.said import refuse
 
 
@@ -16,6 +16,16 @@ def test_models_lists_the_registry(run):
         assert row["name"] in text
         assert row["model_class"] in text
     assert json.loads(run("models", "--json").stdout) == table()
+    assert text.endswith(
+        f"\n{len(refused())} other classes of transformers are not supported: framefusion models --refused\n"
+    )
+
+
+def test_models_tells_what_is_not_supported_and_why(run):
+    text = run("models", "--refused").stdout
+    for row in refused():
+        assert f"{row['model_class']}\n  reason        {row['reason']}\n" in text
+    assert json.loads(run("models", "--refused", "--json").stdout) == refused()
 
 
 def test_demo_answers_every_kind_of_question_and_reduces_the_real_clip(run, tmp_path):

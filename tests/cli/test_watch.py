@@ -61,7 +61,7 @@ def test_only_changes_are_told_and_everything_is_written(watched, tmp_path):
     assert before == {"time": 0}
     assert set(rows[0]) == {
         *("time", "question", "answer", "changed", "frames", "held", "forgotten", "dropped", "reconnections"),
-        "seconds",
+        *("seconds", "tower_share"),
     }
     assert [(row["time"], row["question"]) for row in rows] == [
         (time, question) for time in (1, 2, 2.8) for question in (QUESTION, OTHER)
@@ -71,6 +71,14 @@ def test_only_changes_are_told_and_everything_is_written(watched, tmp_path):
     assert len(told) == sum(row["changed"] for row in rows)
     *every, _ = watched("--all", ask=(QUESTION, OTHER)).stdout.splitlines()
     assert every == [f"0:00:0{int(row['time'])}  {row['question']}: {row['answer'] or '(no text)'}" for row in rows]
+
+
+def test_the_tower_encodes_what_changed_and_says_how_much(watched, tmp_path):
+    result = watched("--tower", "changed:1", "--jsonl", "out.jsonl")
+    assert result.exit_code == 0, result.stderr
+    shares = [row["tower_share"] for row in rows_of(tmp_path / "out.jsonl")]
+    assert all(0 < share <= 1 for share in shares)
+    assert f"{shares[-1]:.0%} of the video encoded; the file ended" in result.stdout.splitlines()[-1]
 
 
 def test_it_watches_for_so_long(watched, tmp_path):

@@ -35,7 +35,8 @@ class Conversation:
             part = ids[:, columns]
             pixels = {} if part.shape[1] == 1 else self._pixels(int(columns.start > 0))
             types = case.types(part)
-            if case.whole_types:
+            if case.types_of_all:
+                # Read by position in the conversation.
                 types = case.types(ids[:, : columns.stop])
             out = case.model(input_ids=part, **pixels, **types, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
@@ -55,8 +56,10 @@ class Conversation:
         """The inputs of one of the two videos, which are of one size."""
         texts = ("input_ids", "attention_mask", *self.case.types(self.whole["input_ids"]))
         # Views may be packed one behind the other.
-        return {
+        own = {
             name: value.chunk(2, dim=-1 if len(value) == 1 else 0)[which]
             for name, value in self.whole.items()
             if name not in texts
         }
+        # Places among the patches of a call begin at the first one.
+        return {name: value - value.min() if name.endswith("_pooling") else value for name, value in own.items()}

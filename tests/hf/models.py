@@ -42,6 +42,13 @@ BUILDERS = (
     "aria",
     "video_llava",
     "ovis2",
+    "kimi_k25",
+    "exaone4_5",
+    "lfm2_vl",
+    "lfm3_vl",
+    "molmo2",
+    "perception_lm",
+    "ernie4_5_vl_moe",
 )
 
 

@@ -39,7 +39,12 @@ def logits(
     prompt = inputs["input_ids"].shape[1]
     steps = sequences.shape[1] - prompt
     full = {**inputs, "input_ids": sequences[:, :-1]}
-    for name, fill in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+    for name, fill in (
+        ("attention_mask", 1),
+        ("mm_token_type_ids", 0),
+        ("moe_mm_token_type_ids", 0),
+        ("token_type_ids", 0),
+    ):
         if name in inputs:
             tail = inputs[name].new_full((len(sequences), steps - 1), fill)
             full[name] = torch.cat([inputs[name], tail], dim=1)
@@ -63,12 +68,15 @@ def logits(
                     hidden = merged[0][0] if hidden.ndim == 3 else torch.stack([own for own, _ in merged])
                     present[:] = merged[0][1]
                     deepstack.merge(turn.first, turn.by_layer[index])
-            if rotary is not None:
+            if rotary is not None and len(rotary[index]):
                 args, kwargs = args[:1], {**_named(module, args), **kwargs}
                 kwargs["position_embeddings"] = _up_to(length, rotary[index])
             given = kwargs.get("attention_mask")
             own = causal if given is None or given.ndim != 4 else _as_bool(given[:, 0])
             visible = own & present[:, None, :]
+            for first, end, _ in parts:
+                # What is prefilled earlier sees nothing of what comes later, also where visual tokens look ahead.
+                visible[:, first:end, end:] = False
             for begin, columns in forgotten:
                 visible[:, begin:, columns] = False
             mask = torch.zeros(visible.shape, dtype=hidden.dtype).masked_fill(~visible, torch.finfo(hidden.dtype).min)
@@ -81,8 +89,9 @@ def logits(
     for index, layer in enumerate(model.get_decoder().layers):
         handles.append(layer.register_forward_pre_hook(pre_hook(index), with_kwargs=True))
         if not hasattr(layer, "self_attn"):
-            layer.linear_attn.forward = partial(_on_what_is_present, layer.linear_attn.forward, present)
-            recurrent.append(layer.linear_attn)
+            module = layer.linear_attn if hasattr(layer, "linear_attn") else layer.conv
+            module.forward = partial(_on_what_is_present, module.forward, present)
+            recurrent.append(module)
     try:
         return model(**full, use_cache=False).logits[:, prompt - 1 :]
     finally:
@@ -184,14 +193,16 @@ class _DeepStack:
 
 @contextmanager
 def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
-    """The rotary embeddings that each layer is called with, over all forward passes; enter before attaching."""
+    """The rotary embeddings that each layer is called with, over all forward passes, none where it gets none; enter
+    before attaching."""
     layers = model.get_decoder().layers
     seen: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
     result: list[tuple[Tensor, ...]] = []
 
     def hook(index: int) -> Any:
         def pre_hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen[index].append({**_named(module, args), **kwargs}["position_embeddings"])
+            given = {**_named(module, args), **kwargs}["position_embeddings"]
+            seen[index].append(() if given is None else given)
 
         return pre_hook
 

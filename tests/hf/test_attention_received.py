@@ -67,7 +67,7 @@ def test_equals_eager_attention(name: str, which: Any, monkeypatch: pytest.Monke
     # A newline at the end of a video has a placeholder, and is no text; nor is what closes a video.
     ids, closing = inputs["input_ids"], find(case.model).closing
     filled = [torch.isin(row, row[columns]).nonzero().flatten() for row, columns in zip(ids, visual, strict=True)]
-    filled = [torch.cat([own, own[-1:] + 1]) if closing else own for own in filled]
+    filled = [torch.cat([own, own[-1:] + 1 + torch.arange(closing)]) if len(own) else own for own in filled]
     for b, columns in enumerate(visual):
         if len(columns):
             wanted = expected(weights, filled, valid, which)[b]

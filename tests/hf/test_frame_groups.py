@@ -12,9 +12,11 @@ from torch import Tensor
 
 import framefusion
 from framefusion import FrameFusion
+from framefusion.errors import StateError
 from framefusion.hf import UnsupportedModelError
 from framefusion.hf.families import find
 from framefusion.hf.frame_groups import encode_in_groups
+from framefusion.reduction.changes import Changed
 from tests.hf import models
 from tests.hf.case import Case
 
@@ -101,6 +103,20 @@ def test_every_family_says_whether_it_can() -> None:
     """The families that say so are those that are tested here."""
     said = {name for name in models.BUILDERS if find(models.build(name).model.base_model).frames_apart}
     assert said == set(APART)
+
+
+def test_groups_and_a_tower_that_compares_frames_exclude_each_other() -> None:
+    case = models.build("qwen2_vl")
+    settings = FrameFusion(keep={1: 0.5}, tower=Changed(std=(0.5,)))
+    undo = encode_in_groups(case.model, 2)
+    with pytest.raises(UnsupportedModelError, match="leave one of the two out"):
+        framefusion.attach(case.model, settings)
+    undo()
+    with (
+        framefusion.attach(case.model, settings),
+        pytest.raises(StateError, match="leave one of the two out"),
+    ):
+        encode_in_groups(case.model, 2)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -13,7 +13,8 @@ import pytest
 from framefusion import FrameFusion
 from tests.hf import models
 from tests.hf.case import Case
-from tests.hf.ways import EXCLUDED, PLANS, TOLERANCE, WAYS
+from tests.hf.prompts import PROMPTS
+from tests.hf.ways import ALONE, EXCLUDED, PLANS, TOLERANCE, WAYS, generate, prompts_of
 
 
 @lru_cache(maxsize=2)
@@ -43,7 +44,7 @@ def test_equals_the_masked_oracle(
     family: str, way: str, plan: str, pytestconfig: pytest.Config, matrix_record: dict[str, dict[str, float]]
 ) -> None:
     whole = pytestconfig.getoption("--matrix") is not None
-    prompts = WAYS[way].prompts
+    prompts = prompts_of(family, way)
     for attention in ("sdpa", "eager") if whole else ("sdpa",):
         for prompt in prompts if whole else prompts[:1]:
             worst = WAYS[way].check(_case(family, attention), prompt, PLANS[plan])
@@ -58,3 +59,14 @@ def test_what_is_excluded_fails_without_reduction(family: str, way: str) -> None
     with pytest.raises(Exception) as caught:  # noqa: PT011
         WAYS[way].check(_case(family, "sdpa"), WAYS[way].prompts[0], FrameFusion(keep=1.0))
     assert not isinstance(caught.value, AssertionError)
+
+
+@pytest.mark.parametrize("family", sorted({family for family, _ in ALONE}))
+def test_what_is_checked_alone_is_wrong_without_reduction(family: str) -> None:
+    """Once it no longer is, its line in ``ALONE`` goes."""
+    case = _case(family, "sdpa")
+    inputs = case.inputs(PROMPTS["ragged"](case))
+    expected = generate(case, inputs, max_new_tokens=1).logits[0]
+    for options in ({"do_sample": True, "num_return_sequences": 2}, {"num_beams": 2}):
+        got = generate(case, inputs, max_new_tokens=1, **options).logits[0]
+        assert float((got[::2] - expected).abs().max()) > TOLERANCE

@@ -27,6 +27,7 @@ import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
 from framefusion.hf import recording, state
 from framefusion.hf.decoder import borrows, window_of
+from framefusion.hf.families import find
 from framefusion.interface import apply_framefusion
 from framefusion.reduction.budgets import total_kept
 from tests.hf import models, oracle
@@ -96,8 +97,8 @@ def test_an_exception_detaches_and_leaves_nothing_behind(case: Case) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("from the model")
 
-    layer = case.model.get_decoder().layers[2]
-    broken = getattr(layer, "mlp", getattr(layer, "feed_forward", None)).register_forward_pre_hook(fail)
+    inside = next(case.model.get_decoder().layers[2].children())
+    broken = inside.register_forward_pre_hook(fail)
     with pytest.raises(KeyError), framefusion.attach(case.model, KEEP):
         logits(case, inputs)
     broken.remove()
@@ -206,9 +207,12 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
         if index in case.attending:
             attention, window = layer.self_attn, window_of(layer) or 10**6
             heads = decoder.config.num_attention_heads
-            width, s = heads * attention.head_dim, min(n, window)
+            latent = getattr(decoder.config, "kv_lora_rank", None) is not None
+            width, s = case.width if latent else heads * attention.head_dim, min(n, window)
             flops += 4 * width * s if queries == 1 else 2 * width * s * (2 * n - s + 1)
-            kept = 0 if borrows(layer) else 2 * 4 * heads // attention.num_key_value_groups * attention.head_dim
+            groups = 1 if latent else attention.num_key_value_groups
+            kv_width = case.kv_width if latent else 2 * (heads // groups) * attention.head_dim
+            kept = 0 if borrows(layer) else 4 * kv_width
             after += kept * min(n, window - 1)
             before += kept * min(text + summary.visual_tokens_before, window - 1)
     assert summary.flops_after == flops
@@ -282,6 +286,10 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
             return
         if oracle.positions(case.model, inputs["attention_mask"]):
             with pytest.raises(ValueError, match="'fa_stand_in' takes gaps in positions for packed sequences"):
+                generate(case, inputs)
+            return
+        if find(case.model).looks_ahead:
+            with pytest.raises(ValueError, match="'fa_stand_in' takes no dense mask, but the visual tokens of"):
                 generate(case, inputs)
             return
         out = generate(case, inputs)

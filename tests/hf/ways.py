@@ -338,5 +338,17 @@ EXCLUDED: dict[tuple[str, str], str] = {
         for way in ("num_return_sequences", "beams")
     },
     ("minicpmv4_7", "a video in parts"): "positions of its frames depend on how many there are in all",
+    ("molmo2", "a video in parts"): "its frames attend to all that come behind them",
 }
 """Ways that are not offered for a family, reduced or not: ``{(family, way): reason}``."""
+
+ALONE: dict[tuple[str, str], str] = {
+    ("perception_lm", way): "generate() repeats the pixels video by video, so rows with several get the wrong ones"
+    for way in ("num_return_sequences", "beams")
+}
+"""Ways that transformers itself gets wrong for a family where a row has several videos: ``{(family, way): reason}``."""
+
+
+def prompts_of(family: str, way: str) -> tuple[str, ...]:
+    """The prompts that a way is checked with for a family."""
+    return ("single",) if (family, way) in ALONE else WAYS[way].prompts

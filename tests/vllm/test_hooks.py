@@ -153,7 +153,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         owner = resolve_name(need.where)
         stock = vars(owner)[need.name]
         monkeypatch.setattr(owner, need.name, getattr(stock, "__wrapped__", stock))
-    hooks._warn_if_untested.cache_clear()
+    hooks._warn_of_version.cache_clear()
     return monkeypatch
 
 
@@ -165,6 +165,15 @@ def test_another_version_runs_with_one_warning(bare, heard, version: str) -> Non
     for _ in range(2):
         assert isinstance(configuration({}).model_config.multimodal_config.video_pruning_rate, Rate)
     assert heard.text.count(f"framefusion was tested with vLLM 0.32, not with {version}") == 1
+
+
+def test_a_model_that_was_not_run_brings_one_warning(bare, heard) -> None:
+    bare.setattr(hooks, "RUN", {"Qwen3VLForConditionalGeneration"})
+    hooks._warn_of_model.cache_clear()
+    for _ in range(2):
+        configuration({})
+    said = "tested with Qwen3VLForConditionalGeneration, not with Qwen2_5_VLForConditionalGeneration, which inherits"
+    assert heard.text.count(said) == 1
 
 
 def test_the_tested_version_runs_without_a_word(bare, heard) -> None:

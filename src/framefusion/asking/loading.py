@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from framefusion.assets import BUNDLED, DEFAULT_MODEL
 from framefusion.errors import FrameFusionError
-from framefusion.hf.families import FAMILIES
+from framefusion.hf.families import FAMILIES, known_class
+from framefusion.hf.families.refused import REFUSED
 from framefusion.hf.frame_groups import encode_in_groups
 
 DTYPES = {
@@ -113,7 +113,7 @@ def load_skeleton(
     chosen = {} if dtype == "auto" else {"dtype": DTYPES[dtype]}
     try:
         with torch.device("meta"):
-            network = transformers.AutoModelForImageTextToText.from_config(
+            network = _auto_class(config).from_config(
                 config, trust_remote_code=trust_remote_code, attn_implementation="eager", **chosen
             )
     except (ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError) as error:
@@ -191,12 +191,21 @@ def _read_config(source: str, trust_remote_code: bool) -> Any:
 
 
 def _check_family(name: str, config: Any) -> None:
-    known = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(config.model_type)
+    known = known_class(config.model_type)
     if not any(known in family.model_classes for family in FAMILIES):
         supported = ", ".join(family.name for family in FAMILIES)
+        because = f": {REFUSED[known]}" if known in REFUSED else ""
         raise ModelError(
-            f"model {name!r} is of the family {config.model_type!r}, which is not supported; supported: {supported}"
+            f"model {name!r} is of the family {config.model_type!r}, which is not supported{because}; "
+            f"supported: {supported}"
         )
+
+
+def _auto_class(config: Any) -> Any:
+    """The auto class that model cards use, or the one that code beside a checkpoint names instead."""
+    named = getattr(config, "auto_map", None) or {}
+    wanted = "AutoModelForMultimodalLM"
+    return getattr(transformers, "AutoModelForImageTextToText" if named and wanted not in named else wanted)
 
 
 def _processor(name: str, source: str, trust_remote_code: bool) -> Any:
@@ -212,7 +221,7 @@ def _processor(name: str, source: str, trust_remote_code: bool) -> Any:
 def _network(name: str, source: str, config: Any, dtype: str, attn: str | None, trust_remote_code: bool) -> Any:
     options = {} if attn is None else {"attn_implementation": attn}
     try:
-        loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = _auto_class(config).from_pretrained(
             source,
             config=config,
             dtype=DTYPES[dtype],

@@ -206,6 +206,7 @@ class _Chat:
                 "forgotten": summary.forgotten,
                 "mean_share": reply.summary.mean_share,
             },
+            "tower_share": reply.summary.tower_share,
         }
 
     def _help(self, _: str) -> None:

@@ -154,6 +154,7 @@ def _row(seen: Observation) -> dict[str, Any]:
         "frames": seen.summary.frames,
         "held": seen.summary.held,
         "forgotten": seen.summary.forgotten,
+        "tower_share": seen.summary.tower_share,
         "dropped": seen.status.frames_dropped,
         "reconnections": seen.status.reconnections,
         "seconds": seen.reply.seconds_total,
@@ -163,10 +164,11 @@ def _row(seen: Observation) -> dict[str, Any]:
 def _summary(session: Session, stream: Stream, latest: float) -> str:
     """How it went, in one line."""
     held, status = session.summary(), stream.status
+    tower = "" if held.tower_share is None else f", {held.tower_share:.0%} of the video encoded"
     return (
         f"{status.frames_given} frames, {status.frames_dropped} dropped, {status.frames_damaged} damaged; "
         f"{status.reconnections} reconnections; {held.questions} answers, the last at {_clock(latest)}; "
-        f"{held.held} visual tokens held, {held.forgotten} forgotten; {status.reason}"
+        f"{held.held} visual tokens held, {held.forgotten} forgotten{tower}; {status.reason}"
     )
 
 

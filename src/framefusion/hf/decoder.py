@@ -16,7 +16,9 @@ def attends(layer: Any) -> bool:
 
 def window_of(layer: Any) -> int | None:
     """The window of a sliding-window layer, in tokens."""
-    return getattr(getattr(layer, "self_attn", None), "sliding_window", None)
+    attention = getattr(layer, "self_attn", None)
+    # Some modules of full attention know the window of the others.
+    return getattr(attention, "sliding_window", None) if getattr(attention, "is_sliding", True) else None
 
 
 def borrows(layer: Any) -> bool:

@@ -22,7 +22,7 @@ from transformers import AttentionInterface
 from transformers.utils import ModelOutput
 
 from framefusion.errors import ArgumentError
-from framefusion.hf import methods, recording
+from framefusion.hf import grids, methods, recording
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError, find, unwrapped
 from framefusion.hf.towers import running
 from framefusion.reduction.layout import Kind, VisualLayout
@@ -87,7 +87,7 @@ def install(model: Any) -> Iterator[Callable[[], None]]:
 @contextmanager
 def recorded(model: Any) -> Iterator[None]:
     """Record inside the block, for a model of any family; nothing where the family does not tell, or where the encoder
-    computes part of its attention only.
+    computes part of its attention only. Features carry their grids where the family needs that.
 
     Args:
         model: a supported model, with or without its head.
@@ -95,6 +95,7 @@ def recorded(model: Any) -> Iterator[None]:
     model = unwrapped(model).base_model
     undo: list[Callable[[], None]] = []
     try:
+        undo.extend(grids.install(model))
         if find(model).encoder_attention(model) is not None and model not in running.attached:
             undo.extend(install(model))
         yield

@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from framefusion.errors import ArgumentError, ArgumentTypeError
+from framefusion.errors import ArgumentError, ArgumentTypeError, StateError
 from framefusion.hf import methods
 from framefusion.hf.families import FAMILIES, UnsupportedModelError, find, unwrapped
+from framefusion.hf.towers import running
+
+BOTH = (
+    "a tower that leaves something out of videos sees all their frames, so they cannot be encoded in groups of "
+    "tower_frames; leave one of the two out"
+)
+
+_grouping: WeakSet[nn.Module] = WeakSet()
+"""Models that encode in groups, without the head."""
 
 _UNUSED = ("last_hidden_state", "hidden_states", "attentions")
 """Of the groups' outputs only what decoders read is put together."""
@@ -34,6 +44,7 @@ def encode_in_groups(model: Any, frames: int) -> Callable[[], None]:
     Raises:
         TypeError, ValueError: ``frames`` is no whole number, or below 1.
         UnsupportedModelError: frames are not encoded apart in this family, or nobody has shown that they are.
+        StateError: a reduction with a ``tower`` is attached.
     """
     if isinstance(frames, bool) or not isinstance(frames, int):
         raise ArgumentTypeError(f"frames must be a whole number, got {frames!r}")
@@ -46,10 +57,24 @@ def encode_in_groups(model: Any, frames: int) -> Callable[[], None]:
         raise UnsupportedModelError(
             f"videos of {family.name} cannot be encoded in groups of frames; families that can: {known}"
         )
+    if own in running.attached:
+        raise StateError(BOTH)
     config = getattr(own.config, "vision_config", own.config)
     patch = getattr(config, "temporal_patch_size", 1) or 1
     make = partial(_grouped, -(-frames // patch), getattr(family, "newlines", 0))
-    return methods.replace(own, "get_video_features", make)
+    replaced = methods.replace(own, "get_video_features", make)
+    _grouping.add(own)
+
+    def undo() -> None:
+        _grouping.discard(own)
+        replaced()
+
+    return undo
+
+
+def is_grouping(model: Any) -> bool:
+    """Whether a model, without its head, encodes videos in groups."""
+    return model in _grouping
 
 
 def _grouped(size: int, newlines: int, encode: Callable[..., Any]) -> Callable[..., Any]:

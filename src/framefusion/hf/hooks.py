@@ -21,6 +21,7 @@ from framefusion.hf import (
     encoder,
     generation,
     graphs,
+    grids,
     methods,
     prefill,
     prefix,
@@ -84,6 +85,7 @@ def _installed(
     yield partial(_attached.discard, decoder.module)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
+    yield from grids.install(decoder.multimodal)
     if settings.relevance.of.encoder:
         yield from encoder.install(decoder.multimodal)
     if settings.tower is not None:
@@ -265,7 +267,8 @@ class Hooks:
         valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
         if isinstance(given, Tensor) and given.ndim == 2:
             valid = given[:, -hidden.shape[1] :].cpu().bool()
-        started = prefix_tail.start_tail(self._decoder, self._settings, held, hidden, valid, drafts)
+        ids = None if call.input_ids is None else call.input_ids[:, -hidden.shape[1] :]
+        started = prefix_tail.start_tail(self._decoder, self._settings, held, hidden, valid, drafts, ids)
         self._record.note(started.reduction)
         return started
 

@@ -25,6 +25,7 @@ class Prompt:
         offset: columns before its first one in the rotary embeddings that the model makes.
         resumed: whether the first columns come from an earlier forward pass, so that the masks that the model makes
             are not of all of it.
+        ids: ``(B, N)`` int64, the token ids of its columns; None where the call had none.
         groups: ``(N,)`` int64 on the CPU, only where ``resumed``: columns of one group see each other; None where every
             column sees those before it alone.
         within: whether groups are of layers with windows alone, which cut them.
@@ -38,6 +39,7 @@ class Prompt:
     resumed: bool = False
     groups: Tensor | None = None
     within: bool = False
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,9 @@ class LayerInputs:
 
     def positions(self, embeddings: Any) -> Any:
         """The rotary embeddings of the tokens that are there; ``embeddings`` are those of the whole prompt, a tuple of
-        tensors or one."""
+        tensors or one. None for layers that get none."""
+        if embeddings is None:
+            return None
         for given, gathered in self._positions:
             if given is embeddings:
                 return gathered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,6 +89,7 @@ class Prefill:
             "position_ids": inputs.position_ids(kwargs["position_ids"]) if self._decoder.takes_positions else None,
             "attention_mask": inputs.mask(kwargs.get("attention_mask")),
             **self._per_layer(index, inputs, kwargs),
+            **self._token_arguments(index, kwargs),
         }
 
     def _alone(self, index: int, hidden: Tensor) -> Tensor:
@@ -146,6 +147,17 @@ class Prefill:
             "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
             "position_ids": None,
             "attention_mask": inputs.padding_mask,
+            **self._token_arguments(index, kwargs),
+        }
+
+    def _token_arguments(self, index: int, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """``(B, n)`` each: the arguments that a layer gets by token, see :meth:`Family.token_arguments`."""
+        prompt, columns = self._sequence(index)
+        told = _told(self._decoder, prompt.ids)
+        return {
+            name: value.gather(1, columns.clamp_min(0).to(value.device)).to(kwargs[name])
+            for name, value in told.items()
+            if kwargs.get(name) is not None
         }
 
     def _kind(self, index: int, cache: Any, hidden: Tensor) -> LayerKind:
@@ -250,7 +262,8 @@ def start(
     if reducing and kwargs.get("deepstack_visual_embeds") is not None:
         deepstack = DeepStack(kwargs["visual_pos_masks"], kwargs["deepstack_visual_embeds"])
     past_valid = _past_valid(call, hidden, past_length) if past_length else None
-    prompt = Prompt(decoder.module.config, hidden.shape[1], past_length, past_valid)
+    ids = None if call.input_ids is None else call.input_ids[:, -hidden.shape[1] :]
+    prompt = Prompt(decoder.module.config, hidden.shape[1], past_length, past_valid, ids=ids)
     last = _wanted(decoder, kwargs) if reducing else 0
     return Prefill(decoder, reduction, prompt, deepstack, reducing, last)
 
@@ -262,6 +275,10 @@ def _wanted(decoder: Decoder, kwargs: dict[str, Any]) -> int:
     if not decoder.cuts or not isinstance(last, int) or config._attn_implementation not in masks.DENSE:
         return 0
     return 0 if any(kwargs.get(name) or getattr(config, name, False) for name in whole) else last
+
+
+def _told(decoder: Decoder, ids: Tensor | None) -> Mapping[str, Tensor]:
+    return {} if ids is None else decoder.family.token_arguments(decoder.multimodal, ids)
 
 
 def check_cache(decoder: Decoder, settings: FrameFusion, cache: Any, *, filled: bool) -> None:

@@ -194,7 +194,7 @@ def extension_of(
         )
     if continues and not decoder.family.grows:
         raise ArgumentError(
-            f"{decoder.family.name} gives frames other positions when more come behind them, so a video cannot go on; "
+            f"{decoder.family.name} changes frames when more come behind them, so a video cannot go on; "
             "begin another video, or the whole one anew."
         )
     if decoder.module.training:

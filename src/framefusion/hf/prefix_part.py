@@ -139,22 +139,28 @@ def start_part(
     positions, after, mrope = _positions_of(decoder, kwargs.get("position_ids"), extension, hidden.device)
     mask, groups = _cut_masks(kwargs.get("attention_mask"), first, end)
     past_valid = torch.ones(1, past, dtype=torch.bool) if past else None
-    prompt = Prompt(decoder.module.config, count, past, past_valid)
+    assert call.input_ids is not None
+    ids = call.input_ids[:, first:end]
+    prompt = Prompt(decoder.module.config, count, past, past_valid, ids=ids)
     part = PartPrefill(
         extension, settings.fork(layers, decoder.first), positions, after, groups, decoder, reduction, prompt, deepstack
     )
-    assert call.input_ids is not None
     kwargs = {**kwargs, "inputs_embeds": hidden}
     if decoder.family.per_layer is not None and kwargs.get(decoder.family.per_layer[0]) is not None:
         name = decoder.family.per_layer[0]
         kwargs[name] = kwargs[name][:, first:end]
-    part.fills(cache, call.input_ids[:, first:end], decoder.family.per_layer_inputs(decoder.module, kwargs))
+    part.fills(cache, ids, decoder.family.per_layer_inputs(decoder.module, kwargs))
     extension.part = part
     changed = {
         **kwargs,
         "position_ids": positions[:, None] if mrope else positions,
         "attention_mask": mask,
         **cache_argument(type(decoder.module).forward, cache),
+    }
+    changed |= {
+        name: kwargs[name][:, first:end]
+        for name in decoder.family.token_arguments(decoder.multimodal, ids)
+        if kwargs.get(name) is not None
     }
     if deepstack is not None:
         changed |= {"visual_pos_masks": None, "deepstack_visual_embeds": None}

@@ -66,7 +66,13 @@ class TailPrefill(Prefill):
 
 
 def start_tail(
-    decoder: Decoder, settings: FrameFusion, prefix: Prefix, hidden: Tensor, valid: Tensor, drafts: int
+    decoder: Decoder,
+    settings: FrameFusion,
+    prefix: Prefix,
+    hidden: Tensor,
+    valid: Tensor,
+    drafts: int,
+    ids: Tensor | None,
 ) -> TailPrefill:
     """Begin the prefill of the text behind a prefix.
 
@@ -77,6 +83,7 @@ def start_tail(
         hidden: ``(B, q, D)``, the embeddings of the text.
         valid: ``(B, q)`` bool on the CPU, False for padding.
         drafts: columns at the end that are no part of the prompt.
+        ids: ``(B, q)`` int64, of the text; None where the call had none.
 
     Raises:
         RuntimeError: the prefix was made with other settings.
@@ -93,9 +100,10 @@ def start_tail(
     groups = None if prefix.groups is None else torch.cat([prefix.groups, torch.arange(past, past + count)])
     whole = prefix.fork < len(decoder.layers)
     past_valid = torch.ones(len(hidden), past, dtype=torch.bool)
-    below = Prompt(config, count, past, past_valid, offset=past if whole else 0)
+    below = Prompt(config, count, past, past_valid, offset=past if whole else 0, ids=ids)
     within = decoder.family.groups_in_windows
-    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups, within=within)
+    all_ids = None if ids is None else torch.cat([prefix.ids.to(ids).expand(len(ids), -1), ids], dim=1)
+    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups, within=within, ids=all_ids)
     return TailPrefill(prefix, decoder, reduction, below, prompt)
 
 

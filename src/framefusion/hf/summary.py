@@ -23,9 +23,10 @@ class DecoderSize:
         windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window, 0
             in a layer of linear attention.
         weights: per decoder layer, entries of the weight matrices that one token meets: of experts, those chosen.
-        widths: per decoder layer, entries of one token's queries over all heads.
-        kv_widths: per decoder layer, entries of one token's keys and values over all heads; 0 in a layer that attends
-            to those of an earlier one.
+        widths: per decoder layer, entries of one token's queries over all heads; where its values are narrower, the
+            mean of both.
+        kv_widths: per decoder layer, entries of one token's keys and values over all heads, or of the latents that are
+            held instead; 0 in a layer that attends to those of an earlier one.
         kv_bytes: bytes of one entry.
     """
 
@@ -40,12 +41,12 @@ class DecoderSize:
         """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
         known = (getattr(config, name, None) for name in ("num_experts_per_tok", "top_k_experts", "moe_topk"))
         experts = next(filter(None, known), 1)
-        heads = [_heads(layer, config) for layer in layers]
+        widths = [_widths(layer, config) for layer in layers]
         return cls(
             windows=tuple(window_of(layer) if attends(layer) else 0 for layer in layers),
             weights=tuple(_weights(layer, experts) for layer in layers),
-            widths=tuple(count * dim for count, _, dim in heads),
-            kv_widths=tuple(2 * count * dim for _, count, dim in heads),
+            widths=tuple(width for width, _ in widths),
+            kv_widths=tuple(kv_width for _, kv_width in widths),
             kv_bytes=dtype.itemsize,
         )
 
@@ -85,13 +86,19 @@ class DecoderSize:
         return self.kv_widths[layer] * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
 
 
-def _heads(layer: Any, config: Any) -> tuple[int, int, int]:
-    """Query heads, key and value heads, and entries of each, of one layer."""
-    attention, count = getattr(layer, "self_attn", None), config.num_attention_heads
-    dim = getattr(attention, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // count
+def _widths(layer: Any, config: Any) -> tuple[int, int]:
+    """Entries of one token's queries, and of its keys and values, over all heads of a layer."""
+    attention, heads = getattr(layer, "self_attn", None), config.num_attention_heads
+    if getattr(config, "kv_lora_rank", None) is not None:
+        # Multi-head latent attention. Older releases of transformers hold what the latents expand to.
+        query, value = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+        latents = hasattr(attention, "expand_kv")
+        held = config.kv_lora_rank + config.qk_rope_head_dim if latents else heads * (query + value)
+        return heads * (query + value) // 2, held
+    dim = getattr(attention, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
     groups = getattr(attention, "num_key_value_groups", None)
-    own = count // groups if groups else config.num_key_value_heads
-    return count, 0 if borrows(layer) else own, dim
+    own = heads // groups if groups else config.num_key_value_heads
+    return heads * dim, 0 if borrows(layer) else 2 * own * dim
 
 
 def _weights(layer: nn.Module, experts: int) -> int:

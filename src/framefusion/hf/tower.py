@@ -16,6 +16,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from framefusion.errors import ArgumentError, StateError
 from framefusion.hf import methods, state
 from framefusion.hf.families import FAMILIES, Call, Family, UnsupportedModelError
+from framefusion.hf.frame_groups import BOTH, is_grouping
 from framefusion.hf.towers import packed, running, tome
 from framefusion.hf.towers.base import Clip, Tower, rows_of
 from framefusion.hf.towers.tally import Encoded, Tally
@@ -52,6 +53,8 @@ def install(model: Any, family: Family, rule: Changed | ToMe, tally: Tally) -> I
         ValueError: what the processor divides pixels by is not known; or the tower cannot be left so little work.
     """
     kind = _checked(model, family, rule)
+    if is_grouping(model):
+        raise UnsupportedModelError(BOTH)
     if isinstance(rule, ToMe):
         rule.check(len(kind.blocks(kind.module(model))))
     levels = grey_levels(model, rule) if isinstance(rule, Changed) else None

@@ -16,7 +16,7 @@ from typing import Any
 
 from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.selection import warm_up
-from framefusion.vllm.models import FAMILIES, Family, family_of
+from framefusion.vllm.models import FAMILIES, RUN, Family, family_of
 from framefusion.vllm.needs import CONFIGURATION, Around, Need
 from framefusion.vllm.rate import Rate
 from framefusion.vllm.settings import ServingSettings
@@ -71,6 +71,9 @@ def _enable(config: Any) -> None:
         raise ArgumentError(f"additional_config[{KEY!r}]: {error}") from error
     install(family)
     architecture = config.model_config.architecture
+    _warn_of_version()
+    if architecture not in RUN:
+        _warn_of_model(architecture, family.base)
     config.model_config.multimodal_config.video_pruning_rate = Rate(rate, settings, architecture)
     logger.info(
         "framefusion selects video tokens: rate %s, %s%s",
@@ -149,7 +152,6 @@ def install(family: Family) -> None:
         HookError: this vLLM lacks something or has it with other parameters; names what.
     """
     _put_in(needs_of(family))
-    _warn_if_untested()
 
 
 def needs_of(family: Family) -> list[Need]:
@@ -163,8 +165,8 @@ def needs_of(family: Family) -> list[Need]:
 
 
 @cache
-def _warn_if_untested() -> None:
-    """Say once in a process that nobody has tried this version."""
+def _warn_of_version() -> None:
+    """Say once in a process that the tests have not run this version."""
     import vllm
 
     version = vllm.__version__
@@ -175,6 +177,17 @@ def _warn_if_untested() -> None:
             " and ".join(TESTED),
             version,
         )
+
+
+@cache
+def _warn_of_model(architecture: str, base: str) -> None:
+    """Say once in a process that the tests have not run this model."""
+    logger.warning(
+        "framefusion was tested with %s, not with %s, which inherits what is replaced from %s.",
+        ", ".join(sorted(RUN)),
+        architecture,
+        base.rpartition(".")[2],
+    )
 
 
 def _spec(stock: Callable[..., Any]) -> Callable[..., Any]:

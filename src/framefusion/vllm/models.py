@@ -41,6 +41,16 @@ FAMILIES = {
 }
 """By architecture, as the checkpoint's configuration names it."""
 
+RUN = {
+    "Qwen2_5_VLForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration",
+    "Qwen3VLMoeForConditionalGeneration",
+    "Qwen3_5ForConditionalGeneration",
+    "Qwen3_5MoeForConditionalGeneration",
+    "NemotronH_Nano_VL_V2",
+}
+"""Those that the tests run in the engine; the others have the same methods, and bring a warning."""
+
 ONE_AXIS = (
     "its decoder has positions on one axis: the engine counts them without the dropped tokens, and those that stay "
     "would not keep theirs"

@@ -41,13 +41,14 @@ class Need(NamedTuple):
 
 
 def fields(where: str, *names: str) -> list[Need]:
-    """Attributes of a configuration that are read or set."""
+    """Attributes of a configuration."""
     return [Need(where, name) for name in names]
 
 
 CONFIGURATION = [
     *fields(
         "vllm.config.vllm.VllmConfig",
+        "__post_init__",
         "additional_config",
         "model_config",
         "speculative_config",
@@ -59,4 +60,4 @@ CONFIGURATION = [
     *fields("vllm.config.parallel.ParallelConfig", "pipeline_parallel_size"),
     *fields("vllm.config.speculative.SpeculativeConfig", "draft_model_config"),
 ]
-"""What is read of an engine's configuration, whatever its model."""
+"""What is used of an engine's configuration, whatever its model."""

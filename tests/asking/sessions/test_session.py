@@ -57,7 +57,7 @@ def test_whatever_the_stages_go_by(bundled, video, settings):
         assert [told(s.ask(question)) for question in QUESTIONS] == expected
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("minicpmv4_7", "smolvlm")])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("minicpmv4_7", "molmo2", "smolvlm")])
 def test_a_video_that_goes_on_is_the_whole_one(family, video, name):
     """With all tokens: the prompt in parts is the prompt, words between frames and times included."""
     loaded, everything = family(name), FrameFusion(keep=1.0)

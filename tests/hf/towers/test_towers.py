@@ -143,9 +143,9 @@ def test_packed_rows_that_are_all_rows_change_nothing(case: Case) -> None:
     rows = rows_of(masks, kind.rows_of_unit(tower), kind.extra(tower), order)
     assert torch.equal(rows.kept, torch.arange(len(rows.source)))
     with ExitStack() as stack:
-        for undo in packed.hooks(kind, tower):
+        for undo in running.hooks(kind, tower):
             stack.callback(undo)
-        with packed.running(packed.Run(rows, tower.config._attn_implementation)):
+        with running.running(packed.Run(rows, tower.config._attn_implementation)):
             got = features(case, inputs)
     for name, value in plain.items():
         if "video_grid_thw" in inputs:

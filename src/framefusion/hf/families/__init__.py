@@ -11,6 +11,8 @@ from framefusion.errors import ArgumentError, ArgumentTypeError
 from framefusion.hf.families.aria import Aria
 from framefusion.hf.families.base import Call, Family, UnsupportedModelError
 from framefusion.hf.families.cohere2_vision import Cohere2Vision
+from framefusion.hf.families.ernie4_5_vl_moe import Ernie45VLMoe
+from framefusion.hf.families.exaone4_5 import Exaone45
 from framefusion.hf.families.gemma3 import Gemma3
 from framefusion.hf.families.gemma3n import Gemma3n
 from framefusion.hf.families.gemma4 import Gemma4
@@ -19,6 +21,9 @@ from framefusion.hf.families.glm4v_moe import Glm4vMoe
 from framefusion.hf.families.glm46v import Glm46V
 from framefusion.hf.families.idefics3 import Idefics3
 from framefusion.hf.families.internvl import InternVL
+from framefusion.hf.families.kimi_k25 import KimiK25
+from framefusion.hf.families.lfm2_vl import Lfm2VL
+from framefusion.hf.families.lfm3_vl import Lfm3VL
 from framefusion.hf.families.llama4 import Llama4
 from framefusion.hf.families.llava import Llava
 from framefusion.hf.families.llava_next import LlavaNext
@@ -27,7 +32,9 @@ from framefusion.hf.families.llava_onevision import LlavaOnevision
 from framefusion.hf.families.minicpmv4_6 import MiniCPMV46
 from framefusion.hf.families.minicpmv4_7 import MiniCPMV47
 from framefusion.hf.families.mistral3 import Mistral3
+from framefusion.hf.families.molmo2 import Molmo2
 from framefusion.hf.families.ovis2 import Ovis2
+from framefusion.hf.families.perception_lm import PerceptionLM
 from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
 from framefusion.hf.families.qwen2_5_vl import Qwen25VL
 from framefusion.hf.families.qwen2_vl import Qwen2VL
@@ -36,6 +43,7 @@ from framefusion.hf.families.qwen3_5_moe import Qwen35Moe
 from framefusion.hf.families.qwen3_omni import Qwen3Omni
 from framefusion.hf.families.qwen3_vl import Qwen3VL
 from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
+from framefusion.hf.families.refused import known_class, refusal, refused
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
 from framefusion.hf.families.video_llava import VideoLlava
@@ -72,6 +80,13 @@ FAMILIES: list[Family] = [
     Aria(),
     VideoLlava(),
     Ovis2(),
+    KimiK25(),
+    Exaone45(),
+    Lfm2VL(),
+    Lfm3VL(),
+    Molmo2(),
+    PerceptionLM(),
+    Ernie45VLMoe(),
 ]
 
 __all__ = [
@@ -80,7 +95,9 @@ __all__ = [
     "Family",
     "UnsupportedModelError",
     "find",
+    "known_class",
     "layouts_of",
+    "refused",
     "register_family",
     "table",
     "unwrapped",
@@ -119,15 +136,17 @@ def find(model: nn.Module) -> Family:
     """The family of a model, by its class or a base class of it.
 
     Raises:
-        UnsupportedModelError: with the list of what is supported.
+        UnsupportedModelError: with the reason, where it is known, and the list of what is supported.
     """
     names = {cls.__name__ for cls in type(model).__mro__}
     for family in FAMILIES:
         if names.intersection(family.model_classes):
             return family
     supported = ", ".join(f"{family.name} ({family.model_classes[0]})" for family in FAMILIES)
+    reason = refusal(model)
+    because = "" if reason is None else f": {reason}"
     raise UnsupportedModelError(
-        f"{type(model).__name__} is not supported. Supported: {supported}. For another video LLM, write a "
+        f"{type(model).__name__} is not supported{because}. Supported: {supported}. For another video LLM, write a "
         "framefusion.Family that tells where its visual tokens are, and pass an object of it to "
         "framefusion.register_family() (docs/models.md, Families of your own)."
     )

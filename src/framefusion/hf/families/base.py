@@ -14,6 +14,9 @@ from framefusion.errors import ArgumentError, FrameFusionError
 from framefusion.hf.towers.base import Tower
 from framefusion.reduction.layout import Kind, VisualItem, VisualLayout
 
+GRID = "framefusion_grid"
+"""Attribute of features that carry their grid, see :attr:`Family.carried`."""
+
 
 class UnsupportedModelError(FrameFusionError, ValueError):
     """The model is of no supported family, or configured in a way that reduction does not support."""
@@ -57,6 +60,16 @@ class Call:
         features = getattr(output, "pooler_output", output)
         return [len(item) for item in features]
 
+    def grids(self, modality: str, argument: str) -> list[tuple[int, ...]] | None:
+        """The grid of each video or image of the batch, in order: a row of what the call brings in ``argument``, or
+        what their features carry, see :attr:`Family.carried`; None where neither does."""
+        given = self.arguments.get(argument)
+        if given is not None:
+            return [tuple(grid) for grid in given.tolist()]
+        features = getattr(self.encoded(modality), "pooler_output", None)
+        carried = [getattr(item, GRID, None) for item in ([] if features is None else features)]
+        return [grid for grid in carried if grid is not None] if carried and None not in carried else None
+
     def encoded(self, modality: str) -> Any:
         """The encoder output that ``generate()`` computed ahead for ``"video"`` or ``"image"``, or None."""
         encoded = self.arguments.get("mm_encoder_outputs")
@@ -93,10 +106,16 @@ class Family(ABC):
     """Whether the tokens and positions of a video's frames stay as they are when frames come behind them."""
     numbered: str | None = None
     """Pattern of the words before each frame of a video in which the processor counts them, the number as its group."""
+    looks_ahead: bool = False
+    """Whether visual tokens attend to later ones, which no attention implementation without dense masks follows."""
     closing: int = 0
-    """Tokens behind the last visual one whose positions belong to it, not to the text."""
+    """Tokens behind the last visual one that belong to it, not to the text, at most: by their positions, or because
+    visual tokens attend to them."""
+    carried: Mapping[Kind, str] = MappingProxyType({})
+    """The argument of the encoder that has the grids of a kind, where nothing else tells frames apart once
+    ``generate()`` has encoded ahead: each item's features then carry its grid, for :meth:`Call.grids`."""
     tower: Tower | None = None
-    """The kind of the family's vision tower, for ``tower="changed"``; None where it cannot be followed."""
+    """The kind of the family's vision tower, for ``tower``; None where it cannot be followed."""
     no_tower: str = "nobody has told what its vision tower is like"
     """Why not, without a ``tower``."""
     tells_encoder: bool = False
@@ -163,6 +182,19 @@ class Family(ABC):
             ``(N,)`` of all visual tokens of the call, in order; None where the family cannot say, as for this kind.
         """
         return None
+
+    def token_arguments(self, model: Any, ids: Tensor) -> Mapping[str, Tensor]:
+        """Arguments of the decoder's layers that have an entry for each token, beside hidden states and positions; none
+        by default. Where a layer is called with one, it gets the entries of the tokens that are there.
+
+        Args:
+            model: the multimodal model (without the head).
+            ids: ``(B, N)`` int64.
+
+        Returns:
+            ``(B, N)`` each, on any device.
+        """
+        return {}
 
     @abstractmethod
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
