@@ -1,9 +1,10 @@
-"""What a vision tower that encodes only what changed saves, and what it loses.
+"""What a vision tower that encodes only what changed, or merges patches, saves, and what it loses.
 
     python -m benchmarks.tower clips --json docs/data/tower-clips.json
     python -m benchmarks.tower time --json docs/data/tower-time.json
     python -m benchmarks.tower needle --json docs/data/tower-needle.json
     python -m benchmarks.tower still --json docs/data/tower-still.json
+    python -m benchmarks.tower merging --json docs/data/tower-merging.json
 
 ``clips`` encodes 24 frames of five clips with a real pretrained DINOv2-S, whole and in part, and compares the outputs:
 the share that was encoded, and the mean cosine to the full encoding. Beside the rule stand what is left out of it
@@ -11,7 +12,9 @@ the share that was encoded, and the mean cosine to the full encoding. Beside the
 version, and whole frames, evenly spaced, at the same share. ``time`` takes a mid-size Qwen2.5-VL with random weights
 (tower 32 × 160, decoder 14 × 768, the proportions of a 7B one) from frames to the first token of an answer, CPU seconds
 of one thread, all ways in turns in one process. ``needle`` asks both bundled checkpoints VideoNeedle, over footage that
-runs on and that is cut, ``still`` over single pictures of it with noise.
+runs on and that is cut, ``still`` over single pictures of it with noise. ``merging`` asks about photographs over
+footage that runs on and that is cut, seen by a real DINOv2-S whose patches merge (``tower="tome"``), and both bundled
+checkpoints; and takes the time of the DINOv2-S.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import platform
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -34,21 +37,23 @@ import torch
 from torch import Tensor
 
 from benchmarks.sessions import cpu, mid_size
-from framefusion import Changed, FrameFusion, attach, session
-from framefusion.asking.loading import load
+from framefusion import Changed, FrameFusion, ToMe, attach, session
 from framefusion.asking.prompts import model_inputs
 from framefusion.asking.provenance import versions
 from framefusion.asking.sessions.shown import video_of_frames
 from framefusion.asking.video import Video, read_video
 from framefusion.evaluation import dinov2
 from framefusion.evaluation import needle as drawn
+from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.footage import CLIPS, scaled
 from framefusion.evaluation.needle import NeedleVideo
 from framefusion.evaluation.needle.footage import Clip, bundled_clips
+from framefusion.evaluation.needle.photo_set import load_photos
+from framefusion.evaluation.photos import ASKED, stamps
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.videoneedle import SECONDS
 from framefusion.hf.families import find
-from framefusion.hf.towers import packed, running
+from framefusion.hf.towers import packed, running, tome
 from framefusion.hf.towers.base import rows_of
 from framefusion.hf.towers.views import ViewTower, clip_of
 from framefusion.reduction.changes import changed_units
@@ -68,6 +73,14 @@ WAYS = {
     "cost=0.3, tower at 8 levels": FrameFusion(cost=0.3, tower="changed:8"),
     "cost=0.3, tower, a fifth is a whole frame": FrameFusion(cost=0.3, tower=Changed(whole=0.2)),
 }
+MERGING_WORK = {"tower at 0.75": 0.75, "tower at 2/3": 2 / 3}
+MERGING = {
+    "all tokens": FrameFusion(keep=1.0),
+    **{f"all tokens, {way}": FrameFusion(keep=1.0, tower=ToMe(work)) for way, work in MERGING_WORK.items()},
+    "cost=0.3": FrameFusion(cost=0.3),
+    "cost=0.3, tower at 2/3": FrameFusion(cost=0.3, tower="tome"),
+}
+CHECKPOINTS = ("bundled", "bundled-qwen")
 NOISE = 2.0
 """Standard deviation of the noise of ``still``, in grey levels."""
 
@@ -241,18 +254,65 @@ def still(rounds: int) -> dict[str, Any]:
     return {"videos": len(videos), "noise": NOISE, "models": _answers([("still", video) for video in noisy])}
 
 
-def _answers(videos: Sequence[tuple[str, NeedleVideo]]) -> dict[str, Any]:
-    """What both bundled checkpoints answer, by background."""
+def merging(rounds: int) -> dict[str, Any]:
+    """Accuracy where patches merge, over footage that runs on and that is cut; and the time of a real tower."""
+    photos = load_photos(stamps(), 16, 8 * rounds, 0, kinds=ASKED)
+    answers = _answers([(video.footage, video) for video in photos], ("photos",), MERGING)
+    needles = drawn.load(16, 8, 3)
+    answers |= _answers([(video.footage, video) for video in needles], CHECKPOINTS, MERGING)
+    return {"videos": len(photos), "models": answers, "time of the tower": _merging_time()}
+
+
+def _merging_time() -> dict[str, Any]:
+    """CPU seconds of a DINOv2-S for 16 frames of the pedestrians, in turns; and the cosine to the full encoding."""
+    model = dinov2.load_dinov2()
+    pixels = dinov2.pixels(scaled(read_video(CLIPS["pedestrians"].path(), frames=16).frames, PIXELS, PIXELS))
+    counts = {way: _counts(pixels, ToMe(work)) for way, work in MERGING_WORK.items()}
+    full, times = _merged_outputs(model, pixels, None), defaultdict(list)
+    for _ in range(3):
+        for way, own in {"all patches": None, **counts}.items():
+            seconds, output = cpu(partial(_merged_outputs, model, pixels, own))
+            times[way].append(seconds)
+            found = _cosine(output, full)
+            sys.stdout.write(f"{way:28} {seconds:.2f} {found:.4f}\n")
+    middle = {way: statistics.median(own) for way, own in times.items()}
+    return {
+        way: {"CPU seconds": round(own, 2), "times as fast": round(middle["all patches"] / own, 2)}
+        for way, own in middle.items()
+    }
+
+
+def _counts(pixels: Tensor, rule: ToMe) -> list[list[int]]:
+    patches = (pixels.shape[-1] // dinov2.PATCH) ** 2
+    return [rule.counts(patches + 1, 12, 1)] * len(pixels)
+
+
+def _merged_outputs(model: Any, pixels: Tensor, counts: list[list[int]] | None) -> Tensor:
+    """``(T, P, D)``: the last hidden states of the patches."""
+    with ExitStack() as stack, torch.inference_mode():
+        for undo in running.hooks(KIND, model):
+            stack.callback(undo)
+        if counts is not None:
+            stack.enter_context(running.running(tome.Run(counts, 1, model.config._attn_implementation)))
+        return model(pixel_values=pixels).last_hidden_state[:, 1:]
+
+
+def _answers(
+    videos: Sequence[tuple[str, NeedleVideo]],
+    names: Sequence[str] = CHECKPOINTS,
+    ways: Mapping[str, FrameFusion] = WAYS,
+) -> dict[str, Any]:
+    """What checkpoints answer, by background."""
     found: dict[str, Any] = {}
-    for name in ("bundled", "bundled-qwen"):
-        loaded = load(name, device="cpu")
+    for name in names:
+        loaded = open_model({"model": name, "device": "cpu"})
         right: dict[tuple[str, str], set[str]] = defaultdict(set)
         shares: dict[tuple[str, str], list[float]] = defaultdict(list)
         total: dict[str, int] = defaultdict(int)
         for kind, video in videos:
             total[kind] += len(video.questions)
             shown = video_of_frames(video.frames, np.arange(len(video.frames)) * SECONDS / len(video.frames))
-            for way, settings in WAYS.items():
+            for way, settings in ways.items():
                 with session(loaded.model, loaded.processor, settings, chunk=len(shown), max_new_tokens=8) as talk:
                     talk.add(shown)
                     replies = talk.ask_all([question.text for question in video.questions])
@@ -265,7 +325,7 @@ def _answers(videos: Sequence[tuple[str, NeedleVideo]]) -> dict[str, Any]:
                 }
         found[name] = {}
         for kind, count in total.items():
-            rows = {way: (right[kind, way], right[kind, way.split(", tower")[0]], shares[kind, way]) for way in WAYS}
+            rows = {way: (right[kind, way], right[kind, way.split(", tower")[0]], shares[kind, way]) for way in ways}
             found[name][kind] = {"questions": count} | {
                 way: {
                     "right": len(own),
@@ -279,7 +339,7 @@ def _answers(videos: Sequence[tuple[str, NeedleVideo]]) -> dict[str, Any]:
     return found
 
 
-MEASURED = {"clips": clips, "time": first_token, "needle": needle, "still": still}
+MEASURED = {"clips": clips, "time": first_token, "needle": needle, "still": still, "merging": merging}
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ class ReductionOptions:
             "--tower",
             help="changed: the vision tower encodes only what changed in a video, or changed:LEVELS, by more than so "
             "many grey levels (4); tome: it merges patches that look alike, or tome:WORK, down to that share of the "
-            "work (0.66). Default: everything is encoded.",
+            "work (2/3). Default: everything is encoded.",
             rich_help_panel=_REDUCTION,
         ),
     ] = None

@@ -77,7 +77,7 @@ class FrameFusion(Selection):
             left to it.
         tower: None (default) lets the vision tower encode everything of a video; ``"changed"`` only what changed,
             ``"changed:LEVELS"`` from other than 4 grey levels on; ``"tome"`` merges patches that look alike from
-            block to block, ``"tome:WORK"`` down to another share of the work than 0.66; or a
+            block to block, ``"tome:WORK"`` down to another share of the work than 2/3; or a
             :class:`~framefusion.reduction.changes.Changed` or :class:`~framefusion.reduction.tome.ToMe`.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.

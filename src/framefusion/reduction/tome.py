@@ -21,11 +21,11 @@ class ToMe:
     Behind every block the same number merges, as ToMe does.
 
     Attributes:
-        work: patches that run through a block, averaged over the blocks, as a share of all, in (0.5, 1]. Default 0.66,
+        work: patches that run through a block, averaged over the blocks, as a share of all, in (0.5, 1]. Default 2/3,
             1.5 times less work.
     """
 
-    work: float = 0.66
+    work: float = 2 / 3
 
     def __post_init__(self) -> None:
         check_number("ToMe.work", self.work, 0, 1)
