@@ -143,8 +143,8 @@ def test_decoder_flops_are_those_that_torch_counts(name, tokens):
     for layer in range(len(layers)):
         window = size.windows[layer]
         seen = tokens if window is None else min(tokens, window)
-        needed = 2.0 * size.width * seen * (2 * tokens - seen + 1)
-        expected += size.flops(layer, tokens) - needed + 4.0 * size.width * tokens**2
+        needed = 2.0 * size.widths[layer] * seen * (2 * tokens - seen + 1)
+        expected += size.flops(layer, tokens) - needed + 4.0 * size.widths[layer] * tokens**2
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 

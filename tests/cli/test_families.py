@@ -33,7 +33,15 @@ SQUARE, PATCHES = 3 * 3, 4 * 6
 """Tokens of a frame of the families whose frames have one size, and of 32 × 48 pixels at 8 pixels a token."""
 VIDEO = {
     **dict.fromkeys(("gemma3", "llava_onevision", "llava_next_video", "internvl", "smolvlm", "idefics3"), 4 * SQUARE),
-    "video_llama3": 4 * PATCHES,
+    **dict.fromkeys(("gemma3n", "llava", "llama4", "cohere2_vision", "ovis2"), 4 * SQUARE),
+    **dict.fromkeys(("video_llama3", "mistral3", "ministral3"), 4 * PATCHES),
+    # enlarged to at most 70 tokens of 12 × 12 pixels
+    **dict.fromkeys(("gemma4", "gemma4_moe", "gemma4_e"), 4 * 6 * 10),
+    # a base view and one tile with its newlines
+    "llava_next": 4 * 21,
+    "aria": 4 * 16,
+    # with a class token each
+    "video_llava": 4 * (SQUARE + 1),
     "minicpmv4_6": 4 * 4,
     "minicpmv4_7": 4 * 4,
     "lfm2_vl": 4 * 6,
@@ -54,6 +62,11 @@ PHOTOGRAPH = {
     # four tiles and the whole
     "smolvlm": (5 * SQUARE, 5 * SQUARE),
     "idefics3": (5 * SQUARE, 5 * SQUARE),
+    **dict.fromkeys(("gemma4", "gemma4_moe", "gemma4_e"), (6 * 10, 6 * 10)),
+    **dict.fromkeys(("gemma3n", "llava", "video_llava"), (SQUARE, SQUARE)),
+    "llava_next": (21, 21),
+    **dict.fromkeys(("llama4", "cohere2_vision", "ovis2"), (3 * SQUARE, 3 * SQUARE)),
+    "aria": (16, 16),
     # images are not merged
     "video_llama3": (8 * 12, 8 * 12),
     "minicpmv4_6": (4, 4),
@@ -78,6 +91,8 @@ def checkpoint(tmp_path_factory):
     @cache
     def save(name: str) -> Path:
         needs_words(name)
+        if name == "gemma3n":
+            pytest.importorskip("timm", reason="Gemma 3n's vision tower is one of its models")
         return family_checkpoints.save(name, tmp_path_factory.mktemp(name) / "model")
 
     return save
@@ -157,6 +172,8 @@ def clock(seconds: float) -> str:
 
 
 PAIRS = TIMES.reshape(-1, 2)
+PICTURES = ("mistral3", "ministral3", "llava", "llava_next", "gemma3n", "llama4", "cohere2_vision", "aria", "ovis2")
+"""Families of images that take the frames of a video as images behind their times."""
 WRITTEN = {
     **dict.fromkeys(
         ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "lfm3_vl"),
@@ -173,8 +190,10 @@ WRITTEN = {
         [f"{clock(time)}.{time % 1 * 1000:03.0f}" for time in PAIRS[:, 0]],
     ),
     **dict.fromkeys(
-        ("smolvlm", "idefics3", "gemma3", "lfm2_vl"), (r"Frame from ([\d:]+):", [clock(time) for time in TIMES])
+        ("smolvlm", "idefics3", "gemma3", "lfm2_vl", *PICTURES),
+        (r"Frame from ([\d:]+):", [clock(time) for time in TIMES]),
     ),
+    **dict.fromkeys(("gemma4", "gemma4_moe", "gemma4_e"), (r"(\d\d:\d\d) <\|image>", [clock(time) for time in TIMES])),
 }
 """How each family writes times, and what is right."""
 UNTIMED = (
@@ -187,6 +206,7 @@ UNTIMED = (
     "exaone4_5",
     "perception_lm",
     "ernie4_5_vl_moe",
+    "video_llava",
 )
 SPACED = {"qwen2_5_vl": "second_per_grid_ts", "qwen2_5_omni": "video_second_per_grid"}
 SPACED["qwen3_omni"] = SPACED["qwen2_5_omni"]

@@ -36,6 +36,19 @@ BUILDERS = (
     "molmo2",
     "perception_lm",
     "ernie4_5_vl_moe",
+    "gemma4",
+    "gemma4_moe",
+    "gemma4_e",
+    "mistral3",
+    "ministral3",
+    "llava",
+    "llava_next",
+    "gemma3n",
+    "llama4",
+    "cohere2_vision",
+    "aria",
+    "video_llava",
+    "ovis2",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +23,7 @@ def logits(
     *,
     parts: Sequence[tuple[int, int, Sequence[Stage]]] = (),
     forgotten: Sequence[tuple[int, Tensor]] = (),
-    rotary: Sequence[tuple[Tensor, ...]] | None = None,
+    rotary: Sequence[Any] | None = None,
 ) -> Tensor:
     """Logits ``(B, steps, V)`` that predict each generated token, had the stages been applied by masking.
 
@@ -49,6 +50,7 @@ def logits(
             full[name] = torch.cat([inputs[name], tail], dim=1)
     length = prompt + steps - 1
     valid = full["attention_mask"].bool()
+    full |= positions(model, full["attention_mask"])
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     present = valid.clone()
     turns = [_Turn(*part) for part in (*parts, (0, prompt, stages))]
@@ -60,10 +62,15 @@ def logits(
             hidden = args[0] if args else kwargs["hidden_states"]
             for turn in turns:
                 if index in turn.by_layer:
-                    hidden = turn.apply(turn.by_layer[index], hidden.clone(), present)
+                    # Where tokens have several states, (S, B, N, D), each of them merges by itself.
+                    states = hidden if hidden.ndim == 4 else hidden[None]
+                    merged = [turn.apply(turn.by_layer[index], own.clone(), present.clone()) for own in states]
+                    hidden = merged[0][0] if hidden.ndim == 3 else torch.stack([own for own, _ in merged])
+                    present[:] = merged[0][1]
                     deepstack.merge(turn.first, turn.by_layer[index])
-            if rotary is not None and rotary[index]:
-                kwargs = {**kwargs, "position_embeddings": tuple(part[..., :length, :] for part in rotary[index])}
+            if rotary is not None and rotary[index] is not None:
+                args, kwargs = args[:1], {**_named(module, args), **kwargs}
+                kwargs["position_embeddings"] = _up_to(length, rotary[index])
             given = kwargs.get("attention_mask")
             own = causal if given is None or given.ndim != 4 else _as_bool(given[:, 0])
             visible = own & present[:, None, :]
@@ -103,6 +110,26 @@ def _on_what_is_present(forward: Callable[..., Tensor], present: Tensor, hidden_
     return result
 
 
+def positions(model: Any, mask: Tensor) -> dict[str, Tensor]:
+    """The positions that ``generate()`` gives the tokens of a padded batch, for a model whose attention goes by more of
+    them than their distances; nothing for others."""
+    attention = next((layer.self_attn for layer in model.get_decoder().layers if hasattr(layer, "self_attn")), None)
+    known = {} if attention is None else inspect.signature(type(attention).forward).parameters
+    if "position_ids" not in known or known["position_ids"].default is not inspect.Parameter.empty:
+        return {}
+    return {"position_ids": (mask.long().cumsum(1) - 1).clamp_min(0)}
+
+
+def _named(layer: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    """The positional arguments of a layer behind its hidden states, by name."""
+    names = list(inspect.signature(type(layer).forward).parameters)[2:]
+    return dict(zip(names, args[1:], strict=False))
+
+
+def _up_to(length: int, rotary: Any) -> Any:
+    return rotary[..., :length, :] if isinstance(rotary, Tensor) else tuple(part[..., :length, :] for part in rotary)
+
+
 def _as_bool(mask: Tensor) -> Tensor:
     return mask if mask.dtype == torch.bool else mask == 0
 
@@ -114,8 +141,8 @@ class _Turn:
         self.first, self.end = first, end
         self.by_layer = {stage.layer: stage for stage in stages}
 
-    def apply(self, stage: Stage, hidden: Tensor, present: Tensor) -> Tensor:
-        """Write merged values into ``hidden``, and into ``present`` what is still there."""
+    def apply(self, stage: Stage, hidden: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Merged values written into ``hidden``, and into ``present`` what is still there."""
         first, end = self.first, self.end
         for b, kept in enumerate(stage.kept):
             previous = present[b, first:end].nonzero().squeeze(-1)
@@ -126,7 +153,7 @@ class _Turn:
                         hidden[b, first + target] = hidden[b, first + group].float().mean(0).to(hidden.dtype)
             present[b, first:end] = False
             present[b, first + kept] = True
-        return hidden
+        return hidden, present
 
 
 class _DeepStack:
@@ -165,16 +192,16 @@ class _DeepStack:
 
 
 @contextmanager
-def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
-    """The rotary embeddings that each layer is called with, over all forward passes, none where it gets none; enter
+def recorded_rotary(model: Any) -> Iterator[list[Any]]:
+    """The rotary embeddings that each layer is called with, over all forward passes, None where it gets none; enter
     before attaching."""
     layers = model.get_decoder().layers
-    seen: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
-    result: list[tuple[Tensor, ...]] = []
+    seen: list[list[Any]] = [[] for _ in layers]
+    result: list[Any] = []
 
     def hook(index: int) -> Any:
         def pre_hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen[index].append(kwargs["position_embeddings"] or ())
+            seen[index].append({**_named(module, args), **kwargs}["position_embeddings"])
 
         return pre_hook
 
@@ -184,4 +211,12 @@ def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
     finally:
         for handle in handles:
             handle.remove()
-        result += [tuple(torch.cat(parts, dim=-2) for parts in zip(*calls, strict=True)) for calls in seen]
+        result += [_joined(calls) for calls in seen]
+
+
+def _joined(calls: list[Any]) -> Any:
+    if calls[0] is None:
+        return None
+    if isinstance(calls[0], Tensor):
+        return torch.cat(calls, dim=-2)
+    return tuple(torch.cat(parts, dim=-2) for parts in zip(*calls, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framefusion.hf.families import layouts_of
+from framefusion.hf.families import find, layouts_of
 from tests.hf.case import Case, Video
 
 FRAMES = 6
@@ -32,7 +32,7 @@ def part(case: Case, first: int, end: int) -> tuple[dict[str, Any], tuple[int, i
     stop = int(layout.columns[-1]) + 1
     if end == FRAMES:
         ids = inputs["input_ids"][0]
-        stop = int((ids == ids[layout.columns[0]]).nonzero()[-1]) + 1
+        stop = int((ids == ids[layout.columns[0]]).nonzero()[-1]) + 1 + find(case.model).closing
     before = int(everything.columns[everything.frame < first][-1]) + 1 if first else 0
     ids = inputs["input_ids"].clone()
     ids[0, begin:stop] = whole(case)["input_ids"][0, before : before + stop - begin]

@@ -68,9 +68,9 @@ def test_a_row_of_a_batch_equals_the_row_alone(name: str, plan: str, side: str) 
         alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **case.types(ids)}
         alone |= case.encode(videos, images) if parts else {}
         with framefusion.attach(case.model, PLANS[plan]) as run, torch.no_grad():
-            expected = case.model(**alone).logits[0, -1]
+            expected = case.model(**alone, **oracle.positions(case.model, alone["attention_mask"])).logits[0, -1]
             single = {stage.layer: stage for stage in run.stages}
-            got = case.model(**batch).logits[0, -1]
+            got = case.model(**batch, **oracle.positions(case.model, batch["attention_mask"])).logits[0, -1]
             together = {stage.layer: stage for stage in run.stages}
         torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
         assert bool(single) == bool(parts)

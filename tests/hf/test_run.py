@@ -26,12 +26,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
 from framefusion.hf import recording, state
-from framefusion.hf.decoder import window_of
+from framefusion.hf.decoder import borrows, window_of
 from framefusion.hf.families import find
 from framefusion.interface import apply_framefusion
 from framefusion.reduction.budgets import total_kept
 from tests.hf import models, oracle
-from tests.hf.case import Case
+from tests.hf.case import FIRST_WORD, Case
 from tests.hf.prompts import PROMPTS
 from tests.hf.ways import ATTENTION, EXCLUDED, PLANS, TOLERANCE, generate
 
@@ -40,7 +40,7 @@ KEEP = PLANS["two stages"]
 
 def logits(case: Case, inputs: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
-        return case.model(**inputs).logits
+        return case.model(**inputs, **oracle.positions(case.model, inputs["attention_mask"])).logits
 
 
 def hooks(case: Case) -> int:
@@ -86,7 +86,8 @@ def test_keeping_everything_refuses_nothing(case: Case) -> None:
     with framefusion.attach(case.model, FrameFusion(keep=1.0)), torch.no_grad():
         assert case.model(**inputs, labels=inputs["input_ids"]).loss > 0
         case.model(**inputs, past_key_values=cache)
-        case.model(inputs_embeds=torch.randn(1, 5, 64))
+        words = torch.full((1, 5), FIRST_WORD)
+        case.model(inputs_embeds=case.model.get_input_embeddings()(words))
 
 
 def test_an_exception_detaches_and_leaves_nothing_behind(case: Case) -> None:
@@ -132,7 +133,8 @@ def test_the_model_can_be_freed(name: str, detach: bool) -> None:
     model = weakref.ref(case.model)
     if detach:
         run.detach()
-        assert run.summary().visual_tokens_after == 8
+        summary = run.summary()
+        assert summary.visual_tokens_after == int(0.15 * summary.visual_tokens_before + 0.5)
     else:
         del run
     del case
@@ -142,9 +144,10 @@ def test_the_model_can_be_freed(name: str, detach: bool) -> None:
 
 def test_stages_tell_what_happened(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
-    visual = [54, 108, 0]
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, inputs)
+    tokens = len(run.layout[0])
+    visual = [tokens, 2 * tokens, 0]
     valid = inputs["attention_mask"].bool()
     assert [stage.layer for stage in run.stages] == [1, 3]
     for stage, share in zip(run.stages, (0.5, 0.15), strict=True):
@@ -163,8 +166,9 @@ def test_stages_tell_what_happened(case: Case) -> None:
     assert [len(layout) for layout in run.layout] == visual
     assert [len(ids) for ids in run.segments] == visual
     assert run.segments[1].unique().tolist() == list(range(int(run.segments[1].max()) + 1))
-    assert run.tokens_per_layer == [162, 81, 81, 24]
-    assert run.summary().mean_share == pytest.approx((162 + 81 + 81 + 24) / (4 * 162))
+    present = [3 * tokens, *[3 * tokens // 2] * 2, 3 * int(0.15 * tokens + 0.5)]
+    assert run.tokens_per_layer == present
+    assert run.summary().mean_share == pytest.approx(sum(present) / (4 * 3 * tokens))
 
 
 def test_merged_into_is_cumulative(case: Case) -> None:
@@ -181,34 +185,53 @@ def test_merged_into_is_cumulative(case: Case) -> None:
             assert (into[~inputs["attention_mask"][b].bool()] == -1).all()
 
 
+def widths(attention: Any, config: Any) -> tuple[int, int]:
+    """Entries of one token's queries, or their mean with those of its values, and of what the cache holds of it."""
+    heads = config.num_attention_heads
+    if hasattr(attention, "kv_lora_rank"):
+        # Queries and values of different width; the cache holds latents.
+        return heads * (attention.qk_head_dim + attention.v_head_dim) // 2, (
+            attention.kv_lora_rank + attention.qk_rope_head_dim
+        )
+    return heads * attention.head_dim, 2 * heads // attention.num_key_value_groups * attention.head_dim
+
+
 def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, case.inputs(PROMPTS["single"](case)))
     summary = run.summary()
-    experts = getattr(case.model.get_decoder().config, "num_experts_per_tok", 0)
-    matrices = [[p for p in layer.parameters() if p.ndim > 1] for layer in case.model.get_decoder().layers]
+    decoder = case.model.get_decoder()
+    known = (getattr(decoder.config, name, None) for name in ("num_experts_per_tok", "top_k_experts", "moe_topk"))
+    experts = next(filter(None, known), 0)
+    matrices = [[p for p in layer.parameters() if p.ndim > 1] for layer in decoder.layers]
     # Of three dimensions are stacked experts, and convolutions along the sequence, one filter a channel.
     weights = [
         sum(p[0].numel() * experts if p.ndim == 3 and p.shape[1] > 1 else p.numel() for p in own) for own in matrices
     ]
     text = run.stages[0].kept[0].numel() - summary.tokens_per_layer[1]
-    lengths = [text + visual for visual in summary.tokens_per_layer]
-    products = sum(2 * w * n for w, n in zip(weights, lengths, strict=True))
-    lengths = [lengths[index] for index in case.attending]
-    windows = [window_of(case.model.get_decoder().layers[index]) or 10**6 for index in case.attending]
-    seen = [min(n, window) for n, window in zip(lengths, windows, strict=True)]
-    attention = sum(2 * case.width * s * (2 * n - s + 1) for s, n in zip(seen, lengths, strict=True))
-    assert summary.flops_after == products + attention
-    held = [min(n, window - 1) for n, window in zip(lengths, windows, strict=True)]
-    assert summary.kv_bytes_after == sum(case.kv_width * 4 * n for n in held)
-    assert summary.kv_bytes_before == sum(case.kv_width * 4 * min(text + 54, window - 1) for window in windows)
+    flops = before = after = 0
+    for index, (layer, visual) in enumerate(zip(decoder.layers, summary.tokens_per_layer, strict=True)):
+        n = text + visual
+        # Layers that borrow keys and values run on the last token alone once no stage comes.
+        queries = 1 if borrows(layer) and index >= run.stages[-1].layer else n
+        flops += 2 * weights[index] * queries
+        if index in case.attending:
+            window = window_of(layer) or 10**6
+            (width, kept), s = widths(layer.self_attn, decoder.config), min(n, window)
+            flops += 4 * width * s if queries == 1 else 2 * width * s * (2 * n - s + 1)
+            kept = 0 if borrows(layer) else 4 * kept
+            after += kept * min(n, window - 1)
+            before += kept * min(text + summary.visual_tokens_before, window - 1)
+    assert summary.flops_after == flops
+    assert summary.kv_bytes_after == after
+    assert summary.kv_bytes_before == before
     assert summary.as_dict()["visual_tokens_after"] == summary.tokens_per_layer[-1]
 
 
 def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run, torch.no_grad():
         cache = case.model(**case.inputs(PROMPTS["single"](case)), use_cache=True).past_key_values
-    layers = [cache.layers[index] for index in case.attending]
+    layers = [cache.layers[index] for index in case.attending if not borrows(case.model.get_decoder().layers[index])]
     held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in layers)
     assert held == run.summary().kv_bytes_after
 
@@ -270,6 +293,10 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
             return
         if find(case.model).looks_ahead:
             with pytest.raises(ValueError, match="'fa_stand_in' takes no dense mask, but the visual tokens of"):
+                generate(case, inputs)
+            return
+        if oracle.positions(case.model, inputs["attention_mask"]):
+            with pytest.raises(ValueError, match="'fa_stand_in' takes gaps in positions for packed sequences"):
                 generate(case, inputs)
             return
         out = generate(case, inputs)

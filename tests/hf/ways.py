@@ -134,7 +134,7 @@ def _loop(case: Case, inputs: dict[str, Any], run: framefusion.Run, cache: Any, 
         sequence = torch.cat([sequence, token], dim=1)
         step = {"input_ids": token}
         if compiled is not None:
-            call, deltas = compiled, getattr(case.model.model, "rope_deltas", None)
+            call, deltas = compiled, getattr(case.model.base_model, "rope_deltas", None)
             # Left to itself, a model with M-RoPE asks the cache for a number, as generate() never lets it.
             step |= {} if deltas is None else {"position_ids": (column + deltas).expand(3, 1, 1)}
     return Said(torch.stack(logits, 1), sequence, run.stages)
@@ -331,6 +331,10 @@ EXCLUDED: dict[tuple[str, str], str] = {
     **{
         (family, way): _EXPANDED
         for family in ("glm4v", "glm46v", "glm4v_moe")
+        for way in ("num_return_sequences", "beams")
+    },
+    **{
+        ("llama4", way): "generate() expands another part of what is encoded than the one that the model reads"
         for way in ("num_return_sequences", "beams")
     },
     ("minicpmv4_7", "a video in parts"): "positions of its frames depend on how many there are in all",

@@ -16,7 +16,7 @@ class PlanRow:
         visual_tokens: of the prompt, before any reduction.
         text_tokens: all other tokens of the prompt: question, chat template, timestamps.
         visual_tokens_per_layer: in each decoder layer.
-        flops_per_layer: of the decoder's prefill, by :meth:`~framefusion.hf.summary.DecoderSize.flops`.
+        flops_per_layer: of the decoder's prefill, by :meth:`~framefusion.hf.summary.DecoderSize.prefill_flops`.
         kv_bytes_per_layer: keys and values behind the prefill.
         encoder_flops: of vision tower and projector, which no reduction inside the decoder changes; None where they
             cannot be counted.

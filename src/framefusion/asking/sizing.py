@@ -23,7 +23,7 @@ from framefusion.asking.prompts import AskError, ProcessorError, prompt_inputs
 from framefusion.asking.video import MAX_BYTES, Video
 from framefusion.checks import is_whole
 from framefusion.errors import FrameFusionError
-from framefusion.hf.decoder import first_after_attention
+from framefusion.hf.decoder import decoder_of, first_after_attention
 from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import UNCOUNTABLE, EncoderFlops, Shapes, encoder_flops, state_bytes
 from framefusion.hf.summary import DecoderSize, head_flops
@@ -93,7 +93,7 @@ def plan(
         weights = sum(parameter.nbytes for parameter in network.parameters())
     if memory is not None and weights is None:
         raise PlanError(f"the weights of {loaded.name!r} are quantized, and their size is not known; give weights too")
-    decoder = network.base_model.get_decoder()
+    decoder = decoder_of(network.base_model)
     layers = list(decoder.layers)
     machine = _Machine(
         DecoderSize.of(layers, decoder.config, decoder.dtype),
@@ -183,7 +183,7 @@ def _rows(
         tokens = [text + n for n in visual]
         request = machine.request_bytes(tokens)
         step = sum(count.step_flops(layer, n) for layer, n in enumerate(tokens))
-        flops = [count.flops(layer, n) for layer, n in enumerate(tokens)]
+        flops = count.prefill_flops(tokens)
         rows.append(
             PlanRow(
                 frames=frames,

@@ -176,10 +176,11 @@ def copied(cache: Any, rows: int = 1) -> Any:
     return made
 
 
-def replaced(cache: Any, layer: int, slots: Slots) -> None:
-    """Note what a shortened layer holds from now on."""
-    own = cache.layers[layer]
-    own.dropped, own.floor = slots.length - slots.columns.shape[1], slots.floor
+def replaced(cache: Any, layer: int, slots: Slots, *, borrowed: bool = False) -> None:
+    """Note what a shortened layer holds from now on, or what one that borrows from it sees."""
+    if not borrowed:
+        own = cache.layers[layer]
+        own.dropped, own.floor = slots.length - slots.columns.shape[1], slots.floor
     _laid_out(cache).layers[layer] = slots
 
 
@@ -205,3 +206,17 @@ def remember(cache: Any, layer: int, slots: Slots) -> None:
     cache.layers[layer], layout.layers[layer] = cache_layers.shortened(cache.layers[layer], slots)
     # Made for what the layers held before.
     layout.steps.clear()
+
+
+def remember_borrowed(cache: Any, layer: int, lender: int, slots: Slots) -> None:
+    """Note before ``layer`` runs, which attends to the keys and values of another one, what it sees of them.
+
+    Args:
+        cache: that has been told of the lender.
+        layer: that has none of its own.
+        lender: the one that has.
+        slots: all that the lender hands over, -1 in the columns of those that the layer does not see.
+    """
+    layout = _laid_out(cache)
+    held = layout.layers[lender]
+    layout.layers[layer] = slots.as_held(held)

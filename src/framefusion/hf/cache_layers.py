@@ -28,6 +28,14 @@ except ImportError:  # transformers before 5.15
     from transformers.cache_utils import QuantizedLayer as BaseQuantizedLayer
 
 
+try:
+    from transformers.cache_utils import DummyLayer
+
+    _NOTHING: tuple[type, ...] = (DummyLayer,)
+except ImportError:  # before 5.24 caches have no layers for those that borrow keys and values
+    _NOTHING = ()
+
+
 class ShortenedLayer(DynamicLayer):
     """A dynamic cache layer that counts the tokens dropped before it.
 
@@ -157,7 +165,7 @@ _SHORTENED: dict[type, Any] = {
     StaticSlidingWindowLayer: ShortenedStaticSlidingLayer,
 }
 _ORIGINAL: dict[type, Any] = {shortened: original for original, shortened in _SHORTENED.items()}
-# A layer of linear attention holds no slots, but a state of one size.
+# A layer of linear attention holds no slots, but a state of one size; one that borrows keys and values holds nothing.
 _OWN_LENGTHS = (
     DynamicLayer,
     DynamicSlidingWindowLayer,
@@ -165,6 +173,7 @@ _OWN_LENGTHS = (
     *_SHORTENED,
     *_ORIGINAL,
     LinearAttentionLayer,
+    *_NOTHING,
 )
 
 
@@ -297,15 +306,23 @@ def kv_length(layer: Any) -> int:
     return int(layer.get_seq_length())
 
 
-def static_columns(layer: Any, slots: Slots, queries: int) -> Tensor:
+def static_columns(layer: Any, slots: Slots, queries: int, *, added: bool = False) -> Tensor:
     """``(B, n)`` int64: for each slot that a shortened static layer hands to the attention of the next ``queries``
-    tokens, its column in the mask that the model makes for them; negative for none."""
+    tokens, its column in the mask that the model makes for them; negative for none.
+
+    Args:
+        layer: of the cache.
+        slots: what the prefill left in it.
+        queries: tokens.
+        added: whether the layer holds them already, as that of a lender does.
+    """
     if not layer.is_sliding:
         return slots.columns
-    prefilled, seen, window = slots.columns.shape[1], layer.cumulative_length_int, layer.max_cache_len
+    seen = layer.cumulative_length_int - (queries if added else 0)
+    prefilled, window = slots.columns.shape[1], layer.max_cache_len
     width = window + queries - 1 if seen >= window else max(seen + queries, window)
     # (width,): the slots of the prefill, then one for each token behind it; the buffers hold the last of them.
     slot = torch.arange(width, device=slots.columns.device) + max(seen + queries - width, 0)
     columns = slots.columns[:, slot.clamp_max(prefilled - 1)]
     columns = torch.where(slot < prefilled, columns, slots.length + slot - prefilled)
-    return columns - layer.get_mask_sizes(queries)[1]
+    return columns - max(layer.get_seq_length() - (queries if added else 0) - window + 1, 0)

@@ -32,15 +32,19 @@ def mask_of(decoder: Decoder, index: int, hidden: Tensor, cache: Any, given: Any
     Raises:
         ValueError: the cache is static, and the implementation takes no dense mask.
     """
-    layer, slots = cache.layers[index], caches.slots_of(cache, index)
+    lender, slots = decoder.lenders[index], caches.slots_of(cache, index)
+    layer, added = cache.layers[lender], lender != index
     assert slots is not None
     if cache_layers.is_shortened_static(layer):
         refusals.static_cache(decoder)
-        columns = cache_layers.static_columns(layer, slots, hidden.shape[1]).to(hidden.device)
+        columns = cache_layers.static_columns(layer, slots, hidden.shape[1], added=added).to(hidden.device)
         return masks.static_step(given, columns)
     layout, config = caches.layout_of(cache), decoder.module.config
     assert layout is not None
-    kv_length, window = cache_layers.kv_length(layer), window_of(decoder.layers[index])
+    # A lender holds the new tokens by the time that others attend to its keys.
+    kv_length = cache_layers.kv_length(layer) - (hidden.shape[1] if added else 0)
+    refusals.too_long(decoder, slots.length + kv_length - slots.columns.shape[1] + hidden.shape[1])
+    window = window_of(decoder.layers[index])
     # All that the mask follows from, beside the mask that was given. A tuple, which dynamo hashes.
     key = slots, kv_length, hidden.shape[1], window, hidden.dtype, hidden.device, config._attn_implementation
     known = layout.steps.get(key)

@@ -35,16 +35,24 @@ def without(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Prefix:
     for index, layer in enumerate(decoder.layers[: prefix.fork]):
         if not attends(layer):
             continue
-        own = _columns(cache, index, prefix.length)
-        kept = ~torch.isin(own, columns)
-        held_by[index] = own[kept]
-        cache.layers[index] = cache_layers.gathered(cache.layers[index], kept.nonzero().squeeze(-1))
-    hidden = None if prefix.hidden is None else prefix.hidden[:, stays.to(prefix.hidden.device)]
-    made = replace(prefix, cache=cache, hidden=hidden, held=prefix.held.without(columns))
+        lender = decoder.lenders[index]
+        kept = ~torch.isin(_columns(prefix.cache, lender, prefix.length), columns)
+        held_by[index] = _columns(prefix.cache, index, prefix.length, lender)[kept]
+        if lender == index:
+            cache.layers[index] = cache_layers.gathered(cache.layers[index], kept.nonzero().squeeze(-1))
+    made = replace(
+        prefix,
+        cache=cache,
+        hidden=None if prefix.hidden is None else prefix.hidden[:, stays.to(prefix.hidden.device)],
+        per_layer=None if prefix.per_layer is None else prefix.per_layer[:, stays.to(prefix.per_layer.device)],
+        held=prefix.held.without(columns),
+    )
     if any(window_of(layer) is not None for layer in decoder.layers):
-        return _noted(made, held_by)
+        return _noted(decoder, made, held_by)
     counted = torch.cat([made.held.columns, *held_by.values()]).unique()
+    counted = counted[counted >= 0]
     return _noted(
+        decoder,
         replace(
             made,
             ids=made.ids[:, counted.to(made.ids.device)],
@@ -52,14 +60,14 @@ def without(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Prefix:
             held=made.held.counting(counted),
             deepstack=None if made.deepstack is None else made.deepstack.at(counted),
         ),
-        {index: torch.searchsorted(counted, own) for index, own in held_by.items()},
+        {index: torch.where(own >= 0, torch.searchsorted(counted, own), -1) for index, own in held_by.items()},
     )
 
 
 def held_anywhere(decoder: Decoder, prefix: Prefix) -> Tensor:
     """``(n,)`` int64, ascending: the columns that some layer holds, more than the prefix ends with where
     stages lie between."""
-    layers = [index for index in range(prefix.fork) if attends(decoder.layers[index])]
+    layers = [index for index in decoder.attending if index < prefix.fork and decoder.lenders[index] == index]
     return torch.cat(
         [prefix.held.columns, *(_columns(prefix.cache, index, prefix.length) for index in layers)]
     ).unique()
@@ -76,7 +84,7 @@ def features(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Tensor:
         columns: ``(n,)`` int64, ascending: of tokens that the prefix ends with.
     """
     for index in range(prefix.fork):
-        if not attends(decoder.layers[index]):
+        if not attends(decoder.layers[index]) or decoder.lenders[index] != index:
             continue
         own = _columns(prefix.cache, index, prefix.length)
         if bool(torch.isin(columns, own).all()):
@@ -90,19 +98,19 @@ def features(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Tensor:
     return prefix.hidden[0, slots.to(prefix.hidden.device)]
 
 
-def _columns(cache: Any, index: int, length: int) -> Tensor:
-    """``(n,)`` int64 on the CPU: the column in each slot of a layer."""
-    held = cache_layers.kv_length(cache.layers[index])
+def _columns(cache: Any, index: int, length: int, lender: int | None = None) -> Tensor:
+    """``(n,)`` int64 on the CPU: the column in each slot of a layer, or of its lender, -1 where it does not see it."""
+    held = cache_layers.kv_length(cache.layers[index if lender is None else lender])
     return conversation_columns(caches.slots_of(cache, index), held, length, 1, _CPU)[0]
 
 
-def _noted(prefix: Prefix, held_by: dict[int, Tensor]) -> Prefix:
+def _noted(decoder: Decoder, prefix: Prefix, held_by: dict[int, Tensor]) -> Prefix:
     """Note on the cache which columns its layers hold; layers that hold the same ones share their slots."""
     known: dict[tuple[int, int], tuple[Tensor, Slots]] = {}
     for index, own in held_by.items():
-        key = len(own), int(own.sum())
+        key, lender = (len(own), int(own.sum())), decoder.lenders[index]
         if key not in known or not known[key][0].equal(own):
-            device = prefix.cache.layers[index].keys.device
-            known[key] = own, Slots(own[None].to(device), prefix.length, False)
-        caches.replaced(prefix.cache, index, known[key][1])
+            device = prefix.cache.layers[lender].keys.device
+            known[key] = own, Slots(own[None].to(device), prefix.length, bool((own < 0).any()))
+        caches.replaced(prefix.cache, index, known[key][1], borrowed=lender != index)
     return prefix

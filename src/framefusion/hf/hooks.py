@@ -93,6 +93,8 @@ def _installed(
     yield decoder.multimodal.register_forward_pre_hook(hooks.enter_model, with_kwargs=True).remove
     yield decoder.multimodal.register_forward_hook(hooks.leave_model, always_call=True).remove
     yield decoder.module.register_forward_pre_hook(hooks.enter_decoder, with_kwargs=True).remove
+    if decoder.cuts:
+        yield decoder.module.register_forward_hook(hooks.leave_decoder).remove
     yield methods.replace(decoder.module, "forward", graphs.only_steps)
     if clock is not None:
         # Around all that is done to the encoder.
@@ -149,12 +151,27 @@ class Hooks:
                 return args, self._behind(cache, hidden, kwargs)
         return None
 
+    @graphs.inlined_only
+    def leave_decoder(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """After a decoder that goes on with the last tokens alone, which a prefill keeps it from: its head counts on no
+        more of them."""
+        hidden = output[0]
+        if hidden.shape[1] == 1:
+            return None
+        forward = state.current().forward
+        if forward is not None and forward.record is self._record and forward.last:
+            output["last_hidden_state"] = hidden[:, -forward.last :]
+        return output
+
     def before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Before a decoder layer."""
-        hidden, cache = args[0] if args else kwargs["hidden_states"], cache_of(kwargs)
+        given, cache = args[0] if args else kwargs["hidden_states"], cache_of(kwargs)
+        hidden = self._decoder.family.tokens_of(given)
         running = self._prefill(hidden)
         if running is not None:
+            kwargs = self._decoder.named(args, kwargs)
             changed = running.before_layer(index, hidden, kwargs)
+            args = args[:1]
         elif cache is not None and caches.slots_of(cache, index) is not None:
             mask = decode.mask_of(self._decoder, index, hidden, cache, kwargs.get("attention_mask"))
             changed = hidden, {**kwargs, "attention_mask": mask}
@@ -163,7 +180,8 @@ class Hooks:
         caches.announce(cache, index)
         if changed is None:
             return None
-        hidden, kwargs = changed
+        tokens, kwargs = changed
+        hidden = given if tokens is hidden else self._decoder.family.hidden_of(tokens, given)
         return ((hidden, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": hidden})
 
     def after_layer(self, index: int, module: nn.Module, args: Any, output: Any) -> Any:
@@ -199,7 +217,7 @@ class Hooks:
         extension = state.current().extension
         if extension is not None and extension.owner is self._record:
             forward.prefill, kwargs = prefix_part.start_part(self._decoder, self._settings, extension, call, kwargs)
-            return args, kwargs
+            return args, self._whole(forward, kwargs)
         past_length = 0 if cache is None else int(cache.get_seq_length())
         if cache is not None and past_length:
             refusals.rows(cache, len(hidden))
@@ -211,13 +229,23 @@ class Hooks:
             kwargs = self._behind(cache, hidden, kwargs)
             if past_length == held.length:
                 forward.prefill = self._start_tail(held, call, hidden)
-            return args, kwargs
+            return args, self._whole(forward, kwargs)
         if past_length and not call.has_visual:
-            return None
+            return args, kwargs if caches.layout_of(cache) is None else self._whole(forward, kwargs)
         forward.prefill = self._start(call, hidden, kwargs, past_length)
-        if forward.prefill.deepstack is None:
-            return None
-        return args, {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
+        if forward.prefill.reducing:
+            kwargs = self._whole(forward, kwargs)
+        if forward.prefill.deepstack is not None:
+            kwargs = {**kwargs, "visual_pos_masks": None, "deepstack_visual_embeds": None}
+        return args, kwargs
+
+    def _whole(self, forward: state.Forward, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a decoder that hands every token to all of its layers, whatever its head needs of them."""
+        if not self._decoder.cuts:
+            return kwargs
+        last = kwargs.get("logits_to_keep")
+        forward.last = last if isinstance(last, int) else 0
+        return {**kwargs, "logits_to_keep": 0}
 
     def _behind(self, cache: Any, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a decoder that goes on behind a prefix, at the positions that follow it."""

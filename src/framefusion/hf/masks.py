@@ -108,7 +108,14 @@ def _like(visible: Tensor, given: Tensor) -> Tensor:
     return torch.zeros_like(visible, dtype=given.dtype).masked_fill(~visible, torch.finfo(given.dtype).min)
 
 
-def shortened(given: Tensor, columns: Tensor, past: Tensor | None = None, slots: int | None = None) -> Tensor:
+def shortened(
+    given: Tensor,
+    columns: Tensor,
+    past: Tensor | None = None,
+    slots: int | None = None,
+    *,
+    keys: Tensor | None = None,
+) -> Tensor:
     """The rows and columns of a dense mask that stay.
 
     Args:
@@ -117,21 +124,23 @@ def shortened(given: Tensor, columns: Tensor, past: Tensor | None = None, slots:
         columns: ``(B, n)`` int64: which column of the prompt stays at each slot, -1 padding.
         past: ``(B, n, P)`` bool: which of the slots held before each query sees, or None.
         slots: slots of the layer's static buffers; the mask is filled up to them. None for other caches.
+        keys: ``(B, m)`` int64: which column of the prompt each key is of, -1 for none; None for the queries' own.
 
     Returns:
-        ``(B, 1, n, P + n or slots)``.
+        ``(B, 1, n, P + m or slots)``.
     """
+    keys = columns if keys is None else keys
     batch, kept = columns.shape
     length = given.shape[2]
     block = _as_bool(given[:, 0, :, :length] if slots is not None else given[:, 0, :, given.shape[3] - length :])
     index = columns.clamp_min(0)
-    # (B, N, N) to (B, n, N) to (B, n, n): queries first, then keys.
+    # (B, N, N) to (B, n, N) to (B, n, m): queries first, then keys.
     rows = block.expand(batch, -1, -1).gather(1, index[:, :, None].expand(-1, -1, length))
-    visible = rows.gather(2, index[:, None, :].expand(-1, kept, -1)) & (columns >= 0)[:, None, :]
+    visible = rows.gather(2, keys.clamp_min(0)[:, None, :].expand(-1, kept, -1)) & (keys >= 0)[:, None, :]
     if past is not None:
         visible = torch.cat([past, visible], dim=2)
     if slots is not None:
-        visible = torch.nn.functional.pad(visible, (0, slots - kept))
+        visible = torch.nn.functional.pad(visible, (0, slots - keys.shape[1]))
     return _like(visible[:, None], given)
 
 
@@ -164,6 +173,7 @@ def decoding(
     longest: int,
     *,
     groups: Tensor | None = None,
+    within: bool = False,
 ) -> Any:
     """The mask of new tokens behind a shortened layer.
 
@@ -175,6 +185,7 @@ def decoding(
         window: of a sliding-window layer, in columns; None without.
         longest: columns of the conversation; with fewer than ``window`` no window cuts anything.
         groups: ``(B, P + q)`` int64: tokens of one group see each other wherever they are; None without groups.
+        within: whether the window cuts groups, too.
     """
     queries = hidden.shape[1]
     past_length = columns.shape[1] - queries
@@ -182,16 +193,47 @@ def decoding(
         window = None
     if window is None and groups is None:
         return causal(config, hidden, valid, past_length)
-    own = columns[:, past_length:]
-    # (B, q, P + q): causal by column of the conversation, within the window, no padding.
-    visible = columns[:, None, :] <= own[:, :, None]
-    if window is not None:
-        visible &= own[:, :, None] - columns[:, None, :] < window
-    if groups is not None:
-        visible |= groups[:, past_length:, None] == groups[:, None, :]
-    visible &= (columns >= 0)[:, None, :]
-    if valid is not None:
-        visible &= valid[:, None, :]
+    keys = columns if valid is None else torch.where(valid, columns, -1)
+    of_queries = None if groups is None else groups[:, past_length:]
+    return between(config, hidden, columns[:, past_length:], keys, window, of_queries, groups, within=within)
+
+
+def between(
+    config: Any,
+    hidden: Tensor,
+    queries: Tensor,
+    keys: Tensor,
+    window: int | None,
+    of_queries: Tensor | None = None,
+    of_keys: Tensor | None = None,
+    *,
+    within: bool = False,
+) -> Tensor:
+    """A dense mask made from columns alone.
+
+    Args:
+        config: the decoder's config.
+        hidden: ``(B, q, D)``, of the dtype of the layers.
+        queries: ``(B, q)`` int64: the column of the conversation of each query, -1 padding.
+        keys: ``(B, k)`` int64: that of each key, -1 for what nobody sees.
+        window: of a sliding-window layer, in columns; None without.
+        of_queries: ``(B, q)`` int64: tokens of one group see each other wherever they are; None without groups.
+        of_keys: ``(B, k)``, likewise.
+        within: whether the window cuts groups, too.
+
+    Returns:
+        ``(B, 1, q, k)``, bool or added to the scores.
+    """
+    # (B, q, k): causal by column of the conversation, within the window, no padding.
+    visible = keys[:, None, :] <= queries[:, :, None]
+    near = visible if window is None else queries[:, :, None] - keys[:, None, :] < window
+    if not within:
+        visible = visible & near
+    if of_queries is not None and of_keys is not None:
+        visible = visible | (of_queries[:, :, None] == of_keys[:, None, :])
+    if within and window is not None:
+        visible = visible & near
+    visible = visible & (keys >= 0)[:, None, :]
     kind = torch.zeros((), dtype=hidden.dtype if config._attn_implementation == "eager" else torch.bool)
     return _like(visible[:, None], kind)
 

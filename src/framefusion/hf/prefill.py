@@ -31,13 +31,29 @@ class Prefill:
         reduction: asked before every layer.
         prompt: what its layers have in common.
         deepstack: the visual features to add after the first layers, or None where the model adds them itself.
+        reducing: whether the settings may drop anything here.
+        last: tokens that are wanted in the end; the others are left out once no layer needs them. 0 for all.
     """
 
-    def __init__(self, decoder: Decoder, reduction: Reduction, prompt: Prompt, deepstack: DeepStack | None) -> None:
-        self.reduction, self.deepstack = reduction, deepstack
-        self._decoder, self._prompt = decoder, prompt
+    def __init__(
+        self,
+        decoder: Decoder,
+        reduction: Reduction,
+        prompt: Prompt,
+        deepstack: DeepStack | None,
+        reducing: bool = True,
+        last: int = 0,
+    ) -> None:
+        self.reduction, self.deepstack, self.reducing = reduction, deepstack, reducing
+        self._decoder, self._prompt, self._last = decoder, prompt, last
+        self._queries: int | None = None
+        """How many of the last tokens the layers still run on; None for all."""
+        self._lent: dict[int, LayerInputs] = {}
+        """By the layer that lends its keys and values to later ones."""
         self._recorder: recording.Recorder | None = None
-        self._inputs: dict[tuple[int, Prompt, LayerKind], LayerInputs] = {}
+        self._keys = reduction.columns
+        """``(B, k)`` int64: the column of the prompt of each key of the layer that was last recorded, -1 for none."""
+        self._inputs: dict[Any, LayerInputs] = {}
         """By the stages so far, which made the present sequence, the prompt and the kind of layer."""
 
     def before_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Changed | None:
@@ -51,24 +67,52 @@ class Prefill:
         Returns:
             ``(B, n', D)`` hidden states and the arguments beside them; None when all stays as it was.
         """
-        hidden = self._staged(index, hidden)
+        hidden = self._alone(index, self._staged(index, hidden))
         cache = cache_of(kwargs)
         as_given = self._as_given(index, cache)
         if not attends(self._decoder.layers[index]):
             return None if as_given else self._recurrent_layer(index, hidden, kwargs)
         inputs = self._inputs_of(index, self._kind(index, cache, hidden))
+        if self._lends(index):
+            self._lent[index] = inputs
         self._record(index, inputs)
         if as_given:
             return None
-        if cache is not None:
+        lender = self._decoder.lenders[index]
+        if cache is not None and lender == index:
             caches.remember(cache, index, inputs.slots)
+        elif cache is not None:
+            caches.remember_borrowed(cache, index, lender, inputs.slots)
         return hidden, {
             **kwargs,
             "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
-            "position_ids": None,
+            "position_ids": inputs.position_ids(kwargs["position_ids"]) if self._decoder.takes_positions else None,
             "attention_mask": inputs.mask(kwargs.get("attention_mask")),
             **self._token_arguments(index, kwargs),
+            **self._per_layer(index, inputs, kwargs),
         }
+
+    def _alone(self, index: int, hidden: Tensor) -> Tensor:
+        """The last tokens alone, from the layer on where nothing needs the others: none computes keys and values, and
+        no stage comes."""
+        if self._queries is None and self._last and index >= self._decoder.borrowing and self.reduction.over(index):
+            self._queries = min(self._last, hidden.shape[1])
+            hidden = hidden[:, -self._queries :]
+        return hidden
+
+    def _per_layer(self, index: int, inputs: LayerInputs, kwargs: dict[str, Any]) -> dict[str, Tensor]:
+        """A layer's own inputs of the tokens that are there; a merged token has those of the one it merged into."""
+        names = self._decoder.family.per_layer
+        given = None if names is None else kwargs.get(names[1])
+        return {} if names is None or given is None else {names[1]: inputs.rows(self._own_rows(index, given))}
+
+    def _own_rows(self, index: int, given: Tensor) -> Tensor:
+        """``(B, N, D')`` of all columns of the sequence, of what the model hands to a layer."""
+        return given
+
+    def _lends(self, index: int) -> bool:
+        """Whether later layers attend to the keys and values of a layer."""
+        return index in self._decoder.lenders[self._decoder.borrowing :]
 
     def after_layer(self, index: int, hidden: Tensor) -> Tensor | None:
         """``(B, n, D)`` after a layer with its visual features added; None where the model does so."""
@@ -84,7 +128,9 @@ class Prefill:
         """Whether a layer runs on what the model hands to it."""
         attending = attends(self._decoder.layers[index])
         held = None if cache is None or not attending else caches.slots_of(cache, index)
-        return not self.reduction.reduced and held is None
+        # What later layers may see less of is counted from the layer on that lends it.
+        shared = self.reducing and (self._lends(index) or self._decoder.lenders[index] != index)
+        return not self.reduction.reduced and held is None and not shared
 
     def _sequence(self, index: int) -> tuple[Prompt, Tensor]:
         """The prompt that a layer runs on, and ``(B, n)`` int64: its column at each slot, -1 padding."""
@@ -115,28 +161,40 @@ class Prefill:
         }
 
     def _kind(self, index: int, cache: Any, hidden: Tensor) -> LayerKind:
+        lender = self._decoder.lenders[index]
         return LayerKind(
             past=None if cache is None else caches.slots_of(cache, index),
-            kv_length=caches.kv_length(cache, index) if self._sequence(index)[0].past_length else 0,
+            kv_length=caches.kv_length(cache, index) if self._sequence(index)[0].past_length and lender == index else 0,
             window=window_of(self._decoder.layers[index]),
-            buffers=cache.layers[index].max_cache_len if cache is not None and caches.is_static(cache) else None,
+            buffers=cache.layers[lender].max_cache_len if cache is not None and caches.is_static(cache) else None,
             dtype=hidden.dtype,
             device=hidden.device,
         )
 
     def _inputs_of(self, index: int, kind: LayerKind) -> LayerInputs:
         prompt, columns = self._sequence(index)
-        key = len(self.reduction.stages), prompt, kind
+        lender = self._lent.get(self._decoder.lenders[index])
+        key = len(self.reduction.stages), prompt, kind, lender, self._queries
         if key not in self._inputs:
-            self._inputs[key] = LayerInputs(prompt, columns, kind)
+            self._inputs[key] = LayerInputs(prompt, columns, kind, lender, self._queries)
         return self._inputs[key]
 
     def _received(self, index: int) -> Tensor | None:
         """``(B, n)``: the attention that each slot received in the layer before, where it was recorded."""
         recorder, self._recorder = self._recorder, None
-        if recorder is not None and recorder.received is None:
+        if recorder is None:
+            return None
+        if recorder.received is None:
             raise refusals.unrecorded_attention(index - 1)
-        return None if recorder is None else recorder.received
+        return self._by_slot(recorder.received) if recorder.whole else recorder.received
+
+    def _by_slot(self, received: Tensor) -> Tensor:
+        """``(B, n)``: what each slot that is there received, of all keys of a layer ``(B, k)``."""
+        # (B, N): by column, because keys may be more or fewer than those that are there.
+        keys = self._keys.to(received.device)
+        by_column = received.new_zeros(len(keys), self.reduction.length)
+        by_column.scatter_add_(1, keys.clamp_min(0), received.masked_fill(keys < 0, 0))
+        return by_column.gather(1, self.reduction.columns.clamp_min(0).to(received.device))
 
     def _record(self, index: int, inputs: LayerInputs) -> None:
         """Have the attention of a layer recorded where a stage up to the next one that attends goes by it."""
@@ -146,11 +204,13 @@ class Prefill:
         recording.active.set(self._recorder)
 
     def _recorder_of(self, index: int, inputs: LayerInputs) -> recording.Recorder:
+        self._keys = (inputs.keys - self._prompt.past_length).clamp_min(-1)
         return recording.Recorder(
             self._decoder.layers[index].self_attn,
             self.reduction.query_rows(),
             inputs.valid,
             per_viewer=self.reduction.settings.relevance.of.per_viewer,
+            whole=self._decoder.lenders[index] != index,
         )
 
 
@@ -185,6 +245,7 @@ def start(
     valid = _valid(kwargs.get("attention_mask"), hidden, cache, reducing=reducing)
     if reducing:
         refusals.prefill(settings, decoder, layouts, valid, call)
+        refusals.too_long(decoder, past_length + hidden.shape[1])
     if cache is not None and (reducing or (past_length and caches.layout_of(cache) is not None)):
         check_cache(decoder, settings, cache, filled=past_length > 0)
     reduction = Reduction(
@@ -203,7 +264,17 @@ def start(
     past_valid = _past_valid(call, hidden, past_length) if past_length else None
     ids = None if call.input_ids is None else call.input_ids[:, -hidden.shape[1] :]
     prompt = Prompt(decoder.module.config, hidden.shape[1], past_length, past_valid, ids=ids)
-    return Prefill(decoder, reduction, prompt, deepstack)
+    last = _wanted(decoder, kwargs) if reducing else 0
+    return Prefill(decoder, reduction, prompt, deepstack, reducing, last)
+
+
+def _wanted(decoder: Decoder, kwargs: dict[str, Any]) -> int:
+    """Tokens that the head wants of a decoder which may leave the others out; 0 for all."""
+    whole = ("output_hidden_states", "output_attentions", "output_router_logits")
+    last, config = kwargs.get("logits_to_keep"), decoder.module.config
+    if not decoder.cuts or not isinstance(last, int) or config._attn_implementation not in masks.DENSE:
+        return 0
+    return 0 if any(kwargs.get(name) or getattr(config, name, False) for name in whole) else last
 
 
 def _told(decoder: Decoder, ids: Tensor | None) -> Mapping[str, Tensor]:
@@ -216,6 +287,7 @@ def check_cache(decoder: Decoder, settings: FrameFusion, cache: Any, *, filled: 
     refusals.cache(cache, filled=filled, before_first=before_first)
     if caches.is_static(cache):
         refusals.static_cache(decoder)
+        refusals.too_long(decoder, max(getattr(layer, "max_cache_len", 0) for layer in cache.layers))
 
 
 def layouts_of(

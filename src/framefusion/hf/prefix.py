@@ -43,6 +43,8 @@ class Prefix:
         held: which columns these are, and what the stages so far tell.
         groups: ``(N,)`` int64 on the CPU: columns of one group see each other; None where there are none.
         deepstack: visual features that are added behind the fork; None without.
+        per_layer: ``(1, n, layers, D')``: what the layers from the fork on take beside ``hidden``; None where they take
+            nothing else.
     """
 
     settings: FrameFusion
@@ -56,6 +58,7 @@ class Prefix:
     held: Held = field(repr=False)
     groups: Tensor | None = field(repr=False)
     deepstack: DeepStack | None = field(repr=False)
+    per_layer: Tensor | None = field(default=None, repr=False)
 
     @property
     def length(self) -> int:
@@ -65,7 +68,7 @@ class Prefix:
     @property
     def nbytes(self) -> int:
         """Bytes of the keys, values, recurrent states and hidden states."""
-        hidden = 0 if self.hidden is None else self.hidden.nbytes
+        hidden = sum(own.nbytes for own in (self.hidden, self.per_layer) if own is not None)
         return hidden + sum(map(cache_layers.nbytes, self.cache.layers))
 
     def to_continue(self, behind: Tensor | None = None) -> Any:

@@ -28,7 +28,7 @@ _PLAN = ("layers", "first", "adaptive", "allowance", "ratio_lower_bound", "finis
 def taken_apart(prefix: Prefix) -> tuple[Tensors, dict[str, Any]]:
     """What :func:`put_together` makes the same prefix of, but for its settings."""
     held, tensors = prefix.held, {"ids": prefix.ids, "positions": prefix.positions, "last": prefix.last}
-    for name in ("hidden", "groups"):
+    for name in ("hidden", "groups", "per_layer"):
         _keep(tensors, name, getattr(prefix, name))
     layers = [_layer_apart(tensors, index, prefix) for index in range(prefix.fork)]
     if prefix.deepstack is not None:
@@ -103,7 +103,7 @@ def put_together(decoder: Decoder, settings: FrameFusion, tensors: Tensors, valu
         count = sum(name.startswith("deepstack.") for name in tensors)
         features = [tensors[f"deepstack.{index}"].to(device) for index in range(count)]
         deepstack = DeepStack(tensors["deepstack"] >= 0, features)
-    hidden = tensors.get("hidden")
+    hidden, per_layer = tensors.get("hidden"), tensors.get("per_layer")
     return Prefix(
         settings=settings,
         fork=values["fork"],
@@ -116,6 +116,7 @@ def put_together(decoder: Decoder, settings: FrameFusion, tensors: Tensors, valu
         held=held,
         groups=tensors.get("groups"),
         deepstack=deepstack,
+        per_layer=None if per_layer is None else per_layer.to(device),
     )
 
 
@@ -126,7 +127,8 @@ def _keep(tensors: Tensors, name: str, value: Tensor | None) -> None:
 
 def _layer_apart(tensors: Tensors, index: int, prefix: Prefix) -> dict[str, Any]:
     """One layer of the cache: its tensors by name, and the rest."""
-    layer, slots = prefix.cache.layers[index], caches.slots_of(prefix.cache, index)
+    layers, slots = prefix.cache.layers, caches.slots_of(prefix.cache, index)
+    layer = layers[index] if index < len(layers) else None
     name = f"layer.{index}"
     rest: dict[str, Any] = {}
     if slots is not None:
@@ -134,6 +136,8 @@ def _layer_apart(tensors: Tensors, index: int, prefix: Prefix) -> dict[str, Any]
         sharing = next(i for i in range(index + 1) if caches.slots_of(prefix.cache, i) is slots)
         tensors[f"slots.{sharing}"] = slots.columns
         rest |= {"slots": sharing, "length": slots.length, "padded": slots.padded}
+    if layer is None:
+        return rest
     if getattr(layer, "keys", None) is not None:
         tensors |= {f"{name}.keys": layer.keys, f"{name}.values": layer.values}
         seen = getattr(layer, "cumulative_length", None)
@@ -159,6 +163,10 @@ def _fill(
     decoder: Decoder,
 ) -> None:
     """Put what was held into a layer of an empty cache."""
+    if decoder.lenders[index] != index:
+        if "slots" in rest:
+            caches.replaced(cache, index, _slots_of(rest, tensors, device, shared), borrowed=True)
+        return
     layer, name = cache.layers[index], f"layer.{index}"
     if not attends(decoder.layers[index]):
         _fill_recurrent(layer, name, rest, tensors, device)
@@ -171,10 +179,15 @@ def _fill(
     if "seen" in rest:
         layer.cumulative_length = rest["seen"]
     if "slots" in rest:
-        place = f"slots.{rest['slots']}"
-        if place not in shared:
-            shared[place] = Slots(tensors[place].to(device), rest["length"], rest["padded"])
-        caches.replaced(cache, index, shared[place])
+        caches.replaced(cache, index, _slots_of(rest, tensors, device, shared))
+
+
+def _slots_of(rest: Mapping[str, Any], tensors: Tensors, device: torch.device, shared: dict[str, Slots]) -> Slots:
+    """The slots of a layer; layers that hold the same columns share them."""
+    place = f"slots.{rest['slots']}"
+    if place not in shared:
+        shared[place] = Slots(tensors[place].to(device), rest["length"], rest["padded"])
+    return shared[place]
 
 
 def _fill_recurrent(layer: Any, name: str, rest: Mapping[str, Any], tensors: Tensors, device: torch.device) -> None:

@@ -32,6 +32,7 @@ class PartPrefill(Prefill):
         self._extension, self._fork, self._groups = extension, fork, groups
         self._positions, self._end = positions, end
         self._ids = torch.zeros(1, 0, dtype=torch.long)
+        self._per_layer_inputs: Tensor | None = None
         self._cache: Any = None
 
     def before_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
@@ -48,6 +49,9 @@ class PartPrefill(Prefill):
         """
         before, held = self._extension.prefix, self.reduction.held()
         ids, positions, groups, deepstack = self._ids, self._positions, self._groups, self.deepstack
+        per_layer = None
+        if self._per_layer_inputs is not None and hidden is not None:
+            per_layer = self._per_layer_inputs[:, held.columns.to(hidden.device), self._fork :]
         if deepstack is not None and len(deepstack.features) <= self._fork:
             deepstack = None
         last = positions[:, -1:]
@@ -59,6 +63,8 @@ class PartPrefill(Prefill):
             positions = torch.cat([before.positions, positions], dim=1)
             if before.hidden is not None and hidden is not None:
                 hidden = torch.cat([before.hidden, hidden], dim=1)
+            if before.per_layer is not None and per_layer is not None:
+                per_layer = torch.cat([before.per_layer, per_layer], dim=1)
         self._extension.result = Prefix(
             settings=self.reduction.settings,
             fork=self._fork,
@@ -71,11 +77,13 @@ class PartPrefill(Prefill):
             held=held,
             groups=groups,
             deepstack=deepstack,
+            per_layer=per_layer,
         )
 
-    def fills(self, cache: Any, ids: Tensor) -> None:
-        """Note the cache that it fills, and the ids ``(1, n)`` of the part."""
-        self._cache, self._ids = cache, ids
+    def fills(self, cache: Any, ids: Tensor, per_layer_inputs: Tensor | None) -> None:
+        """Note the cache that it fills, the ids ``(1, n)`` of the part, and what its layers take beside the hidden
+        states, ``(1, n, layers, D')`` or None."""
+        self._cache, self._ids, self._per_layer_inputs = cache, ids, per_layer_inputs
 
     def _as_given(self, index: int, cache: Any) -> bool:
         # The masks that the model made ahead of its decoder know nothing of the prefix.
@@ -137,11 +145,14 @@ def start_part(
     part = PartPrefill(
         extension, settings.fork(layers, decoder.first), positions, after, groups, decoder, reduction, prompt, deepstack
     )
-    part.fills(cache, ids)
+    kwargs = {**kwargs, "inputs_embeds": hidden}
+    if decoder.family.per_layer is not None and kwargs.get(decoder.family.per_layer[0]) is not None:
+        name = decoder.family.per_layer[0]
+        kwargs[name] = kwargs[name][:, first:end]
+    part.fills(cache, ids, decoder.family.per_layer_inputs(decoder.module, kwargs))
     extension.part = part
     changed = {
         **kwargs,
-        "inputs_embeds": hidden,
         "position_ids": positions[:, None] if mrope else positions,
         "attention_mask": mask,
         **cache_argument(type(decoder.module).forward, cache),
@@ -215,5 +226,5 @@ def _cut_masks(given: Any, first: int, end: int) -> tuple[Any, Tensor | None]:
             return cut, masks.groups_of(cut)
         return None, None
     cut = {name: own[..., first:end, first:end] if masks.is_dense(own) else own for name, own in given.items()}
-    groups = next((masks.groups_of(own) for own in cut.values() if masks.is_dense(own)), None)
-    return cut, groups
+    found = [masks.groups_of(own) for own in cut.values() if masks.is_dense(own)]
+    return cut, next((groups for groups in found if groups is not None), None)

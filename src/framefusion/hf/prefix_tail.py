@@ -41,29 +41,25 @@ class TailPrefill(Prefill):
             hidden = torch.cat([self._prefix.hidden.to(hidden).expand(len(hidden), -1, -1), hidden], dim=1)
         return super()._staged(index, hidden)
 
-    def _received(self, index: int) -> Tensor | None:
-        """``(B, n)``: what each slot that is held received, of all keys of the layer before."""
-        recorder = self._recorder
-        received = super()._received(index)
-        if received is None or recorder is None or not recorder.whole:
-            return received
-        # (B, N): by column, because a layer with a window holds the last ones alone.
-        keys = self._keys
-        by_column = torch.zeros(len(keys), self.reduction.length, dtype=received.dtype, device=received.device)
-        at, padding = keys.clamp_min(0).to(received.device), (keys < 0).to(received.device)
-        by_column.scatter_add_(1, at, received.masked_fill(padding, 0))
-        return by_column.gather(1, self.reduction.columns.clamp_min(0).to(received.device))
-
     def _as_given(self, index: int, cache: object) -> bool:
         return False
 
     def _sequence(self, index: int) -> tuple[Prompt, Tensor]:
         return (self._below, self._words) if index < self._prefix.fork else (self._prompt, self.reduction.columns)
 
+    def _own_rows(self, index: int, given: Tensor) -> Tensor:
+        held, before = self._prefix.held.columns, self._prefix.per_layer
+        if index < self._prefix.fork or before is None:
+            return given
+        rows = given.new_zeros(len(given), self.reduction.length, given.shape[2])
+        rows[:, held.to(given.device)] = before[:, :, index - self._prefix.fork].to(given)
+        rows[:, self._prefix.length :] = given
+        return rows
+
     def _recorder_of(self, index: int, inputs: LayerInputs) -> recording.Recorder:
         recorder = super()._recorder_of(index, inputs)
         if index < self._prefix.fork:
-            recorder.whole, self._keys = True, inputs.keys
+            recorder.whole = True
             # The queries are the text alone.
             recorder.rows = (recorder.rows - len(self._prefix.held.columns)).clamp_min(-1)
         return recorder
@@ -106,7 +102,8 @@ def start_tail(
     past_valid = torch.ones(len(hidden), past, dtype=torch.bool)
     below = Prompt(config, count, past, past_valid, offset=past if whole else 0, ids=ids)
     all_ids = None if ids is None else torch.cat([prefix.ids.to(ids).expand(len(ids), -1), ids], dim=1)
-    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups, ids=all_ids)
+    within = decoder.family.groups_in_windows
+    prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups, within=within, ids=all_ids)
     return TailPrefill(prefix, decoder, reduction, below, prompt)
 
 

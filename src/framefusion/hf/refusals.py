@@ -59,6 +59,11 @@ def prefill(
             f"attn_implementation={implementation!r} takes no dense mask, but the visual tokens of "
             f"{decoder.family.name} attend to later ones; load the model with attn_implementation='sdpa'."
         )
+    if implementation not in masks.DENSE and decoder.takes_positions:
+        raise ArgumentError(
+            f"attn_implementation={implementation!r} takes gaps in positions for packed sequences, and this decoder's "
+            "attention goes by positions; load the model with attn_implementation='sdpa'."
+        )
     _shares(settings.values, len(layouts), call.input_ids)
     for b, layout in enumerate(layouts):
         last = valid[b].nonzero().flatten()[-1:]
@@ -83,6 +88,16 @@ def _shares(values: int, samples: int, ids: Tensor | None) -> None:
         raise ArgumentError(
             f"keep or cost has {values} values for a batch of {samples} different samples; give one value for each "
             "sample, or a single one for all. (Only the equal rows of an expanded batch share one.)"
+        )
+
+
+def too_long(decoder: Decoder, columns: int) -> None:
+    """Refuse a conversation of so many columns that attention goes by what is held of them."""
+    if decoder.longest is not None and columns > decoder.longest:
+        raise ArgumentError(
+            f"the conversation has {columns} tokens, but from {decoder.longest + 1} on the attention of {decoder.name} "
+            "goes by how many are held, which reduction changes; show fewer or smaller frames, ask for a shorter "
+            "answer, or detach first."
         )
 
 

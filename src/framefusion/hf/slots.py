@@ -40,6 +40,17 @@ class Slots:
         columns = take(self.columns)
         return Slots(columns, self.length, self.padded and bool((columns < 0).any()))
 
+    def as_held(self, held: Slots) -> Slots:
+        """Those of these slots that a layer holds for good, where ``held`` is all of them; equal ones are shared."""
+        prefilled, kept = self.columns.shape[1], held.columns.shape[1]
+        if kept <= prefilled:
+            columns = self.columns[:, prefilled - kept :]
+        else:
+            # A static layer: the slots of its buffers that are filled later.
+            columns = torch.cat([self.columns, held.columns[:, prefilled:]], dim=1)
+        same = bool(columns.equal(held.columns))
+        return held if same else Slots(columns, self.length, bool((columns < 0).any()))
+
     def last(self, count: int) -> Slots:
         """The last ``count`` of them; the same object each time, so that layers of one kind share it."""
         if count >= self.columns.shape[1]:

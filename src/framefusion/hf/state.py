@@ -83,11 +83,13 @@ class Forward:
         record: of the reduction that is attached to the model.
         arguments: what the multimodal model was called with.
         prefill: from the decoder on; None before, and where the call is none.
+        last: tokens that the head wants of a decoder that was kept from leaving the others out; 0 for all.
     """
 
     def __init__(self, record: Record, arguments: Mapping[str, Any]) -> None:
         self.record, self.arguments = record, arguments
         self.prefill: Prefill | None = None
+        self.last = 0
 
 
 @dataclass(frozen=True)

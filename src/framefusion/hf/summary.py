@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefusion.hf.decoder import attends, window_of
+from framefusion.hf.decoder import attends, borrows, window_of
 from framefusion.hf.shapes import EncoderFlops
 from framefusion.hf.timing import Times
 from framefusion.reduction.amounts import Stages
@@ -23,37 +23,57 @@ class DecoderSize:
         windows: per decoder layer, the tokens that a query of a sliding-window layer sees; None without a window, 0
             in a layer of linear attention.
         weights: per decoder layer, entries of the weight matrices that one token meets: of experts, those chosen.
-        width: entries of one token's queries over all heads; where its values are narrower, the mean of both.
-        kv_width: entries of one token's keys and values over all heads, or of the latents that are held instead.
+        widths: per decoder layer, entries of one token's queries over all heads; where its values are narrower, the
+            mean of both.
+        kv_widths: per decoder layer, entries of one token's keys and values over all heads, or of the latents that are
+            held instead; 0 in a layer that attends to those of an earlier one.
         kv_bytes: bytes of one entry.
     """
 
     windows: tuple[int | None, ...]
     weights: tuple[int, ...]
-    width: int
-    kv_width: int
+    widths: tuple[int, ...]
+    kv_widths: tuple[int, ...]
     kv_bytes: int
 
     @classmethod
     def of(cls, layers: Sequence[nn.Module], config: Any, dtype: torch.dtype) -> DecoderSize:
         """Read them off the decoder's layers, config and dtype of computation; weights may be packed."""
-        width, kv_width = _widths(layers, config)
+        known = (getattr(config, name, None) for name in ("num_experts_per_tok", "top_k_experts", "moe_topk"))
+        experts = next(filter(None, known), 1)
+        widths = [_widths(layer, config) for layer in layers]
         return cls(
             windows=tuple(window_of(layer) if attends(layer) else 0 for layer in layers),
-            weights=tuple(_weights(layer, getattr(config, "num_experts_per_tok", None) or 1) for layer in layers),
-            width=width,
-            kv_width=kv_width,
+            weights=tuple(_weights(layer, experts) for layer in layers),
+            widths=tuple(width for width, _ in widths),
+            kv_widths=tuple(kv_width for _, kv_width in widths),
             kv_bytes=dtype.itemsize,
         )
 
-    def flops(self, layer: int, tokens: int) -> float:
+    def prefill_flops(self, tokens: Sequence[int]) -> list[float]:
+        """Operations of each layer's prefill over one sample, as ``generate()`` runs it: layers without keys and values
+        of their own see the last token alone, from the last stage on.
+
+        Args:
+            tokens: in each layer.
+        """
+        last = max((layer for layer in range(1, len(tokens)) if tokens[layer] != tokens[layer - 1]), default=0)
+        return [
+            self.flops(layer, count, 1 if layer >= last and not self.kv_widths[layer] else None)
+            for layer, count in enumerate(tokens)
+        ]
+
+    def flops(self, layer: int, tokens: int, queries: int | None = None) -> float:
         """Operations of one layer's prefill over one sample of ``tokens`` tokens:
         ``2 * weights * n + 2 * width * n * (n + 1)`` (matrix products; causal attention, scores and values).
         With a window ``w < n`` the last factors are ``w * (2 * n - w + 1)``. Of linear attention the first term alone
-        is counted, not the steps of its state."""
-        window = self.windows[layer]
+        is counted, not the steps of its state. Over the last ``queries`` tokens ``q`` alone:
+        ``2 * weights * q + 4 * width * q * n``, with a window at most ``w`` in the place of ``n``."""
+        window, width = self.windows[layer], self.widths[layer]
         seen = tokens if window is None else min(tokens, window)
-        return 2.0 * self.weights[layer] * tokens + 2.0 * self.width * seen * (2 * tokens - seen + 1)
+        if queries is not None:
+            return 2.0 * self.weights[layer] * queries + 4.0 * width * queries * seen
+        return 2.0 * self.weights[layer] * tokens + 2.0 * width * seen * (2 * tokens - seen + 1)
 
     def step_flops(self, layer: int, tokens: int) -> float:
         """Operations of one layer for one more token behind ``tokens``: what a prefill of one more takes more."""
@@ -63,20 +83,22 @@ class DecoderSize:
         """Bytes of one layer's keys and values: ``kv_width * kv_bytes * n``, with a window ``w`` of at most ``w - 1``
         tokens, as the cache that ``generate()`` makes holds them. Linear attention has none."""
         window = self.windows[layer]
-        return self.kv_width * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
+        return self.kv_widths[layer] * self.kv_bytes * (tokens if window is None else min(tokens, max(window - 1, 0)))
 
 
-def _widths(layers: Sequence[nn.Module], config: Any) -> tuple[int, int]:
-    """``width`` and ``kv_width`` of a decoder."""
-    heads = config.num_attention_heads
-    if getattr(config, "kv_lora_rank", None) is None:
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return heads * head_dim, 2 * config.num_key_value_heads * head_dim
-    # Multi-head latent attention. Older releases of transformers hold what the latents expand to.
-    query, value = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
-    latents = any(hasattr(getattr(layer, "self_attn", None), "expand_kv") for layer in layers)
-    held = config.kv_lora_rank + config.qk_rope_head_dim if latents else heads * (query + value)
-    return heads * (query + value) // 2, held
+def _widths(layer: Any, config: Any) -> tuple[int, int]:
+    """``width`` and ``kv_width`` of one layer."""
+    attention, heads = getattr(layer, "self_attn", None), config.num_attention_heads
+    if getattr(config, "kv_lora_rank", None) is not None:
+        # Multi-head latent attention. Older releases of transformers hold what the latents expand to.
+        query, value = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+        latents = hasattr(attention, "expand_kv")
+        held = config.kv_lora_rank + config.qk_rope_head_dim if latents else heads * (query + value)
+        return heads * (query + value) // 2, held
+    dim = getattr(attention, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
+    groups = getattr(attention, "num_key_value_groups", None)
+    own = heads // groups if groups else config.num_key_value_heads
+    return heads * dim, 0 if borrows(layer) else 2 * own * dim
 
 
 def _weights(layer: nn.Module, experts: int) -> int:
@@ -102,7 +124,7 @@ class Summary:
     """What a prefill kept and saved, over the whole batch; padding is not counted.
 
     ``flops_…`` and ``kv_bytes_…`` are of the decoder's prefill alone, without vision tower and language-model head,
-    estimated from sequence lengths by :meth:`DecoderSize.flops` and :meth:`DecoderSize.cache_bytes`.
+    estimated from sequence lengths by :meth:`DecoderSize.prefill_flops` and :meth:`DecoderSize.cache_bytes`.
 
     Attributes:
         visual_tokens_before: visual tokens of the prompts that may be reduced (``images=False`` leaves out images).
@@ -196,8 +218,8 @@ def summarize(
         head: operations of the language-model head for one token.
     """
     layers = range(len(size.windows))
-    before = sum(size.flops(layer, n) for layer in layers for n in lengths)
-    after = sum(size.flops(layer, n) for layer in layers for n in lengths_per_layer[layer])
+    before = sum(sum(size.prefill_flops([n] * len(layers))) for n in lengths)
+    after = sum(sum(size.prefill_flops(sample)) for sample in zip(*lengths_per_layer, strict=True))
     return Summary(
         visual_tokens_before=visual,
         visual_tokens_after=visual_per_layer[-1],

@@ -182,6 +182,16 @@ class Reduction:
             return False
         return any(plan.wants_attention(layer) for plans in self._plans for plan in plans)
 
+    def over(self, layer: int) -> bool:
+        """Whether no stage can come behind the one before ``layer``, from layer 1 on."""
+        later = range(layer + 1, self.layers)
+        return not any(
+            plan.wants_merges(other) or plan.wants_attention(other)
+            for plans in self._plans
+            for plan in plans
+            for other in later
+        )
+
     def _too_early(self, layer: int) -> bool:
         """Whether attention tells nothing yet."""
         return self._source.late and layer < late_layer(self.layers)

@@ -40,17 +40,20 @@ def build() -> Case:
     model = Gemma3ForConditionalGeneration(config)
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
 
-    def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
-        frames, pictures = square_frames(videos, images, 1)
-        return {"pixel_values": torch.cat(frames + pictures)}
+    return Case("gemma3", model, encode, wrap, fixed_grid=(3, 3), finish=finish, whole_types=True)
 
-    def wrap(part: Video | Image) -> list[int]:
-        frames = part.frames if isinstance(part, Video) else 1
-        image = [_NEWLINES, START, *[IMAGE] * (part.height * part.width), END, _NEWLINES]
-        labels = [[*_FRAME, FIRST_WORD + frame, *_COLON] if frames > 1 else [] for frame in range(frames)]
-        return [token for label in labels for token in [*label, *image]]
 
-    def finish(batch: dict[str, Any]) -> None:
-        batch["token_type_ids"] = (batch["input_ids"] == IMAGE).int()
+def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:
+    frames, pictures = square_frames(videos, images, 1)
+    return {"pixel_values": torch.cat(frames + pictures)}
 
-    return Case("gemma3", model, encode, wrap, fixed_grid=(3, 3), finish=finish)
+
+def wrap(part: Video | Image) -> list[int]:
+    frames = part.frames if isinstance(part, Video) else 1
+    image = [_NEWLINES, START, *[IMAGE] * (part.height * part.width), END, _NEWLINES]
+    labels = [[*_FRAME, FIRST_WORD + frame, *_COLON] if frames > 1 else [] for frame in range(frames)]
+    return [token for label in labels for token in [*label, *image]]
+
+
+def finish(batch: dict[str, Any]) -> None:
+    batch["token_type_ids"] = (batch["input_ids"] == IMAGE).int()

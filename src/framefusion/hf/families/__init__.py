@@ -8,10 +8,14 @@ from typing import Any
 from torch import nn
 
 from framefusion.errors import ArgumentError, ArgumentTypeError
+from framefusion.hf.families.aria import Aria
 from framefusion.hf.families.base import Call, Family, UnsupportedModelError
+from framefusion.hf.families.cohere2_vision import Cohere2Vision
 from framefusion.hf.families.ernie4_5_vl_moe import Ernie45VLMoe
 from framefusion.hf.families.exaone4_5 import Exaone45
 from framefusion.hf.families.gemma3 import Gemma3
+from framefusion.hf.families.gemma3n import Gemma3n
+from framefusion.hf.families.gemma4 import Gemma4
 from framefusion.hf.families.glm4v import Glm4v
 from framefusion.hf.families.glm4v_moe import Glm4vMoe
 from framefusion.hf.families.glm46v import Glm46V
@@ -20,11 +24,16 @@ from framefusion.hf.families.internvl import InternVL
 from framefusion.hf.families.kimi_k25 import KimiK25
 from framefusion.hf.families.lfm2_vl import Lfm2VL
 from framefusion.hf.families.lfm3_vl import Lfm3VL
+from framefusion.hf.families.llama4 import Llama4
+from framefusion.hf.families.llava import Llava
+from framefusion.hf.families.llava_next import LlavaNext
 from framefusion.hf.families.llava_next_video import LlavaNextVideo
 from framefusion.hf.families.llava_onevision import LlavaOnevision
 from framefusion.hf.families.minicpmv4_6 import MiniCPMV46
 from framefusion.hf.families.minicpmv4_7 import MiniCPMV47
+from framefusion.hf.families.mistral3 import Mistral3
 from framefusion.hf.families.molmo2 import Molmo2
+from framefusion.hf.families.ovis2 import Ovis2
 from framefusion.hf.families.perception_lm import PerceptionLM
 from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
 from framefusion.hf.families.qwen2_5_vl import Qwen25VL
@@ -37,6 +46,7 @@ from framefusion.hf.families.qwen3_vl_moe import Qwen3VLMoe
 from framefusion.hf.families.refused import known_class, refusal, refused
 from framefusion.hf.families.smolvlm import SmolVLM
 from framefusion.hf.families.video_llama3 import VideoLlama3
+from framefusion.hf.families.video_llava import VideoLlava
 from framefusion.reduction.layout import VisualLayout
 
 FAMILIES: list[Family] = [
@@ -67,6 +77,16 @@ FAMILIES: list[Family] = [
     Molmo2(),
     PerceptionLM(),
     Ernie45VLMoe(),
+    Gemma4(),
+    Mistral3(),
+    Llava(),
+    LlavaNext(),
+    Gemma3n(),
+    Llama4(),
+    Cohere2Vision(),
+    Aria(),
+    VideoLlava(),
+    Ovis2(),
 ]
 
 __all__ = [

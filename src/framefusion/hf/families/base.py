@@ -120,6 +120,37 @@ class Family(ABC):
     """Why not, without a ``tower``."""
     tells_encoder: bool = False
     """Whether :meth:`encoder_attention` of some model of the family tells a module."""
+    groups_in_windows: bool = False
+    """Whether the patches of an image see each other in layers with windows alone, as far as the window reaches; else
+    in all layers, or in none."""
+    per_layer: tuple[str, str] | None = None
+    """Where decoder layers take an input of their own for every token, beside the hidden states: the decoder's argument
+    with those of all layers, and a layer's with its own, ``(B, N, D')``."""
+
+    def per_layer_inputs(self, decoder: Any, arguments: Mapping[str, Any]) -> Tensor | None:
+        """What the layers of a decoder will be called with in the place of :attr:`per_layer`.
+
+        Args:
+            decoder: of the model.
+            arguments: those that it is called with, by name.
+
+        Returns:
+            ``(B, N, layers, D')``, or None where this decoder has no such inputs.
+        """
+        return None
+
+    def longest(self, config: Any) -> int | None:
+        """Columns of a conversation up to which a decoder of this config can be reduced; None (default) for all."""
+        return None
+
+    def tokens_of(self, hidden: Tensor) -> Tensor:
+        """``(B, n, D)``: the hidden states of a decoder layer, a row for each token; where a decoder has several states
+        of a token, all of them in one row."""
+        return hidden
+
+    def hidden_of(self, tokens: Tensor, like: Tensor) -> Tensor:
+        """The hidden states that :meth:`tokens_of` has in rows ``(B, n, D)``, in the form of ``like``."""
+        return tokens
 
     frames_apart: bool = False
     """Whether the vision encoder of videos never looks from one frame, or temporal patch, to another, so that a video

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from framefusion.hf.families.qwen2_vl import Qwen2VL
+from framefusion.hf.families.base import Call
+from framefusion.hf.families.qwen2_vl import Grid, Qwen2VL
 from framefusion.reduction.layout import Kind
 
 
@@ -19,8 +20,9 @@ class Ernie45VLMoe(Qwen2VL):
     model_classes = ("Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VLMoeModel")
     tells_encoder = False
 
-    def temporal_merge(self, config: Any, kind: Kind) -> int:
-        return int(config.vision_config.temporal_merge_size) if kind == "video" else 1
+    def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
+        found, merge = super().grids(config, call, kind), config.vision_config.temporal_merge_size
+        return found if found is None or kind == "image" else iter([(t // merge, h, w) for t, h, w in found])
 
     def token_arguments(self, model: Any, ids: Tensor) -> Mapping[str, Tensor]:
         """Whose experts a token has, as the processor says it: those of text, images or videos; markers count, too."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
 from framefusion.hf.families.frames import FrameLabels, item_of
+from framefusion.hf.towers.base import Tower
 from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Kind, VisualLayout, runs
 
@@ -27,17 +29,21 @@ class Gemma3(Family):
     """
 
     name = "Gemma 3"
-    model_classes = ("Gemma3ForConditionalGeneration", "Gemma3Model")
+    model_classes: tuple[str, ...] = ("Gemma3ForConditionalGeneration", "Gemma3Model")
     needs_names: frozenset[Kind] = frozenset({"image"})
     frames_as_images = True
-    projector = ("multi_modal_projector",)
-    one_view = MappingProxyType({"do_pan_and_scan": False})
+    projector: tuple[str, ...] = ("multi_modal_projector",)
+    one_view: Mapping[str, Any] = MappingProxyType({"do_pan_and_scan": False})
     placeholder = "image token; one run per frame or image; frames follow each other, with labels between or none"
     verified = "masked oracle on a random-weight model"
-    tower = FrameTower()
+    tower: Tower | None = FrameTower()
+
+    def tokens(self, config: Any) -> int:
+        """Tokens of an image."""
+        return int(config.mm_tokens_per_image)
 
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
-        side = math.isqrt(model.config.mm_tokens_per_image)
+        side = math.isqrt(self.tokens(model.config))
         assert call.input_ids is not None
         layouts = []
         for b, row in enumerate(call.input_ids.cpu()):

@@ -62,7 +62,7 @@ class LlavaOnevision(Family):
             frames = call.arguments["pixel_values_videos"].shape[1]
         assert call.input_ids is not None
         found = [runs(row == config.image_token_id) if call.has("image") else [] for row in call.input_ids.cpu()]
-        lengths = iter(call.encoded_sizes("image") or _lengths(model, call, found))
+        lengths = iter(call.encoded_sizes("image") or image_lengths(model, call, found))
         layouts = []
         for b, row in enumerate(call.input_ids.cpu()):
             items: list[VisualItem] = []
@@ -87,7 +87,7 @@ class LlavaOnevision(Family):
         return items
 
 
-def _lengths(model: Any, call: Call, found: list[list[Span]]) -> list[int]:
+def image_lengths(model: Any, call: Call, found: list[list[Span]]) -> list[int]:
     """Tokens of each image of the batch: its run, unless images stand next to each other in one run."""
     lengths = [end - first for mine in found for first, end in mine]
     sizes = call.arguments.get("image_sizes")

@@ -48,8 +48,7 @@ class Qwen2VL(Family):
     def layouts(self, model: Any, call: Call) -> list[VisualLayout]:
         assert call.input_ids is not None
         tokens = self.tokens(model.config, call)
-        merge = model.config.vision_config.spatial_merge_size
-        grids = {kind: _grids(call, kind, self.temporal_merge(model.config, kind), merge) for kind in tokens}
+        grids = {kind: self.grids(model.config, call, kind) for kind in tokens}
         sizes = {kind: iter(call.encoded_sizes(kind) or []) for kind in tokens}
         layouts = []
         for b in range(len(call.input_ids)):
@@ -66,9 +65,10 @@ class Qwen2VL(Family):
         known: dict[Kind, int] = {"video": config.video_token_id, "image": config.image_token_id}
         return {kind: token for kind, token in known.items() if call.has(kind)}
 
-    def temporal_merge(self, config: Any, kind: Kind) -> int:
-        """Temporal patches of a grid that one token stands for."""
-        return 1
+    def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
+        """The grids of all videos or images of the batch, in order; None where the call does not tell them."""
+        found, merge = call.grids(kind, f"{kind}_grid_thw"), config.vision_config.spatial_merge_size
+        return None if found is None else iter([(t, h // merge, w // merge) for t, h, w in found])
 
     def measured(self, call: Call, b: int, columns: Tensor, sizes: Iterator[int]) -> Iterator[Grid]:
         """The grids of sample ``b`` when the call brings none.
@@ -95,8 +95,3 @@ def spread(positions: Tensor, b: int, columns: Tensor) -> tuple[int, int]:
         return 1, 1
     rows, cols = positions[-2:, b].cpu()[:, columns]
     return int(rows.max() - rows.min()) + 1, int(cols.max() - cols.min()) + 1
-
-
-def _grids(call: Call, kind: Kind, times: int, merge: int) -> Iterator[Grid] | None:
-    grids = call.grids(kind, f"{kind}_grid_thw")
-    return None if grids is None else iter([(t // times, h // merge, w // merge) for t, h, w in grids])
