@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration
+from transformers import VipLlavaConfig, VipLlavaForConditionalGeneration
 
 import framefusion
 from framefusion import Call, Family, FrameFusion, UnsupportedModelError, VisualItem, VisualLayout
@@ -22,11 +22,11 @@ from tests.hf.prompts import PROMPTS
 from tests.hf.ways import difference, greedy
 
 
-class Llava(Family):
-    """The first LLaVA, which the package does not support: one run of square images each."""
+class VipLlava(Family):
+    """ViP-LLaVA, which the package does not support: one run of square images each."""
 
-    name = "LLaVA"
-    model_classes = ("LlavaForConditionalGeneration", "LlavaModel")
+    name = "ViP-LLaVA"
+    model_classes = ("VipLlavaForConditionalGeneration", "VipLlavaModel")
     placeholder = "image token; one run per image"
     verified = "the test of extensions"
 
@@ -43,13 +43,13 @@ class Llava(Family):
 def tiny_llava() -> Case:
     torch.manual_seed(1)
     vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlavaConfig(
+    config = VipLlavaConfig(
         text_config={"model_type": "llama", **TEXT},
         vision_config={"model_type": "clip_vision_model", "image_size": 24, "patch_size": 4, **vision},
         image_token_id=IMAGE,
-        vision_feature_select_strategy="default",
+        vision_feature_layers=[-1],
     )
-    model = LlavaForConditionalGeneration(config).eval()
+    model = VipLlavaForConditionalGeneration(config).eval()
     return Case(
         "llava",
         model,
@@ -62,7 +62,7 @@ def tiny_llava() -> Case:
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    framefusion.register_family(Llava())
+    framefusion.register_family(VipLlava())
     yield
     families.FAMILIES.pop()
 
@@ -74,35 +74,35 @@ def test_a_family_from_outside(registered: None) -> None:
         said = greedy(case, inputs, run)
         assert run.tokens_per_layer == [108, 42, 42, 21]
     assert difference(case, inputs, said) <= 2e-4
-    assert "LLaVA" in [row["name"] for row in families.table()]
+    assert "ViP-LLaVA" in [row["name"] for row in families.table()]
 
 
 def test_without_registration_it_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="LlavaForConditionalGeneration is not supported"):
+    with pytest.raises(UnsupportedModelError, match="VipLlavaForConditionalGeneration is not supported"):
         framefusion.attach(tiny_llava().model)
 
 
 def test_families_that_cannot_be_registered(registered: None) -> None:
-    class Nameless(Llava):
+    class Nameless(VipLlava):
         name = ""
 
-    class Text(Llava):
+    class Text(VipLlava):
         name, model_classes = "text", "SomeModel"  # type: ignore[assignment]
 
-    class Other(Llava):
+    class Other(VipLlava):
         name = "other"
 
     for family, error, message in (
-        (Llava, TypeError, "got the class itself; pass an object of it"),
+        (VipLlava, TypeError, "got the class itself; pass an object of it"),
         ("llava", TypeError, "got str"),
         (Nameless(), TypeError, "family Nameless has no name"),
         (Text(), TypeError, "must be a tuple of class names"),
-        (Llava(), ValueError, "the name 'LLaVA' is registered already by tests.test_extending"),
-        (Other(), ValueError, "the class LlavaForConditionalGeneration is registered already"),
+        (VipLlava(), ValueError, "the name 'ViP-LLaVA' is registered already by tests.test_extending"),
+        (Other(), ValueError, "the class VipLlavaForConditionalGeneration is registered already"),
     ):
         with pytest.raises(error, match=message):
             framefusion.register_family(family)  # type: ignore[arg-type]
-    assert families.FAMILIES[-1].name == "LLaVA"
+    assert families.FAMILIES[-1].name == "ViP-LLaVA"
 
 
 def first_tokens(candidates: Candidates) -> Tensor:

@@ -148,6 +148,10 @@ def test_decoder_flops_are_those_that_torch_counts(name, tokens):
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 
 
+UNCOUNTED = ("gemma4", "gemma4_moe", "gemma4_e", "llama4")
+"""Families whose encoder asks for values on the way: which patches are padding, complex rotations."""
+
+
 @pytest.mark.parametrize("name", list(models.BUILDERS))
 def test_encoder_flops_are_those_that_torch_counts_in_a_real_run(name):
     """Counted without weights and for one temporal patch; torch counts the whole video with weights."""
@@ -159,10 +163,18 @@ def test_encoder_flops_are_those_that_torch_counts_in_a_real_run(name):
     known = inspect.signature(encode).parameters
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         encode(**{key: value for key, value in inputs.items() if key in known})
-    with torch.device("meta"):
-        skeleton = type(case.model)._from_config(copy.deepcopy(case.model.config), attn_implementation="eager")
+    if name == "gemma3n":
+        # The tower of its test model is none of its configuration.
+        skeleton = copy.deepcopy(case.model).to("meta")
+    else:
+        with torch.device("meta"):
+            skeleton = type(case.model)._from_config(copy.deepcopy(case.model.config), attn_implementation="eager")
     given = {key: value.to("meta") if value.is_floating_point() else value for key, value in inputs.items()}
     assert counter.get_total_flops() > 0
+    if name in UNCOUNTED:
+        with pytest.raises(shapes.UNCOUNTABLE):
+            shapes.encoder_flops(skeleton.base_model, given)
+        return
     assert shapes.encoder_flops(skeleton.base_model, given).total == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
