@@ -28,7 +28,7 @@ from tests.hf.towers.oracle import at_full_length, features
 STD = (0.3, 0.25, 0.2)
 BY_FILE = {type(family).__module__.rpartition(".")[2]: family for family in FAMILIES}
 """A family's file has the name of its builder."""
-FOLLOWED = [name for name in models.BUILDERS if BY_FILE[name].tower is not None]
+FOLLOWED = [name for name in models.BUILDERS if BY_FILE[models.SIBLINGS.get(name, name)].tower is not None]
 REFUSED = [name for name in models.BUILDERS if name not in FOLLOWED]
 TOLERANCE = 2e-5
 
