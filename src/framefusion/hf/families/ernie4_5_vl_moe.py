@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,18 @@ from torch import Tensor
 
 from framefusion.hf.families.base import Call
 from framefusion.hf.families.qwen2_vl import Grid, Qwen2VL
+from framefusion.hf.towers.grids import GridTower
 from framefusion.reduction.layout import Kind
+
+
+class _ErnieTower(GridTower):
+    """The resampler behind it merges two frames, so it runs over all of them."""
+
+    def module(self, model: Any) -> Any:
+        return model.vision_tower
+
+    def ends(self, tower: Any) -> Sequence[Any]:
+        return [tower.ln]
 
 
 class Ernie45VLMoe(Qwen2VL):
@@ -19,6 +30,9 @@ class Ernie45VLMoe(Qwen2VL):
     name = "ERNIE 4.5 VL"
     model_classes = ("Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VLMoeModel")
     tells_encoder = False
+    tower = _ErnieTower()
+    projector = ("resampler_model",)
+    frames_apart = False
 
     def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
         found, merge = super().grids(config, call, kind), config.vision_config.temporal_merge_size

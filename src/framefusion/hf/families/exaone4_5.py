@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from framefusion.hf.families.qwen2_vl import Qwen2VL
+from framefusion.hf.towers.base import Tower
+from framefusion.hf.towers.grids import WindowTower
 from framefusion.reduction.layout import Kind
 
 
@@ -17,3 +19,4 @@ class Exaone45(Qwen2VL):
     model_classes = ("Exaone4_5_ForConditionalGeneration", "Exaone4_5_Model")
     carried: Mapping[Kind, str] = MappingProxyType({"video": "video_grid_thw", "image": "image_grid_thw"})
     tells_encoder = False
+    tower: Tower | None = WindowTower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from framefusion.hf.families.qwen3_vl import Qwen3VL
+from framefusion.hf.towers.base import Tower
 
 
 class Lfm3VL(Qwen3VL):
@@ -10,3 +11,6 @@ class Lfm3VL(Qwen3VL):
 
     name = "LFM3-VL"
     model_classes = ("Lfm3VlForConditionalGeneration", "Lfm3VlModel")
+    projector = ("multi_modal_projector",)
+    tower: Tower | None = None
+    no_tower = "its layers convolve over the grid of a frame, which needs all of its patches"
