@@ -28,6 +28,7 @@ class Ernie45VLMoe(Qwen2VL):
     """Its grids count single frames."""
 
     name = "ERNIE 4.5 VL"
+    projector = ("resampler_model",)
     model_classes = ("Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VLMoeModel")
     tells_encoder = False
     tower = _ErnieTower()

@@ -29,6 +29,7 @@ class KimiK25(Family):
     projector = ("mm_projector",)
     no_tower = "its tower averages the frames of each chunk, so that a patch has no frame of its own behind"
     needs_names: frozenset[Kind] = frozenset({"video"})
+    projector = ("mm_projector",)
     placeholder = "video or image token; one run per four frames, timestamps between; one run per image"
     verified = "masked oracle on a random-weight model"
 

@@ -35,6 +35,7 @@ class Lfm2VL(Family):
     no_tower = "its tower pads pictures of sizes of their own to one number of patches"
     frames_as_images = True
     one_view = MappingProxyType({"do_image_splitting": False})
+    projector = ("multi_modal_projector",)
     placeholder = "image token; one run per frame, labels between; one run per tile of an image"
     verified = "masked oracle on a random-weight model"
 

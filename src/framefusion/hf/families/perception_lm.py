@@ -18,6 +18,7 @@ class PerceptionLM(Family):
     """
 
     name = "PerceptionLM"
+    projector = ("multi_modal_projector",)
     model_classes = ("PerceptionLMForConditionalGeneration", "PerceptionLMModel")
     projector = ("multi_modal_projector",)
     no_tower = "its tower comes from timm, whose blocks choose no attention function of transformers"
