@@ -32,7 +32,6 @@ class Ernie45VLMoe(Qwen2VL):
     model_classes = ("Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VLMoeModel")
     tells_encoder = False
     tower = _ErnieTower()
-    projector = ("resampler_model",)
     frames_apart = False
 
     def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:

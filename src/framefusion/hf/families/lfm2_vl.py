@@ -31,7 +31,6 @@ class Lfm2VL(Family):
 
     name = "LFM2-VL"
     model_classes = ("Lfm2VlForConditionalGeneration", "Lfm2VlModel")
-    projector = ("multi_modal_projector",)
     no_tower = "its tower pads pictures of sizes of their own to one number of patches"
     frames_as_images = True
     one_view = MappingProxyType({"do_image_splitting": False})

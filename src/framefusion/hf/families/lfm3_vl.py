@@ -12,6 +12,5 @@ class Lfm3VL(Qwen3VL):
     name = "LFM3-VL"
     projector = ("multi_modal_projector",)
     model_classes = ("Lfm3VlForConditionalGeneration", "Lfm3VlModel")
-    projector = ("multi_modal_projector",)
     tower: Tower | None = None
     no_tower = "its layers convolve over the grid of a frame, which needs all of its patches"
