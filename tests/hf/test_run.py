@@ -255,7 +255,8 @@ def test_attention_received_equals_eager_attentions(case: Case, which: str, monk
     with torch.no_grad():
         # Only layers of softmax attention tell theirs.
         latest = sum(index < layer for index in case.attending) - 1
-        attentions = case.model(**inputs, output_attentions=True).attentions[latest].mean(1)
+        given = {**inputs, **oracle.positions(case.model, inputs["attention_mask"])}
+        attentions = case.model(**given, output_attentions=True).attentions[latest].mean(1)
     for b, row in enumerate(rows):
         expected = attentions[b, row[row >= 0]].mean(0)
         valid = inputs["attention_mask"][b].bool()
