@@ -34,7 +34,7 @@ STRONG = (
     *(DEFAULT, "cdpruner-input", "divprune", "fastvid", "holitom", "floc", "unicomp", "forestprune", "flashvid"),
     *("llava-scissor", "sttm", "uniform"),
 )
-
+FEW = (DEFAULT, "cdpruner-input", "floc", "unicomp", "sttm")
 # Those that kept most behind the first attention of the LLaVA-OneVision, and in their own stages.
 BEHIND = (DEFAULT, "divprune", "floc", "llava-scissor", "sttm")
 INSIDE = f"{DEFAULT},flashvid,floc,holitom,unicomp"
@@ -102,6 +102,12 @@ BOARDS = {
         "--model bundled-qwen --videos 30 --seed 0",
         ((f"{placed('attention', BEHIND)},{INSIDE}", "0.2,0.1"),),
         frames=(32,),
+    ),
+    "leaderboard-frames": Board(
+        "Leaderboard, with fewer frames",
+        "--videos 30 --seed 0",
+        ((f"{placed('stages', FEW)},uniform,fewer-frames", "0.2,0.1"),),
+        frames=(8,),
     ),
     "leaderboard-fresh": Board(
         "Leaderboard, on questions that no choice was made by",

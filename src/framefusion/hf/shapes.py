@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from framefusion.hf.calls import cache_argument
 from framefusion.hf.decoder import attends
+from framefusion.hf.families import find
 from framefusion.hf.timing import PROJECTOR, Encoding, Meter, metered, projectors
 from framefusion.reduction.layout import Kind
 
@@ -33,7 +34,8 @@ class Shapes(TorchDispatchMode):
     """Lets tensors with values and tensors on the meta device meet: the result is on the meta device.
 
     Sizes, grids and masks keep their values, which the code of many encoders and processors asks for: such tensors are
-    not moved to the meta device when a model moves them to that of its weights.
+    not moved to the meta device when a model moves them to that of its weights. A mask whose values are not known picks
+    everything: the pixels are all alike.
     """
 
     def __torch_dispatch__(
@@ -43,9 +45,16 @@ class Shapes(TorchDispatchMode):
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if any(tensor.is_meta for tensor in tensors):
             args, kwargs = tree_map(_to_meta, (args, kwargs))
+            if func is torch.ops.aten.index.Tensor:
+                args = (args[0], [_all(index) for index in args[1]])
         elif kwargs.get("device") == _META and not any(tensor.is_floating_point() for tensor in tensors):
             kwargs = {**kwargs, "device": _CPU}
         return func(*args, **kwargs)
+
+
+def _all(index: Tensor | None) -> Tensor | None:
+    masks = index is not None and index.is_meta and index.dtype == torch.bool
+    return torch.ones_like(index, device=_CPU) if index is not None and masks else index
 
 
 def _to_meta(value: Any) -> Any:
@@ -124,13 +133,17 @@ class EncoderCounter:
 
 
 def _flops_of(multimodal: Any, kind: Kind, inputs: Mapping[str, Any]) -> EncoderFlops:
-    encode = getattr(multimodal, f"get_{kind}_features")
+    encode = getattr(multimodal, f"get_{kind}_features", None)
+    if encode is None:
+        # Some encode a video as images.
+        encode, inputs = multimodal.get_image_features, {**inputs, "pixel_values": inputs["pixel_values_videos"]}
     known = inspect.signature(encode).parameters
     given = {name: value for name, value in inputs.items() if name in known}
     grid, times = given.get(f"{kind}_grid_thw"), 1
-    if grid is not None and len(grid) == 1:
-        times = int(grid[0, 0])
-        given[f"{kind}_grid_thw"] = torch.cat([torch.ones_like(grid[:, :1]), grid[:, 1:]], dim=1)
+    together = getattr(find(multimodal), "temporal_merge", lambda config, kind: 1)(multimodal.config, kind)
+    if grid is not None and len(grid) == 1 and int(grid[0, 0]) % together == 0:
+        times = int(grid[0, 0]) // together
+        given[f"{kind}_grid_thw"] = torch.cat([torch.full_like(grid[:, :1], together), grid[:, 1:]], dim=1)
     for name, value in given.items():
         if isinstance(value, Tensor) and value.is_floating_point():
             rows = value.shape[0] // times

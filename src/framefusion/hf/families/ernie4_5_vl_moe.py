@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from framefusion.hf.families.base import Call
-from framefusion.hf.families.qwen2_vl import Grid, Qwen2VL
+from framefusion.hf.families.qwen2_vl import Qwen2VL
 from framefusion.hf.towers.grids import GridTower
 from framefusion.reduction.layout import Kind
 
@@ -34,9 +33,8 @@ class Ernie45VLMoe(Qwen2VL):
     tower = _ErnieTower()
     frames_apart = False
 
-    def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
-        found, merge = super().grids(config, call, kind), config.vision_config.temporal_merge_size
-        return found if found is None or kind == "image" else iter([(t // merge, h, w) for t, h, w in found])
+    def temporal_merge(self, config: Any, kind: Kind) -> int:
+        return int(config.vision_config.temporal_merge_size) if kind == "video" else 1
 
     def token_arguments(self, model: Any, ids: Tensor) -> Mapping[str, Tensor]:
         """Whose experts a token has, as the processor says it: those of text, images or videos; markers count, too."""

@@ -10,7 +10,7 @@ class Lfm3VL(Qwen3VL):
     """Its positions are those of text, so inside ``generate()``, which drops the grids, a frame counts as one row."""
 
     name = "LFM3-VL"
-    projector = ("multi_modal_projector",)
-    model_classes = ("Lfm3VlForConditionalGeneration", "Lfm3VlModel")
     tower: Tower | None = None
     no_tower = "its layers convolve over the grid of a frame, which needs all of its patches"
+    projector = ("multi_modal_projector",)
+    model_classes = ("Lfm3VlForConditionalGeneration", "Lfm3VlModel")

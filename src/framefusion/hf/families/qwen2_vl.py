@@ -67,8 +67,13 @@ class Qwen2VL(Family):
 
     def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
         """The grids of all videos or images of the batch, in order; None where the call does not tell them."""
-        found, merge = call.grids(kind, f"{kind}_grid_thw"), config.vision_config.spatial_merge_size
-        return None if found is None else iter([(t, h // merge, w // merge) for t, h, w in found])
+        times, merge = self.temporal_merge(config, kind), config.vision_config.spatial_merge_size
+        found = call.grids(kind, f"{kind}_grid_thw")
+        return None if found is None else iter([(t // times, h // merge, w // merge) for t, h, w in found])
+
+    def temporal_merge(self, config: Any, kind: Kind) -> int:
+        """Temporal patches of a grid that one token stands for."""
+        return 1
 
     def measured(self, call: Call, b: int, columns: Tensor, sizes: Iterator[int]) -> Iterator[Grid]:
         """The grids of sample ``b`` when the call brings none.
