@@ -480,13 +480,6 @@ PARTS: dict[str, Callable[[], Saved]] = {
     "idefics3": _idefics3,
     "minicpmv4_6": lambda: _minicpm(hf.MiniCPMV4_6Processor),
     "minicpmv4_7": lambda: _minicpm(hf.MiniCPMV4_7Processor),
-    "kimi_k25": family_parts.kimi_k25,
-    "exaone4_5": lambda: _qwen2(hf.Exaone4_5_Processor),
-    "lfm2_vl": family_parts.lfm2_vl,
-    "molmo2": family_parts.molmo2,
-    "perception_lm": family_parts.perception_lm,
-    "ernie4_5_vl_moe": family_parts.ernie4_5_vl_moe,
-    "lfm3_vl": lambda: _qwen3(hf.Lfm3VlProcessor),
     "gemma4": _gemma4,
     "gemma4_moe": _gemma4,
     "gemma4_e": _gemma4,
@@ -503,6 +496,13 @@ PARTS: dict[str, Callable[[], Saved]] = {
     "aria": _aria,
     "video_llava": _video_llava,
     "ovis2": _ovis2,
+    "kimi_k25": family_parts.kimi_k25,
+    "exaone4_5": lambda: _qwen2(hf.Exaone4_5_Processor),
+    "lfm2_vl": family_parts.lfm2_vl,
+    "molmo2": family_parts.molmo2,
+    "perception_lm": family_parts.perception_lm,
+    "ernie4_5_vl_moe": family_parts.ernie4_5_vl_moe,
+    "lfm3_vl": lambda: _qwen3(hf.Lfm3VlProcessor),
 }
 
 

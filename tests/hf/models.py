@@ -29,13 +29,6 @@ BUILDERS = (
     "idefics3",
     "minicpmv4_6",
     "minicpmv4_7",
-    "kimi_k25",
-    "exaone4_5",
-    "lfm2_vl",
-    "lfm3_vl",
-    "molmo2",
-    "perception_lm",
-    "ernie4_5_vl_moe",
     "gemma4",
     "gemma4_moe",
     "gemma4_e",
@@ -49,6 +42,13 @@ BUILDERS = (
     "aria",
     "video_llava",
     "ovis2",
+    "kimi_k25",
+    "exaone4_5",
+    "lfm2_vl",
+    "lfm3_vl",
+    "molmo2",
+    "perception_lm",
+    "ernie4_5_vl_moe",
 )
 
 SIBLINGS = {"gemma4_moe": "gemma4", "gemma4_e": "gemma4", "ministral3": "mistral3"}

@@ -38,8 +38,8 @@ class Prompt:
     offset: int = 0
     resumed: bool = False
     groups: Tensor | None = None
-    ids: Tensor | None = None
     within: bool = False
+    ids: Tensor | None = None
 
 
 @dataclass(frozen=True)

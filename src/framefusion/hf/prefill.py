@@ -88,8 +88,8 @@ class Prefill:
             "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
             "position_ids": inputs.position_ids(kwargs["position_ids"]) if self._decoder.takes_positions else None,
             "attention_mask": inputs.mask(kwargs.get("attention_mask")),
-            **self._token_arguments(index, kwargs),
             **self._per_layer(index, inputs, kwargs),
+            **self._token_arguments(index, kwargs),
         }
 
     def _alone(self, index: int, hidden: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ def start_tail(
     whole = prefix.fork < len(decoder.layers)
     past_valid = torch.ones(len(hidden), past, dtype=torch.bool)
     below = Prompt(config, count, past, past_valid, offset=past if whole else 0, ids=ids)
-    all_ids = None if ids is None else torch.cat([prefix.ids.to(ids).expand(len(ids), -1), ids], dim=1)
     within = decoder.family.groups_in_windows
+    all_ids = None if ids is None else torch.cat([prefix.ids.to(ids).expand(len(ids), -1), ids], dim=1)
     prompt = Prompt(config, past + count, 0, None, resumed=True, groups=groups, within=within, ids=all_ids)
     return TailPrefill(prefix, decoder, reduction, below, prompt)
 

@@ -54,15 +54,15 @@ def prefill(
             f"attn_implementation={implementation!r} cuts the windows of sliding-window layers by what is held, "
             "not by what was seen, so reduction would widen them; load the model with attn_implementation='sdpa'."
         )
-    if implementation not in masks.DENSE and decoder.family.looks_ahead:
-        raise ArgumentError(
-            f"attn_implementation={implementation!r} takes no dense mask, but the visual tokens of "
-            f"{decoder.family.name} attend to later ones; load the model with attn_implementation='sdpa'."
-        )
     if implementation not in masks.DENSE and decoder.takes_positions:
         raise ArgumentError(
             f"attn_implementation={implementation!r} takes gaps in positions for packed sequences, and this decoder's "
             "attention goes by positions; load the model with attn_implementation='sdpa'."
+        )
+    if implementation not in masks.DENSE and decoder.family.looks_ahead:
+        raise ArgumentError(
+            f"attn_implementation={implementation!r} takes no dense mask, but the visual tokens of "
+            f"{decoder.family.name} attend to later ones; load the model with attn_implementation='sdpa'."
         )
     _shares(settings.values, len(layouts), call.input_ids)
     for b, layout in enumerate(layouts):

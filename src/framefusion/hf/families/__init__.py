@@ -70,13 +70,6 @@ FAMILIES: list[Family] = [
     Idefics3(),
     MiniCPMV46(),
     MiniCPMV47(),
-    KimiK25(),
-    Exaone45(),
-    Lfm2VL(),
-    Lfm3VL(),
-    Molmo2(),
-    PerceptionLM(),
-    Ernie45VLMoe(),
     Gemma4(),
     Mistral3(),
     Llava(),
@@ -87,6 +80,13 @@ FAMILIES: list[Family] = [
     Aria(),
     VideoLlava(),
     Ovis2(),
+    KimiK25(),
+    Exaone45(),
+    Lfm2VL(),
+    Lfm3VL(),
+    Molmo2(),
+    PerceptionLM(),
+    Ernie45VLMoe(),
 ]
 
 __all__ = [

@@ -68,8 +68,8 @@ class Qwen2VL(Family):
     def grids(self, config: Any, call: Call, kind: Kind) -> Iterator[Grid] | None:
         """The grids of all videos or images of the batch, in order; None where the call does not tell them."""
         times, merge = self.temporal_merge(config, kind), config.vision_config.spatial_merge_size
-        found = call.grids(kind, f"{kind}_grid_thw")
-        return None if found is None else iter([(t // times, h // merge, w // merge) for t, h, w in found])
+        grids = call.grids(kind, f"{kind}_grid_thw")
+        return None if grids is None else iter([(t // times, h // merge, w // merge) for t, h, w in grids])
 
     def temporal_merge(self, config: Any, kind: Kind) -> int:
         """Temporal patches of a grid that one token stands for."""
