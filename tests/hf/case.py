@@ -66,9 +66,7 @@ class Case:
         takes: the kinds that the family takes: ``"video"``, ``"image"`` or both.
         mixes: whether the model takes both kinds in one call.
         finish: adds what the processor derives from the ids, in place.
-        types_of_all: whether types are read by position in the conversation, not in the call.
-        width: entries of one token's queries over all heads, or their mean with those of its values.
-        kv_width: entries of one token in the cache of a layer.
+        whole_types: whether the model reads that by position in the conversation.
     """
 
     name: str
@@ -79,9 +77,7 @@ class Case:
     takes: tuple[str, ...] = ("video", "image")
     mixes: bool = True
     finish: Callable[[dict[str, Any]], None] = lambda batch: None
-    types_of_all: bool = False
-    width: int = 4 * 16
-    kv_width: int = 2 * 2 * 16
+    whole_types: bool = False
 
     @property
     def frame(self) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Conversation:
             part = ids[:, columns]
             pixels = {} if part.shape[1] == 1 else self._pixels(int(columns.start > 0))
             types = case.types(part)
-            if case.types_of_all:
+            if case.whole_types:
                 # Read by position in the conversation.
                 types = case.types(ids[:, : columns.stop])
             out = case.model(input_ids=part, **pixels, **types, past_key_values=cache, use_cache=True)

@@ -51,6 +51,9 @@ BUILDERS = (
     "ernie4_5_vl_moe",
 )
 
+SIBLINGS = {"gemma4_moe": "gemma4", "gemma4_e": "gemma4", "ministral3": "mistral3"}
+"""Further models of a family, by the builder of the first one, which has the name of the family's file."""
+
 
 def build(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Case:
     """One family's tiny model with fixed weights."""

@@ -23,7 +23,7 @@ def logits(
     *,
     parts: Sequence[tuple[int, int, Sequence[Stage]]] = (),
     forgotten: Sequence[tuple[int, Tensor]] = (),
-    rotary: Sequence[tuple[Tensor, ...]] | None = None,
+    rotary: Sequence[Any] | None = None,
 ) -> Tensor:
     """Logits ``(B, steps, V)`` that predict each generated token, had the stages been applied by masking.
 
@@ -68,7 +68,7 @@ def logits(
                     hidden = merged[0][0] if hidden.ndim == 3 else torch.stack([own for own, _ in merged])
                     present[:] = merged[0][1]
                     deepstack.merge(turn.first, turn.by_layer[index])
-            if rotary is not None and len(rotary[index]):
+            if rotary is not None and rotary[index] is not None:
                 args, kwargs = args[:1], {**_named(module, args), **kwargs}
                 kwargs["position_embeddings"] = _up_to(length, rotary[index])
             given = kwargs.get("attention_mask")
@@ -192,17 +192,16 @@ class _DeepStack:
 
 
 @contextmanager
-def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
-    """The rotary embeddings that each layer is called with, over all forward passes, none where it gets none; enter
+def recorded_rotary(model: Any) -> Iterator[list[Any]]:
+    """The rotary embeddings that each layer is called with, over all forward passes, None where it gets none; enter
     before attaching."""
     layers = model.get_decoder().layers
-    seen: list[list[tuple[Tensor, ...]]] = [[] for _ in layers]
-    result: list[tuple[Tensor, ...]] = []
+    seen: list[list[Any]] = [[] for _ in layers]
+    result: list[Any] = []
 
     def hook(index: int) -> Any:
         def pre_hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            given = {**_named(module, args), **kwargs}["position_embeddings"]
-            seen[index].append(() if given is None else given)
+            seen[index].append({**_named(module, args), **kwargs}["position_embeddings"])
 
         return pre_hook
 
@@ -216,6 +215,8 @@ def recorded_rotary(model: Any) -> Iterator[list[tuple[Tensor, ...]]]:
 
 
 def _joined(calls: list[Any]) -> Any:
+    if calls[0] is None:
+        return None
     if isinstance(calls[0], Tensor):
         return torch.cat(calls, dim=-2)
     return tuple(torch.cat(parts, dim=-2) for parts in zip(*calls, strict=True))

@@ -23,6 +23,7 @@ from tests.hf.case import Case
 APART = [
     "llava_onevision", "llava_next_video", "qwen2_vl", "qwen2_5_vl", "qwen2_5_omni", "qwen3_omni", "qwen3_vl",
     "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm46v", "glm4v_moe", "video_llama3",
+    "exaone4_5", "lfm3_vl",
 ]  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def test_no_call_of_the_tower_sees_more_frames(name: str, monkeypatch: pytest.Mo
     assert len(seen) > 1
 
 
-@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_5_vl", "qwen3_vl", "exaone4_5", "lfm3_vl"])
 def test_answers_with_a_reduction_are_the_same(name: str) -> None:
     case = models.build(name)
     inputs, answers = shown(case), []

@@ -185,6 +185,17 @@ def test_merged_into_is_cumulative(case: Case) -> None:
             assert (into[~inputs["attention_mask"][b].bool()] == -1).all()
 
 
+def widths(attention: Any, config: Any) -> tuple[int, int]:
+    """Entries of one token's queries, or their mean with those of its values, and of what the cache holds of it."""
+    heads = config.num_attention_heads
+    if hasattr(attention, "kv_lora_rank"):
+        # Queries and values of different width; the cache holds latents.
+        return heads * (attention.qk_head_dim + attention.v_head_dim) // 2, (
+            attention.kv_lora_rank + attention.qk_rope_head_dim
+        )
+    return heads * attention.head_dim, 2 * heads // attention.num_key_value_groups * attention.head_dim
+
+
 def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, case.inputs(PROMPTS["single"](case)))
@@ -205,14 +216,10 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
         queries = 1 if borrows(layer) and index >= run.stages[-1].layer else n
         flops += 2 * weights[index] * queries
         if index in case.attending:
-            attention, window = layer.self_attn, window_of(layer) or 10**6
-            heads = decoder.config.num_attention_heads
-            latent = getattr(decoder.config, "kv_lora_rank", None) is not None
-            width, s = case.width if latent else heads * attention.head_dim, min(n, window)
+            window = window_of(layer) or 10**6
+            (width, kept), s = widths(layer.self_attn, decoder.config), min(n, window)
             flops += 4 * width * s if queries == 1 else 2 * width * s * (2 * n - s + 1)
-            groups = 1 if latent else attention.num_key_value_groups
-            kv_width = case.kv_width if latent else 2 * (heads // groups) * attention.head_dim
-            kept = 0 if borrows(layer) else 4 * kv_width
+            kept = 0 if borrows(layer) else 4 * kept
             after += kept * min(n, window - 1)
             before += kept * min(text + summary.visual_tokens_before, window - 1)
     assert summary.flops_after == flops
@@ -248,7 +255,8 @@ def test_attention_received_equals_eager_attentions(case: Case, which: str, monk
     with torch.no_grad():
         # Only layers of softmax attention tell theirs.
         latest = sum(index < layer for index in case.attending) - 1
-        attentions = case.model(**inputs, output_attentions=True).attentions[latest].mean(1)
+        given = {**inputs, **oracle.positions(case.model, inputs["attention_mask"])}
+        attentions = case.model(**given, output_attentions=True).attentions[latest].mean(1)
     for b, row in enumerate(rows):
         expected = attentions[b, row[row >= 0]].mean(0)
         valid = inputs["attention_mask"][b].bool()
@@ -284,12 +292,12 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
             with pytest.raises(ValueError, match="'fa_stand_in' cuts the windows of sliding-window layers"):
                 generate(case, inputs)
             return
-        if oracle.positions(case.model, inputs["attention_mask"]):
-            with pytest.raises(ValueError, match="'fa_stand_in' takes gaps in positions for packed sequences"):
-                generate(case, inputs)
-            return
         if find(case.model).looks_ahead:
             with pytest.raises(ValueError, match="'fa_stand_in' takes no dense mask, but the visual tokens of"):
+                generate(case, inputs)
+            return
+        if oracle.positions(case.model, inputs["attention_mask"]):
+            with pytest.raises(ValueError, match="'fa_stand_in' takes gaps in positions for packed sequences"):
                 generate(case, inputs)
             return
         out = generate(case, inputs)

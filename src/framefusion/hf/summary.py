@@ -87,7 +87,7 @@ class DecoderSize:
 
 
 def _widths(layer: Any, config: Any) -> tuple[int, int]:
-    """Entries of one token's queries, and of its keys and values, over all heads of a layer."""
+    """``width`` and ``kv_width`` of one layer."""
     attention, heads = getattr(layer, "self_attn", None), config.num_attention_heads
     if getattr(config, "kv_lora_rank", None) is not None:
         # Multi-head latent attention. Older releases of transformers hold what the latents expand to.

@@ -40,7 +40,7 @@ def build() -> Case:
     model = Gemma3ForConditionalGeneration(config)
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
 
-    return Case("gemma3", model, encode, wrap, fixed_grid=(3, 3), finish=finish, types_of_all=True)
+    return Case("gemma3", model, encode, wrap, fixed_grid=(3, 3), finish=finish, whole_types=True)
 
 
 def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def case_of(name: str, text: dict[str, Any]) -> Case:
     )
     model = Gemma4ForConditionalGeneration(config)
     torch.nn.init.normal_(model.model.vision_tower.patch_embedder.position_embedding_table, std=0.2)
-    return Case(name, model, encode, wrap, finish=mrope_types, types_of_all=True)
+    return Case(name, model, encode, wrap, finish=mrope_types, whole_types=True)
 
 
 def encode(videos: Sequence[Video], images: Sequence[Image]) -> dict[str, Any]:

@@ -84,5 +84,4 @@ def build() -> Case:
             return [START, OF_IMAGE, CONTENT, *[IMAGE] * size, END]
         return [token for t in range(part.frames) for token in [*label(CHUNK * t), *[VIDEO] * size, END]]
 
-    # Queries of 16 and values of 12 entries in four heads; the cache holds latents.
-    return Case("kimi_k25", Kimi_K25ForConditionalGeneration(config), encode, wrap, width=4 * 14, kv_width=24 + 8)
+    return Case("kimi_k25", Kimi_K25ForConditionalGeneration(config), encode, wrap)

@@ -63,7 +63,7 @@ def build() -> Case:
         return [token for t in range(part.frames) for token in [FIRST_WORD + t, 20, *view]]
 
     model = Molmo2ForConditionalGeneration(config)
-    return Case("molmo2", model, _encode, wrap, fixed_grid=(3, 3), finish=_types, mixes=False, types_of_all=True)
+    return Case("molmo2", model, _encode, wrap, fixed_grid=(3, 3), finish=_types, mixes=False, whole_types=True)
 
 
 def _pooling(crops: int) -> torch.Tensor:

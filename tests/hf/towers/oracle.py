@@ -107,6 +107,9 @@ def features(case: Case, inputs: dict[str, Any]) -> dict[str, Tensor]:
         output = encode(**taken, return_dict=True)
     found: dict[str, Tensor] = {}
     for name, value in output.items():
+        if name == "visual_indicator_features":
+            # Embeddings of markers, whatever is shown.
+            continue
         values = [value] if isinstance(value, Tensor) else list(value)
         flat = [part for one in values if one is not None for part in ([one] if isinstance(one, Tensor) else one)]
         found[name] = torch.cat([part.flatten(0, -2) for part in flat])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from framefusion.hf.families.pictures import Picture, PictureFamily, of_groups
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Span
 
 
@@ -14,6 +15,7 @@ class Aria(PictureFamily):
 
     name = "Aria"
     model_classes = ("AriaForConditionalGeneration", "AriaModel")
+    tower = FrameTower()
     placeholder = "image token; one run per frame or image with all its crops; times between frames"
 
     def pictures(

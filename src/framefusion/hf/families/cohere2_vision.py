@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from framefusion.hf.families.pictures import Picture, PictureFamily, of_groups, tiled
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Span
 
 
@@ -15,6 +16,7 @@ class Cohere2Vision(PictureFamily):
 
     name = "Cohere2-Vision"
     model_classes = ("Cohere2VisionForConditionalGeneration", "Cohere2VisionModel")
+    tower = FrameTower()
     one_view = MappingProxyType({"crop_to_patches": False})
     placeholder = "image token; one run per tile of an image; one run per frame, times between"
 

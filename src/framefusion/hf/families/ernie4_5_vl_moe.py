@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from framefusion.hf.families.qwen2_vl import Qwen2VL
-from framefusion.hf.towers.base import Tower
+from framefusion.hf.towers.grids import GridTower
 from framefusion.reduction.layout import Kind
+
+
+class _ErnieTower(GridTower):
+    """The resampler behind it merges two frames, so it runs over all of them."""
+
+    def module(self, model: Any) -> Any:
+        return model.vision_tower
+
+    def ends(self, tower: Any) -> Sequence[Any]:
+        return [tower.ln]
 
 
 class Ernie45VLMoe(Qwen2VL):
@@ -20,8 +30,8 @@ class Ernie45VLMoe(Qwen2VL):
     projector = ("resampler_model",)
     model_classes = ("Ernie4_5_VLMoeForConditionalGeneration", "Ernie4_5_VLMoeModel")
     tells_encoder = False
-    tower: Tower | None = None
-    no_tower = "its resampler joins frames in pairs behind its vision tower, which nobody has followed yet"
+    tower = _ErnieTower()
+    frames_apart = False
 
     def temporal_merge(self, config: Any, kind: Kind) -> int:
         return int(config.vision_config.temporal_merge_size) if kind == "video" else 1

@@ -22,6 +22,7 @@ class Gemma3n(Gemma3):
     model_classes = ("Gemma3nForConditionalGeneration", "Gemma3nModel")
     projector = ("embed_vision",)
     tower: Tower | None = None
+    no_tower = "its tower is a convolutional network, without rows that could be left out"
     one_view: Mapping[str, Any] = MappingProxyType({})
     per_layer = ("per_layer_inputs", "per_layer_input")
 

@@ -29,6 +29,8 @@ class Gemma4(Qwen3VL):
     model_classes = ("Gemma4ForConditionalGeneration", "Gemma4Model")
     projector = ("embed_vision",)
     tower: Tower | None = None
+    frames_apart = False
+    no_tower = "its tower pads frames to one number of patches and pools them by their places inside"
     groups_in_windows = True
     per_layer = ("per_layer_inputs", "per_layer_input")
 

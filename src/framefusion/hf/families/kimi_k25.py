@@ -26,6 +26,7 @@ class KimiK25(Family):
 
     name = "Kimi-K2.5"
     model_classes = ("Kimi_K25ForConditionalGeneration", "Kimi_K25Model")
+    no_tower = "its tower averages the frames of each chunk, so that a patch has no frame of its own behind"
     needs_names: frozenset[Kind] = frozenset({"video"})
     projector = ("mm_projector",)
     placeholder = "video or image token; one run per four frames, timestamps between; one run per image"

@@ -31,6 +31,7 @@ class Lfm2VL(Family):
 
     name = "LFM2-VL"
     model_classes = ("Lfm2VlForConditionalGeneration", "Lfm2VlModel")
+    no_tower = "its tower pads pictures of sizes of their own to one number of patches"
     frames_as_images = True
     one_view = MappingProxyType({"do_image_splitting": False})
     projector = ("multi_modal_projector",)

@@ -11,6 +11,6 @@ class Lfm3VL(Qwen3VL):
 
     name = "LFM3-VL"
     tower: Tower | None = None
-    no_tower = "its vision tower and projector are laid out in another way, which nobody has followed yet"
+    no_tower = "its layers convolve over the grid of a frame, which needs all of its patches"
     projector = ("multi_modal_projector",)
     model_classes = ("Lfm3VlForConditionalGeneration", "Lfm3VlModel")

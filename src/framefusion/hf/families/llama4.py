@@ -19,6 +19,7 @@ class Llama4(PictureFamily):
 
     name = "Llama 4"
     model_classes = ("Llama4ForConditionalGeneration",)
+    no_tower = "its tower has the class token behind the patches, and turns queries and keys by complex numbers"
     one_view = MappingProxyType({"max_patches": 1})
     placeholder = "image token; one run per tile of an image; one run per frame, times between"
 

@@ -9,6 +9,7 @@ from typing import Any
 from framefusion.hf.families.base import Call
 from framefusion.hf.families.mistral3 import Mistral3
 from framefusion.hf.families.pictures import Picture
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Span
 
 
@@ -18,6 +19,7 @@ class Llava(Mistral3):
 
     name = "LLaVA"
     model_classes = ("LlavaForConditionalGeneration", "LlavaModel")
+    tower = FrameTower()
     placeholder = "image token; one run per frame or image, or per row of one; times between frames"
 
     def cell(self, model: Any) -> int:

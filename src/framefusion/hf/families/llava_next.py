@@ -16,6 +16,7 @@ class LlavaNext(PictureFamily):
 
     name = "LLaVA-NeXT"
     model_classes = ("LlavaNextForConditionalGeneration", "LlavaNextModel")
+    no_tower = "its processor shows every frame as a whole and in tiles, so that a frame is several pictures"
     placeholder = "image token; one run per frame or image, of a whole view and tiles; times between frames"
 
     def sizes(self, model: Any, call: Call, found: list[list[Span]]) -> list[int]:

@@ -17,6 +17,7 @@ class Mistral3(PictureFamily):
 
     name = "Mistral 3"
     model_classes: tuple[str, ...] = ("Mistral3ForConditionalGeneration", "Mistral3Model")
+    no_tower = "its tower packs the frames, of a size of their own each, into one row of patches"
     placeholder = "image token; one run per row of a frame or image; times between frames"
 
     def cell(self, model: Any) -> int:

@@ -24,6 +24,7 @@ class Molmo2(Family):
     name = "Molmo2"
     projector = ("multi_modal_projector",)
     model_classes = ("Molmo2ForConditionalGeneration", "Molmo2Model")
+    no_tower = "its projector pools patches by numbers that come with the call, so that nothing tells their places"
     mixes = False
     grows = False
     looks_ahead = True

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from framefusion.hf.families.pictures import Picture, PictureFamily, of_groups, tiled
+from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import Span
 
 
@@ -16,6 +17,7 @@ class Ovis2(PictureFamily):
 
     name = "Ovis2"
     model_classes = ("Ovis2ForConditionalGeneration", "Ovis2Model")
+    tower = FrameTower()
     closing = 2
     projector = ("visual_embeddings_table",)
     one_view = MappingProxyType({"crop_to_patches": False})

@@ -20,6 +20,7 @@ class PerceptionLM(Family):
     name = "PerceptionLM"
     projector = ("multi_modal_projector",)
     model_classes = ("PerceptionLMForConditionalGeneration", "PerceptionLMModel")
+    no_tower = "its tower comes from timm, whose blocks choose no attention function of transformers"
     needs_names: frozenset[Kind] = frozenset({"image"})
     placeholder = "video or image token; one run per video; one run per image with all its tiles"
     verified = "masked oracle on a random-weight model, its timm tower replaced"

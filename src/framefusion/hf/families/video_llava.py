@@ -9,7 +9,15 @@ from torch import Tensor
 
 from framefusion.errors import ArgumentError
 from framefusion.hf.families.base import Call, Family, layout_of
+from framefusion.hf.towers.views import ViewTower
 from framefusion.reduction.layout import Kind, VisualItem, VisualLayout, runs
+
+
+class _VideoTower(ViewTower):
+    """Images have a tower of their own."""
+
+    def module(self, model: Any) -> Any:
+        return model.video_tower
 
 
 class VideoLlava(Family):
@@ -20,6 +28,7 @@ class VideoLlava(Family):
     model_classes = ("VideoLlavaForConditionalGeneration", "VideoLlavaModel")
     needs_names: frozenset[Kind] = frozenset({"video", "image"})
     projector = ("multi_modal_projector",)
+    tower = _VideoTower()
     placeholder = "video or image token; one run per video or image"
     verified = "masked oracle on a random-weight model"
 

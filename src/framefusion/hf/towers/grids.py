@@ -47,7 +47,7 @@ class GridTower(Tower):
 
 
 class WindowTower(GridTower):
-    """Qwen2.5-VL's: most blocks attend within windows, and all blocks have the units window by window."""
+    """Qwen2.5-VL's and EXAONE 4.5's: most blocks attend within windows, and all have the units window by window."""
 
     def order(self, tower: Any, arguments: Mapping[str, Any]) -> Tensor | None:
         return window_order(tower, arguments["video_grid_thw"])

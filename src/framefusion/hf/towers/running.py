@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -113,7 +113,10 @@ def hooks(kind: Tower, tower: Any) -> Iterator[Callable[[], None]]:
         if not any(end is block for block in blocks):
             yield end.register_forward_pre_hook(_before_end).remove
         yield end.register_forward_hook(_behind_end).remove
-    yield methods.replace(tower, "forward", _whole_outputs)
+    # Behind an end the last states are whole already, if the last block is one.
+    ended = any(end is blocks[-1] for end in kind.ends(tower))
+    names = ("hidden_states",) if ended else ("last_hidden_state", "hidden_states")
+    yield methods.replace(tower, "forward", partial(_whole_outputs, names))
 
 
 def _before_block(index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -151,14 +154,14 @@ def _configured(module: Any) -> Callable[[], None]:
     return undo
 
 
-def _whole_outputs(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The tower's forward pass, whose hidden states are those of all rows."""
+def _whole_outputs(names: Sequence[str], forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The tower's forward pass, whose hidden states, in the outputs of these names, are those of all rows."""
 
     def whole(*args: Any, **kwargs: Any) -> Any:
         run, output = active.get(), forward(*args, **kwargs)
         if run is None:
             return output
-        for name in ("last_hidden_state", "hidden_states"):
+        for name in names:
             value = getattr(output, name, None)
             if isinstance(value, Tensor):
                 output[name] = run.spread(value)

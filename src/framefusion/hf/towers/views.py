@@ -12,7 +12,7 @@ from framefusion.errors import StateError
 from framefusion.hf.towers.base import Clip, Tower, modules_of
 from framefusion.reduction.layout import Kind
 
-_LAYERS = ("encoder.layers", "encoder.layer", "vision_model.encoder.layers")
+_LAYERS = ("encoder.layers", "encoder.layer", "vision_model.encoder.layers", "transformer.encoder.layers")
 """Where such a tower keeps its blocks."""
 _ATTENTION = ("self_attn", "attention")
 """What a block calls its attention."""
