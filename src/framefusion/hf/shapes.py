@@ -140,7 +140,7 @@ def _flops_of(multimodal: Any, kind: Kind, inputs: Mapping[str, Any]) -> Encoder
     known = inspect.signature(encode).parameters
     given = {name: value for name, value in inputs.items() if name in known}
     grid, times = given.get(f"{kind}_grid_thw"), 1
-    together = getattr(find(multimodal), "temporal_merge", lambda config, kind: 1)(multimodal.config, kind)
+    together = find(multimodal).temporal_merge(multimodal.config, kind)
     if grid is not None and len(grid) == 1 and int(grid[0, 0]) % together == 0:
         times = int(grid[0, 0]) // together
         given[f"{kind}_grid_thw"] = torch.cat([torch.full_like(grid[:, :1], together), grid[:, 1:]], dim=1)

@@ -156,6 +156,10 @@ class Family(ABC):
     """Whether the vision encoder of videos never looks from one frame, or temporal patch, to another, so that a video
     may be encoded in groups of them; see :mod:`framefusion.hf.frame_groups`."""
 
+    def temporal_merge(self, config: Any, kind: Kind) -> int:
+        """Temporal patches of a video's grid that one token stands for, where the encoder is told grids."""
+        return 1
+
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """The module whose attention says how much the vision encoder looks at each patch, for
         ``relevance="encoder"``: the attention of its last layer, without a mask, or the ``nn.MultiheadAttention`` of

@@ -71,10 +71,6 @@ class Qwen2VL(Family):
         grids = call.grids(kind, f"{kind}_grid_thw")
         return None if grids is None else iter([(t // times, h // merge, w // merge) for t, h, w in grids])
 
-    def temporal_merge(self, config: Any, kind: Kind) -> int:
-        """Temporal patches of a grid that one token stands for."""
-        return 1
-
     def measured(self, call: Call, b: int, columns: Tensor, sizes: Iterator[int]) -> Iterator[Grid]:
         """The grids of sample ``b`` when the call brings none.
 
