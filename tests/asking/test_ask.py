@@ -137,6 +137,7 @@ def test_compare_runs_in_turns_after_a_warm_up(models, video, monkeypatch):
 
     monkeypatch.setattr(ask_module, "generate_timed", noted)
     monkeypatch.setattr(ask_module, "_ENOUGH_SECONDS", 1e9)
+    monkeypatch.setattr(ask_module, "_MOST_SECONDS", 1e9)
     steps = []
     answer = ask(
         video,
@@ -150,6 +151,22 @@ def test_compare_runs_in_turns_after_a_warm_up(models, video, monkeypatch):
     assert order == [("full", 1), ("reduced", 1)] + [("full", 3), ("reduced", 3)] * 5
     assert "median of 5 runs each in turns, after a warm-up" in answer.timing
     assert steps[:2] == ["Preprocessing", "Warming up"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "seconds", "another"),
+    [
+        (1, 0.1, True),
+        (4, 0.4, True),
+        (5, 0.5, False),
+        (1, 2.5, True),
+        (2, 14.0, True),
+        (3, 2.5, False),
+        (1, 16.0, False),
+    ],
+)
+def test_one_slow_round_is_not_the_answer(rounds, seconds, another):
+    assert ask_module._another(rounds, seconds) is another
 
 
 def test_inspect_reduces_with_a_neutral_prompt(models, video, monkeypatch):

@@ -50,8 +50,9 @@ MAX_NEW_TOKENS = 64
 """Longest answer, in tokens, unless said otherwise."""
 
 _SINGLE_RUN = "one run, the model not warmed up; vision encoder, prefill and reduction"
-_ROUNDS = 5
-_ENOUGH_SECONDS = 2.0
+_ROUNDS, _ENOUGH_SECONDS = 5, 2.0
+_FEW_ROUNDS, _MOST_SECONDS = 3, 15.0
+"""So that one slow round, as the first one may be, is not the answer."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def ask(
         settings: what to keep; default ``FrameFusion()``, a cost of 0.3.
         max_new_tokens: longest answer, at least 1. Default 64.
         compare: also answer with all tokens. Both ways are warmed up first and then run in turns in this
-            process, up to 5 rounds or 2 seconds; the times are medians over the rounds.
+            process: 5 rounds, 3 from 2 seconds on, fewer from 15 seconds on; the times are medians over the rounds.
         decode_seconds: what reading the media took, where that was done before; for :attr:`Answer.times`. Default:
             files are timed here, of others nothing is known.
         progress: called with a few words when a slow step begins.
@@ -246,7 +247,7 @@ class _Job:
         self.reduced(1)
         rounds: list[tuple[Generation, Generation]] = []
         begin = time.perf_counter()
-        while not rounds or (len(rounds) < _ROUNDS and time.perf_counter() - begin < _ENOUGH_SECONDS):
+        while not rounds or _another(len(rounds), time.perf_counter() - begin):
             self.progress("Answering with all tokens")
             full = self.full(max_new_tokens)
             self.progress("Answering with reduced tokens")
@@ -300,6 +301,12 @@ def _read_one(medium: Given) -> Media:
     if isinstance(medium, Image.Image):
         return upright_rgb(medium)
     return read_media(medium)
+
+
+def _another(rounds: int, seconds: float) -> bool:
+    """Whether to run both ways once more, after so many rounds that took so long."""
+    enough = _ENOUGH_SECONDS if rounds >= _FEW_ROUNDS else _MOST_SECONDS
+    return rounds < _ROUNDS and seconds < enough
 
 
 def _median(runs: list[Generation]) -> Generation:
