@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from framefusion.hf.encoder import recorded
 MODALITIES = ("image", "video")
 _PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 _UNUSED = ("last_hidden_state", "hidden_states")
-"""Parts of an encoder's output that no decoder reads, and that would take most of the memory."""
+"""Parts of an encoder's output that no decoder reads beside the features, and that would take most of the memory."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,14 @@ def _encode(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
                 continue
             taken = {name: inputs[name] for name in inspect.signature(encoder).parameters if name in inputs}
             output = encoder(**taken, return_dict=True)
-        for name in _UNUSED:
-            if name in output:
-                output[name] = None
-        encoded[modality] = type(output)(**{name: value for name, value in output.items() if value is not None})
+        unused = _UNUSED if "pooler_output" in output else ()
+        encoded[modality] = _made_as(output, {name: value for name, value in output.items() if name not in unused})
     return encoded
+
+
+def _made_as(output: Any, values: dict[str, Any]) -> Any:
+    """An encoder output of the same kind with these values; None for others, whether it can do without or not."""
+    return type(output)(**{field.name: values.get(field.name) for field in fields(output)})
 
 
 def _joined(outputs: Sequence[Any]) -> Any:
@@ -122,7 +125,7 @@ def _joined(outputs: Sequence[Any]) -> Any:
         else:
             # one entry for each layer of the encoder that hands its features over
             joined[name] = type(value)(_one_behind_the_other(layer) for layer in zip(*values, strict=True))
-    return type(outputs[0])(**joined)
+    return _made_as(outputs[0], joined)
 
 
 def _one_behind_the_other(values: Sequence[Any]) -> Any:

@@ -56,7 +56,11 @@ class Cell:
     def key(self) -> str:
         """Tells cells apart, changes in the settings included."""
         shown: list[Any] = [self.shown, self.blank, *(["scenes"] if self.scenes else [])]
-        what = json.dumps([*shown, to_plain(self.settings)], sort_keys=True)
+        plain = to_plain(self.settings)
+        if plain["tower"] is None:
+            # Settings had no such field once: answers of then are found again.
+            del plain["tower"]
+        what = json.dumps([*shown, plain], sort_keys=True)
         digest = hashlib.sha256(what.encode()).hexdigest()[:8]
         budget = "all" if self.budget is None else f"{self.budget:g}"
         return f"{self.method}@{budget}/{self.frames}f/seed{self.seed}/{digest}"

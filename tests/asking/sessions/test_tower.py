@@ -25,7 +25,7 @@ def test_copies_of_frames_lose_nothing(family, video, name):
         reply = talk.ask(QUESTIONS[0])
     assert reply.text == plain.text
     assert reply.summary.tokens_per_layer == plain.summary.tokens_per_layer
-    temporal = getattr(getattr(loaded.processor, "video_processor", None), "temporal_patch_size", None) or 1
+    temporal = getattr(loaded.model.config.vision_config, "temporal_patch_size", None) or 1
     # A temporal patch is a frame and its copy: then everything changed.
     assert reply.summary.tower_share == pytest.approx(1.0 if temporal > 1 else 0.5, abs=0.07)
 
