@@ -54,7 +54,7 @@ def _end(layout: VisualLayout, items: int, closing: int) -> int:
 
 
 def _closing(model: Any) -> int:
-    """Tokens behind an item that belong to it for good: none where a video may go on."""
+    """Tokens behind an item, and behind every frame of a video that may go on, that belong to it for good."""
     return find(unwrapped(model)).closing
 
 
@@ -89,9 +89,10 @@ def continued(run: Run, prefix: Prefix, item: Item, new: Video, model: Any, proc
     if find(unwrapped(model)).numbered is not None:
         inputs = _renumbered(inputs, layout, item, model, processor)
         (layout,) = layouts_of(model, inputs)
-    # The stand-in fills one temporal patch.
-    first = int(layout.columns[layout.frame < 1][-1]) + 1
-    return run.extend(inputs, prefix, columns=(first, _end(layout, 1, 0)), continues=True)
+    # The stand-in fills one temporal patch. What closes a frame is held with it.
+    closing = _closing(model)
+    first = int(layout.columns[layout.frame < 1][-1]) + 1 + closing
+    return run.extend(inputs, prefix, columns=(first, _end(layout, 1, closing)), continues=True)
 
 
 def _renumbered(inputs: dict[str, Any], layout: VisualLayout, item: Item, model: Any, processor: Any) -> dict[str, Any]:
