@@ -131,3 +131,178 @@ def ernie4_5_vl_moe() -> Saved:
             chat_template=chat,
         ),
     )
+
+
+def gemma4() -> Saved:
+    names = {
+        "image_token": "<|image|>",
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "audio_token": "<|audio|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+    }
+    special = dict(zip([*names.values(), "<|video|>"], [IMAGE, START, END, 5, 6, 7, VIDEO], strict=True))
+    sizes = {"patch_size": 4, "max_soft_tokens": 70, "pooling_kernel_size": 3}
+    return (
+        special,
+        names,
+        template("<|image|>", "<|video|>", "c.text | trim"),
+        lambda words, chat: hf.Gemma4Processor(
+            feature_extractor=hf.Gemma4AudioFeatureExtractor(),
+            image_processor=hf.Gemma4ImageProcessor(**sizes),
+            video_processor=hf.Gemma4VideoProcessor(**sizes),
+            tokenizer=words,
+            chat_template=chat,
+        ),
+    )
+
+
+def gemma3n() -> Saved:
+    names = {
+        "image_token": "<image_soft_token>",
+        "boi_token": "<start_of_image>",
+        "eoi_token": "<end_of_image>",
+        "audio_token": "<audio_soft_token>",
+        "boa_token": "<start_of_audio>",
+        "eoa_token": "<end_of_audio>",
+    }
+    special = dict(zip(names.values(), [IMAGE, START, END, 5, 6, 7], strict=True))
+    return (
+        special,
+        names,
+        template("<image_soft_token>", None, "c.text | trim"),
+        lambda words, chat: hf.Gemma3nProcessor(
+            feature_extractor=hf.Gemma3nAudioFeatureExtractor(),
+            # The tower of the tiny checkpoint sees three squares of 32 pixels across.
+            image_processor=hf.SiglipImageProcessor(size={"height": 96, "width": 96}),
+            tokenizer=words,
+            chat_template=chat,
+            image_seq_length=9,
+        ),
+    )
+
+
+def mistral3() -> Saved:
+    return (
+        {"[IMG]": IMAGE, "[IMG_BREAK]": 5, "[IMG_END]": END},
+        {},
+        template("[IMG]", None),
+        lambda words, chat: hf.PixtralProcessor(
+            image_processor=hf.PixtralImageProcessor(size={"longest_edge": 64}, patch_size={"height": 4, "width": 4}),
+            tokenizer=words,
+            patch_size=4,
+            spatial_merge_size=2,
+            chat_template=chat,
+        ),
+    )
+
+
+def llava(processor: Any, image: Any) -> Saved:
+    return (
+        {"<image>": IMAGE},
+        {},
+        template("<image>\n", None),
+        lambda words, chat: processor(
+            image_processor=image,
+            tokenizer=words,
+            patch_size=8,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+            chat_template=chat,
+        ),
+    )
+
+
+def video_llava() -> Saved:
+    size = {"shortest_edge": SIDE}
+    return (
+        {"<image>": IMAGE, "<video>": VIDEO},
+        {},
+        template("<image>\n", "<video>\n"),
+        lambda words, chat: hf.VideoLlavaProcessor(
+            image_processor=hf.VideoLlavaImageProcessor(size=size, crop_size=SQUARE),
+            video_processor=hf.VideoLlavaVideoProcessor(size=size, crop_size=SQUARE),
+            tokenizer=words,
+            patch_size=8,
+            chat_template=chat,
+        ),
+    )
+
+
+def llama4() -> Saved:
+    special = {
+        "<|patch|>": IMAGE,
+        "<|image_start|>": START,
+        "<|image_end|>": END,
+        "<|tile_x_separator|>": 5,
+        "<|tile_y_separator|>": 6,
+        "<|image|>": 7,
+    }
+    return (
+        special,
+        {},
+        template("<|image|>", None, "c.text | trim"),
+        lambda words, chat: hf.Llama4Processor(
+            image_processor=hf.Llama4ImageProcessor(size=SQUARE, max_patches=3),
+            tokenizer=words,
+            patch_size=4,
+            chat_template=chat,
+        ),
+    )
+
+
+def cohere2_vision() -> Saved:
+    names = {
+        "boi_token": "<|START_OF_IMG|>",
+        "eoi_token": "<|END_OF_IMG|>",
+        "image_token": "<|IMG_PATCH|>",
+        "img_line_break_token": "<|IMG_LINE_BREAK|>",
+    }
+    return (
+        dict(zip(names.values(), [START, END, IMAGE, 5], strict=True)),
+        names,
+        template("<|IMG_PATCH|>", None),
+        lambda words, chat: hf.Cohere2VisionProcessor(
+            image_processor=hf.Cohere2VisionImageProcessor(size=SQUARE, patch_size=3, max_patches=3),
+            tokenizer=words,
+            chat_template=chat,
+        ),
+    )
+
+
+def aria() -> Saved:
+    return (
+        {"<|img|>": IMAGE, "<fim_prefix>": START, "<fim_suffix>": END},
+        {"image_token": "<|img|>"},
+        template("<fim_prefix><|img|><fim_suffix>", None),
+        lambda words, chat: hf.AriaProcessor(
+            image_processor=hf.AriaImageProcessor(),
+            tokenizer=words,
+            size_conversion={490: 9, 980: 16},
+            chat_template=chat,
+        ),
+    )
+
+
+def ovis2() -> Saved:
+    special = {
+        "<IMG_ATOM>": IMAGE,
+        "<IMG_START>": START,
+        "<IMG_END>": END,
+        "<IMG_COL>": 5,
+        "<IMG_ROW>": 6,
+        "<IMG_GRID>": 7,
+        "<image>": 8,
+    }
+    return (
+        special,
+        {},
+        template("<image>\n", None),
+        lambda words, chat: hf.Ovis2Processor(
+            image_processor=hf.Ovis2ImageProcessor(size=SQUARE, crop_to_patches=True, max_patches=3),
+            tokenizer=words,
+            image_seq_length=9,
+            chat_template=chat,
+        ),
+    )
