@@ -18,11 +18,14 @@ from framefusion.errors import ArgumentError
 class ToMe:
     """The vision tower merges patches of a frame that look alike to it, behind each of its blocks but the last.
 
-    Behind every block the same number merges, as ToMe does.
+    Behind every block the same number merges, as in the paper (arXiv 2210.09461).
 
     Attributes:
         work: patches that run through a block, averaged over the blocks, as a share of all, in (0.5, 1]. Default 2/3,
             1.5 times less work.
+
+    Raises:
+        ValueError: ``work`` is no number in [0, 1]; how little a tower can do is known when it is attached to.
     """
 
     work: float = 2 / 3
