@@ -93,13 +93,13 @@ BOARDS = {
     ),
     "leaderboard-qwen-input": Board(
         "Leaderboard, with a Qwen2.5-VL, one stage before layer 0",
-        "--model bundled-qwen --videos 30 --seed 0",
+        "--model bundled-qwen --videos 60 --seed 0",
         ((placed("input", STRONG), BUDGETS),),
         frames=(32,),
     ),
     "leaderboard-qwen-inside": Board(
         "Leaderboard, with a Qwen2.5-VL, some rules behind the first attention and in their own stages",
-        "--model bundled-qwen --videos 30 --seed 0",
+        "--model bundled-qwen --videos 60 --seed 0",
         ((f"{placed('attention', BEHIND)},{INSIDE}", "0.2,0.1"),),
         frames=(32,),
     ),
