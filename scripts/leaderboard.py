@@ -28,13 +28,12 @@ BUDGETS = "0.2,0.1,0.05"
 OWN = "ours,published,controls"
 BEST = f"text-only,uniform,{DEFAULT},segment-dpp-pyramid,cdpruner-input,holitom,divprune,fastvid,floc"
 ALL = (DEFAULT, "published", "uniform")
-SOME = (DEFAULT, "cdpruner-input", "divprune", "fastvid", "holitom", "floc", "unicomp", "flashvid", "uniform")
+SOME = (DEFAULT, "cdpruner-input", "divprune", "fastvid", "holitom", "floc", "unicomp", "flashvid", "sttm", "uniform")
 # Those that kept most in the two stages of the Qwen2.5-VL; it answers more slowly.
 STRONG = (
     *(DEFAULT, "cdpruner-input", "divprune", "fastvid", "holitom", "floc", "unicomp", "forestprune", "flashvid"),
     *("llava-scissor", "sttm", "uniform"),
 )
-FEW = (DEFAULT, "cdpruner-input", "floc", "unicomp", "sttm")
 # Those that kept most behind the first attention of the LLaVA-OneVision, and in their own stages.
 BEHIND = (DEFAULT, "divprune", "floc", "llava-scissor", "sttm")
 INSIDE = f"{DEFAULT},flashvid,floc,holitom,unicomp"
@@ -104,10 +103,10 @@ BOARDS = {
         frames=(32,),
     ),
     "leaderboard-frames": Board(
-        "Leaderboard, with fewer frames",
-        "--videos 30 --seed 0",
-        ((f"{placed('stages', FEW)},uniform,fewer-frames", "0.2,0.1"),),
-        frames=(8,),
+        "Leaderboard, with 8 and 64 frames",
+        "--videos 60 --seed 0",
+        ((f"{placed('stages', SOME)},uniform,fewer-frames", BUDGETS),),
+        frames=(8, 64),
     ),
     "leaderboard-fresh": Board(
         "Leaderboard, on questions that no choice was made by",

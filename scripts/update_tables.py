@@ -40,6 +40,7 @@ RIVALS = (
     (f"{LLAVA}, the library's two stages", "leaderboard", "stages", 16),
     (f"{LLAVA}, other questions, two stages", "leaderboard-fresh", "stages", 16),
     (f"{LLAVA}, 8 frames, two stages", "leaderboard-frames", "stages", 8),
+    (f"{LLAVA}, 64 frames, two stages", "leaderboard-frames", "stages", 64),
     (f"{LLAVA}, one stage before layer 0", "leaderboard-schedules", "input", 16),
     (f"{LLAVA}, one stage behind the first attention", "leaderboard-attention", "attention", 16),
     (f"{LLAVA}, each in its own stages", "leaderboard", "", 16),
