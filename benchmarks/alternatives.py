@@ -38,7 +38,7 @@ from framefusion.evaluation.videoneedle import SECONDS, VideoNeedle
 from training.video_files import write_mp4
 
 MODEL, SIDE = "bundled-qwen", 96
-FRAMES, VIDEOS, SEED = 32, 30, 0
+FRAMES, VIDEOS, SEED = 32, 60, 0
 STD = (0.5, 0.5, 0.5)
 """What the processors of both models divide pixels by."""
 LAYERS = 14
@@ -83,10 +83,10 @@ def _alternatives() -> list[Alternative]:
             lambda side: Way(f"lower resolution, {(side / SIDE) ** 2:.0%} of the pixels", pixels=(side / SIDE) ** 2),
             _asked_smaller,
         ),
-        _rule("ours, in the decoder", "segment-dpp-two-stage", (0.3, 0.2, 0.15)),
+        _rule("ours, in the decoder", "segment-dpp-two-stage", (0.3, 0.2, 0.15, 0.12, 0.1)),
         Alternative(
             "ours, tower and decoder",
-            (0.3, 0.2, 0.15),
+            (0.3, 0.2, 0.15, 0.12, 0.1),
             lambda budget: Way(f"ours, the tower encodes what changed, cost={budget:g}", _changed(budget)),
             _asked_in_sessions,
         ),

@@ -12,7 +12,8 @@ the share that was encoded, and the mean cosine to the full encoding. Beside the
 version, and whole frames, evenly spaced, at the same share. ``time`` takes a mid-size Qwen2.5-VL with random weights
 (tower 32 × 160, decoder 14 × 768, the proportions of a 7B one) from frames to the first token of an answer, CPU seconds
 of one thread, all ways in turns in one process. ``needle`` asks both bundled checkpoints VideoNeedle, over footage that
-runs on and that is cut, ``still`` over single pictures of it with noise. ``merging`` asks about photographs over
+runs on and that is cut, ``still`` over single pictures of it with noise, and photographs over them, seen by a real
+DINOv2-S. ``merging`` asks about photographs over
 footage that runs on and that is cut, seen by a real DINOv2-S whose patches merge (``tower="tome"``), and both bundled
 checkpoints; and takes the time of the DINOv2-S.
 """
@@ -239,19 +240,30 @@ def needle(rounds: int) -> dict[str, Any]:
 
 
 def still(rounds: int) -> dict[str, Any]:
-    """Accuracy on VideoNeedle over one picture of the footage a scene, with the noise of a camera."""
+    """Accuracy over one picture of the footage a scene, with the noise of a camera: photographs, and VideoNeedle."""
     pictures = [
         Clip(clip.name, clip.frames[at : at + 1], clip.fps)
         for clip in bundled_clips()
         for at in (0, len(clip.frames) // 2)
     ]
-    videos = [video for video in drawn.load(16, 8 * rounds, 4, clips=pictures) if video.footage == "static"]
+    answers = _answers(_noisy(load_photos(stamps(), 16, 8 * rounds, 4, kinds=ASKED, clips=pictures)), ("photos",))
+    shown = _noisy(drawn.load(16, 8 * rounds, 4, clips=pictures))
+    return {"videos": len(shown), "noise": NOISE, "models": answers | _answers(shown)}
+
+
+def _noisy(videos: Sequence[NeedleVideo]) -> list[tuple[str, NeedleVideo]]:
+    """Those that are not cut, with the noise of a camera."""
     rng = np.random.default_rng(0)
-    noisy = [
-        replace(video, frames=np.clip(video.frames + rng.normal(0, NOISE, video.frames.shape), 0, 255).astype(np.uint8))
+    return [
+        (
+            "still",
+            replace(
+                video, frames=np.clip(video.frames + rng.normal(0, NOISE, video.frames.shape), 0, 255).astype(np.uint8)
+            ),
+        )
         for video in videos
+        if video.footage == "static"
     ]
-    return {"videos": len(videos), "noise": NOISE, "models": _answers([("still", video) for video in noisy])}
 
 
 def merging(rounds: int) -> dict[str, Any]:

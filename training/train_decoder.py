@@ -1,6 +1,6 @@
 """Phase 2: train the decoder behind the frozen vision side: ``python training/train_decoder.py``; resumes by itself.
 
-``--export DIRECTORY`` writes the checkpoint as it stands, its weights in bfloat16, in which the accuracies are measured.
+``--export DIRECTORY`` writes the checkpoint as it stands, in bfloat16, which is what its accuracies are measured in.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,8 @@ from framefusion.reduction.changes import Changed, changed_units
 from framefusion.reduction.layout import Kind, VisualLayout
 from framefusion.reduction.tome import ToMe
 from framefusion.reduction.towers import tower_name
+
+logger = logging.getLogger(__name__)
 
 _ids: ContextVar[Tensor | None] = ContextVar("framefusion_prompt", default=None)
 """The prompt whose videos are encoded outside of the model's own calls."""
@@ -57,6 +60,13 @@ def install(model: Any, family: Family, rule: Changed | ToMe, tally: Tally) -> I
         raise UnsupportedModelError(BOTH)
     if isinstance(rule, ToMe):
         rule.check(len(kind.blocks(kind.module(model))))
+        if kind.merging_loses:
+            logger.warning(
+                "tower=%r merges patches within the windows of %s's tower; where that was measured it lost answers "
+                "(docs: Vision towers that do less). Compare a few of your own questions with and without.",
+                tower_name(rule),
+                family.name,
+            )
     levels = grey_levels(model, rule) if isinstance(rule, Changed) else None
     running.attached.add(model)
     yield partial(running.attached.discard, model)

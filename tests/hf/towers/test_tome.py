@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import framefusion
-from framefusion import FrameFusion, ToMe
+from framefusion import Changed, FrameFusion, ToMe
 from framefusion.hf.families import find
 from framefusion.hf.towers import running, tome
 from tests.hf import models
@@ -149,3 +149,13 @@ def test_less_than_a_tower_can_do_is_refused(case: Case) -> None:
 def test_flash_attention_is_refused() -> None:
     with pytest.raises(RuntimeError, match="flash attention does not take"):
         tome.Run([[4, 3]], 0, "flash_attention_2")
+
+
+@pytest.mark.parametrize(("name", "warned"), [("qwen2_5_vl", True), ("qwen2_vl", False)])
+def test_merging_within_windows_warns(name: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    model = models.build(name).model
+    with framefusion.attach(model, merging(0.9)):
+        assert ("lost answers" in caplog.text) == warned
+    caplog.clear()
+    with framefusion.attach(model, FrameFusion(tower=Changed(std=(0.5,)))):
+        assert caplog.text == ""

@@ -41,6 +41,8 @@ class Tower(ABC):
     """The ``get_<kind>_features()`` of the model that encodes videos."""
     by_layout: bool = False
     """Whether the frames of videos go in as images, so that only the prompt tells which they are."""
+    merging_loses: bool = False
+    """Whether merging its patches lost answers wherever it was measured (``docs/tower.md``)."""
 
     @abstractmethod
     def module(self, model: Any) -> Any:

@@ -49,6 +49,8 @@ class GridTower(Tower):
 class WindowTower(GridTower):
     """Qwen2.5-VL's and EXAONE 4.5's: most blocks attend within windows, and all have the units window by window."""
 
+    merging_loses = True
+
     def order(self, tower: Any, arguments: Mapping[str, Any]) -> Tensor | None:
         return window_order(tower, arguments["video_grid_thw"])
 
