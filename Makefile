@@ -22,13 +22,13 @@ help:
 	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
-	@echo "make bench         measure the selection beside its peers, write docs/benchmarks.md (about 18 minutes)"
+	@echo "make bench         measure the selection beside its peers, write docs/results/benchmarks.md (about 18 minutes)"
 	@echo "make bench-check   has the selection become slower than the committed ratios (less than 2 minutes)"
 	@echo "make gpu           everything that wants a GPU, with PYTHON, which has torch and transformers, into OUT (nine minutes)"
 	@echo "make gpu-rehearse  the same without a GPU, everything shrunk: does each line of it run (less than 2 minutes)"
 	@echo "make gpu-wheels    fetch what PYTHON may lack there into wheels/gpu, for Python GPU_PYTHON on x86-64"
 	@echo "make gpu-page      take the results in OUT into the docs"
-	@echo "make leaderboard   write docs/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
+	@echo "make leaderboard   write docs/results/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
 	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
 install: $(INSTALLED)

@@ -99,8 +99,8 @@ BLAS behind NumPy and SciPy). After a warm-up they take turns: each round gives 
 that changes from round to round. A turn repeats a short contender until it has lasted 20 ms and counts the mean. **A
 ratio is the median, over rounds, of two times of the same round**, so that whatever slows the machine for a while
 slows both; the range behind it is that of the rounds. Medians and fastest rounds of the times stand beside it, and
-every round's time is in [data/bench-selection.json](data/bench-selection.json). Peak extra memory is the growth of the
-resident set's high-water mark over one run in a child process (`/proc/self/clear_refs`, `VmHWM`): every allocation,
+every round's time is in [data/bench-selection.json](../data/bench-selection.json). Peak extra memory is the growth of
+the resident set's high-water mark over one run in a child process (`/proc/self/clear_refs`, `VmHWM`): every allocation,
 whoever made it, and nothing of the inputs. Equal tokens: the share of the original's tokens that are selected too
 (bfloat16 features: of the per-segment loop's in float32 on the same values).
 
@@ -200,9 +200,9 @@ def _scaling_section(report: BenchReport) -> str:
         "another range in parentheses, where a contender was not taken to the largest size. Fixed costs lower an "
         "exponent, caches that overflow raise it.\n\n"
         f"{table(head, rows)}\n\n{sizes}\n\n"
-        "![Median time over each size](images/bench-scaling.png)\n\n"
+        "![Median time over each size](../images/bench-scaling.png)\n\n"
         "Over the number of frames, with memory:\n\n"
-        "![Time and peak extra memory over the number of frames](images/bench-selection.png)"
+        "![Time and peak extra memory over the number of frames](../images/bench-selection.png)"
     )
 
 

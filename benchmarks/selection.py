@@ -1,6 +1,6 @@
 """The whole measurement of the selection: writes the page of benchmarks, its data and its pictures.
 
-    python -m benchmarks.selection                 # docs/benchmarks.md, docs/data/bench-selection.json, docs/images
+    python -m benchmarks.selection                 # docs/results/benchmarks.md, data/bench-selection.json, images
     python -m benchmarks.selection --from-json     # the page and the pictures again, without measuring
     python -m benchmarks.selection --aims          # the aims on the standard workloads, printed; writes nothing
     python -m benchmarks.selection --small --out /tmp/try --long-tokens 8192
@@ -32,7 +32,7 @@ DATA, PICTURE, SCALING_PICTURE, PAGE = (
     "data/bench-selection.json",
     "images/bench-selection.png",
     "images/bench-scaling.png",
-    "benchmarks.md",
+    "results/benchmarks.md",
 )
 
 HALF = tuple(replace(config, dtype="bfloat16") for config in CONFIGS)
@@ -142,7 +142,7 @@ def write(report: BenchReport, out: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, or read, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=DOCS, help="where data/, images/ and the page go; default: docs")
+    parser.add_argument("--out", type=Path, default=DOCS, help="where data/, images/ and results/ go; default: docs")
     parser.add_argument("--from-json", action="store_true", help="do not measure, read the data that are there")
     parser.add_argument(
         "--aims", action="store_true", help="only the aims on the standard workloads; nothing is written"
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.aims:
         print(aims_table(run(only_aims(plan), args.threads, lambda _: None)))
         return
-    for folder in ("data", "images"):
+    for folder in ("data", "images", "results"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     require_matplotlib()
     if args.from_json:

@@ -2,8 +2,8 @@
 
 Each board is a directory in ``out`` that ``framefusion eval`` answers into, so that a run that was interrupted goes on
 where it was, and answers that another version of the settings gave are asked again. Its ``summary.json``, which
-names the commands, becomes ``docs/data/<name>.json``; ``docs/<name>.md`` and the pictures are written from that alone
-(``--pages`` does nothing else). A test fails while a page differs from what this would write.
+names the commands, becomes ``docs/data/<name>.json``; ``docs/results/<name>.md`` and the pictures are written from that
+alone (``--pages`` does nothing else). A test fails while a page differs from what this would write.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def commands(name: str, jobs: int = 2) -> list[list[str]]:
 def text(name: str) -> str:
     """One of the pages."""
     summary = json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))
-    return page(summary, "make leaderboard", BOARDS[name].title, images="images", prefix=f"{name}-", linked=True)
+    return page(summary, "make leaderboard", BOARDS[name].title, images="../images", prefix=f"{name}-", linked=True)
 
 
 def run(name: str, jobs: int) -> None:
@@ -148,7 +148,7 @@ def write(name: str) -> None:
     """Write a page and its pictures."""
     for part in json.loads((DOCS / "data" / f"{name}.json").read_text(encoding="utf-8"))["frames"]:
         draw(part, DOCS / "images", f"{name}-")
-    (DOCS / f"{name}.md").write_text(text(name), encoding="utf-8")
+    (DOCS / "results" / f"{name}.md").write_text(text(name), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

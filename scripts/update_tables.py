@@ -25,12 +25,12 @@ DECODING = ROOT / "docs" / "data" / "decoding.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
 ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
-    ROOT / "docs" / "models.md": ("models", "matrix", "refused"),
-    ROOT / "docs" / "decoding.md": ("decoding",),
-    ROOT / "docs" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
+    ROOT / "docs" / "guides" / "models.md": ("models", "matrix", "refused"),
+    ROOT / "docs" / "guides" / "decoding.md": ("decoding",),
+    ROOT / "docs" / "results" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
     ROOT / "README.md": ("supported", "end-to-end"),
     ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
-    ROOT / "docs" / "stages.md": ("rivals",),
+    ROOT / "docs" / "how-it-works" / "stages.md": ("rivals",),
 }
 
 DEFAULT = "segment-dpp-two-stage"
@@ -190,7 +190,7 @@ def rivals() -> str:
         name = DEFAULT + (f"@{schedule}" if schedule else "")
         own = {entry["budget"]: entry for entry in part["methods"] if entry["method"] == name}
         cells = [_beside_rival(part, own.get(budget)) for budget in BUDGETS]
-        rows.append([f"[{label}]({board}.md)", str(part["questions"]), *cells])
+        rows.append([f"[{label}](../results/{board}.md)", str(part["questions"]), *cells])
     return _markdown(head, rows)
 
 

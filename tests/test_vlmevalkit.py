@@ -1,4 +1,4 @@
-"""The script of docs/vlmevalkit.md, with stand-ins for what it uses of the kit."""
+"""The script of docs/guides/vlmevalkit.md, with stand-ins for what it uses of the kit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from framefusion.asking.prompts import AskError
 from framefusion.assets import BUNDLED, DEMO_VIDEO
 
-PAGE = Path(__file__).parent.parent / "docs" / "vlmevalkit.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guides" / "vlmevalkit.md"
 
 
 class BaseModel:

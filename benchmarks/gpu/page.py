@@ -1,4 +1,4 @@
-"""docs/gpu.md from the results of a run.
+"""docs/results/gpu.md from the results of a run.
 
 python -m benchmarks.gpu.page out/gpu    # takes them into docs/data/gpu-*.json and writes the page
 python -m benchmarks.gpu.page            # writes the page from docs/data/gpu-*.json
@@ -21,8 +21,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 HEAD = """# On a GPU
 
-What `make gpu` finds out ([CONTRIBUTING](../CONTRIBUTING.md#run-on-a-gpu)): whether the selection and whole models are
-right on a GPU, and how long things take there. `make gpu-page` takes the results of a run into
+What `make gpu` finds out ([CONTRIBUTING](../../CONTRIBUTING.md#run-on-a-gpu)): whether the selection and whole models
+are right on a GPU, and how long things take there. `make gpu-page` takes the results of a run into
 `docs/data/gpu-*.json` and writes this page."""
 
 NOTHING = """**No GPU has run this yet.** `make gpu-rehearse` runs each part on a CPU with everything shrunk, Triton's
@@ -252,7 +252,7 @@ def main() -> None:
             take(args.folder, DOCS)
         except ValueError as error:
             sys.exit(str(error))
-    (DOCS / "gpu.md").write_text(page(results(DOCS / "data", "gpu-")), encoding="utf-8")
+    (DOCS / "results" / "gpu.md").write_text(page(results(DOCS / "data", "gpu-")), encoding="utf-8")
 
 
 if __name__ == "__main__":

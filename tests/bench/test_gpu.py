@@ -154,7 +154,7 @@ def test_the_contract_refuses_an_interpreter_on_a_device() -> None:
 def test_the_page_is_that_of_its_data() -> None:
     """Else: ``python -m benchmarks.gpu.page``."""
     docs = ROOT / "docs"
-    assert (docs / "gpu.md").read_text(encoding="utf-8") == page.page(page.results(docs / "data", "gpu-"))
+    assert (docs / "results" / "gpu.md").read_text(encoding="utf-8") == page.page(page.results(docs / "data", "gpu-"))
 
 
 def test_without_data_the_page_says_so() -> None:

@@ -101,9 +101,9 @@ def test_rendering_again_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "data" / "bench-selection.json").write_text(fabricated().to_json(), encoding="utf-8")
     monkeypatch.setattr(selection, "run", lambda *_: pytest.fail("measured"))
     selection.main(["--from-json", "--out", str(tmp_path)])
-    first = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
+    first = (tmp_path / "results" / "benchmarks.md").read_text(encoding="utf-8")
     selection.main(["--from-json", "--out", str(tmp_path)])
-    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == first
+    assert (tmp_path / "results" / "benchmarks.md").read_text(encoding="utf-8") == first
     assert first == page(fabricated(), None)
     for name in ("bench-selection.png", "bench-scaling.png"):
         assert (tmp_path / "images" / name).read_bytes().startswith(b"\x89PNG")
@@ -119,7 +119,7 @@ def test_measuring_writes_data_and_page(tmp_path: Path, monkeypatch: pytest.Monk
     assert {config.tokens for config in (job.config for job in plan.jobs) if config.segments == 1} == {5000, 16_384}
     assert {job.rounds for job in plan.jobs} == {2}
     assert selection.load(tmp_path / "data" / "bench-selection.json").configs() == fabricated().configs()
-    assert (tmp_path / "benchmarks.md").exists()
+    assert (tmp_path / "results" / "benchmarks.md").exists()
 
 
 def test_the_programme_measures_what_the_page_shows() -> None:
@@ -150,4 +150,4 @@ def test_the_committed_page_is_that_of_the_data() -> None:
     docs = ROOT / "docs"
     report = selection.earlier(docs / "data" / "bench-selection.json")
     prefill = json.loads((docs / "data" / "prefill.json").read_text(encoding="utf-8"))
-    assert (docs / "benchmarks.md").read_text(encoding="utf-8") == page(report, prefill)
+    assert (docs / "results" / "benchmarks.md").read_text(encoding="utf-8") == page(report, prefill)

@@ -463,4 +463,4 @@ def test_the_page_of_the_docs_is_up_to_date():
     """Else: ``framefusion eval --data footage`` as the page says, and copy ``summary.json`` and ``footage.md``."""
     docs = Path(__file__).resolve().parents[2] / "docs"
     summary = json.loads((docs / "data" / "footage.json").read_text(encoding="utf-8"))
-    assert footage_summary.page(summary) == (docs / "footage.md").read_text(encoding="utf-8")
+    assert footage_summary.page(summary) == (docs / "results" / "footage.md").read_text(encoding="utf-8")

@@ -61,7 +61,7 @@ def test_headline_says_how_answers_were_scored(summary):
 
 
 def test_the_leaderboard(summary):
-    text = page(summary, "make leaderboard", "Any title", images="images", prefix="leaderboard-", linked=True)
+    text = page(summary, "make leaderboard", "Any title", images="../images", prefix="leaderboard-", linked=True)
     assert "Written by `make leaderboard`; how to read it: [evaluation.md]" in text
     for word in (
         "framefusion eval --frames 16\nframefusion eval --frames 32",
@@ -72,7 +72,7 @@ def test_the_leaderboard(summary):
         assert word in text
     assert text.index("## 16 frames") < text.index("## 32 frames")
     assert text.count("![") == 4
-    assert "(images/leaderboard-accuracy-16.png)" in text
+    assert "(../images/leaderboard-accuracy-16.png)" in text
     sections = re.findall(r"^### (.*)$", text.split("## 32 frames")[0], re.MULTILINE)
     assert sections == [
         "Accuracy",
@@ -145,17 +145,18 @@ def test_the_script_writes_page_and_pictures(script, summary, tmp_path, monkeypa
     monkeypatch.setattr(script, "DOCS", tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "images").mkdir()
+    (tmp_path / "results").mkdir()
     for name in script.BOARDS:
         (tmp_path / "data" / f"{name}.json").write_text(json.dumps(summary), encoding="utf-8")
     script.main(["--pages"])
     for name, board in script.BOARDS.items():
         title = board.title
-        text = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+        text = (tmp_path / "results" / f"{name}.md").read_text(encoding="utf-8")
         assert text == script.text(name)
         assert text.startswith(f"# {title}\n")
         links = re.findall(r"!\[.*\]\((.*)\)", text)
         assert len(links) == 4
-        assert all((tmp_path / link).is_file() for link in links)
+        assert all((tmp_path / "results" / link).is_file() for link in links)
 
 
 def test_the_commands_of_the_boards_are_those_of_the_evaluation(script):
@@ -201,4 +202,4 @@ def test_rules_in_the_same_stages_have_tables_of_their_own_and_rivals_among_them
 def test_the_committed_leaderboards_are_up_to_date(script):
     """Else: ``scripts/leaderboard.py --pages``."""
     for name in script.BOARDS:
-        assert (script.DOCS / f"{name}.md").read_text(encoding="utf-8") == script.text(name)
+        assert (script.DOCS / "results" / f"{name}.md").read_text(encoding="utf-8") == script.text(name)

@@ -106,7 +106,7 @@ def test_the_tasks_of_the_docs_exist(offline):
     from lmms_eval.tasks import TaskManager
     from lmms_eval.utils import load_yaml_config
 
-    text = (Path(__file__).parents[2] / "docs" / "lmms-eval.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "lmms-eval.md").read_text(encoding="utf-8")
     named = set(re.findall(r"--tasks (\S+)", text)) | {"egoschema_subset_mcppl"}
     assert all(any(name.startswith(start) for name in named) for start in BENCHMARKS)
     index = TaskManager(include_path=str(TASKS)).task_index

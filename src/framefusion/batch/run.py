@@ -95,7 +95,7 @@ def run(
 
     Args:
         data: the questions, one JSON object a line, see :func:`framefusion.batch.rows.read_rows`.
-        out: the results, one JSON object a line, see ``docs/batch.md``; how they were made is written beside it.
+        out: the results, one JSON object a line, see ``docs/guides/batch.md``; how they were made is written beside it.
         plan: how to answer; default ``Plan()``.
         engine: where; default :class:`~framefusion.batch.local.Local`, one row after the other in this process.
         ordered: write results in the order of the questions that are left, else as they come.

@@ -30,7 +30,7 @@ def calibrate(
     *,
     data: Annotated[
         str,
-        typer.Option("--data", help="Your questions, a file of JSON lines (see docs/evaluation.md); or needle."),
+        typer.Option("--data", help="Your questions, a file of JSON lines (see docs/guides/evaluation.md); or needle."),
     ],
     floor: Annotated[
         float,
@@ -43,7 +43,9 @@ def calibrate(
     confidence: Annotated[float, typer.Option("--confidence", help="That the floor is kept.")] = 0.95,
     model: ModelOptions,
     frames: FramesOption = None,
-    method: Annotated[str, typer.Option("--method", help="Whose budgets to try, see docs/methods.md.")] = METHOD,
+    method: Annotated[
+        str, typer.Option("--method", help="Whose budgets to try (docs/how-it-works/methods.md).")
+    ] = METHOD,
     stages: Annotated[
         str | None,
         typer.Option(

@@ -36,7 +36,8 @@ def eval_(
         str,
         typer.Option(
             "--data",
-            help=f"{NEEDLE}, photos, facts (docs/evaluation.md), {FOOTAGE} (film, no model), or a file of JSON lines.",
+            help=f"{NEEDLE}, photos, facts, {FOOTAGE} (film, no model), or a file of JSON lines "
+            "(docs/guides/evaluation.md).",
         ),
     ] = NEEDLE,
     frames: Annotated[int, typer.Option("--frames", help="Frames of each video.")] = FRAMES,

@@ -47,11 +47,14 @@ def page(
         images: where the pictures of :func:`framefusion.evaluation.plots.draw` are, as the page links them; None
             leaves them out.
         prefix: of the pictures' names.
-        linked: whether the page lies beside the other pages of the docs.
+        linked: whether the page lies in docs/results, beside the guides.
     """
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
     commands = "\n".join(summary["commands"])
-    beside = "how to read it: [evaluation.md](evaluation.md), the methods: [methods.md](methods.md)"
+    beside = (
+        "how to read it: [evaluation.md](../guides/evaluation.md), "
+        "the methods: [methods.md](../how-it-works/methods.md)"
+    )
     blocks = [
         f"# {title}",
         f"Written by `{made_by}`" + (f"; {beside}." if linked else "."),

@@ -69,8 +69,8 @@ def check_cost(cost: float, layers: int, tokens: int | None = None, first: int =
 
 STAGES = ((0.0, 1.0), (2 / 3, 0.25))
 """Stages of ``cost``: before which part of the layers, and what stays there relative to the first one. Chosen on real
-pretrained decoders (``docs/stages.md``): tokens that are copies may leave before layer 0, others are needed up to two
-thirds of the depth, where the attention of the text tells the quarter that still is."""
+pretrained decoders (``docs/how-it-works/stages.md``): tokens that are copies may leave before layer 0, others are
+needed up to two thirds of the depth, where the attention of the text tells the quarter that still is."""
 
 
 def pyramid(
@@ -116,7 +116,7 @@ def _spans(stages: Mapping[int, float], layers: int) -> list[int]:
 def late_layer(layers: int) -> int:
     """The first layer of the later half, before which the text's attention tells what a question needs.
 
-    Behind the first layers of pretrained decoders it does not (``docs/stages.md``).
+    Behind the first layers of pretrained decoders it does not (``docs/how-it-works/stages.md``).
     """
     return (layers + 1) // 2
 

@@ -6,7 +6,7 @@ for it in its own configuration::
     --additional-config '{"framefusion": {"rate": 0.8}}'
 
 Only :mod:`framefusion.vllm.hooks` and :mod:`framefusion.vllm.qwen` touch vLLM; the rest are pure tensors and numbers.
-See ``docs/serving.md``.
+See ``docs/guides/serving.md``.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def test_layers_that_are_none(layers: object) -> None:
 
 
 def test_the_docs_list_every_method() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "how-it-works" / "methods.md").read_text(encoding="utf-8")
     for method in METHODS.values():
         assert f"`{method.name}`" in text
         for paper in method.citation.replace(",", " ").split():

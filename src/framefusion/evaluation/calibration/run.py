@@ -61,7 +61,7 @@ def calibrate(
     """The smallest budget whose relative accuracy is above a floor, with confidence.
 
     With labels the floor is relative to the accuracy of all tokens, without it is the agreement with their answers.
-    Every unit counts alike. The statement is about further units like those of the data, see ``docs/calibration.md``.
+    Every unit counts alike. It is said of further units like those of the data (``docs/guides/calibration.md``).
 
     Args:
         data: the questions; ``framefusion.evaluation.JsonLines`` for a file of your own.

@@ -1,7 +1,7 @@
 """Classes of ``transformers`` that see pictures or videos and cannot be attached, each with the reason.
 
-``attach`` says it, ``framefusion models --refused`` and docs/models.md list it, and a test fails when a release of
-``transformers`` brings a class that is neither here nor in the registry.
+``attach`` says it, ``framefusion models --refused`` and docs/guides/models.md list it, and a test fails when a release
+of ``transformers`` brings a class that is neither here nor in the registry.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Token merging in a vision tower (ToMe, arXiv 2210.09461): fewer rows from block to block, all again behind the last.
 
 Rows merge within *chunks*: the frames of a video or, where most blocks attend within windows, the windows. They are
-compared by their hidden states, not by keys as in the paper (``docs/tower.md``). A row that stands for
+compared by their hidden states, not by keys as in the paper (``docs/how-it-works/tower.md``). A row that stands for
 several is their mean, weighs as many keys (``log size`` is added to its scores), and keeps the rotary position of the
 row that the others merged into.
 """

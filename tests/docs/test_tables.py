@@ -12,7 +12,7 @@ import pytest
 from tests.hf import models
 from tests.hf.ways import EXCLUDED, WAYS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
