@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from framefusion.asking.report import units
 from framefusion.asking.video import Video
 from framefusion.hf.summary import first_token_flops
 from framefusion.hf.timing import Times
+from framefusion.showing import units
 
 if TYPE_CHECKING:
     from framefusion.asking.ask import Answer

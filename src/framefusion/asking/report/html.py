@@ -7,10 +7,10 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from framefusion.asking.report import units
 from framefusion.asking.report.data import DROPPED, KEPT, MERGED, ReportData
 from framefusion.asking.report.frames import mask_uri, picture_uri
 from framefusion.asking.report.text import end_to_end
+from framefusion.showing import units
 
 _TEMPLATE = "report.html.j2"
 _LONG_ANSWER = 90  # characters; longer answers are set as running text

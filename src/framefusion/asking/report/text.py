@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from framefusion.asking.report import units
 from framefusion.asking.report.data import ReportData
 from framefusion.hf.timing import Times
+from framefusion.showing import units
 
 _LISTED_SEGMENTS = 6
 
