@@ -91,8 +91,8 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
             units.saved(units.saved_share(data.kv_bytes_before, data.kv_bytes_after)),
             units.size(data.kv_bytes_before, data.kv_bytes_after),
         ),
-        ("Time to first token", units.seconds(now), "not compared")
-        if before is None
+        ("Time to first token", units.seconds_of(now), "not compared")
+        if before is None or now is None
         else (
             "Time to first token",
             units.saved(units.saved_share(before, now)),
