@@ -59,6 +59,12 @@ def generate(case: Case, inputs: dict[str, Any], **kwargs: Any) -> Any:
         return case.model.generate(**inputs, **options)
 
 
+def logits(case: Case, inputs: dict[str, Tensor]) -> Tensor:
+    """Of one forward pass: ``(B, N, V)``, or less where a reduction is attached."""
+    with torch.no_grad():
+        return case.model(**inputs, **oracle.positions(case.model, inputs["attention_mask"])).logits
+
+
 def _plain(case: Case, inputs: dict[str, Any], run: framefusion.Run, **kwargs: Any) -> Said:
     out = generate(case, inputs, **kwargs)
     return Said(torch.stack(out.logits, 1), out.sequences, run.stages)
