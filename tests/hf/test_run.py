@@ -26,7 +26,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
 from framefusion.hf import recording, state
-from framefusion.hf.decoder import borrows, window_of
+from framefusion.hf.decoder import attention_of, borrows, window_of
 from framefusion.hf.families import find
 from framefusion.interface import apply_framefusion
 from framefusion.reduction.budgets import total_kept
@@ -53,8 +53,8 @@ def test_nothing_changes_in_the_model(case: Case) -> None:
     before = logits(case, inputs)
     state = {key: value.clone() for key, value in case.model.state_dict().items()}
     config = copy.deepcopy(case.model.config.to_dict())
-    layers = case.model.get_decoder().layers
-    attention = [layers[index].self_attn.config for index in case.attending]
+    layers = case.decoder.layers
+    attention = [attention_of(layers[index]).config for index in case.attending]
     hooked = hooks(case)
     with framefusion.attach(case.model, KEEP) as run:
         assert run.attached
@@ -65,7 +65,9 @@ def test_nothing_changes_in_the_model(case: Case) -> None:
     assert reduced.shape[1] < before.shape[1]
     assert torch.equal(logits(case, inputs), before)
     assert all(torch.equal(case.model.state_dict()[key], value) for key, value in state.items())
-    assert all(layers[index].self_attn.config is kept for index, kept in zip(case.attending, attention, strict=True))
+    assert all(
+        attention_of(layers[index]).config is kept for index, kept in zip(case.attending, attention, strict=True)
+    )
     assert hooks(case) == hooked
 
 
@@ -97,7 +99,7 @@ def test_an_exception_detaches_and_leaves_nothing_behind(case: Case) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("from the model")
 
-    inside = next(case.model.get_decoder().layers[2].children())
+    inside = next(case.decoder.layers[2].children())
     broken = inside.register_forward_pre_hook(fail)
     with pytest.raises(KeyError), framefusion.attach(case.model, KEEP):
         logits(case, inputs)
@@ -115,7 +117,7 @@ def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
 
     inputs = case.inputs(PROMPTS["single"](case))
     layer = max(index for index in case.attending if index <= 2)
-    broken = case.model.get_decoder().layers[layer].self_attn.register_forward_pre_hook(interrupt)
+    broken = attention_of(case.decoder.layers[layer]).register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt), framefusion.attach(case.model, FrameFusion(cost=0.5)):
         logits(case, inputs)
     broken.remove()
@@ -200,7 +202,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, case.inputs(PROMPTS["single"](case)))
     summary = run.summary()
-    decoder = case.model.get_decoder()
+    decoder = case.decoder
     known = (getattr(decoder.config, name, None) for name in ("num_experts_per_tok", "top_k_experts", "moe_topk"))
     experts = next(filter(None, known), 0)
     matrices = [[p for p in layer.parameters() if p.ndim > 1] for layer in decoder.layers]
@@ -217,7 +219,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
         flops += 2 * weights[index] * queries
         if index in case.attending:
             window = window_of(layer) or 10**6
-            (width, kept), s = widths(layer.self_attn, decoder.config), min(n, window)
+            (width, kept), s = widths(attention_of(layer), decoder.config), min(n, window)
             flops += 4 * width * s if queries == 1 else 2 * width * s * (2 * n - s + 1)
             kept = 0 if borrows(layer) else 4 * kept
             after += kept * min(n, window - 1)
@@ -231,7 +233,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
 def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run, torch.no_grad():
         cache = case.model(**case.inputs(PROMPTS["single"](case)), use_cache=True).past_key_values
-    layers = [cache.layers[index] for index in case.attending if not borrows(case.model.get_decoder().layers[index])]
+    layers = [cache.layers[index] for index in case.attending if not borrows(case.decoder.layers[index])]
     held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in layers)
     assert held == run.summary().kv_bytes_after
 
@@ -286,8 +288,8 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
     inputs = case.inputs(PROMPTS[rows](case))
     settings = PLANS["before layer 0"]
     with framefusion.attach(case.model, settings) as run:
-        case.model.get_decoder().set_attn_implementation("fa_stand_in")
-        if any(map(window_of, case.model.get_decoder().layers)):
+        case.decoder.set_attn_implementation("fa_stand_in")
+        if any(map(window_of, case.decoder.layers)):
             # It would cut the window by slots.
             with pytest.raises(ValueError, match="'fa_stand_in' cuts the windows of sliding-window layers"):
                 generate(case, inputs)
@@ -301,7 +303,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
                 generate(case, inputs)
             return
         out = generate(case, inputs)
-    case.model.get_decoder().set_attn_implementation("sdpa")
+    case.decoder.set_attn_implementation("sdpa")
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
@@ -382,7 +384,7 @@ def test_a_step_of_another_length_gets_a_mask_of_its_own() -> None:
     inputs = case.inputs([[3, video, 5], [2, video, 6]])
     del inputs["attention_mask"]
     with framefusion.attach(case.model, FrameFusion(keep=(0.5, 0.1))), torch.no_grad():
-        case.model.get_decoder().set_attn_implementation("fa_stand_in")
+        case.decoder.set_attn_implementation("fa_stand_in")
         cache = case.model(**inputs).past_key_values
         twin = copy.deepcopy(cache)
         case.model(input_ids=torch.full((2, 3), 20), past_key_values=cache)
@@ -425,7 +427,7 @@ def test_a_cache_can_be_filled_again(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():
         # States of linear attention must be there from the start, and can only be emptied as a whole.
-        hybrid = len(case.attending) < len(case.model.get_decoder().layers)
+        hybrid = len(case.attending) < len(case.decoder.layers)
         cache = DynamicCache(config=case.model.config) if hybrid else DynamicCache()
         first = case.model(**inputs, past_key_values=cache).logits
         cache.reset() if hybrid else cache.crop(-cache.get_seq_length())
@@ -544,7 +546,7 @@ class TestRefusals:
 
     def test_the_language_model_alone(self, case: Case) -> None:
         with framefusion.attach(case.model), pytest.raises(RuntimeError, match="was called directly"):
-            case.model.get_decoder()(inputs_embeds=torch.randn(1, 5, 64))
+            case.decoder(inputs_embeds=torch.randn(1, 5, 64))
 
     def test_records_before_a_prefill(self, case: Case) -> None:
         with framefusion.attach(case.model) as run, pytest.raises(RuntimeError, match="no prefill has run yet"):
@@ -581,7 +583,7 @@ class TestRefusals:
         copy.deepcopy(case.model)
 
     def test_attention_that_cannot_be_recorded(self, case: Case, inputs: dict[str, Tensor]) -> None:
-        attention = case.model.get_decoder().layers[1].self_attn
+        attention = attention_of(case.decoder.layers[1])
         attention.forward = lambda hidden_states, **_: (hidden_states, None)
         with (
             framefusion.attach(case.model, FrameFusion(keep={2: 0.5}, relevance="last")),
@@ -593,7 +595,7 @@ class TestRefusals:
         def fail(*_: Any) -> None:
             raise KeyError("from the model")
 
-        case.model.get_decoder().layers[2].register_forward_pre_hook(fail)
+        case.decoder.layers[2].register_forward_pre_hook(fail)
         with framefusion.attach(case.model) as run:
             with pytest.raises(KeyError):
                 case.model(**inputs)
