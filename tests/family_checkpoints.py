@@ -330,6 +330,7 @@ PARTS: dict[str, Callable[[], Saved]] = {
     "perception_lm": family_parts.perception_lm,
     "ernie4_5_vl_moe": family_parts.ernie4_5_vl_moe,
     "lfm3_vl": lambda: _qwen3(hf.Lfm3VlProcessor),
+    "nemotron_h_omni": family_parts.nemotron_h_omni,
 }
 
 

@@ -306,3 +306,31 @@ def ovis2() -> Saved:
             chat_template=chat,
         ),
     )
+
+
+def nemotron_h_omni() -> Saved:
+    names = {
+        "image_token": "<image>",
+        "video_token": "<video>",
+        "audio_token": "<so_embedding>",
+        "image_start_token": "<img>",
+        "image_end_token": "</img>",
+    }
+    sizes = {"patch_size": 4, "downsample_ratio": 0.5}
+    return (
+        dict(zip(names.values(), [IMAGE, VIDEO, 5, START, END], strict=True)),
+        names,
+        template("<image>", "<video>"),
+        lambda words, chat: hf.NemotronH_Omni_Reasoning_V3Processor(
+            # As many patches as 32 × 48 pixels have.
+            image_processor=hf.NemotronH_Omni_Reasoning_V3ImageProcessor(
+                **sizes, min_num_patches=96, max_num_patches=96
+            ),
+            video_processor=hf.NemotronH_Omni_Reasoning_V3VideoProcessor(
+                **sizes, video_target_num_patches=96, norm_mean=[0.5] * 3, norm_std=[0.5] * 3
+            ),
+            tokenizer=words,
+            feature_extractor=hf.ParakeetFeatureExtractor(),
+            chat_template=chat,
+        ),
+    )

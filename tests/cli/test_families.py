@@ -77,7 +77,7 @@ PHOTOGRAPH = {
     "perception_lm": (2 * SQUARE, 2 * SQUARE),
 }
 """Visual tokens of one photograph, and of each of two; of the others one temporal patch."""
-ONE_KIND = ("glm4v", "glm46v", "glm4v_moe", "molmo2")
+ONE_KIND = ("glm4v", "glm46v", "glm4v_moe", "molmo2", "nemotron_h_omni")
 """Families that take videos or photographs in one prompt, not both."""
 
 
@@ -183,6 +183,7 @@ WRITTEN = {
     **dict.fromkeys(("glm4v", "glm4v_moe"), (r"<\|end_of_image\|>(\d+)", [str(int(time)) for time in PAIRS[:, 0]])),
     "glm46v": (r"([\d.]+) seconds", [f"{time:.1f}" for time in PAIRS[:, 0]]),
     "video_llama3": (r"Time ([\d.]+)s:", [f"{time:.1f}" for time in TIMES]),
+    "nemotron_h_omni": (r"rame \d sampled at ([\d.]+) seconds", [f"{time:.2f}" for time in TIMES]),
     "molmo2": (r"([\d.]+) <frame_start>", [f"{time:.1f}" for time in TIMES]),
     # of each chunk the first frame
     "kimi_k25": (
@@ -217,11 +218,16 @@ def uneven(times: np.ndarray, total: int) -> Video:
     return Video(pictures, times, np.arange(len(times)), 80.0, total / 80.0, total, Path("uneven.mkv"))
 
 
+@cache
+def kind_of(name: str) -> families.Family:
+    return families.find(models.build(name).model)
+
+
 def inputs_of(family: str, video: Video) -> tuple[Any, str]:
     needs_words(family)
     processor = family_checkpoints.processor(family)
     content = [{"type": "video"}, {"type": "text", "text": "when?"}]
-    inputs = prompt_inputs(content, [video], [], processor)
+    inputs = prompt_inputs(content, [video], [], processor, family=kind_of(family))
     return inputs, processor.tokenizer.decode(inputs["input_ids"][0])
 
 

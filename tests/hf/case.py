@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from framefusion.hf.decoder import attends, decoder_of
+
 PAD, VIDEO, IMAGE, START, END = 0, 1, 2, 3, 4
 FIRST_WORD = 10
 """Smaller ids are no words: generation must not say them, the oracle would take placeholders for video."""
@@ -87,8 +89,12 @@ class Case:
     @property
     def attending(self) -> list[int]:
         """The decoder layers of softmax attention: all, but in a hybrid decoder."""
-        layers = self.model.get_decoder().layers
-        return [index for index, layer in enumerate(layers) if hasattr(layer, "self_attn")]
+        return [index for index, layer in enumerate(self.decoder.layers) if attends(layer)]
+
+    @property
+    def decoder(self) -> Any:
+        """The decoder, without its head."""
+        return decoder_of(self.model)
 
     def types(self, ids: Tensor) -> dict[str, Tensor]:
         """What the processor derives from these ids alone."""

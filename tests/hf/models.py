@@ -49,6 +49,7 @@ BUILDERS = (
     "molmo2",
     "perception_lm",
     "ernie4_5_vl_moe",
+    "nemotron_h_omni",
 )
 
 SIBLINGS = {"gemma4_moe": "gemma4", "gemma4_e": "gemma4", "ministral3": "mistral3"}

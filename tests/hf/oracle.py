@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from framefusion.hf.decoder import attends, attention_of, decoder_of
 from framefusion.reduction.held import Stage
+
+RECURRENT = ("linear_attn", "conv", "mixer")
+"""What layers call a module with a state, or one that maps each token for itself."""
 
 
 @torch.no_grad()
@@ -55,7 +59,7 @@ def logits(
     present = valid.clone()
     turns = [_Turn(*part) for part in (*parts, (0, prompt, stages))]
     deepstack = _DeepStack()
-    handles = [model.get_decoder().register_forward_pre_hook(deepstack.take, with_kwargs=True)]
+    handles = [decoder_of(model).register_forward_pre_hook(deepstack.take, with_kwargs=True)]
 
     def pre_hook(index: int) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -86,10 +90,10 @@ def logits(
         return hook
 
     recurrent: list[Any] = []
-    for index, layer in enumerate(model.get_decoder().layers):
+    for index, layer in enumerate(decoder_of(model).layers):
         handles.append(layer.register_forward_pre_hook(pre_hook(index), with_kwargs=True))
-        if not hasattr(layer, "self_attn"):
-            module = layer.linear_attn if hasattr(layer, "linear_attn") else layer.conv
+        if not attends(layer):
+            module = next(own for name, own in layer.named_children() if name in RECURRENT)
             module.forward = partial(_on_what_is_present, module.forward, present)
             recurrent.append(module)
     try:
@@ -106,14 +110,14 @@ def _on_what_is_present(forward: Callable[..., Tensor], present: Tensor, hidden_
     alone, one sample after the other."""
     result = torch.zeros_like(hidden_states)
     for b, mine in enumerate(present):
-        result[b, mine] = forward(hidden_states=hidden_states[b : b + 1, mine])[0]
+        result[b, mine] = forward(hidden_states[b : b + 1, mine])[0]
     return result
 
 
 def positions(model: Any, mask: Tensor) -> dict[str, Tensor]:
     """The positions that ``generate()`` gives the tokens of a padded batch, for a model whose attention goes by more of
     them than their distances; nothing for others."""
-    attention = next((layer.self_attn for layer in model.get_decoder().layers if hasattr(layer, "self_attn")), None)
+    attention = next((own for own in map(attention_of, decoder_of(model).layers) if own is not None), None)
     known = {} if attention is None else inspect.signature(type(attention).forward).parameters
     if "position_ids" not in known or known["position_ids"].default is not inspect.Parameter.empty:
         return {}
@@ -195,13 +199,13 @@ class _DeepStack:
 def recorded_rotary(model: Any) -> Iterator[list[Any]]:
     """The rotary embeddings that each layer is called with, over all forward passes, None where it gets none; enter
     before attaching."""
-    layers = model.get_decoder().layers
+    layers = decoder_of(model).layers
     seen: list[list[Any]] = [[] for _ in layers]
     result: list[Any] = []
 
     def hook(index: int) -> Any:
         def pre_hook(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-            seen[index].append({**_named(module, args), **kwargs}["position_embeddings"])
+            seen[index].append({**_named(module, args), **kwargs}.get("position_embeddings"))
 
         return pre_hook
 

@@ -60,7 +60,7 @@ def test_attention_of_a_borrowing_layer_counts_for_what_is_there(name: str, monk
 @pytest.mark.parametrize("plan", ["two stages", "before layer 0"])
 def test_layers_run_on_the_last_token_alone_once_no_stage_comes(plan: str) -> None:
     case, lengths = models.build("gemma4_e"), []
-    for index, own in enumerate(case.model.get_decoder().layers):
+    for index, own in enumerate(case.decoder.layers):
         own.mlp.register_forward_pre_hook(lambda module, args, index=index: lengths.append((index, args[0].shape[1])))
     with framefusion.attach(case.model, PLANS[plan]) as run:
         generate(case, case.inputs(PROMPTS["single"](case)), max_new_tokens=1)
@@ -85,7 +85,7 @@ def test_the_head_sees_no_more_than_it_is_asked_for(name: str) -> None:
 def test_a_merged_token_has_the_inputs_of_the_one_it_merged_into() -> None:
     case = models.build("gemma4_e")
     inputs, given = case.inputs(PROMPTS["single"](case)), []
-    decoder = case.model.get_decoder()
+    decoder = case.decoder
     hooks = [
         own.per_layer_input_gate.register_forward_hook(lambda module, args, output: given.append(output.shape[1]))
         for own in decoder.layers
@@ -128,7 +128,7 @@ def test_llama4_ends_where_attention_goes_by_what_is_held() -> None:
     config.layer_types = ["full_attention"]
     assert Llama4().longest(config) is None
     case = models.build("llama4")
-    for own in case.model.get_decoder().layers:
+    for own in case.decoder.layers:
         own.self_attn.floor_scale = 100
     case.model.config.text_config.floor_scale = 100
     with framefusion.attach(case.model, BEHIND):

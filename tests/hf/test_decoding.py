@@ -73,7 +73,7 @@ def test_a_cache_can_be_filled_again(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():
         # States of linear attention must be there from the start, and can only be emptied as a whole.
-        hybrid = len(case.attending) < len(case.model.get_decoder().layers)
+        hybrid = len(case.attending) < len(case.decoder.layers)
         cache = DynamicCache(config=case.model.config) if hybrid else DynamicCache()
         first = case.model(**inputs, past_key_values=cache).logits
         cache.reset() if hybrid else cache.crop(-cache.get_seq_length())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 
 import framefusion
 from framefusion.hf.encoder import recorded
+from framefusion.hf.families.base import Call
 from framefusion.hf.families.kimi_k25 import KimiK25
 from framefusion.hf.families.lfm2_vl import Lfm2VL
 from framefusion.hf.families.molmo2 import Molmo2
+from framefusion.hf.families.nemotron_h_omni import NemotronHOmni
 from tests.hf import models
-from tests.hf.case import END, IMAGE, START, VIDEO
+from tests.hf.case import END, IMAGE, PAD, START, VIDEO
 from tests.hf.families.kimi_k25 import label
 from tests.hf.families.lfm2_vl import COLON, FRAME, FROM, SPACE, THUMBNAIL, TILE
 from tests.hf.layouts import check, encoded, kinds_and_frames, layouts_of
@@ -155,3 +158,49 @@ def test_beams_share_the_grids_of_their_video() -> None:
     assert [layout.grids for layout in run.layout] == [
         g for g in (((6, 3, 3),), ((6, 3, 3),) * 2, ()) for _ in range(2)
     ]
+
+
+class TestNemotronHOmni:
+    """A run every two frames behind labels; videos of one call are of one size, and images are not beside them."""
+
+    CONFIG: ClassVar[dict[str, Any]] = {
+        "image_token_id": IMAGE,
+        "downsample_ratio": 0.5,
+        "vision_config": SimpleNamespace(patch_size=4),
+    }
+
+    def layouts(self, rows: list[list[int]], rate: float = 0.0, **arguments: Any) -> Any:
+        model = SimpleNamespace(config=SimpleNamespace(**self.CONFIG), video_pruning_rate=rate)
+        ids = torch.tensor([[PAD] * (max(map(len, rows)) - len(row)) + row for row in rows])
+        return NemotronHOmni().layouts(model, Call(ids, None, arguments))
+
+    def video(self, pairs: int, size: int) -> list[int]:
+        return [token for t in range(pairs) for token in [11, 20 + t, START, *[IMAGE] * size, END]]
+
+    def test_videos_of_a_batch(self) -> None:
+        rows = [[30, *self.video(2, 6), 31, *self.video(2, 6), 32], [33, *self.video(2, 6), 34]]
+        layouts = self.layouts(rows, pixel_values_videos=torch.zeros(3, 2, 6, 16, 24))
+        assert [layout.grids for layout in layouts] == [((2, 2, 3), (2, 2, 3)), ((2, 2, 3),)]
+        assert layouts[0].columns.tolist() == [column for column, token in enumerate(rows[0]) if token == IMAGE]
+
+    def test_encoded_ahead_frames_are_rows(self) -> None:
+        (layout,) = self.layouts([[30, *self.video(3, 6), 31]], **encoded(video=(torch.zeros(18, 8),)))
+        check(layout, [("video", (3, 1, 6), layout.columns.tolist())])
+
+    def test_images_of_two_sizes(self) -> None:
+        row = [30, START, *[IMAGE] * 4, END, START, *[IMAGE] * 6, END, 31]
+        sizes = {"pixel_values": torch.zeros(1), "image_grid_hw": torch.tensor([[4, 4], [4, 6]])}
+        (layout,) = self.layouts([row], **sizes)
+        assert layout.kinds == ("image", "image")
+        assert layout.grids == ((1, 2, 2), (1, 2, 3))
+
+    def test_broken_inputs(self) -> None:
+        with pytest.raises(ValueError, match=r"input_ids\[0\] has 10 video tokens"):
+            self.layouts([[30, *self.video(2, 5), 31]], pixel_values_videos=torch.zeros(1, 2, 6, 16, 24))
+
+    def test_a_model_that_prunes_by_itself(self) -> None:
+        row = [30, *self.video(2, 6), 31]
+        with pytest.raises(ValueError, match=r"drops video tokens itself \(video_pruning_rate=0\.7\), and two rules"):
+            self.layouts([row], 0.7, pixel_values_videos=torch.zeros(1, 2, 6, 16, 24))
+        sizes = {"pixel_values": torch.zeros(1), "image_grid_hw": torch.tensor([[4, 6], [4, 6]])}
+        assert len(self.layouts([row], 0.7, **sizes)[0].grids) == 2

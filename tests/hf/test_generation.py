@@ -119,7 +119,7 @@ def test_a_run_says_what_it_is(case: Case) -> None:
 
 def test_a_wrapper_around_the_decoder_outlives_detaching(case: Case) -> None:
     """Whoever wraps a method that we had replaced keeps a working one."""
-    inputs, decoder = case.inputs(PROMPTS["single"](case)), case.model.get_decoder()
+    inputs, decoder = case.inputs(PROMPTS["single"](case)), case.decoder
     with torch.no_grad():
         before = case.model(**inputs).logits
         run = framefusion.attach(case.model, TWO)

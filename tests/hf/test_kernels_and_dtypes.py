@@ -44,8 +44,8 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
     inputs = case.inputs(PROMPTS[rows](case))
     settings = PLANS["before layer 0"]
     with framefusion.attach(case.model, settings) as run:
-        case.model.get_decoder().set_attn_implementation("fa_stand_in")
-        if any(map(window_of, case.model.get_decoder().layers)):
+        case.decoder.set_attn_implementation("fa_stand_in")
+        if any(map(window_of, case.decoder.layers)):
             # It would cut the window by slots.
             with pytest.raises(ValueError, match="'fa_stand_in' cuts the windows of sliding-window layers"):
                 generate(case, inputs)
@@ -59,7 +59,7 @@ def test_flash_attention_masks(name: str, rows: str) -> None:
                 generate(case, inputs)
             return
         out = generate(case, inputs)
-    case.model.get_decoder().set_attn_implementation("sdpa")
+    case.decoder.set_attn_implementation("sdpa")
     expected = oracle.logits(case.model, inputs, run.stages, out.sequences)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
@@ -73,7 +73,7 @@ def test_a_step_of_another_length_gets_a_mask_of_its_own() -> None:
     inputs = case.inputs([[3, video, 5], [2, video, 6]])
     del inputs["attention_mask"]
     with framefusion.attach(case.model, FrameFusion(keep=(0.5, 0.1))), torch.no_grad():
-        case.model.get_decoder().set_attn_implementation("fa_stand_in")
+        case.decoder.set_attn_implementation("fa_stand_in")
         cache = case.model(**inputs).past_key_values
         twin = copy.deepcopy(cache)
         case.model(input_ids=torch.full((2, 3), 20), past_key_values=cache)

@@ -47,7 +47,7 @@ def test_all_tokens_in_parts_equal_one_prompt(name: str) -> None:
     with framefusion.attach(case.model, ALL) as run:
         expected = torch.stack(generate(case, parts.whole(case)).logits, 1)
         held = extended(case, run)
-        assert held.fork == len(case.model.get_decoder().layers)
+        assert held.fork == len(case.decoder.layers)
         got = torch.stack(answer(case, held, words_of(case)).logits, 1)
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
@@ -78,7 +78,7 @@ def test_what_is_forgotten_is_seen_by_nothing_that_comes(name: str, plan: str, m
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
     again, _, counted = run(count=True)
     torch.testing.assert_close(torch.stack(again.logits, 1), got, atol=TOLERANCE, rtol=0)
-    if not any(map(prefix.window_of, case.model.get_decoder().layers)):
+    if not any(map(prefix.window_of, case.decoder.layers)):
         assert counted.length < plain.length
 
 
@@ -157,7 +157,7 @@ def test_an_error_in_a_part_leaves_the_model_and_the_prefix() -> None:
     with framefusion.attach(case.model, FrameFusion()) as run:
         held = run.extend(parts.whole(case))
         expected = answer(case, held, words_of(case)).sequences
-        handle = case.model.get_decoder().layers[1].register_forward_pre_hook(_fail)
+        handle = case.decoder.layers[1].register_forward_pre_hook(_fail)
         with pytest.raises(KeyboardInterrupt):
             run.extend(parts.part(case, 0, 2)[0], held)
         handle.remove()

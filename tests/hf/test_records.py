@@ -10,7 +10,7 @@ from torch import Tensor
 
 import framefusion
 from framefusion import FrameFusion
-from framefusion.hf.decoder import borrows, window_of
+from framefusion.hf.decoder import attention_of, borrows, window_of
 from framefusion.reduction.budgets import total_kept
 from tests.hf import oracle
 from tests.hf.case import Case
@@ -78,7 +78,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run:
         logits(case, case.inputs(PROMPTS["single"](case)))
     summary = run.summary()
-    decoder = case.model.get_decoder()
+    decoder = case.decoder
     known = (getattr(decoder.config, name, None) for name in ("num_experts_per_tok", "top_k_experts", "moe_topk"))
     experts = next(filter(None, known), 0)
     matrices = [[p for p in layer.parameters() if p.ndim > 1] for layer in decoder.layers]
@@ -95,7 +95,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
         flops += 2 * weights[index] * queries
         if index in case.attending:
             window = window_of(layer) or 10**6
-            (width, kept), s = widths(layer.self_attn, decoder.config), min(n, window)
+            (width, kept), s = widths(attention_of(layer), decoder.config), min(n, window)
             flops += 4 * width * s if queries == 1 else 2 * width * s * (2 * n - s + 1)
             kept = 0 if borrows(layer) else 4 * kept
             after += kept * min(n, window - 1)
@@ -109,7 +109,7 @@ def test_the_summary_counts_what_the_docstring_says(case: Case) -> None:
 def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
     with framefusion.attach(case.model, KEEP) as run, torch.no_grad():
         cache = case.model(**case.inputs(PROMPTS["single"](case)), use_cache=True).past_key_values
-    layers = [cache.layers[index] for index in case.attending if not borrows(case.model.get_decoder().layers[index])]
+    layers = [cache.layers[index] for index in case.attending if not borrows(case.decoder.layers[index])]
     held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in layers)
     assert held == run.summary().kv_bytes_after
 

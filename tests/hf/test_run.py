@@ -14,6 +14,7 @@ from transformers import StaticCache
 import framefusion
 from framefusion import FrameFusion
 from framefusion.hf import recording, state
+from framefusion.hf.decoder import attention_of
 from framefusion.interface import apply_framefusion
 from tests.hf import models
 from tests.hf.case import FIRST_WORD, Case
@@ -33,8 +34,8 @@ def test_nothing_changes_in_the_model(case: Case) -> None:
     before = logits(case, inputs)
     state = {key: value.clone() for key, value in case.model.state_dict().items()}
     config = copy.deepcopy(case.model.config.to_dict())
-    layers = case.model.get_decoder().layers
-    attention = [layers[index].self_attn.config for index in case.attending]
+    layers = case.decoder.layers
+    attention = [attention_of(layers[index]).config for index in case.attending]
     hooked = hooks(case)
     with framefusion.attach(case.model, KEEP) as run:
         assert run.attached
@@ -45,7 +46,9 @@ def test_nothing_changes_in_the_model(case: Case) -> None:
     assert reduced.shape[1] < before.shape[1]
     assert torch.equal(logits(case, inputs), before)
     assert all(torch.equal(case.model.state_dict()[key], value) for key, value in state.items())
-    assert all(layers[index].self_attn.config is kept for index, kept in zip(case.attending, attention, strict=True))
+    assert all(
+        attention_of(layers[index]).config is kept for index, kept in zip(case.attending, attention, strict=True)
+    )
     assert hooks(case) == hooked
 
 
@@ -100,7 +103,7 @@ def test_an_exception_detaches_and_leaves_nothing_behind(case: Case) -> None:
     def fail(*_: Any) -> None:
         raise KeyError("from the model")
 
-    inside = next(case.model.get_decoder().layers[2].children())
+    inside = next(case.decoder.layers[2].children())
     broken = inside.register_forward_pre_hook(fail)
     with pytest.raises(KeyError), framefusion.attach(case.model, KEEP):
         logits(case, inputs)
@@ -118,7 +121,7 @@ def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
 
     inputs = case.inputs(PROMPTS["single"](case))
     layer = max(index for index in case.attending if index <= 2)
-    broken = case.model.get_decoder().layers[layer].self_attn.register_forward_pre_hook(interrupt)
+    broken = attention_of(case.decoder.layers[layer]).register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt), framefusion.attach(case.model, FrameFusion(cost=0.5)):
         logits(case, inputs)
     broken.remove()

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import framefusion
 from framefusion import FrameFusion, UnsupportedModelError
+from framefusion.hf.decoder import attention_of
 from tests.hf import models
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
@@ -109,7 +110,7 @@ def test_masks_of_another_kind(case: Case, inputs: dict[str, Tensor]) -> None:
 
 def test_the_language_model_alone(case: Case) -> None:
     with framefusion.attach(case.model), pytest.raises(RuntimeError, match="was called directly"):
-        case.model.get_decoder()(inputs_embeds=torch.randn(1, 5, 64))
+        case.decoder(inputs_embeds=torch.randn(1, 5, 64))
 
 
 def test_records_before_a_prefill(case: Case) -> None:
@@ -150,7 +151,7 @@ def test_copies_of_an_attached_model(case: Case) -> None:
 
 
 def test_attention_that_cannot_be_recorded(case: Case, inputs: dict[str, Tensor]) -> None:
-    attention = case.model.get_decoder().layers[1].self_attn
+    attention = attention_of(case.decoder.layers[1])
     attention.forward = lambda hidden_states, **_: (hidden_states, None)
     with (
         framefusion.attach(case.model, FrameFusion(keep={2: 0.5}, relevance="last")),
@@ -163,7 +164,7 @@ def test_records_of_a_failed_prefill(case: Case, inputs: dict[str, Tensor]) -> N
     def fail(*_: Any) -> None:
         raise KeyError("from the model")
 
-    case.model.get_decoder().layers[2].register_forward_pre_hook(fail)
+    case.decoder.layers[2].register_forward_pre_hook(fail)
     with framefusion.attach(case.model) as run:
         with pytest.raises(KeyError):
             case.model(**inputs)

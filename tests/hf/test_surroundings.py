@@ -64,7 +64,7 @@ class Int8Linear(nn.Module):
 @pytest.mark.parametrize("name", SAMPLED)
 def test_quantized_weights(name: str) -> None:
     case = models.build(name)
-    for layer in case.model.get_decoder().layers:
+    for layer in case.decoder.layers:
         for parent in list(layer.modules()):
             for child, module in list(parent.named_children()):
                 if isinstance(module, nn.Linear):
@@ -110,7 +110,7 @@ def test_a_layer_compiled_before_attaching() -> None:
     torch.compiler.reset()
     case = models.build("qwen2_5_vl")
     inputs = case.inputs(PROMPTS["single"](case))
-    case.model.get_decoder().layers[1].compile(backend="eager")
+    case.decoder.layers[1].compile(backend="eager")
     with torch.no_grad():
         plain = case.model(**inputs).logits
         with framefusion.attach(case.model, FrameFusion(keep={1: 0.5})) as run:
@@ -138,7 +138,7 @@ def test_generation_in_several_threads(name: str) -> None:
             barrier.wait()
 
     with framefusion.attach(case.model, TWO) as run:
-        handles = [layer.register_forward_pre_hook(meet, with_kwargs=True) for layer in case.model.get_decoder().layers]
+        handles = [layer.register_forward_pre_hook(meet, with_kwargs=True) for layer in case.decoder.layers]
 
         def work(index: int) -> None:
             try:
@@ -399,7 +399,7 @@ class TestRefusals:
                 run.summary()
 
     def test_attaching_that_fails_leaves_nothing(self, case: Case) -> None:
-        attention = case.model.get_decoder().layers[2].self_attn
+        attention = case.decoder.layers[2].self_attn
         config = attention.config
         del attention.config
         with pytest.raises(AttributeError):

@@ -331,7 +331,7 @@ _EXPANDED = "generate() does not expand the encoded video, whose placeholders ar
 EXCLUDED: dict[tuple[str, str], str] = {
     **{
         (family, way): _STATES
-        for family in ("qwen3_5", "qwen3_5_moe", "minicpmv4_6", "minicpmv4_7")
+        for family in ("qwen3_5", "qwen3_5_moe", "minicpmv4_6", "minicpmv4_7", "nemotron_h_omni")
         for way in ("assisted", "prompt lookup")
     },
     **{
@@ -349,7 +349,8 @@ EXCLUDED: dict[tuple[str, str], str] = {
 """Ways that are not offered for a family, reduced or not: ``{(family, way): reason}``."""
 
 ALONE: dict[tuple[str, str], str] = {
-    ("perception_lm", way): "generate() repeats the pixels video by video, so rows with several get the wrong ones"
+    (family, way): "generate() repeats what it has of the videos one by one, so rows with several get the wrong ones"
+    for family in ("perception_lm", "nemotron_h_omni")
     for way in ("num_return_sequences", "beams")
 }
 """Ways that transformers itself gets wrong for a family where a row has several videos: ``{(family, way): reason}``."""

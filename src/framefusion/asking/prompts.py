@@ -25,7 +25,6 @@ NOUNS: dict[Kind, str] = {"video": "video", "image": "photograph"}
 LESS = "show fewer frames or smaller pictures, or take a smaller model"
 """What to do when memory is short."""
 
-_TICKS = 1_000_000
 _SECONDS_PER_GRID = ("second_per_grid_ts", "video_second_per_grid")
 """Under these names processors tell models how far apart the temporal patches of each video are."""
 
@@ -134,7 +133,8 @@ def prompt_inputs(
         pictures: likewise.
         processor: likewise.
         more: further options for the processor.
-        family: of the model; without it, neighbouring media are not kept apart by words.
+        family: of the model; without it, neighbouring media are not kept apart by words, and no processor's needs of a
+            kind of its own are met.
         following: as there.
 
     Raises:
@@ -157,7 +157,8 @@ def prompt_inputs(
         options["do_sample_frames"] = False
         # One list for each prompt: processors of transformers 5.12 count them by prompt.
         options["videos"] = [[video.frames for video in videos]]
-        options["video_metadata"] = [_metadata(video) for video in videos]
+        ticks = Family.ticks if family is None else family.ticks
+        options["video_metadata"] = [_metadata(video, ticks) for video in videos]
     if pictures:
         options["images"] = [list(pictures)]
     try:
@@ -288,7 +289,7 @@ def _text(parts: Content, processor: Any, following: Sequence[tuple[str, str]] =
     return text
 
 
-def _metadata(video: Video) -> dict[str, Any]:
+def _metadata(video: Video, ticks: int) -> dict[str, Any]:
     """What processors are told about a video, so that position over rate is the time at which a frame is shown.
 
     Positions in the source over its mean rate would be wrong wherever frames are not evenly spaced, so time is counted
@@ -296,10 +297,10 @@ def _metadata(video: Video) -> dict[str, Any]:
     shown right.
     """
     return {
-        "total_num_frames": round(len(video) * _interval(video) * _TICKS),
-        "fps": float(_TICKS),
+        "total_num_frames": round(len(video) * _interval(video) * ticks),
+        "fps": float(ticks),
         "duration": video.duration,
-        "frames_indices": [round(time * _TICKS) for time in video.timestamps.tolist()],
+        "frames_indices": [round(time * ticks) for time in video.timestamps.tolist()],
         "height": video.height,
         "width": video.width,
     }

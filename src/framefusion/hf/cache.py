@@ -35,10 +35,14 @@ class _Reduced:
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)  # type: ignore[misc]
 
     def has_previous_state(self, layer_idx: int | None = None, *args: Any, **kwargs: Any) -> Any:
-        # A layer of linear attention asks this before it changes its state.
+        # A layer of linear attention asks this before it changes its state, or for the state itself.
         if layer_idx is not None:
             _check_announced(self._framefusion_layout, layer_idx)
         return super().has_previous_state(layer_idx, *args, **kwargs)  # type: ignore[misc]
+
+    def get_conv_state(self, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        _check_announced(self._framefusion_layout, layer_idx)
+        return super().get_conv_state(layer_idx, *args, **kwargs)  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[Any]:
         raise StateError(

@@ -9,21 +9,28 @@ from typing import Any
 from framefusion.hf.families import UnsupportedModelError, find, unwrapped
 
 
+def attention_of(layer: Any) -> Any:
+    """The module by which a layer attends by softmax; None in one that does not. In some decoders a layer is one of
+    several kinds of modules under one name."""
+    alone = getattr(layer, "block_type", None) == "full_attention"
+    return layer.mixer if alone else getattr(layer, "self_attn", None)
+
+
 def attends(layer: Any) -> bool:
-    """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state."""
-    return hasattr(layer, "self_attn")
+    """Whether a layer attends by softmax; in hybrid decoders others keep a recurrent state, or mix no tokens at all."""
+    return attention_of(layer) is not None
 
 
 def window_of(layer: Any) -> int | None:
     """The window of a sliding-window layer, in tokens."""
-    attention = getattr(layer, "self_attn", None)
+    attention = attention_of(layer)
     # Some modules of full attention know the window of the others.
     return getattr(attention, "sliding_window", None) if getattr(attention, "is_sliding", True) else None
 
 
 def borrows(layer: Any) -> bool:
     """Whether a layer attends to the keys and values of an earlier one and has none of its own."""
-    return bool(getattr(getattr(layer, "self_attn", None), "is_kv_shared_layer", False))
+    return bool(getattr(attention_of(layer), "is_kv_shared_layer", False))
 
 
 def first_borrowing(layers: Sequence[Any]) -> int:
@@ -35,7 +42,7 @@ def lenders(layers: Sequence[Any]) -> list[int]:
     """Of each layer the one whose keys and values it attends to: itself, or the last one of its kind that has any."""
     found, latest = [], {}
     for index, layer in enumerate(layers):
-        kind = getattr(getattr(layer, "self_attn", None), "layer_type", None)
+        kind = getattr(attention_of(layer), "layer_type", None)
         if not borrows(layer):
             latest[kind] = index
         found.append(latest[kind])
@@ -102,7 +109,7 @@ class Decoder:
         self.deepstack, self.cuts = "deepstack_visual_embeds" in known, "logits_to_keep" in known
         self.lenders, self.borrowing = lenders(self.layers), first_borrowing(self.layers)
         self.longest = self.family.longest(self.module.config)
-        self.takes_positions = any(_takes_positions(self.layers[index].self_attn) for index in self.attending[:1])
+        self.takes_positions = any(_takes_positions(attention_of(self.layers[index])) for index in self.attending[:1])
         self._names = list(inspect.signature(type(self.layers[0]).forward).parameters)[2:]
         self._signature = inspect.signature(type(self.multimodal).forward)
 

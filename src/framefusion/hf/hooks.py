@@ -34,7 +34,7 @@ from framefusion.hf import (
     tower,
 )
 from framefusion.hf.calls import cache_of
-from framefusion.hf.decoder import Decoder, attends
+from framefusion.hf.decoder import Decoder, attention_of
 from framefusion.hf.families import Call
 from framefusion.reduction.settings import FrameFusion
 
@@ -100,8 +100,9 @@ def _installed(
         # Around all that is done to the encoder.
         yield from timing.install(decoder.model, clock)
     for index, layer in enumerate(decoder.layers):
-        if attends(layer):
-            yield recording.install(layer.self_attn)
+        attention = attention_of(layer)
+        if attention is not None:
+            yield recording.install(attention)
         yield layer.register_forward_pre_hook(partial(hooks.before_layer, index), with_kwargs=True).remove
         if decoder.deepstack:
             yield layer.register_forward_hook(partial(hooks.after_layer, index)).remove

@@ -11,7 +11,7 @@ from torch import Tensor
 from framefusion.hf import cache as caches
 from framefusion.hf import encoder, masks, recording, refusals
 from framefusion.hf.calls import cache_of
-from framefusion.hf.decoder import Decoder, attends, window_of
+from framefusion.hf.decoder import Decoder, attends, attention_of, window_of
 from framefusion.hf.deepstack import DeepStack
 from framefusion.hf.families import Call
 from framefusion.hf.inputs import LayerInputs, LayerKind, Prompt
@@ -85,7 +85,7 @@ class Prefill:
             caches.remember_borrowed(cache, index, lender, inputs.slots)
         return hidden, {
             **kwargs,
-            "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
+            **_rotary(inputs, kwargs),
             "position_ids": inputs.position_ids(kwargs["position_ids"]) if self._decoder.takes_positions else None,
             "attention_mask": inputs.mask(kwargs.get("attention_mask")),
             **self._per_layer(index, inputs, kwargs),
@@ -137,14 +137,15 @@ class Prefill:
         return self._prompt, self.reduction.columns
 
     def _recurrent_layer(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Changed:
-        """A layer of linear attention: its state takes in the tokens that are there, one after the other."""
+        """A layer of linear attention, whose state takes in the tokens that are there, one after the other, or one that
+        maps each token for itself."""
         if self._sequence(index)[0].past_length and self.reduction.padded:
             raise refusals.padded_states()
         # The state has no slots, so the cache makes no difference.
         inputs = self._inputs_of(index, LayerKind(None, 0, None, None, hidden.dtype, hidden.device))
         return hidden, {
             **kwargs,
-            "position_embeddings": inputs.positions(kwargs["position_embeddings"]),
+            **_rotary(inputs, kwargs),
             "position_ids": None,
             "attention_mask": inputs.padding_mask,
             **self._token_arguments(index, kwargs),
@@ -206,7 +207,7 @@ class Prefill:
     def _recorder_of(self, index: int, inputs: LayerInputs) -> recording.Recorder:
         self._keys = (inputs.keys - self._prompt.past_length).clamp_min(-1)
         return recording.Recorder(
-            self._decoder.layers[index].self_attn,
+            attention_of(self._decoder.layers[index]),
             self.reduction.query_rows(),
             inputs.valid,
             per_viewer=self.reduction.settings.relevance.of.per_viewer,
@@ -275,6 +276,12 @@ def _wanted(decoder: Decoder, kwargs: dict[str, Any]) -> int:
     if not decoder.cuts or not isinstance(last, int) or config._attn_implementation not in masks.DENSE:
         return 0
     return 0 if any(kwargs.get(name) or getattr(config, name, False) for name in whole) else last
+
+
+def _rotary(inputs: LayerInputs, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary embeddings of the tokens that are there; nothing in a decoder without."""
+    name = "position_embeddings"
+    return {name: inputs.positions(kwargs[name])} if name in kwargs else {}
 
 
 def _told(decoder: Decoder, ids: Tensor | None) -> Mapping[str, Tensor]:

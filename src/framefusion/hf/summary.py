@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from framefusion.hf.decoder import attends, borrows, window_of
+from framefusion.hf.decoder import attends, attention_of, borrows, window_of
 from framefusion.hf.shapes import EncoderFlops
 from framefusion.hf.timing import Times
 from framefusion.reduction.amounts import Stages
@@ -88,7 +88,7 @@ class DecoderSize:
 
 def _widths(layer: Any, config: Any) -> tuple[int, int]:
     """``width`` and ``kv_width`` of one layer."""
-    attention, heads = getattr(layer, "self_attn", None), config.num_attention_heads
+    attention, heads = attention_of(layer), config.num_attention_heads
     if getattr(config, "kv_lora_rank", None) is not None:
         # Multi-head latent attention. Older releases of transformers hold what the latents expand to.
         query, value = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
@@ -244,6 +244,9 @@ def summarize(
 def head_flops(model: Any) -> int | None:
     """Operations of a model's language-model head for one token; None without one that tells its size."""
     head = model.get_output_embeddings()
+    if head is None:
+        # Some have a language model with its head inside.
+        head = model.get_decoder().get_output_embeddings()
     width, words = getattr(head, "in_features", None), getattr(head, "out_features", None)
     return None if width is None or words is None else 2 * int(width) * int(words)
 

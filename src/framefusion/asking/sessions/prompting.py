@@ -100,11 +100,13 @@ def _renumbered(inputs: dict[str, Any], layout: VisualLayout, item: Item, model:
     """A prompt whose words before each frame count on from the frames that an item has."""
     pattern, tokenizer = find(unwrapped(model)).numbered, processor.tokenizer
     assert pattern is not None
+    assert isinstance(item.stand_in, Video)
     already = item.frames - (0 if item.pending is None else len(item.pending))
+    more = already - len(item.stand_in)
     ids, parts, at = inputs["input_ids"][0], [], 0
     for first, end in runs(torch.isin(torch.arange(len(ids)), layout.columns)):
         words = tokenizer.decode(ids[at:first], clean_up_tokenization_spaces=False)
-        counted = re.sub(pattern, lambda found: _plus(found, already - 1), words) if at else words
+        counted = re.sub(pattern, lambda found: _plus(found, more), words) if at else words
         said = ids[at:first].tolist()
         if counted != words:
             said = tokenizer(counted, add_special_tokens=False)["input_ids"]

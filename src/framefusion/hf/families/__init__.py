@@ -33,6 +33,7 @@ from framefusion.hf.families.minicpmv4_6 import MiniCPMV46
 from framefusion.hf.families.minicpmv4_7 import MiniCPMV47
 from framefusion.hf.families.mistral3 import Mistral3
 from framefusion.hf.families.molmo2 import Molmo2
+from framefusion.hf.families.nemotron_h_omni import NemotronHOmni
 from framefusion.hf.families.ovis2 import Ovis2
 from framefusion.hf.families.perception_lm import PerceptionLM
 from framefusion.hf.families.qwen2_5_omni import Qwen25Omni
@@ -87,6 +88,7 @@ FAMILIES: list[Family] = [
     Molmo2(),
     PerceptionLM(),
     Ernie45VLMoe(),
+    NemotronHOmni(),
 ]
 
 __all__ = [

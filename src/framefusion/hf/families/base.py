@@ -106,6 +106,8 @@ class Family(ABC):
     """Whether the tokens and positions of a video's frames stay as they are when frames come behind them."""
     numbered: str | None = None
     """Pattern of the words before each frame of a video in which the processor counts them, the number as its group."""
+    ticks: int = 1_000_000
+    """Of a second: in which the processor is told when each frame is shown."""
     looks_ahead: bool = False
     """Whether visual tokens attend to later ones, which no attention implementation without dense masks follows."""
     closing: int = 0

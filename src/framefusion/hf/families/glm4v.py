@@ -16,9 +16,9 @@ class Glm4v(Qwen3VL):
     """
 
     name = "GLM-4.1V"
-    model_classes = ("Glm4vForConditionalGeneration", "Glm4vModel")
+    model_classes: tuple[str, ...] = ("Glm4vForConditionalGeneration", "Glm4vModel")
     mixes = False
-    projector = ("visual.downsample", "visual.merger")
+    projector: tuple[str, ...] = ("visual.downsample", "visual.merger")
     placeholder = "image token, for videos too; one run per frame, timestamps between; one run per image"
 
     def tokens(self, config: Any, call: Call) -> dict[Kind, int]:

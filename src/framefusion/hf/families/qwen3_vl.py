@@ -19,7 +19,7 @@ class Qwen3VL(Qwen2VL):
     """
 
     name = "Qwen3-VL"
-    model_classes = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
+    model_classes: tuple[str, ...] = ("Qwen3VLForConditionalGeneration", "Qwen3VLModel")
     placeholder = "video or image token; one run per frame, timestamps between; one run per image"
     tells_encoder = False
 

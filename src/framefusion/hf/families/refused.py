@@ -147,10 +147,6 @@ REFUSED: dict[str, str] = {
         "HyperCLOVAXVisionV2ForConditionalGeneration",
     ),
     **_all(
-        f"{_YET}; layers of its decoder mix, attend or do neither, without rotary positions, which needs other hooks",
-        "NemotronH_Omni_Reasoning_V3",
-    ),
-    **_all(
         f"{_YET}; some of its layers take no rotary positions",
         "MuseGlimmerForConditionalGeneration",
         "MuseSparkForConditionalGeneration",
