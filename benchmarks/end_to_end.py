@@ -29,12 +29,12 @@ from framefusion import FrameFusion, assets, attach
 from framefusion.asking.ask import generate_timed
 from framefusion.asking.prompts import model_inputs
 from framefusion.asking.provenance import versions
-from framefusion.asking.report import units
 from framefusion.asking.video import read_video
 from framefusion.hf.shapes import EncoderCounter
 from framefusion.hf.summary import head_flops
 from framefusion.hf.timing import Times, timed
 from framefusion.selection import warm_up
+from framefusion.showing import units
 
 CLIP = Path(assets.__file__).parent / "videos" / "concert.mp4"
 PIXELS = 176 * 144

@@ -30,9 +30,9 @@ import torch
 
 from framefusion import FrameFusion, session
 from framefusion.asking.ask import ask
+from framefusion.asking.frames import video_of_frames
 from framefusion.asking.loading import load
 from framefusion.asking.provenance import versions
-from framefusion.asking.sessions.shown import video_of_frames
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.videoneedle import VideoNeedle
 

@@ -39,9 +39,9 @@ from torch import Tensor
 
 from benchmarks.sessions import cpu, mid_size
 from framefusion import Changed, FrameFusion, ToMe, attach, session
+from framefusion.asking.frames import video_of_frames
 from framefusion.asking.prompts import model_inputs
 from framefusion.asking.provenance import versions
-from framefusion.asking.sessions.shown import video_of_frames
 from framefusion.asking.video import Video, read_video
 from framefusion.evaluation import dinov2
 from framefusion.evaluation import needle as drawn

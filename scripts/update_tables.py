@@ -14,10 +14,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from framefusion.asking.report.units import PARTS, factor, seconds_of
 from framefusion.evaluation.methods.placed import schedule_of
 from framefusion.evaluation.table import UNREACHED, interval, percent
 from framefusion.hf.families import refused, table
+from framefusion.showing.units import PARTS, factor, seconds_of
 
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "framefusion"
 FLOORS = (
-    ("selection",),
+    ("selection", "showing"),
     ("reduction",),
     ("hf", "bench"),
     ("asking",),

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from framefusion._version import __version__
 
 if TYPE_CHECKING:
+    from framefusion.asking.answers import Answer
+    from framefusion.asking.ask import ask
+    from framefusion.asking.loading import LoadedModel, load
     from framefusion.asking.probe import probe
+    from framefusion.asking.report import report
     from framefusion.asking.sessions import Session, session
     from framefusion.asking.sessions.restoring import restore_session
     from framefusion.asking.sizing import plan
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DPP",
     "Absorb",
+    "Answer",
     "Call",
     "Candidates",
     "Changed",
@@ -41,6 +46,7 @@ __all__ = [
     "FrameFusion",
     "FrameFusionError",
     "FrameSimilarity",
+    "LoadedModel",
     "Merging",
     "Novelty",
     "Relevance",
@@ -53,13 +59,16 @@ __all__ = [
     "VisualLayout",
     "Windows",
     "__version__",
+    "ask",
     "attach",
     "calibrate",
+    "load",
     "load_settings",
     "plan",
     "probe",
     "register_family",
     "register_selector",
+    "report",
     "restore_session",
     "save_settings",
     "select_tokens",
@@ -68,6 +77,7 @@ __all__ = [
 
 _HOME = {
     "Absorb": "framefusion.reduction.merging",
+    "Answer": "framefusion.asking.answers",
     "Call": "framefusion.hf.families",
     "Candidates": "framefusion.reduction.selectors",
     "Changed": "framefusion.reduction.changes",
@@ -78,6 +88,7 @@ _HOME = {
     "FrameFusion": "framefusion.reduction.settings",
     "FrameFusionError": "framefusion.errors",
     "FrameSimilarity": "framefusion.reduction.segmentation",
+    "LoadedModel": "framefusion.asking.loading",
     "Merging": "framefusion.reduction.merging",
     "Novelty": "framefusion.reduction.budgets",
     "Relevance": "framefusion.reduction.sources",
@@ -89,13 +100,16 @@ _HOME = {
     "VisualItem": "framefusion.reduction.layout",
     "VisualLayout": "framefusion.reduction.layout",
     "Windows": "framefusion.reduction.segmentation",
+    "ask": "framefusion.asking.ask",
     "attach": "framefusion.hf",
     "calibrate": "framefusion.evaluation.calibration",
+    "load": "framefusion.asking.loading",
     "load_settings": "framefusion.reduction.settings_file",
     "plan": "framefusion.asking.sizing",
     "probe": "framefusion.asking.probe",
     "register_family": "framefusion.hf.families",
     "register_selector": "framefusion.reduction.selectors",
+    "report": "framefusion.asking.report",
     "restore_session": "framefusion.asking.sessions.restoring",
     "save_settings": "framefusion.reduction.settings_file",
     "select_tokens": "framefusion.selection",

@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers.generation.streamers import TextStreamer
 
+from framefusion.asking.answers import Answer, Generation
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
-from framefusion.asking.media import Media, read_media
+from framefusion.asking.frames import frames_of
+from framefusion.asking.loading import LoadedModel, ready
+from framefusion.asking.media import Media, check_source, read_media
 from framefusion.asking.prompts import AskError, check_seen, model_inputs, prompt_inputs, turn_inputs
-from framefusion.asking.video import Video
+from framefusion.asking.provenance import provenance
+from framefusion.asking.video import Video, check_request
+from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
-from framefusion.hf.summary import Summary
 from framefusion.hf.timing import Times, timed
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.settings import FrameFusion
@@ -40,8 +45,13 @@ __all__ = [
     "turn_inputs",
 ]
 
-Given = Media | str | os.PathLike[str]
+Given = Media | np.ndarray | str | os.PathLike[str]
 """A video, a photograph, or where to read one."""
+
+Keep = float | Mapping[int, float]
+"""What ``FrameFusion(keep=…)`` takes for one sample."""
+
+_SINGLE = (Video, Image.Image, str, os.PathLike)
 
 INSPECT_PROMPT = "Describe the video."
 """What :func:`inspect` asks, so that the attention to the video has a query."""
@@ -55,109 +65,59 @@ _FEW_ROUNDS, _MOST_SECONDS = 3, 15.0
 """So that one slow round, as the first one may be, is not the answer."""
 
 
-@dataclass(frozen=True)
-class Generation:
-    """One answer and how long it took.
-
-    Attributes:
-        text: the answer, without special tokens.
-        seconds_to_first_token: from the call of ``generate()`` to the first new token; vision encoder,
-            prefill and reduction included.
-        seconds_total: from the call of ``generate()`` to its return.
-        new_tokens: number of generated tokens.
-        times: seconds of the parts, from the file on; only what :func:`ask` measured.
-    """
-
-    text: str
-    seconds_to_first_token: float
-    seconds_total: float
-    new_tokens: int
-    times: Times = field(default_factory=Times)
-
-    @property
-    def seconds_per_token(self) -> float | None:
-        """Of every token behind the first; None with a single one."""
-        further = self.new_tokens - 1
-        return (self.seconds_total - self.seconds_to_first_token) / further if further > 0 else None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The answer with reduced visual tokens, and what was kept.
-
-    Attributes:
-        text: the answer; empty from :func:`inspect`.
-        question: as asked; None from :func:`inspect`.
-        seconds_to_first_token: as in :class:`Generation`; the median when there are several rounds.
-        seconds_total: likewise.
-        new_tokens: number of generated tokens.
-        summary: tokens, FLOPs and cache bytes before and after.
-        stages: one entry per stage that reduced something.
-        layout: where the visual tokens are and which part of which frame they show.
-        segments: ``(N,)`` int64, segment of each visual token in the order of ``layout``, -1 for those of photographs
-            that the settings leave as they are; None when no stage segmented.
-        settings: the settings of the reduction, with stages in the place of ``"auto"``.
-        times: seconds of the parts, from the file on.
-        full: the answer with all visual tokens, when compared.
-        timing: how the seconds were measured, in words.
-        media: the videos and photographs that were shown to the model, in order.
-    """
-
-    text: str
-    question: str | None
-    seconds_to_first_token: float
-    seconds_total: float
-    new_tokens: int
-    summary: Summary
-    stages: list[Any] = field(repr=False)
-    layout: VisualLayout = field(repr=False)
-    segments: Tensor | None = field(repr=False)
-    settings: FrameFusion
-    times: Times
-    full: Generation | None
-    timing: str
-    media: tuple[Media, ...] = field(repr=False)
-
-    @property
-    def video(self) -> Video | None:
-        """The first video that was shown; None if there were photographs only."""
-        return next((medium for medium in self.media if isinstance(medium, Video)), None)
-
-
 def ask(
     media: Given | Sequence[Given],
     question: str,
     *,
-    model: Any,
-    processor: Any,
+    model: Any = None,
+    processor: Any = None,
     settings: FrameFusion | None = None,
+    cost: float | None = None,
+    keep: Keep | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     compare: bool = False,
     decode_seconds: float | None = None,
     progress: Callable[[str], None] | None = None,
+    **loading: Any,
 ) -> Answer:
-    """Answer a question about videos and photographs with greedy decoding on a share of their visual tokens.
+    """Answer a question about videos and photographs with greedy decoding on a share of their visual tokens::
 
-    Photographs are reduced as videos are, unless the settings say ``images=False``.
+        print(framefusion.ask("street.mp4", "which large thing came after the red circle?", cost=0.2))
+
+    A model that is named is loaded for this answer alone, nothing is kept; for several answers load it once, with
+    :func:`framefusion.load`, or hold what it was shown in a :func:`framefusion.session`. Photographs are reduced as
+    videos are, unless the settings say ``images=False``.
 
     Args:
-        media: a :class:`~framefusion.asking.video.Video`, a PIL image, or a file, of which 8 frames are read if it
-            is a video; or a list of these, in the order in which the model is to see them.
+        media: a file or address, a :class:`~framefusion.asking.video.Video`, frames ``(T, H, W, 3)`` uint8, one second
+            apart, or a PIL image; or a list of these, in the order in which the model is to see them.
         question: what to ask.
-        model: a supported Hugging Face model; it is unchanged afterwards.
-        processor: its processor.
+        model: what :func:`framefusion.load` returned; a supported Hugging Face model, with ``processor``, which is
+            unchanged afterwards; or a directory, a hub id or the name of a bundled checkpoint, which is loaded. Default
+            the small bundled one.
+        processor: of a Hugging Face model that is given.
         settings: what to keep; default ``FrameFusion()``, a cost of 0.3.
+        cost: instead of settings: ``FrameFusion(cost=cost)``.
+        keep: likewise, ``FrameFusion(keep=keep)``.
+        frames: of each video that is read here, as for :func:`~framefusion.asking.video.read_video`. Default 16 with
+            the small bundled model, 32 with others.
+        fps: likewise, frames per second instead.
         max_new_tokens: longest answer, at least 1. Default 64.
         compare: also answer with all tokens. Both ways are warmed up first and then run in turns in this
             process: 5 rounds, 3 from 2 seconds on, fewer from 15 seconds on; the times are medians over the rounds.
         decode_seconds: what reading the media took, where that was done before; for :attr:`Answer.times`. Default:
             files are timed here, of others nothing is known.
         progress: called with a few words when a slow step begins.
+        loading: for a model that is loaded here: ``dtype``, ``device``, ``attn``, ``trust_remote_code`` and
+            ``tower_frames`` of :func:`framefusion.load`.
 
     Raises:
         AskError: an empty question; nothing to ask about; a processor without a chat template; a video or photograph
-            that the processor or the model refuses, or that the model would not see; or settings that this model or
-            this video cannot follow (an unreachable cost: with the smallest reachable one).
+            that the processor or the model refuses, or that the model would not see; settings that this model or
+            this video cannot follow (an unreachable cost: with the smallest reachable one), or given twice.
+        ModelError: the model cannot be loaded, or a loaded one comes without its processor.
         UnsupportedModelError: the model is of no supported family.
         VideoError: a file cannot be read.
     """
@@ -165,7 +125,9 @@ def ask(
         raise AskError("question must be a text that is not empty")
     if not is_whole(max_new_tokens) or max_new_tokens < 1:
         raise AskError(f"max_new_tokens must be a whole number, at least 1, got {max_new_tokens!r}")
-    job = _Job(media, question, model, processor, settings, decode_seconds, progress)
+    chosen, given = _settings(settings, cost, keep), _given(media, frames, fps)
+    loaded = ready(model, processor, **loading)
+    job = _Job(_read(given, frames, fps, loaded.name), question, loaded, chosen, decode_seconds, progress)
     if compare:
         return job.compare(question, max_new_tokens)
     job.progress("Answering")
@@ -176,20 +138,36 @@ def ask(
 def inspect(
     media: Given | Sequence[Given],
     *,
-    model: Any,
-    processor: Any,
+    model: Any = None,
+    processor: Any = None,
     settings: FrameFusion | None = None,
+    cost: float | None = None,
+    keep: Keep | None = None,
+    frames: int | None = None,
+    fps: float | None = None,
     decode_seconds: float | None = None,
     progress: Callable[[str], None] | None = None,
+    **loading: Any,
 ) -> Answer:
     """Reduce videos and photographs without a question: one prefill with a neutral prompt (:data:`INSPECT_PROMPT`).
 
     Arguments and errors are those of :func:`ask`. The answer's ``question`` is None and its ``text`` empty.
     """
-    job = _Job(media, INSPECT_PROMPT, model, processor, settings, decode_seconds, progress)
+    chosen, given = _settings(settings, cost, keep), _given(media, frames, fps)
+    loaded = ready(model, processor, **loading)
+    shown = _read(given, frames, fps, loaded.name)
+    job = _Job(shown, INSPECT_PROMPT, loaded, chosen, decode_seconds, progress)
     job.progress("Reducing")
     reduced = job.reduced(1)
     return job.answer(reduced, None, None, _SINGLE_RUN)
+
+
+def _settings(settings: FrameFusion | None, cost: float | None, keep: Keep | None) -> FrameFusion:
+    if settings is None:
+        return FrameFusion(cost=cost, keep=keep)
+    if cost is not None or keep is not None:
+        raise AskError("settings excludes cost and keep; say them in the settings: FrameFusion(cost=…)")
+    return settings
 
 
 class _Job:
@@ -197,21 +175,20 @@ class _Job:
 
     def __init__(
         self,
-        media: Given | Sequence[Given],
+        shown: _Shown,
         prompt: str,
-        model: Any,
-        processor: Any,
-        settings: FrameFusion | None,
+        loaded: LoadedModel,
+        settings: FrameFusion,
         decode_seconds: float | None,
         progress: Callable[[str], None] | None,
     ) -> None:
         self.progress = progress or (lambda step: None)
-        begin = time.perf_counter()
-        self.media, from_files = _read(media)
-        self.decoding = time.perf_counter() - begin if from_files else decode_seconds
-        self.model = model
-        self.processor = processor
-        self.settings = settings if settings is not None else FrameFusion()
+        self.media, self.names = shown.media, shown.names
+        self.decoding = decode_seconds if shown.seconds is None else shown.seconds
+        self.loaded = loaded
+        self.model = model = loaded.model
+        self.processor = processor = loaded.processor
+        self.settings = settings
         self.run: Any = None
         try:
             with attach(model, self.settings):
@@ -273,6 +250,8 @@ class _Job:
             full=full,
             timing=timing,
             media=self.media,
+            names=self.names,
+            provenance=provenance(run.settings, self.loaded),
         )
 
 
@@ -283,24 +262,59 @@ def _segments(layout: VisualLayout, reduced: VisualLayout, segments: Tensor) -> 
     return found
 
 
-def _read(media: Given | Sequence[Given]) -> tuple[tuple[Media, ...], bool]:
-    """The media, and whether all of them were read here."""
-    given = [media] if isinstance(media, (Video, Image.Image, str, os.PathLike)) else list(media)
+@dataclass(frozen=True)
+class _Shown:
+    """What the model is shown; ``seconds`` is what reading it took, None if it was not all read here."""
+
+    media: tuple[Media, ...]
+    names: tuple[str, ...]
+    seconds: float | None
+
+
+def _given(media: Given | Sequence[Given], frames: int | None, fps: float | None) -> list[Given]:
+    """The media one by one, refused as far as that goes before anything slow begins."""
+    given: list[Given] = [media] if isinstance(media, (*_SINGLE, np.ndarray)) else list(media)
     if not given:
         raise AskError("media is empty; give a video or a photograph to ask about")
     for medium in given:
-        if not isinstance(medium, (Video, Image.Image, str, os.PathLike)):
-            raise AskError(f"media must be videos, PIL images or paths, got {type(medium).__name__}")
+        if not isinstance(medium, _SINGLE) and not (isinstance(medium, np.ndarray) and medium.ndim == 4):
+            raise AskError(
+                "media must be videos, PIL images, paths or arrays of frames (T, H, W, 3), got "
+                f"{type(medium).__name__}" + (f" {medium.shape}" if isinstance(medium, np.ndarray) else "")
+            )
+    check_request(frames, fps)
+    files = [medium for medium in given if isinstance(medium, (str, os.PathLike))]
+    if not files and (frames is not None or fps is not None):
+        raise AskError("frames and fps are for files that are read here; what is given has its frames already")
+    for file in files:
+        check_source(file)
+    return given
+
+
+def _read(given: Sequence[Given], frames: int | None, fps: float | None, model: str) -> _Shown:
+    if frames is None and fps is None:
+        frames = usual_frames(model)
+    begin = time.perf_counter()
+    shown = tuple(_read_one(medium, frames, fps) for medium in given)
+    names = tuple(map(_name, given, shown))
     from_files = all(isinstance(medium, (str, os.PathLike)) for medium in given)
-    return tuple(_read_one(medium) for medium in given), from_files
+    return _Shown(shown, names, time.perf_counter() - begin if from_files else None)
 
 
-def _read_one(medium: Given) -> Media:
+def _read_one(medium: Given, frames: int | None, fps: float | None) -> Media:
     if isinstance(medium, Video):
         return medium
     if isinstance(medium, Image.Image):
         return upright_rgb(medium)
-    return read_media(medium)
+    if isinstance(medium, np.ndarray):
+        return frames_of(medium, None, 0.0)
+    return read_media(medium, frames, fps)
+
+
+def _name(given: Given, shown: Media) -> str:
+    if isinstance(shown, Video):
+        return shown.path.name
+    return os.path.basename(given) if isinstance(given, (str, os.PathLike)) else "photograph"
 
 
 def _another(rounds: int, seconds: float) -> bool:

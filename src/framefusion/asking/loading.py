@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 import transformers
 
 from framefusion.assets import BUNDLED, DEFAULT_MODEL
-from framefusion.errors import FrameFusionError
-from framefusion.hf.families import FAMILIES, known_class
+from framefusion.errors import ArgumentTypeError, FrameFusionError
+from framefusion.hf.families import FAMILIES, find, known_class, unwrapped
 from framefusion.hf.families.refused import REFUSED
 from framefusion.hf.frame_groups import encode_in_groups
 
@@ -96,6 +97,41 @@ def load(
         except ValueError as error:
             raise ModelError(f"tower_frames={tower_frames} is not possible: {_sentence(error)}") from error
     return _loaded(network, processor, name)
+
+
+def ready(model: Any = None, processor: Any = None, **loading: Any) -> LoadedModel:
+    """A model to answer with, loaded unless it is.
+
+    Args:
+        model: what :func:`load` returned, a Hugging Face model, or what :func:`load` takes.
+        processor: of a Hugging Face model.
+        loading: of :func:`load`, where it is loaded here.
+
+    Raises:
+        ModelError: a loaded model comes without its processor, or options come with what is loaded already; and as
+            :func:`load`.
+        UnsupportedModelError: a Hugging Face model of no supported family.
+    """
+    unknown = sorted(set(loading) - set(signature(load).parameters))
+    if unknown:
+        known = ", ".join(name for name in signature(load).parameters if name != "model")
+        raise ArgumentTypeError(f"there is no argument {unknown[0]}; a model is loaded with {known}.")
+    if model is None or isinstance(model, (str, os.PathLike)):
+        if processor is not None:
+            raise ModelError("processor is of a loaded model; one that is named brings its own, leave it out")
+        return load(model, **loading)
+    if loading:
+        raise ModelError(f"{', '.join(loading)}: the model is loaded already; say so where it is loaded")
+    if isinstance(model, LoadedModel):
+        if processor is not None:
+            raise ModelError("processor is of a bare model; what load() returns has its own, leave it out")
+        return model
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"model must be a model or the name of one, got {type(model).__name__}")
+    if processor is None:
+        raise ModelError("a loaded model needs its processor: processor=AutoProcessor.from_pretrained(…)")
+    find(unwrapped(model))
+    return _loaded(model, processor, str(getattr(model, "name_or_path", "") or type(model).__name__))
 
 
 def load_skeleton(

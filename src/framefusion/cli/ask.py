@@ -25,10 +25,10 @@ from framefusion.cli.options import (
 )
 from framefusion.cli.progress import spinner
 from framefusion.cli.reduction import check_options, shown_frames, stored_settings, warn_elsewhere
-from framefusion.cli.request import AskOptions, InspectOptions, Request, provenance_of
+from framefusion.cli.request import AskOptions, InspectOptions, Request
 
 if TYPE_CHECKING:
-    from framefusion.asking.ask import Answer
+    from framefusion.asking.answers import Answer
     from framefusion.asking.loading import LoadedModel
     from framefusion.asking.report import ReportData
     from framefusion.reduction.settings_file import Calibration
@@ -84,8 +84,7 @@ def execute(request: Request) -> None:
             return
         answer, loaded, calibration = found
         progress("Writing the report")
-        provenance = provenance_of(answer.settings, loaded)
-        data = write_report(request, answer, provenance)
+        data = write_report(request, answer)
     warn_elsewhere(request.shown, request.reduction, lambda: described(loaded), calibration)
     if request.json:
         from framefusion.asking.report import record
@@ -93,18 +92,18 @@ def execute(request: Request) -> None:
         written = {"report": own.report, "overlay": own.overlay}
         paths = {name: None if path is None else str(path) for name, path in written.items()}
         stages = {"stages_from": answer.summary.stages_from}
-        typer.echo(printable(json.dumps({**record(data), **provenance, **stages, **paths}, ensure_ascii=False)))
+        typer.echo(printable(json.dumps({**record(data), **answer.provenance, **stages, **paths}, ensure_ascii=False)))
     else:
         _show(data, own)
 
 
-def write_report(request: Request, answer: Answer, provenance: dict[str, dict[str, Any]]) -> ReportData:
+def write_report(request: Request, answer: Answer) -> ReportData:
     """What the report of an answer shows; written where the request says."""
     from framefusion.asking.report import frame_strip, render, report_data
 
     own = request.own
     names = [printable(os.path.basename(source) or source) for source in request.media]
-    data = report_data(answer, _command(request), _listed(provenance), names)
+    data = report_data(answer, _command(request), names=names)
     try:
         if own.report is not None:
             own.report.write_text(render(data), encoding="utf-8", errors="replace")
@@ -171,8 +170,7 @@ def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, L
 
     loaded = load(**request.model.arguments())
     common: dict[str, Any] = {
-        "model": loaded.model,
-        "processor": loaded.processor,
+        "model": loaded,
         "settings": stored.settings,
         "decode_seconds": decoding,
         "progress": progress,
@@ -229,13 +227,3 @@ def _command(request: Request) -> str:
     asked = ["inspect", *request.media] if request.question is None else ["ask", *request.media, request.question]
     options = spelled(request.model, request.shown, request.reduction, request.own)
     return shlex.join(["framefusion", *asked, *options])
-
-
-def _listed(provenance: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """The same as names and texts for the report; settings that are not in use are left out."""
-    return [
-        (name.replace("_", " "), str(value))
-        for group in provenance.values()
-        for name, value in group.items()
-        if value is not None
-    ]

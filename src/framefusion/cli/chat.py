@@ -258,7 +258,7 @@ class _Chat:
 
 def _cost(reply: Reply) -> str:
     """What an answer took, in one line."""
-    from framefusion.asking.report.units import seconds
+    from framefusion.showing.units import seconds
 
     summary = reply.summary
     return (

@@ -15,7 +15,7 @@ from framefusion.cli.ask import write_report
 from framefusion.cli.common import check_writable
 from framefusion.cli.errors import OptionError, named
 from framefusion.cli.reduction import stored_settings
-from framefusion.cli.request import AskOptions, Request, provenance_of
+from framefusion.cli.request import AskOptions, Request
 
 Progress = Callable[[str], Any]
 """Told the step under way."""
@@ -91,8 +91,7 @@ class Conversation:
         answer = asking.ask(
             self._media(),
             reply.question,
-            model=self.loaded.model,
-            processor=self.loaded.processor,
+            model=self.loaded,
             settings=self.session.settings,
             max_new_tokens=tokens,
             progress=progress,
@@ -100,7 +99,7 @@ class Conversation:
         progress("Writing the report")
         own = AskOptions(report=path, max_new_tokens=tokens)
         request = dataclasses.replace(self.request, media=self.sources, question=reply.question, own=own)
-        write_report(request, answer, provenance_of(answer.settings, self.loaded))
+        write_report(request, answer)
         return None if answer.text == reply.text else answer.text
 
     def _begun(self, request: Request) -> Session:

@@ -12,7 +12,7 @@ import typer
 from framefusion.cli.common import silence_transformers
 from framefusion.cli.errors import named, printable
 from framefusion.cli.reduction import shown_frames, stored_settings, warn_elsewhere
-from framefusion.cli.request import LONG, AskOptions, Request, provenance_of
+from framefusion.cli.request import LONG, AskOptions, Request
 
 if TYPE_CHECKING:
     from framefusion.asking.media import Media
@@ -45,7 +45,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     progress("Loading the model" if request.model.model is None else f"Loading {request.model.model}")
     silence_transformers()
     from framefusion.asking.loading import load
-    from framefusion.asking.provenance import describe
+    from framefusion.asking.provenance import describe, provenance
     from framefusion.asking.sessions import session
     from framefusion.asking.sessions.session import CHUNK
 
@@ -75,7 +75,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
             "mean_share": reply.summary.mean_share,
             "tower_share": reply.summary.tower_share,
             "seconds_to_first_token": reply.seconds_to_first_token,
-            **provenance_of(talk.settings, loaded),
+            **provenance(talk.settings, loaded),
         }
         typer.echo(printable(json.dumps(record, ensure_ascii=False)))
         return

@@ -153,7 +153,7 @@ def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path 
 
 
 def _show(found: Sizing, per_layer: bool) -> None:
-    from framefusion.asking.report import units
+    from framefusion.showing import units
 
     known = "" if found.weight_bytes is None else f", {units.size(found.weight_bytes)}"
     width, height = found.size
@@ -183,7 +183,7 @@ def _show(found: Sizing, per_layer: bool) -> None:
 
 def _held(found: Sizing) -> object:
     """Tokens and what they take."""
-    from framefusion.asking.report import units
+    from framefusion.showing import units
 
     table = _table("visual tokens", "last layer", "mean share", "KV cache", "requests" if found.memory else None)
     for row in found.rows:
@@ -199,7 +199,7 @@ def _held(found: Sizing) -> object:
 
 def _computed(found: Sizing) -> object:
     """What is computed up to the first token, and for each one behind it."""
-    from framefusion.asking.report import units
+    from framefusion.showing import units
 
     table = _table("encoder", "decoder", "first token", "factor", "decoder's", "largest part", "further token")
     for row in found.rows:
@@ -238,7 +238,7 @@ def _layers(row: PlanRow) -> object:
     from rich import box
     from rich.table import Table
 
-    from framefusion.asking.report import units
+    from framefusion.showing import units
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{row.frames} frames, {row.plan}", title_justify="left")
     for name in ("layer", "visual tokens", "KV cache", "decoder"):

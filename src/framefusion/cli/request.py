@@ -1,19 +1,15 @@
-"""What ``ask`` and ``inspect`` are asked for, and what tells how an answer was made."""
+"""What ``ask`` and ``inspect`` are asked for."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
 from framefusion.cli.options import DEFAULT_NEW_TOKENS, FrameOptions, ModelOptions, NewTokensOption, ReductionOptions
-
-if TYPE_CHECKING:
-    from framefusion.asking.loading import LoadedModel
-    from framefusion.reduction.settings import FrameFusion
 
 LONG = 256
 """Frames from which on a video is shown in parts without being asked to."""
@@ -63,21 +59,3 @@ class Request:
     shown: FrameOptions = dataclasses.field(default_factory=FrameOptions)
     reduction: ReductionOptions = dataclasses.field(default_factory=ReductionOptions)
     json: bool = False
-
-
-def provenance_of(settings: FrameFusion, loaded: LoadedModel) -> dict[str, dict[str, Any]]:
-    """Names and values that a reader needs to repeat the run, in groups."""
-    from framefusion.asking.provenance import versions
-    from framefusion.reduction.plain import to_plain
-
-    return {
-        "model": {
-            "model": loaded.name,
-            "class": type(loaded.model).__name__,
-            "dtype": loaded.dtype,
-            "device": loaded.device,
-            "attention": loaded.attention,
-        },
-        "settings": to_plain(settings),
-        "versions": dict(versions()),
-    }

@@ -18,12 +18,14 @@ from framefusion.hf.forgetting import features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
 from framefusion.hf.shapes import EncoderCounter
+from framefusion.hf.shown import run_card
 from framefusion.hf.summary import DecoderSize, Summary, head_flops, summarize
 from framefusion.hf.towers.tally import Encoded
 from framefusion.reduction.held import Stage
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction
 from framefusion.reduction.settings import FrameFusion
+from framefusion.showing.notebook import Card
 
 _DEFAULTS = FrameFusion()
 
@@ -102,6 +104,13 @@ class Run:
             latest = "no prefill to tell of"
         where = "attached to" if self.attached else "detached from"
         return f"<Run of FrameFusion({', '.join(changed)}), {where} {self._name}, {latest}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            found = self.summary()
+        except StateError:
+            return Card(repr(self), None, (), (), 0).html()
+        return run_card(self._name, found).html()
 
     def __enter__(self) -> Run:
         return self

@@ -59,6 +59,8 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         full=full,
         timing="one run",
         media=(video,),
+        names=("clip.mp4",),
+        provenance={"versions": {"torch": "2.9"}},
     )
 
 

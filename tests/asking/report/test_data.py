@@ -105,6 +105,7 @@ def test_photographs_stand_where_they_were_shown():
 def test_a_template_may_put_one_kind_before_the_other():
     answer = samples.answer(frames=2)
     answer.media = (*answer.media, Image.new("RGB", (60, 40)))
+    answer.names = (*answer.names, "photograph")
     answer.layout = VisualLayout.of([VisualItem.run("image", (1, 2, 3), 1), VisualItem.run("video", (2, 1, 2), 8)])
     data = report_data(answer)
     assert [(row.name, row.tokens) for row in data.media] == [("clip.mp4", 4), ("photograph", 6)]

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from framefusion.asking.frames import video_of_frames
 from framefusion.asking.loading import LoadedModel, load
-from framefusion.asking.sessions.shown import video_of_frames
 from framefusion.asking.video import Video
 from tests import family_checkpoints
 

@@ -13,8 +13,9 @@ from PIL import Image
 import framefusion
 from framefusion import FrameFusion, session
 from framefusion.asking.ask import AskError, ask
+from framefusion.asking.frames import video_of_frames
 from framefusion.asking.sessions import adding
-from framefusion.asking.sessions.shown import cut, video_of_frames
+from framefusion.asking.sessions.shown import cut
 from framefusion.asking.video import VideoError
 from tests.hf import models
 

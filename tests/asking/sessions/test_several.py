@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from framefusion.asking.ask import ask
+from framefusion.asking.frames import frames_of
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.sessions import Session
-from framefusion.asking.sessions.shown import frames_of
 from framefusion.asking.video import Video
 from framefusion.reduction.settings import FrameFusion
 from tests.asking.media.corpus import picture

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from framefusion.asking.report import units
 from framefusion.asking.video import Video
 from framefusion.hf.summary import first_token_flops
 from framefusion.hf.timing import Times
+from framefusion.showing import units
 
 if TYPE_CHECKING:
-    from framefusion.asking.ask import Answer
+    from framefusion.asking.answers import Answer
+    from framefusion.asking.report.pages import Prefilled
 
 DROPPED, MERGED, KEPT = 0, 1, 2
 """States of a visual token after the last stage: gone; averaged into one that stayed; stayed."""
@@ -116,7 +117,7 @@ class ReportData:
         mean_share: mean over layers of the share present.
         flops_before, flops_after: of the decoder's prefill.
         kv_bytes_before, kv_bytes_after: of the key-value cache after the prefill.
-        seconds_to_first_token: with reduced tokens.
+        seconds_to_first_token: with reduced tokens; None where nobody measured.
         full_seconds_to_first_token: with all tokens; None when not compared.
         timing: how the seconds were measured.
         reduction_milliseconds: time that the stages took.
@@ -147,7 +148,7 @@ class ReportData:
     flops_after: float
     kv_bytes_before: int
     kv_bytes_after: int
-    seconds_to_first_token: float
+    seconds_to_first_token: float | None
     full_seconds_to_first_token: float | None
     timing: str
     reduction_milliseconds: float
@@ -166,7 +167,7 @@ class ReportData:
         return first_token_flops(self)
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         """To the first token with reduced tokens: from the file on, or as far as that was measured."""
         return self.seconds_to_first_token if self.times.first_token is None else self.times.first_token
 
@@ -198,22 +199,23 @@ class ReportData:
 
 
 def report_data(
-    answer: Answer,
+    answer: Answer | Prefilled,
     command: str = "",
-    settings: Sequence[tuple[str, str]] = (),
+    settings: Sequence[tuple[str, str]] | None = None,
     names: Sequence[str] | None = None,
 ) -> ReportData:
     """Collect what the report shows from an answer.
 
     Args:
-        answer: from :func:`framefusion.asking.ask.ask` or :func:`framefusion.asking.ask.inspect`.
+        answer: from :func:`framefusion.asking.ask.ask` or :func:`framefusion.asking.ask.inspect`, or what a run tells.
         command: command line that repeats the run.
-        settings: names and values that the page lists so that the run can be repeated.
-        names: of the videos and photographs; default the file of a video, "photograph" for a photograph.
+        settings: names and values that the page lists so that the run can be repeated; default those of the answer,
+            without settings that are not in use.
+        names: of the videos and photographs; default those of the answer.
     """
     states = token_states(answer)
     frames = _frames(answer, states)
-    media = _media(answer.media, frames, names)
+    media = _media(answer.media, frames, answer.names if names is None else names)
     durations = [row.duration for row in media if row.duration is not None]
     visual = set(answer.layout.columns.tolist())
     summary = answer.summary
@@ -244,7 +246,7 @@ def report_data(
         reduction_milliseconds=summary.reduction_milliseconds,
         tower_share=summary.tower_share,
         command=command,
-        settings=list(settings),
+        settings=_listed(answer.provenance) if settings is None else list(settings),
         media=media,
         times=answer.times,
         full_times=None if answer.full is None else answer.full.times,
@@ -274,7 +276,16 @@ def token_states(answer: Any) -> np.ndarray:
     return states
 
 
-def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[str] | None) -> list[MediumRow]:
+def _listed(provenance: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), str(value))
+        for group in provenance.values()
+        for name, value in group.items()
+        if value is not None
+    ]
+
+
+def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[str]) -> list[MediumRow]:
     rows = []
     for number, medium in enumerate(media):
         mine = [frame for frame in frames if frame.medium == number]
@@ -282,7 +293,7 @@ def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[st
         rows.append(
             MediumRow(
                 kind="video" if video else "image",
-                name=names[number] if names is not None else medium.path.name if video else "photograph",
+                name=names[number],
                 duration=medium.duration if video else None,
                 tokens=sum(frame.tokens for frame in mine),
                 kept=sum(frame.count(KEPT) for frame in mine),

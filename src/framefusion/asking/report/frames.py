@@ -36,12 +36,12 @@ def picture_uri(picture: np.ndarray) -> str:
     if image.width > _EMBED_WIDTH:
         height = max(1, round(image.height * _EMBED_WIDTH / image.width))
         image = image.resize((_EMBED_WIDTH, height), Image.Resampling.LANCZOS)
-    return _data_uri(image, "JPEG", quality=84)
+    return data_uri(image, "JPEG", quality=84)
 
 
 def mask_uri(states: np.ndarray) -> str:
     """The token mask as a PNG data URI, one pixel per token."""
-    return _data_uri(Image.fromarray(token_mask(states)), "PNG", optimize=True)
+    return data_uri(Image.fromarray(token_mask(states)), "PNG", optimize=True)
 
 
 def marked(frame: FrameView, width: int) -> Image.Image:
@@ -85,7 +85,8 @@ def frame_strip(frames: Sequence[FrameView], width: int = 240, per_row: int | No
     return sheet
 
 
-def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
+def data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    """A picture as text that stands in a page; ``kind`` and ``options`` as Pillow saves it."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

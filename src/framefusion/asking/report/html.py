@@ -7,10 +7,10 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from framefusion.asking.report import units
 from framefusion.asking.report.data import DROPPED, KEPT, MERGED, ReportData
 from framefusion.asking.report.frames import mask_uri, picture_uri
 from framefusion.asking.report.text import end_to_end
+from framefusion.showing import units
 
 _TEMPLATE = "report.html.j2"
 _LONG_ANSWER = 90  # characters; longer answers are set as running text
@@ -91,8 +91,8 @@ def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
             units.saved(units.saved_share(data.kv_bytes_before, data.kv_bytes_after)),
             units.size(data.kv_bytes_before, data.kv_bytes_after),
         ),
-        ("Time to first token", units.seconds(now), "not compared")
-        if before is None
+        ("Time to first token", units.seconds_of(now), "not compared")
+        if before is None or now is None
         else (
             "Time to first token",
             units.saved(units.saved_share(before, now)),

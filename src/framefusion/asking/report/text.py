@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from framefusion.asking.report import units
 from framefusion.asking.report.data import ReportData
 from framefusion.hf.timing import Times
+from framefusion.showing import units
 
 _LISTED_SEGMENTS = 6
 
@@ -38,32 +38,30 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
         ("Prefill compute", _compute(data)),
         (
             "KV cache",
-            f"{units.saved(units.saved_share(data.kv_bytes_before, data.kv_bytes_after))} "
-            f"({units.size(data.kv_bytes_before, data.kv_bytes_after)})",
+            units.change(data.kv_bytes_before, data.kv_bytes_after, units.size),
         ),
     ]
     now, before = data.seconds_to_first_token, data.full_seconds_to_first_token
-    if before is None:
+    if now is None:
+        rows += [("Parts", _parts(data.times))] if data.times.parts else []
+    elif before is None:
         rows.append(("First token", f"after {units.seconds(now)} in generate()"))
     else:
         change = units.saved(units.saved_share(before, now))
         rows.append(("First token", f"{change} ({units.seconds(before)} → {units.seconds(now)}) in generate()"))
     if data.times.first_token is not None:
         rows += [("End to end", end_to_end(data)), ("Parts", _parts(data.times))]
-    rows.append(("Timing", data.timing))
+    if data.timing:
+        rows.append(("Timing", data.timing))
     return rows
 
 
 def _compute(data: ReportData) -> str:
-    decoder = _change(data.flops_before, data.flops_after)
+    decoder = units.change(data.flops_before, data.flops_after, units.flops)
     whole = data.first_token_flops
     if whole is None:
         return f"{decoder} in the decoder; the vision encoder cannot be counted"
-    return f"{decoder} in the decoder, {_change(*whole)} with vision tower, projector and head"
-
-
-def _change(before: float, after: float) -> str:
-    return f"{units.saved(units.saved_share(before, after))} ({units.flops(before, after)})"
+    return f"{decoder} in the decoder, {units.change(*whole, units.flops)} with vision tower, projector and head"
 
 
 def end_to_end(data: ReportData) -> str:

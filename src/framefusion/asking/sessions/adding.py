@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefusion.asking.failures import failures
+from framefusion.asking.frames import SPACING, frames_of
 from framefusion.asking.media import Media
 from framefusion.asking.prompts import AskError, is_out_of_memory
 from framefusion.asking.sessions import prompting
 from framefusion.asking.sessions.memory import within
-from framefusion.asking.sessions.shown import SPACING, Item, cut, frames_of, joined
+from framefusion.asking.sessions.shown import Item, cut, joined
 from framefusion.asking.sessions.state import Held
 from framefusion.asking.sessions.turns import turn
 from framefusion.asking.video import Video

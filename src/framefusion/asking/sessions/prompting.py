@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from framefusion.asking.encodings import Prompt
+from framefusion.asking.frames import SPACING, frames_of
 from framefusion.asking.media import Media
 from framefusion.asking.prompts import AskError, ProcessorError, content_of, turn_inputs
-from framefusion.asking.sessions.shown import SPACING, Item, frames_of, joined
+from framefusion.asking.sessions.shown import Item, joined
 from framefusion.asking.together import text_from
 from framefusion.asking.video import Video
 from framefusion.hf import Run

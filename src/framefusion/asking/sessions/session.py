@@ -15,18 +15,14 @@ from framefusion.ahead import Ahead
 from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
+from framefusion.asking.frames import SPACING, frames_of, is_frames
 from framefusion.asking.media import Media, media_parts
 from framefusion.asking.prompts import AskError
 from framefusion.asking.sessions import prompting
 from framefusion.asking.sessions.adding import Adding
 from framefusion.asking.sessions.memory import limit_of
 from framefusion.asking.sessions.saving import save
-from framefusion.asking.sessions.shown import (
-    SPACING,
-    frames_of,
-    is_frames,
-    temporal_patch,
-)
+from framefusion.asking.sessions.shown import temporal_patch
 from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
 from framefusion.asking.together import behind

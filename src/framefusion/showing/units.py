@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 NOT_MEASURED = "not measured"
 
@@ -69,6 +69,11 @@ def flops(value: float, *more: float) -> str:
 def size(value: float, *more: float) -> str:
     """Bytes with a binary prefix: ``1.5 MiB``; several share one: ``1.5 → 0.4 MiB``."""
     return _scaled((value, *more), 1024.0, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def change(before: float, after: float, unit: Callable[..., str]) -> str:
+    """What was saved, and of what: ``−62.0 % (32.4 → 12.3 GFLOP)``; ``unit`` is :func:`flops` or :func:`size`."""
+    return f"{saved(saved_share(before, after))} ({unit(before, after)})"
 
 
 def count(number: int, noun: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from framefusion.asking.report import units
+from framefusion.showing import units
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""How a reduction is shown to people: numbers in words, which tokens a picture still has, short HTML for notebooks."""
