@@ -34,7 +34,8 @@ WHEEL = {
 SOURCE = {
     "framefusion": {
         ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO", "README.md", "README.zh.md",
-        "benchmarks", "constraints.txt", "docs", "packages", "pyproject.toml", "scripts", "src", "tests", "training",
+        "benchmarks", "constraints.txt", "docs", "examples", "packages", "pyproject.toml", "scripts", "src", "tests",
+        "training",
     },
     "framefusion-photos": {".gitignore", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml", "src"},
 }  # fmt: skip
