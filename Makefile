@@ -9,7 +9,7 @@ PLATFORMS := 2_17 2_24 2_27 2_28 2_31 2_34
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm lint format bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard train clean
+.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm dist lint format bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-newest   the built wheel on the newest Python found, everything in its newest release"
 	@echo "make test-lmms     the tests that need lmms-eval, in a new environment of their own"
 	@echo "make test-vllm     the tests that need vLLM, in a new environment of their own"
+	@echo "make dist          build what is published into dist, wheels and source archives, and check it"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
 	@echo "make bench         measure the selection beside its peers, write docs/results/benchmarks.md (about 18 minutes)"
@@ -54,8 +55,11 @@ test-all:
 test-interpreter: install
 	$(BIN)/python -m pytest tests/selection -k triton $(WORKERS) --whole-interpreter
 
-test-floors test-newest: test-%:
-	scripts/test_wheel.sh $* $(PYTHON)
+dist:
+	scripts/build_dist.sh $(PYTHON) dist
+
+test-floors test-newest: test-%: dist
+	scripts/test_wheel.sh $* dist $(PYTHON)
 
 test-lmms: install
 	scripts/test_lmms.sh $(BIN)/python

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Build the wheel and try it in a new environment of its own:
+# Try a built wheel (make dist) in a new environment of its own:
 #   floors   the oldest Python on this machine, every dependency at the lower bound in pyproject.toml
 #   newest   the newest Python on this machine, everything in its newest release
 set -euo pipefail
 cd "$(dirname "$0")/.."
-which=${1:?usage: scripts/test_wheel.sh floors|newest [PYTHON]}
-python=${2:-python3}
+usage="usage: scripts/test_wheel.sh floors|newest DIRECTORY [PYTHON]"
+which=${1:?$usage}
+wheels=$(realpath "${2:?$usage}")
+python=${3:-python3}
 root=$PWD
 
 # A Python that pyenv only knows the name of is on the PATH too, so each is run.
@@ -33,17 +35,16 @@ trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/uv"
 "$work/uv/bin/python" -m pip install --disable-pip-version-check -q uv
 uv() { "$work/uv/bin/uv" --quiet --cache-dir "$work/cache" --no-python-downloads "$@"; }
-uv build --out-dir "$work/dist" .
 
 case $which in
 floors)
     uv venv --python "${pythons[0]}" "$work/venv"
     uv pip install --python "$work/venv/bin/python" --only-binary :all: --resolution lowest-direct -r pyproject.toml
-    uv pip install --python "$work/venv/bin/python" --no-deps "$work"/dist/*.whl
+    uv pip install --python "$work/venv/bin/python" --no-deps "$wheels"/*.whl
     ;;
 newest)
     uv venv --python "${pythons[-1]}" "$work/venv"
-    uv pip install --python "$work/venv/bin/python" "$work"/dist/*.whl
+    uv pip install --python "$work/venv/bin/python" "$wheels"/*.whl
     ;;
 *)
     echo "floors or newest, not $which" >&2

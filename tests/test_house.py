@@ -114,7 +114,7 @@ def test_the_map_in_contributing_is_the_tree() -> None:
             elif word.endswith(".py"):
                 named.add(word)
     rooms = {f"{path.name}/" for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    outside = {"training/", "benchmarks/", "docs/", "tests/", "scripts/"}
+    outside = {"training/", "benchmarks/", "docs/", "tests/", "scripts/", "packages/", "examples/"}
     assert {name for name in named if name.count("/") == 1} == rooms | outside
     for name in named:
         assert (PACKAGE / name).exists() or (ROOT / name).exists(), name

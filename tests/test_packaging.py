@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DECLARED = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -138,3 +142,22 @@ def test_nothing_is_imported_that_python_removed() -> None:
                     owner = ast.unparse(node.value)
                     gone += [(path.name, f"{owner}.{node.attr}")] * (node.attr in REMOVED_NAMES.get(owner, set()))
     assert gone == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "heading", "said"),
+    [
+        ("v1.2.0", "## [1.2.0] - 2026-11-30", ""),
+        ("v1.3.0", "## [1.2.0] - 2026-11-30", "the tag is v1.3.0, the version in src/framefusion/_version.py 1.2.0"),
+        ("v1.2.0", "## [1.2.0] - unreleased", "CHANGELOG.md has no section"),
+    ],
+)
+def test_a_tag_is_the_version_and_has_its_changes(tmp_path: Path, tag: str, heading: str, said: str) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = shutil.copy(ROOT / "scripts" / "check_tag.sh", tmp_path / "scripts")
+    (tmp_path / "src/framefusion").mkdir(parents=True)
+    (tmp_path / "src/framefusion/_version.py").write_text('__version__ = "1.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n\n- A thing.\n")
+    done = subprocess.run([script, tag], capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) is not said
+    assert said in done.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +125,18 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch):
     data = questions(tmp_path / "questions.jsonl", ["who?"])
     with pytest.raises(BatchError, match=r"pip install 'framefusion\[ray\]'"):
         run(data, tmp_path / "out.jsonl", engine=RayEngine(), make=Fake())
+
+
+def test_the_example_asks_a_folder(cluster, tmp_path, monkeypatch, capsys):
+    script = Path(__file__).resolve().parents[2] / "examples" / "batch_on_ray.py"
+    (tmp_path / "videos").mkdir()
+    shutil.copy(assets.DEMO_VIDEO, tmp_path / "videos")
+    monkeypatch.chdir(tmp_path)
+    asked = ["--ask", "what colour is the star?", "--ask", "which large thing came after the red circle?"]
+    monkeypatch.setattr("sys.argv", [script.name, "videos", *asked, "--cpus", "0.5"])
+    runpy.run_path(str(script), run_name="__main__")
+    first = capsys.readouterr().out
+    assert "scenes.mp4  what colour is the star?  green\n" in first
+    assert "red circle?  red diamond\n2 answered in" in first
+    runpy.run_path(str(script), run_name="__main__")
+    assert "0 answered in 0 s, 2 before, 0 errors" in capsys.readouterr().out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +15,23 @@ from transformers import Dinov2Config, Dinov2Model
 
 from framefusion.asking.encodings import prompts
 from framefusion.asking.loading import load
-from framefusion.evaluation import DataError, photos, videoneedle
+from framefusion.evaluation import DataError, parts, photos, videoneedle
 from framefusion.evaluation.needle.photo_questions import vocabulary
 from framefusion.evaluation.needle.photo_set import load_photos
-from framefusion.evaluation.photos import ASKED, Photos, photos_checkpoint, resized
+from framefusion.evaluation.photos import (
+    ASKED,
+    MODULE,
+    TRAINED,
+    VERSION,
+    WEIGHTS,
+    Photos,
+    photos_checkpoint,
+    resized,
+    trained,
+)
 from tests.evaluation.needle.made_stamps import make_stamps
+
+PACKAGE = Path(__file__).parents[2] / "packages" / TRAINED
 
 
 def encoder(**sizes: int) -> Dinov2Model:
@@ -105,3 +120,51 @@ def test_another_encoder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(photos, "load_dinov2", lambda cache: other)
     with pytest.raises(DataError, match="is not the one"):
         photos_checkpoint(tmp_path)
+
+
+def test_a_checkout_holds_the_weights_of_the_release_that_is_fetched() -> None:
+    assert trained() == PACKAGE / "src" / MODULE / "checkpoint"
+    declared = (PACKAGE / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^version = "(.*)"$', declared, re.MULTILINE)[1] == VERSION
+    assert re.search(r'^name = "(.*)"$', declared, re.MULTILINE)[1] == TRAINED
+
+
+@pytest.fixture
+def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The module as if it lay outside a checkout, beside a folder that is pip's only index."""
+    monkeypatch.setattr(photos, "__file__", str(tmp_path / "lib/framefusion/evaluation/photos.py"))
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    return index
+
+
+def make_wheel(index: Path, weights: bytes) -> None:
+    name = f"{MODULE}-{VERSION}"
+    with zipfile.ZipFile(index / f"{name}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {TRAINED}\nVersion: {VERSION}\n")
+        wheel.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{MODULE}/checkpoint/{WEIGHTS}", weights)
+
+
+def test_the_weights_are_fetched_from_the_index(away: Path, tmp_path: Path) -> None:
+    make_wheel(away, (PACKAGE / "src" / MODULE / "checkpoint" / WEIGHTS).read_bytes())
+    cache = tmp_path / "cache"
+    assert trained(cache) == cache / f"{TRAINED}-{VERSION}" / MODULE / "checkpoint"
+
+
+def test_an_installed_package_is_not_fetched(away: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "fetch_pip", lambda *given, **named: pytest.fail("fetched"))
+    monkeypatch.syspath_prepend(str(PACKAGE / "src"))
+    assert trained(tmp_path) == PACKAGE / "src" / MODULE / "checkpoint"
+
+
+def test_weights_that_cannot_be_had_say_what_to_do(away: Path, tmp_path: Path) -> None:
+    assert MODULE not in sys.modules
+    with pytest.raises(DataError, match=rf"^could not fetch {TRAINED}==.* beforehand$"):
+        trained(tmp_path)
+    make_wheel(away, b"others")
+    with pytest.raises(DataError, match=rf"^{WEIGHTS} of {TRAINED} in .* has the checksum"):
+        trained(tmp_path)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
+import runpy
+import shlex
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import av
 import numpy as np
@@ -103,6 +107,19 @@ def test_it_answers_about_a_file_with_a_fifth_of_its_tokens(server, video) -> No
         assert answer["usage"]["prompt_tokens"] < 240
     # The server decodes and samples frames in its own way.
     assert right >= len(rows) - 2
+
+
+def test_the_example_is_a_client_of_the_server_that_it_names(server, monkeypatch, capsys) -> None:
+    """Two videos at once, and a server with the options in the docstring."""
+    script = Path(__file__).resolve().parents[2] / "examples" / "serve_vllm.py"
+    (command,) = re.findall(r"^ +(vllm serve .*)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+    assert shlex.split(command)[3:] == PRUNED
+    videos = [str(DEMO_VIDEO), str(REAL_VIDEO)]
+    monkeypatch.setattr("sys.argv", [script.name, *videos, "what colour is the star?", "--url", f"{server.url}/v1"])
+    runpy.run_path(str(script), run_name="__main__")
+    demo, real = capsys.readouterr().out.splitlines()
+    assert demo.startswith(f"{DEMO_VIDEO}: green  (")
+    assert real.startswith(f"{REAL_VIDEO}: ")
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)

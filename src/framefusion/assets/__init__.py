@@ -8,10 +8,6 @@ BUNDLED = {"bundled": _HERE / "tiny", "bundled-qwen": _HERE / "tiny-qwen"}
 """Directories of the bundled checkpoints by the name of ``--model``, the default one first: a LLaVA-OneVision and a
 Qwen2.5-VL (``training/README.md``; origins in ``ATTRIBUTION.md`` beside this file)."""
 
-PHOTOS = _HERE / "photos"
-"""What was trained of the model that sees photographs: everything but its encoder, which is fetched
-(:func:`framefusion.evaluation.photos.photos_checkpoint`)."""
-
 DEFAULT_MODEL = next(iter(BUNDLED))
 """What is loaded when no model is named."""
 

