@@ -292,6 +292,52 @@ def test_rows_come_in_order_and_say_where_a_video_decides():
     assert record["size"] == [1280, 720]
 
 
+TOWERED = ("qwen2-vl", "qwen2.5-vl", "llava-onevision")
+
+
+@pytest.mark.parametrize("name", TOWERED)
+@pytest.mark.parametrize("frames", [4, 7])
+def test_what_merges_in_a_tower_is_what_a_real_run_encodes(checkpoints, name, frames):
+    loaded = load(checkpoints[name])
+    settings = FrameFusion(cost=0.5, tower="tome:0.8")
+    whole, row = plan(checkpoints[name], frames=frames, settings=settings, size=(200, 120), prompt=QUESTION).rows
+    with framefusion.attach(loaded.model, settings, timed=True) as run, torch.no_grad():
+        loaded.model(**real_inputs(loaded, frames, 200, 120))
+    summary = run.summary()
+    assert row.plan == "cost=0.5 tower=tome:0.8"
+    assert 0.5 < row.tower_share < 1
+    assert row.tower_share == summary.tower_share
+    assert not row.encoder_at_most
+    assert row.first_token_flops == pytest.approx(summary.first_token_flops[1])
+    assert row.end_to_end_factor == pytest.approx(summary.end_to_end_factor)
+    assert row.encoder_flops < whole.encoder_flops == row.all_tokens_encoder_flops
+    assert (whole.tower, whole.tower_share) == (None, None)
+
+
+def test_what_changed_in_a_tower_is_told_as_the_most():
+    whole, row = plan(frames=4, settings=FrameFusion(cost=0.5, tower="changed:8")).rows
+    assert (row.plan, row.tower, row.tower_share) == ("cost=0.5 tower=changed:8", "changed:8", 1.0)
+    assert row.encoder_at_most
+    assert not whole.encoder_at_most
+    assert row.encoder_flops == whole.encoder_flops
+
+
+def test_a_tower_that_cannot_be_followed_is_refused(tmp_path):
+    from tests import family_checkpoints
+
+    with pytest.raises(
+        PlanError, match=r"cost=0\.3 tower=tome with 2 frames: .* cannot be followed by Nemotron-H-Omni"
+    ):
+        plan(
+            family_checkpoints.save("nemotron_h_omni", tmp_path),
+            frames=2,
+            size=(48, 32),
+            settings=FrameFusion(tower="tome"),
+        )
+    with pytest.raises(PlanError, match=r"ToMe\.work must be at least"):
+        plan(frames=2, settings=FrameFusion(tower="tome:0.1"))
+
+
 def test_quantized_weights_need_their_size(checkpoints, tmp_path):
     for path in checkpoints["llava-onevision"].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -392,6 +438,19 @@ def test_the_table(run):
     assert "requests" not in run("--frames", 2, "--keep", 0.2).stdout
 
 
+def test_the_table_says_what_a_tower_leaves(run):
+    told = run("--frames", 8, "--tower", "tome")
+    assert told.exit_code == 0, told.stderr
+    assert "cost=0.3 tower=tome with 8 frames: 6" in told.stdout
+    assert "of the vision tower's work." in told.stdout
+    assert "≤" not in told.stdout
+    told = run("--frames", 8, "--keep", 0.5, "--tower", "changed")
+    (row,) = (line for line in told.stdout.splitlines() if "tower=changed" in line and "≤" in line)
+    assert row.count("≤") == 2
+    assert row.count("≥") == 1
+    assert "encodes at most that much" in told.stdout
+
+
 def test_a_settings_file(run, tmp_path):
     framefusion.save_settings(tmp_path / "mine.json", FrameFusion(keep=0.25))
     rows = json.loads(run("--frames", 2, "--settings", "mine.json", "--json").stdout)["rows"]
@@ -409,6 +468,7 @@ def test_a_settings_file(run, tmp_path):
         (["--keep", "x"], "--keep must be a share"),
         (["--keep", "1.5"], "keep must be in"),
         (["--cost", "0"], "cost must be in"),
+        (["--tower", "half"], "--tower must be None"),
         (["--stages", "0:2"], "the share of stages[0] must be in"),
         (["--settings", "none.json"], "cannot read none.json"),
         (["--model", "./nothing"], "there is no directory ./nothing"),

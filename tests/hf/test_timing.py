@@ -132,7 +132,7 @@ def test_a_reduction_is_timed_and_its_encoder_counted(family: str, monkeypatch: 
     half = replace(summary, tower_share=0.5)
     assert half.first_token_flops == (
         around + summary.flops_before,
-        around - summary.encoder_flops / 2 + summary.flops_after,
+        around - (summary.encoder_flops - summary.projector_flops) / 2 + summary.flops_after,
     )
     assert summary.as_dict()["times"]["prefill"] == layers(case)
 
