@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import framefusion
 from framefusion import FrameFusion
 from framefusion.hf import timing, tower
+from framefusion.hf.decoder import decoder_of
 from framefusion.hf.families import find
 from framefusion.hf.timing import Clock, Meter, Times, projectors, timed
 from framefusion.reduction.changes import Changed
@@ -62,7 +63,7 @@ def moving(case: Case, made: World) -> Iterator[None]:
     handles = [own.register_forward_pre_hook(made.pass_by(TOWER, "encoded"))]
     projected, layer = made.pass_by(PROJECTOR, "projected"), made.pass_by(LAYER)
     handles += [module.register_forward_pre_hook(projected) for module in projectors(multimodal)]
-    handles += [module.register_forward_pre_hook(layer) for module in multimodal.get_decoder().layers]
+    handles += [module.register_forward_pre_hook(layer) for module in decoder_of(multimodal).layers]
     yield
     for handle in handles:
         handle.remove()
@@ -73,7 +74,7 @@ def single(case: Case) -> dict[str, Any]:
 
 
 def layers(case: Case) -> int:
-    return len(case.model.base_model.get_decoder().layers)
+    return len(case.decoder.layers)
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["forward", "generate"])
@@ -131,7 +132,7 @@ def test_a_reduction_is_timed_and_its_encoder_counted(family: str, monkeypatch: 
     half = replace(summary, tower_share=0.5)
     assert half.first_token_flops == (
         around + summary.flops_before,
-        around - summary.encoder_flops / 2 + summary.flops_after,
+        around - (summary.encoder_flops - summary.projector_flops) / 2 + summary.flops_after,
     )
     assert summary.as_dict()["times"]["prefill"] == layers(case)
 
@@ -209,7 +210,7 @@ def test_what_failed_counts_for_nothing(where: str, error: type[BaseException]) 
     deep = {
         "tower": multimodal.visual.blocks[0],
         "projector": multimodal.visual.merger.mlp,
-        "decoder": multimodal.get_decoder().layers[1],
+        "decoder": decoder_of(multimodal).layers[1],
     }
 
     def fail(*_: Any) -> None:

@@ -18,14 +18,18 @@ class PlanRow:
         visual_tokens_per_layer: in each decoder layer.
         flops_per_layer: of the decoder's prefill, by :meth:`~framefusion.hf.summary.DecoderSize.prefill_flops`.
         kv_bytes_per_layer: keys and values behind the prefill.
-        encoder_flops: of vision tower and projector, which no reduction inside the decoder changes; None where they
-            cannot be counted.
+        encoder_flops: of vision tower and projector, which no reduction inside the decoder changes; with ``tower`` as
+            much of the tower's as it is left. None where they cannot be counted.
         projector_flops: of the projector's part; None also where nobody has told which it is.
         head_flops: of the language-model head, for one token.
         token_flops: of every further token of the answer, head included: of the first one behind the prompt.
         all_tokens_flops: of the decoder's prefill without reduction, for the factors.
         request_bytes: keys and values with the answer, and the states of linear attention.
         requests: how many of these fit in the memory; None without ``memory``.
+        all_tokens_encoder_flops: of vision tower and projector without ``tower``.
+        tower: the rule of the vision tower, as ``"tome"``; None where it encodes everything.
+        tower_share: share of the tower's work that the rule leaves; None without one. What changed (``"changed"``)
+            depends on the video: 1.0 there, the most that it can be.
         exact: whether every video of this size has these numbers. With ``merging``, what merges depends on the video:
             the layers are those of a video in which nothing does; with ``cost`` the mean over them is the same.
             Adaptive settings (``novelty``) give upper bounds.
@@ -38,7 +42,7 @@ class PlanRow:
     visual_tokens_per_layer: list[int]
     flops_per_layer: list[float]
     kv_bytes_per_layer: list[int]
-    encoder_flops: int | None
+    encoder_flops: float | None
     projector_flops: int | None
     head_flops: int | None
     token_flops: float
@@ -46,6 +50,14 @@ class PlanRow:
     request_bytes: int
     requests: int | None
     exact: bool
+    all_tokens_encoder_flops: int | None = None
+    tower: str | None = None
+    tower_share: float | None = None
+
+    @property
+    def encoder_at_most(self) -> bool:
+        """Whether the vision tower may do less than is counted: how much depends on the video."""
+        return self.tower is not None and self.tower.startswith("changed")
 
     @property
     def mean_share(self) -> float:
@@ -71,7 +83,9 @@ class PlanRow:
     def end_to_end_factor(self) -> float | None:
         """The same up to the first new token; None where the encoder cannot be counted."""
         total = self.first_token_flops
-        return None if total is None else (total - self.flops + self.all_tokens_flops) / total
+        if total is None or self.all_tokens_encoder_flops is None:
+            return None
+        return (self.all_tokens_encoder_flops + self.all_tokens_flops + (self.head_flops or 0)) / total
 
     @property
     def largest(self) -> tuple[str, float] | None:
@@ -131,6 +145,7 @@ class Sizing:
             "end_to_end_factor",
             "largest",
             "kv_bytes",
+            "encoder_at_most",
         )
         rows = [{**asdict(row), **{name: getattr(row, name) for name in derived}} for row in self.rows]
         return {**asdict(self), "size": list(self.size), "rows": rows}

@@ -26,10 +26,12 @@ from framefusion.errors import FrameFusionError
 from framefusion.hf.decoder import decoder_of, first_after_attention
 from framefusion.hf.families import Call, Family, find
 from framefusion.hf.shapes import UNCOUNTABLE, EncoderFlops, Shapes, encoder_flops, state_bytes
-from framefusion.hf.summary import DecoderSize, head_flops
+from framefusion.hf.summary import DecoderSize, head_flops, left_of_encoder
+from framefusion.hf.tower import planned_share
 from framefusion.reduction.amounts import AUTO
 from framefusion.reduction.schedule import tokens_per_layer
 from framefusion.reduction.settings import FrameFusion
+from framefusion.reduction.towers import tower_text
 
 logger = logging.getLogger(__name__)
 
@@ -172,9 +174,12 @@ def _rows(
     encoder = _encoder_flops(multimodal, inputs)
     rows: list[PlanRow] = []
     for reduction in (None, *settings):
-        visual = [len(layout)] * layers
+        visual, share = [len(layout)] * layers, None
         if reduction is not None:
             try:
+                if reduction.tower is not None:
+                    with Shapes():
+                        share = planned_share(multimodal, family, reduction.tower, inputs, [layout])
                 reduction.check(layers, machine.first)
                 plans = [tokens_per_layer(reduction.plan(n, layers, machine.first), n, layers) for n in layout.counts]
             except ValueError as error:
@@ -193,13 +198,16 @@ def _rows(
                 visual_tokens_per_layer=visual,
                 flops_per_layer=flops,
                 kv_bytes_per_layer=[count.cache_bytes(layer, n) for layer, n in enumerate(tokens)],
-                encoder_flops=None if encoder is None else encoder.total,
+                encoder_flops=None if encoder is None else left_of_encoder(encoder.total, encoder.projector, share),
                 projector_flops=None if encoder is None else encoder.projector,
                 head_flops=machine.head,
                 token_flops=step + (machine.head or 0),
                 all_tokens_flops=rows[0].flops if rows else sum(flops),
                 request_bytes=request,
                 requests=None if machine.free is None else max(0, machine.free // request),
+                all_tokens_encoder_flops=None if encoder is None else encoder.total,
+                tower=None if reduction is None else _tower(reduction),
+                tower_share=share,
                 exact=reduction is None or reduction.keeps_all or not (reduction.merging or reduction.adaptive),
             )
         )
@@ -260,6 +268,15 @@ def _encoder_flops(multimodal: Any, inputs: dict[str, Any]) -> EncoderFlops | No
 
 
 def _name(settings: FrameFusion) -> str:
+    tower = _tower(settings)
+    return _amount(settings) + ("" if tower is None else f" tower={tower}")
+
+
+def _tower(settings: FrameFusion) -> str | None:
+    return None if settings.tower is None else tower_text(settings.tower)
+
+
+def _amount(settings: FrameFusion) -> str:
     if settings.keep is None:
         return f"cost={settings.cost:g}" + (f" stages={_stages(settings)}" if settings.stages is not None else "")
     if isinstance(settings.keep, float | int):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -57,6 +58,12 @@ def plan(
         list[str] | None,
         typer.Option("--stages", help="Where --cost is spent, DEPTH:SHARE,… as of ask; may be repeated."),
     ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            "--tower", help="What the vision tower leaves out, with every reduction: changed or tome, as of ask."
+        ),
+    ] = None,
     settings: Annotated[
         Path | None, typer.Option("--settings", help="A reduction from a file, as calibrate writes it.")
     ] = None,
@@ -83,7 +90,7 @@ def plan(
     shape = _size(size)
     room, taken = _bytes("--memory", memory), _bytes("--weights", weights)
     with spinner() as progress:
-        reductions = _settings(keep or [], cost or [], stages or [], settings)
+        reductions = _settings(keep or [], cost or [], stages or [], tower, settings)
         silence_transformers()
         from framefusion.asking.sizing import plan as plan_video
 
@@ -133,10 +140,13 @@ def _bytes(option: str, text: str | None) -> int | None:
     return int(float(found[1]) * unit)
 
 
-def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path | None) -> list[FrameFusion]:
+def _settings(
+    keep: list[str], cost: list[float], stages: list[str], tower: str | None, path: Path | None
+) -> list[FrameFusion]:
     from framefusion.reduction.amounts import parse_keep, parse_stages
     from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import read
+    from framefusion.reduction.towers import tower_of
 
     found = []
     for text in keep:
@@ -145,11 +155,12 @@ def _settings(keep: list[str], cost: list[float], stages: list[str], path: Path 
         except ValueError as error:
             fail(error if str(error).startswith("keep") else f"--keep {error}")
     shapes = [parse_stages(text) for text in stages] if stages else [None]
-    costs = cost or [0.3] * bool(stages)
+    alone = tower is not None and not keep and path is None
+    costs = cost or [0.3] * bool(stages or alone)
     found += [FrameFusion(cost=share, stages=shape) for share in costs for shape in shapes]
     if path is not None:
         found.append(read(path).settings)
-    return found
+    return found if tower is None else [replace(one, tower=tower_of("--tower", tower)) for one in found]
 
 
 def _show(found: Sizing, per_layer: bool) -> None:
@@ -169,6 +180,13 @@ def _show(found: Sizing, per_layer: bool) -> None:
             console.print(_layers(row))
     if not all(row.exact for row in found.rows):
         typer.echo("* What merges, or is new enough to stay, depends on the video: layers as if nothing merged.")
+    if any(row.encoder_at_most for row in found.rows):
+        typer.echo(
+            "≤ What changed depends on the video: the vision tower counts in full, and encodes at most that much."
+        )
+    for row in found.rows:
+        if row.tower_share is not None and not row.encoder_at_most:
+            typer.echo(f"{row.plan} with {row.frames:,} frames: {row.tower_share:.0%} of the vision tower's work.")
     typer.echo(
         "Encoder: vision tower and projector. First token: encoder, decoder and language-model head; factor: how many "
         "times less that is than with all tokens, beside the decoder's."
@@ -203,12 +221,13 @@ def _computed(found: Sizing) -> object:
 
     table = _table("encoder", "decoder", "first token", "factor", "decoder's", "largest part", "further token")
     for row in found.rows:
+        most, least = ("≤ ", "≥ ") if row.encoder_at_most else ("", "")
         table.add_row(
             *_start(row),
-            _or_dash(row.encoder_flops, units.flops),
+            most + _or_dash(row.encoder_flops, units.flops),
             units.flops(row.flops),
-            _or_dash(row.first_token_flops, units.flops),
-            _or_dash(row.end_to_end_factor, units.factor),
+            most + _or_dash(row.first_token_flops, units.flops),
+            least + _or_dash(row.end_to_end_factor, units.factor),
             units.factor(row.decoder_factor),
             _or_dash(row.largest, lambda part: f"{part[0]} {part[1]:.0%}"),
             units.flops(row.token_flops),

@@ -12,8 +12,8 @@ from framefusion.hf.families import UnsupportedModelError, find, unwrapped
 def attention_of(layer: Any) -> Any:
     """The module by which a layer attends by softmax; None in one that does not. In some decoders a layer is one of
     several kinds of modules under one name."""
-    alone = getattr(layer, "block_type", None) == "full_attention"
-    return layer.mixer if alone else getattr(layer, "self_attn", None)
+    mixes = getattr(layer, "block_type", None) == "full_attention"
+    return getattr(layer, "self_attn", getattr(layer, "mixer", None) if mixes else None)
 
 
 def attends(layer: Any) -> bool:

@@ -44,17 +44,26 @@ class Shapes(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
         if any(tensor.is_meta for tensor in tensors):
+            chosen = args[1] if func is torch.ops.aten.index.Tensor else None
             args, kwargs = tree_map(_to_meta, (args, kwargs))
-            if func is torch.ops.aten.index.Tensor:
-                args = (args[0], [_all(index) for index in args[1]])
+            if chosen is not None:
+                args = (args[0], [_picked(index) for index in chosen])
+            elif func is torch.ops.aten._to_copy.default and kwargs.get("device") == _CPU:
+                # There are no values to move to the pixels.
+                kwargs = {**kwargs, "device": _META}
+            elif func is torch.ops.aten._grouped_mm.default:
+                # Rows by experts; as a kernel of shapes alone it refuses float32.
+                return args[0].new_empty(args[0].shape[0], args[1].shape[-1])
         elif kwargs.get("device") == _META and not any(tensor.is_floating_point() for tensor in tensors):
             kwargs = {**kwargs, "device": _CPU}
         return func(*args, **kwargs)
 
 
-def _all(index: Tensor | None) -> Tensor | None:
-    masks = index is not None and index.is_meta and index.dtype == torch.bool
-    return torch.ones_like(index, device=_CPU) if index is not None and masks else index
+def _picked(index: Tensor | None) -> Tensor | None:
+    """What a tensor is indexed by: of a mask the values say how much it picks."""
+    if index is None or index.dtype != torch.bool:
+        return None if index is None else _to_meta(index)
+    return torch.ones_like(index, device=_CPU) if index.is_meta else index
 
 
 def _to_meta(value: Any) -> Any:
@@ -155,7 +164,7 @@ def _flops_of(multimodal: Any, kind: Kind, inputs: Mapping[str, Any]) -> Encoder
         for module in modules:
             undo += list(metered(module, PROJECTOR, lambda: meter))
         try:
-            encode(**given)
+            find(multimodal).projected(multimodal, encode(**given))
         finally:
             for remove in undo:
                 remove()

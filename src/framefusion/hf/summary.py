@@ -174,8 +174,8 @@ class Summary:
     @property
     def first_token_flops(self) -> tuple[float, float] | None:
         """Operations up to the first new token without and with reduction: encoder, decoder and head. With ``tower`` as
-        many of the encoder's as units were encoded. None where those of the encoder are not known; decoding a file and
-        the processor have none."""
+        many of the tower's as units were encoded, and those of the projector in full. None where those of the encoder
+        are not known; decoding a file and the processor have none."""
         return first_token_flops(self)
 
     @property
@@ -255,6 +255,12 @@ def first_token_flops(found: Any) -> tuple[float, float] | None:
     """Operations up to the first token, without and with reduction, of what has the fields of a :class:`Summary`."""
     if found.encoder_flops is None:
         return None
-    share, head = 1.0 if found.tower_share is None else found.tower_share, found.head_flops or 0
-    before = found.encoder_flops + found.flops_before + head
-    return before, share * found.encoder_flops + found.flops_after + head
+    head = found.head_flops or 0
+    encoder = left_of_encoder(found.encoder_flops, found.projector_flops, found.tower_share)
+    return found.encoder_flops + found.flops_before + head, encoder + found.flops_after + head
+
+
+def left_of_encoder(encoder: int, projector: int | None, share: float | None) -> float:
+    """Operations of vision tower and projector where the tower does a share of its work, None for all of it; the
+    projector is in the share where nobody tells it apart."""
+    return encoder if share is None else share * (encoder - (projector or 0)) + (projector or 0)

@@ -119,14 +119,9 @@ class _Encoder(NamedTuple):
 
     def _of_merging(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run:
         assert isinstance(self.rule, ToMe)
-        blocks, extra = len(self.kind.blocks(tower)), self.kind.extra(tower)
-        counts, units, encoded = [], 0, 0
-        for own, rows in self.kind.chunks(clips, tower, arguments):
-            counts.append(self.rule.counts(rows, blocks, extra) if own == "video" else [rows] * blocks)
-            if own == "video":
-                units, encoded = units + rows * blocks, encoded + sum(counts[-1])
-        self.tally.note(Encoded(units, encoded))
-        return tome.Run(counts, extra, tower.config._attn_implementation)
+        counts, encoded = _merging(self.kind, tower, self.rule, clips, arguments)
+        self.tally.note(encoded)
+        return tome.Run(counts, self.kind.extra(tower), tower.config._attn_implementation)
 
     def _mask(self, clip: Clip) -> Tensor:
         assert isinstance(self.rule, Changed)
@@ -136,15 +131,7 @@ class _Encoder(NamedTuple):
 
     def _counts(self, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
         """The frames of each video and the views of each image, in the order of the prompt."""
-        layouts = self._layouts(arguments)
-        found = [
-            (kind, count, grid)
-            for layout in layouts
-            for kind, count, grid in zip(layout.kinds, layout.counts, layout.grids, strict=True)
-        ]
-        # All frames and views have as many tokens as a frame of a video.
-        view = next((h * w for kind, _, (_, h, w) in found if kind == "video"), 1)
-        return [(kind, count // view) for kind, count, _ in found]
+        return _views(self._layouts(arguments))
 
     def _layouts(self, arguments: Mapping[str, Any]) -> list[VisualLayout]:
         current = state.current()
@@ -159,6 +146,58 @@ class _Encoder(NamedTuple):
                 "which the tower has to know; call the model or generate() with input_ids."
             )
         return self.family.layouts(self.model, Call(ids, None, dict(arguments)))
+
+
+def _views(layouts: Sequence[VisualLayout]) -> list[tuple[Kind, int]]:
+    """The frames of each video and the views of each image."""
+    found = [
+        (kind, count, grid)
+        for layout in layouts
+        for kind, count, grid in zip(layout.kinds, layout.counts, layout.grids, strict=True)
+    ]
+    # All frames and views have as many tokens as a frame of a video.
+    view = next((h * w for kind, _, (_, h, w) in found if kind == "video"), 1)
+    return [(kind, count // view) for kind, count, _ in found]
+
+
+def _merging(
+    kind: Tower, tower: Any, rule: ToMe, clips: Sequence[Clip], arguments: Mapping[str, Any]
+) -> tuple[list[list[int]], Encoded]:
+    """Per chunk its rows in each block, and how many those of videos are over all blocks."""
+    blocks, extra = len(kind.blocks(tower)), kind.extra(tower)
+    counts, units, encoded = [], 0, 0
+    for own, rows in kind.chunks(clips, tower, arguments):
+        counts.append(rule.counts(rows, blocks, extra) if own == "video" else [rows] * blocks)
+        if own == "video":
+            units, encoded = units + rows * blocks, encoded + sum(counts[-1])
+    return counts, Encoded(units, encoded)
+
+
+def planned_share(
+    model: Any, family: Family, rule: Changed | ToMe, arguments: Mapping[str, Any], layouts: Sequence[VisualLayout]
+) -> float:
+    """Share of a tower's work that a rule leaves, as far as shapes tell: what merges is known, what changed is not, and
+    counts as all.
+
+    Args:
+        model: the multimodal model, without the head; may be on the meta device.
+        family: of the model.
+        rule: what it leaves out of videos.
+        arguments: of a prompt with a video, as the processor makes them; pixels may be on the meta device.
+        layouts: of the prompt.
+
+    Raises:
+        UnsupportedModelError: the family's tower cannot; says why.
+        ValueError: the tower cannot be left so little work.
+    """
+    kind = _checked(model, family, rule)
+    if isinstance(rule, Changed):
+        return 1.0
+    tower = kind.module(model)
+    rule.check(len(kind.blocks(tower)))
+    clips = kind.clips(arguments, _views(layouts) if kind.by_layout else None, tower)
+    _, (units, encoded) = _merging(kind, tower, rule, clips, arguments)
+    return encoded / units
 
 
 def _encoding(encoder: _Encoder, encode: Callable[..., Any]) -> Callable[..., Any]:

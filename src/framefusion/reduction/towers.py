@@ -43,3 +43,11 @@ def tower_of(field: str, given: Any) -> Changed | ToMe | None:
 def tower_name(rule: Changed | ToMe) -> str:
     """The name of a rule."""
     return name_of(rule, TOWERS)
+
+
+def tower_text(rule: Changed | ToMe) -> str:
+    """A rule as text that means it: its name, and its first parameter where that is not the default."""
+    name = tower_name(rule)
+    first = fields(rule)[0].name
+    number = getattr(rule, first)
+    return name if number == getattr(TOWERS[name], first) else f"{name}:{number:g}"

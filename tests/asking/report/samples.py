@@ -42,6 +42,7 @@ def answer(*, stages=None, segments=None, question="what is it?", full=None, fra
         reduction_milliseconds=2.0,
         tower_share=None,
         encoder_flops=3 * 10**9,
+        projector_flops=10**8,
         head_flops=10**6,
     )
     return SimpleNamespace(

@@ -128,6 +128,7 @@ class ReportData:
         times: seconds of the parts with reduced tokens.
         full_times: the same with all tokens; None when not compared.
         encoder_flops: of vision tower and projector; None where they cannot be counted.
+        projector_flops: of the projector's part; None where nobody tells it apart.
         head_flops: of the language-model head, for one token; None where nobody tells.
     """
 
@@ -159,6 +160,7 @@ class ReportData:
     times: Times = field(default_factory=Times)
     full_times: Times | None = None
     encoder_flops: int | None = None
+    projector_flops: int | None = None
     head_flops: int | None = None
 
     @property
@@ -251,6 +253,7 @@ def report_data(
         times=answer.times,
         full_times=None if answer.full is None else answer.full.times,
         encoder_flops=summary.encoder_flops,
+        projector_flops=summary.projector_flops,
         head_flops=summary.head_flops,
     )
 

@@ -162,6 +162,16 @@ class Family(ABC):
         """Temporal patches of a video's grid that one token stands for, where the encoder is told grids."""
         return 1
 
+    def projected(self, model: Any, output: Any) -> Any:
+        """What the decoder is given of an encoder's output, with what of the projector is outside of
+        ``get_video_features()`` and ``get_image_features()``; by default the output itself.
+
+        Args:
+            model: the multimodal model (without the head).
+            output: of either.
+        """
+        return output
+
     def encoder_attention(self, model: Any) -> nn.Module | None:
         """The module whose attention says how much the vision encoder looks at each patch, for
         ``relevance="encoder"``: the attention of its last layer, without a mask, or the ``nn.MultiheadAttention`` of

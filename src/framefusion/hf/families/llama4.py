@@ -28,6 +28,9 @@ class Llama4(PictureFamily):
         tuned = config.floor_scale - 1 if config.attn_temperature_tuning and not all(config.no_rope_layers) else None
         return min((limit for limit in (chunk, tuned) if limit is not None), default=None)
 
+    def projected(self, model: Any, output: Any) -> Any:
+        return model.multi_modal_projector(output.last_hidden_state.flatten(0, 1))
+
     def pictures(
         self, model: Any, row: list[int], found: list[Span], sizes: Iterator[int], where: str
     ) -> list[Picture]:
