@@ -36,7 +36,7 @@ def ask(video: Path) -> str:
     reply = client.chat.completions.create(
         model=model, messages=[{"role": "user", "content": content}], max_tokens=args.tokens, temperature=0
     )
-    return f"{video}: {reply.choices[0].message.content}  ({reply.usage.prompt_tokens} tokens in the prompt)"
+    return f"{video}: {reply.choices[0].message.content.strip()}  ({reply.usage.prompt_tokens} tokens in the prompt)"
 
 
 with ThreadPoolExecutor(len(args.videos)) as users:
