@@ -9,7 +9,7 @@ PLATFORMS := 2_17 2_24 2_27 2_28 2_31 2_34
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm dist lint format bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard train clean
+.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm dist lint format docs bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -23,6 +23,7 @@ help:
 	@echo "make dist          build what is published into dist, wheels and source archives, and check it"
 	@echo "make lint          ruff and mypy"
 	@echo "make format        let ruff mend what it can"
+	@echo "make docs          build the site of the docs into out/site; broken links end it"
 	@echo "make bench         measure the selection beside its peers, write docs/results/benchmarks.md (about 18 minutes)"
 	@echo "make bench-check   has the selection become slower than the committed ratios (less than 2 minutes)"
 	@echo "make gpu           everything that wants a GPU, with PYTHON, which has torch and transformers, into OUT (nine minutes)"
@@ -71,6 +72,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -81,7 +81,8 @@ class FrameFusion(Selection):
             :class:`~framefusion.reduction.changes.Changed` or :class:`~framefusion.reduction.tome.ToMe`.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as
             they are.
-        segmentation, budget_rule, relevance, selector, seed: see :class:`Selection`.
+
+    ``segmentation``, ``budget_rule``, ``relevance``, ``selector`` and ``seed`` are those of :class:`Selection`.
 
     Raises:
         ValueError: a value is out of range, or two of them contradict each other.

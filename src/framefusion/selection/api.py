@@ -156,7 +156,12 @@ def select_and_assign(
     On the CPU both come from the same Gram matrices.
 
     Args:
-        features, relevance, segments, budgets, exhausted, gamma: as in :func:`select_tokens`; (N, D).
+        features: (N, D). All arguments are those of :func:`select_tokens`.
+        relevance: (N,), or None.
+        segments: (N,), segment ids.
+        budgets: how many tokens each segment keeps.
+        exhausted: what comes when nothing new is left in a segment.
+        gamma: of the Gaussian kernel, None for the kernel of cosines.
 
     Returns:
         (K,) int64 on the features' device, tokens to keep. (N,) int64 on the CPU, the kept token of its segment with
