@@ -23,7 +23,9 @@ OUTSIDE = {
     "training/README.md": "training.md",
 }
 """Files of the repository that are pages of the site."""
-LINK = re.compile(r"(\]\()(?!https?://|mailto:|#)([^)#\s]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"(\]\()(?!https?://|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
+INCLUDE = re.compile(r"^<!-- include: (\S+), (.+) -->$", re.MULTILINE)
+FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 ROLE = re.compile(r":(?:func|class|mod|attr|meth|data|exc):<code>(?:~[\w.]*\.(?=\w))?")
 
 
@@ -35,25 +37,43 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Lead links to where they lead in the repository."""
+    """Take in what a page includes, lead links where they lead in the repository, indent lists as MkDocs wants."""
     here = page.file.src_uri
     source = {page: source for source, page in OUTSIDE.items()}.get(here, f"docs/{here}")
 
-    def led(match: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
-        uri = OUTSIDE.get(target, target.removeprefix("docs/") if target.startswith("docs/") else None)
-        if uri is not None and files.get_file_from_path(uri) is not None and not uri.startswith("data/"):
-            link = posixpath.relpath(uri, posixpath.dirname(here) or ".")
-        elif (ROOT / target).exists():
-            kind = "tree" if (ROOT / target).is_dir() else "blob"
-            link = f"{config.repo_url.rstrip('/')}/{kind}/main/{target}"
-        else:
-            link = match[2]  # MkDocs says that it leads nowhere
-        return f"{match[1]}{link}{match[3] or ''}{match[4]}"
+    def led(text: str, source: str) -> str:
+        return LINK.sub(
+            lambda match: f"{match[1]}{_target(match[2], source, here, config, files)}{match[3] or ''})", text
+        )
 
-    return LINK.sub(led, markdown)
+    def included(match: re.Match[str]) -> str:
+        return led(section((ROOT / match[1]).read_text(encoding="utf-8"), match[2]), match[1])
+
+    markdown = INCLUDE.sub(included, led(markdown, source))
+    parts = FENCE.split(markdown)
+    return "".join(part if i % 2 else re.sub(r"^  (?=\S)", "    ", part, flags=re.M) for i, part in enumerate(parts))
+
+
+def section(text: str, heading: str) -> str:
+    """The first section of that heading, which becomes one of the second level."""
+    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    if found is None:
+        raise ValueError(f"there is no section {heading!r} to include")
+    return f"## {heading}\n{found[2]}"
+
+
+def _target(link: str, source: str, here: str, config: Any, files: Files) -> str:
+    """Where a link of a file of the repository leads from a page of the site."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    uri = OUTSIDE.get(target, target.removeprefix("docs/") if target.startswith("docs/") else "")
+    if not uri.startswith("data/") and files.get_file_from_path(uri) is not None:
+        return posixpath.relpath(uri, posixpath.dirname(here) or ".")
+    if (ROOT / target).exists():
+        kind = "tree" if (ROOT / target).is_dir() else "blob"
+        return f"{config.repo_url.rstrip('/')}/{kind}/main/{target}"
+    return link  # MkDocs says that it leads nowhere
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Docstrings name what they speak of by Sphinx's roles, which Markdown does not know."""
-    return ROLE.sub("<code>", html)
+    """Docstrings have Sphinx's roles and double colons before examples, which Markdown does not know."""
+    return ROLE.sub("<code>", html).replace("::</p>", ":</p>")

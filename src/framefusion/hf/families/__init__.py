@@ -150,7 +150,7 @@ def find(model: nn.Module) -> Family:
     raise UnsupportedModelError(
         f"{type(model).__name__} is not supported{because}. Supported: {supported}. For another video LLM, write a "
         "framefusion.Family that tells where its visual tokens are, and pass an object of it to "
-        "framefusion.register_family() (docs/guides/models.md, Families of your own)."
+        "framefusion.register_family() (docs/guides/own.md)."
     )
 
 
