@@ -37,8 +37,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page of the repository: those of the docs and those beside the code."""
-    beside = ("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md", "training/README.md")
-    return [*(ROOT / name for name in beside), *sorted((ROOT / "docs").rglob("*.md"))]
+    beside = ("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+    return [*(ROOT / name for name in (*beside, "training/README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def with_blocks() -> list[Path]:
