@@ -15,8 +15,11 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+HOME = "index.md"
+"""It takes in README, and has a list of all pages of its own."""
+
 OUTSIDE = {
-    "README.md": "index.md",
+    "README.md": HOME,
     "README.zh.md": "zh.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -24,7 +27,7 @@ OUTSIDE = {
 }
 """Files of the repository that are pages of the site."""
 LINK = re.compile(r"(\]\()(?!https?://|mailto:|#)([^)#\s]+)(#[^)\s]*)?\)")
-INCLUDE = re.compile(r"^<!-- include: (\S+), (.+) -->$", re.MULTILINE)
+INCLUDE = re.compile(r"^<!-- include: ([^\s,]+)(?:, (.+))? -->$", re.MULTILINE)
 FENCE = re.compile(r"^(```.*?^```$)", re.MULTILINE | re.DOTALL)
 ROLE = re.compile(r":(?:func|class|mod|attr|meth|data|exc):<code>(?:~[\w.]*\.(?=\w))?")
 
@@ -32,14 +35,15 @@ ROLE = re.compile(r":(?:func|class|mod|attr|meth|data|exc):<code>(?:~[\w.]*\.(?=
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that lie outside the docs."""
     for source, page in OUTSIDE.items():
-        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+        if page != HOME:
+            files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Take in what a page includes, lead links where they lead in the repository, indent lists as MkDocs wants."""
     here = page.file.src_uri
-    source = {page: source for source, page in OUTSIDE.items()}.get(here, f"docs/{here}")
+    source = {page: source for source, page in OUTSIDE.items() if page != HOME}.get(here, f"docs/{here}")
 
     def led(text: str, source: str) -> str:
         return LINK.sub(
@@ -54,8 +58,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return "".join(part if i % 2 else re.sub(r"^  (?=\S)", "    ", part, flags=re.M) for i, part in enumerate(parts))
 
 
-def section(text: str, heading: str) -> str:
-    """The first section of that heading, which becomes one of the second level."""
+def section(text: str, heading: str | None) -> str:
+    """The first section of that heading, which becomes one of the second level; None for all behind the title."""
+    if heading is None:
+        return text.partition("\n")[2].strip()
     found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", text, re.MULTILINE | re.DOTALL)
     if found is None:
         raise ValueError(f"there is no section {heading!r} to include")

@@ -25,6 +25,7 @@ PARSED = {
     r"eval (?!.*--data mine\.jsonl)": "it asks for hours",
     r"calibrate ": "a proof takes 149 videos",
     r"bench\b": "it measures for minutes",
+    r"app\b": "it serves until it is stopped",
     r"demo\b": "tests/cli/test_other_commands.py runs it",
 }
 """Commands of ours, as patterns, that are parsed and not run, each with the reason."""

@@ -44,7 +44,7 @@ def shown(hooks: ModuleType, uri: str, text: str) -> str:
         ("guides/models.md", "../data/matrix.json", "https://example.org/repo/blob/main/docs/data/matrix.json"),
         ("guides/models.md", "nowhere.md", "nowhere.md"),
         ("guides/models.md", "https://example.org/plan.md", "https://example.org/plan.md"),
-        ("index.md", "docs/guides/plan.md", "guides/plan.md"),
+        ("index.md", "guides/plan.md", "guides/plan.md"),
         ("training.md", "../docs/guides/plan.md", "guides/plan.md"),
     ],
 )
@@ -56,6 +56,10 @@ def test_a_section_of_another_file_is_taken_in(hooks: ModuleType) -> None:
     text = shown(hooks, "start/upgrading.md", "Before.\n\n<!-- include: CONTRIBUTING.md, Add a way to generate -->\n")
     assert text.startswith("Before.\n\n## Add a way to generate\n\nOne function")
     assert "## Add a kernel" not in text
+    whole = shown(hooks, "index.md", "# Title\n\n<!-- include: README.md -->\n")
+    assert "# framefusion" not in whole
+    assert "## Use it" in whole or "## In Python" in whole
+    assert "](docs/" not in whole
     with pytest.raises(ValueError, match="there is no section 'Nothing'"):
         shown(hooks, "start/upgrading.md", "<!-- include: README.md, Nothing -->")
 
