@@ -102,7 +102,7 @@ def test_no_modules_import_in_circles() -> None:
 
 def test_the_map_in_contributing_is_the_tree() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```\n(cli/.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```text\n(cli/.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert len(block.splitlines()) <= 40, "the map fits one screen"
     named, inside = set(), ""
     for line in block.splitlines():
