@@ -21,8 +21,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.covering import covering
+
 # Timing never decides a test; the same examples are tried on every machine.
-settings.register_profile("framefusion", deadline=None, derandomize=True)
+settings.register_profile("framefusion", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("whole", settings.get_profile("framefusion"), max_examples=100)
 settings.load_profile("framefusion")
 
 _RECORD = pytest.StashKey[dict[str, dict[str, float]]]()
@@ -33,7 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--matrix",
         metavar="FILE",
         default=None,
-        help="run every family in every way with every plan, and write the largest differences to FILE (JSON)",
+        help="run every combination of parameters, and write the largest differences of every family, in every way and "
+        "with every plan, from the oracle to FILE (JSON)",
     )
     parser.addoption(
         "--whole-interpreter",
@@ -50,6 +54,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORD] = {}
+    config.addinivalue_line(
+        "markers",
+        "covering(strength): of the combinations of its parameters run some in which every so many values that stand "
+        "together in one stand together, see tests/covering.py; all of them with --matrix",
+    )
+    config.addinivalue_line("markers", "whole: run with --matrix alone, where what differs is tested without it")
+    if config.getoption("--matrix") is not None:
+        settings.load_profile("whole")
     if hasattr(config, "workerinput"):
         # Several workers with a thread for each core would only wait for each other.
         torch.set_num_threads(1)
@@ -63,6 +75,26 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what ``make test-all`` adds to ``make test``."""
+    if config.getoption("--matrix") is not None:
+        return
+    left_out = {item for item in items if item.get_closest_marker("whole") is not None}
+    functions: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item not in left_out and item.get_closest_marker("covering") is not None:
+            functions.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for same in functions.values():
+        (strength,) = same[0].get_closest_marker("covering").args  # type: ignore[union-attr]
+        # Combinations hold the very objects that parametrize() was given, which need not be hashable.
+        rows = [tuple(map(id, item.callspec.params.values())) for item in same]  # type: ignore[attr-defined]
+        chosen = covering(rows, strength)
+        left_out |= {*same} - {same[index] for index in chosen}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from framefusion.hf import attach
 from framefusion.reduction.settings import FrameFusion
 from tests import family_checkpoints
 from tests.evaluation.fake import ASKED, Noise
+from tests.hf.models import apart
 
 ATTENTION = FrameFusion(keep={2: 0.3}, relevance="last", selector="topk", dropped="drop")
 TEXTS = ["what?", "which one is it", "where"]
@@ -44,7 +45,7 @@ def video(frames=FRAMES):
     return Video(pictures, at / 2, at, frames / 2, 2.0, frames, Path("noise"))
 
 
-@pytest.mark.parametrize("name", family_checkpoints.PARTS)
+@pytest.mark.parametrize("name", apart(family_checkpoints.PARTS))
 def test_every_family_answers_as_afresh(name, tmp_path):
     """One by one afresh, as one batch afresh, and on the beginning; with a stage that goes by the question."""
     loaded = load(family_checkpoints.save(name, tmp_path), device="cpu")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
+from typing import Any
 
+import pytest
 import torch
 
 from tests.hf.case import Case
@@ -54,6 +57,34 @@ BUILDERS = (
 
 SIBLINGS = {"gemma4_moe": "gemma4", "gemma4_e": "gemma4", "ministral3": "mistral3"}
 """Further models of a family, by the builder of the first one, which has the name of the family's file."""
+
+
+APART = {
+    "llava_onevision": "a video is one row of placeholders, of frames of one size",
+    "qwen2_5_vl": "positions of three axes, two frames a patch, and the seconds between them",
+    "qwen3_vl": "times are written between the patches, and features come in behind the first layers",
+    "qwen3_5": "states of linear attention beside keys and values",
+    "glm4v": "a prompt has videos or photographs, and frames have the placeholders of images",
+    "video_llama3": "frames of a video are fewer tokens than photographs",
+    "gemma3": "frames are images; windows, and visual tokens that look ahead",
+    "gemma3n": "layers borrow keys and values, and tokens have several states",
+    "gemma4": "an own processor of videos, and an encoding for each layer",
+    "mistral3": "rows of patches end in a token",
+    "internvl": "photographs are tiles",
+    "smolvlm": "frames are counted in words",
+    "minicpmv4_7": "positions of frames depend on how many there are",
+    "llama4": "tiles with separators, and layers without positions",
+    "kimi_k25": "latent attention, and chunks of frames",
+    "lfm2_vl": "convolutions beside attention",
+    "molmo2": "frames attend to those behind them",
+}
+"""Families that the code takes different ways for, and what it is."""
+
+
+def apart(names: Iterable[str] = BUILDERS) -> list[Any]:
+    """Parameters of a test whose way through the code is that of :data:`APART` for the other families too: those are
+    run by ``make test-all``."""
+    return [name if name in APART else pytest.param(name, marks=pytest.mark.whole) for name in names]
 
 
 def build(name: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Case:

@@ -40,6 +40,7 @@ def expected(weights: Tensor, visual: list[Tensor], valid: Tensor, which: str) -
     return torch.stack(rows).float()
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("which", ["last", "text", "all-viewers"])
 def test_equals_eager_attention(name: str, which: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     case = models.build(name, "eager")

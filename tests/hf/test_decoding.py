@@ -15,6 +15,7 @@ from tests.hf.ways import EXCLUDED, PLANS, TOLERANCE, generate
 KEEP = PLANS["two stages"]
 
 
+@pytest.mark.parametrize("name", models.apart())
 def test_sampling_equals_the_oracle(case: Case) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
     with framefusion.attach(case.model, KEEP) as run:
@@ -23,6 +24,7 @@ def test_sampling_equals_the_oracle(case: Case) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("name", models.apart())
 def test_prompt_lookup_decoding_equals_the_oracle(case: Case) -> None:
     """Candidates are tried and cropped off the cache again."""
     inputs = case.inputs(PROMPTS["single"](case))

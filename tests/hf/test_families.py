@@ -136,6 +136,7 @@ class TestOmni:
         torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("rows", list(PROMPTS))
 def test_generate_finds_what_a_forward_pass_finds(case: Case, rows: str) -> None:
     """``generate()`` encodes ahead and drops sizes; grids may then be known less well, but frames and patches agree."""

@@ -58,6 +58,7 @@ def case() -> Case:
     return build()
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("rows", list(PROMPTS))
 @pytest.mark.parametrize("plan", list(PLANS))
 @pytest.mark.parametrize(("attention", "moe"), [("sdpa", False), ("eager", False), ("sdpa", True)])
@@ -75,6 +76,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("way", "plan"), [(way, plan) for way in ways for plan in plans[way]])
 
 
+@pytest.mark.covering(1)
 def test_every_way_equals_the_masked_oracle(case: Case, way: str, plan: str) -> None:
     assert WAYS[way].check(case, WAYS[way].prompts[0], PLANS[plan]) <= TOLERANCE
 

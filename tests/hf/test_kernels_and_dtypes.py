@@ -36,6 +36,7 @@ def _stand_in(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask
     return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("rows", list(PROMPTS))
 def test_flash_attention_masks(name: str, rows: str) -> None:
     AttentionInterface.register("fa_stand_in", _stand_in)
@@ -84,6 +85,7 @@ def test_a_step_of_another_length_gets_a_mask_of_its_own() -> None:
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("settings", list(PLANS))
 def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
@@ -98,6 +100,7 @@ def test_half_precision(name: str, dtype: torch.dtype, settings: str) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1).float(), expected, atol=0.5, rtol=0)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("settings", list(PLANS))
 def test_autocast(case: Case, settings: str) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))

@@ -53,6 +53,7 @@ def mixed(case: Case) -> list[list[list[Part]]]:
     return [[*ragged, *alone, [2, image, 3, video, 1, image, 5]]]
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("plan", ["merge, then prune", "before layer 0"])
 def test_a_row_of_a_batch_equals_the_row_alone(name: str, plan: str, side: str) -> None:

@@ -52,6 +52,7 @@ def test_all_tokens_in_parts_equal_one_prompt(name: str) -> None:
     torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("name", [name for name in models.BUILDERS if (name, "a video in parts") not in EXCLUDED])
 @pytest.mark.parametrize("plan", ["two stages", "before layer 0"])
 def test_what_is_forgotten_is_seen_by_nothing_that_comes(name: str, plan: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,7 @@ def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
     assert held == run.summary().kv_bytes_after
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("which", ["last", "text"])
 def test_attention_received_equals_eager_attentions(case: Case, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []

@@ -52,6 +52,7 @@ def test_nothing_changes_in_the_model(case: Case) -> None:
     assert hooks(case) == hooked
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("settings", [FrameFusion(keep=1.0), FrameFusion(cost=1.0), FrameFusion(keep={1: 1.0})])
 def test_keeping_everything_is_bit_identical(case: Case, settings: FrameFusion) -> None:
     inputs = case.inputs(PROMPTS["ragged"](case))
@@ -131,6 +132,7 @@ def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
         logits(case, case.inputs([[7]]))
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("detach", [True, False])
 def test_the_model_can_be_freed(name: str, detach: bool) -> None:
     case = models.build(name)

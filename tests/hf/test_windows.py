@@ -39,6 +39,7 @@ def build(name: str, attention: str = "sdpa", window: int = WINDOW, first: int =
     return case
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize(("attention", "rows"), [("sdpa", "single"), ("sdpa", "ragged"), ("eager", "ragged")])
 @pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("name", NAMES)
@@ -72,6 +73,7 @@ def test_manual_decoding_equals_the_masked_oracle(name: str, settings: str) -> N
     torch.testing.assert_close(torch.stack(logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("name", NAMES)
@@ -229,6 +231,7 @@ def test_padding_before_a_later_turn() -> None:
     torch.testing.assert_close(out.logits[:, -1:], expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("settings", list(PLANS))
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", NAMES)

@@ -16,6 +16,7 @@ def interpreter() -> None:
         pytest.skip("Triton was imported without TRITON_INTERPRET=1")
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("kind", ["causal", "bool", "added"])
 @pytest.mark.parametrize("per_viewer", [False, True])
 @pytest.mark.parametrize(("softcap", "dtype"), [(None, torch.float32), (2.0, torch.bfloat16)])

@@ -83,6 +83,7 @@ def check(problem: Problem, name: str, dtype: torch.dtype, exhausted: str) -> No
         assert mine[:steps].tolist() == textbook[:steps].tolist()
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("exhausted", ["fill", "stop"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", FAST)

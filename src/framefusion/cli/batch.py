@@ -58,6 +58,29 @@ class RayOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class OrderOptions:
+    """In which order rows are worked on and written."""
+
+    ordered: Annotated[
+        bool,
+        typer.Option("--ordered/--unordered", help="Write results in the order of the questions, or as they come."),
+    ] = True
+    ahead: Annotated[
+        bool,
+        typer.Option(
+            "--ahead/--no-ahead",
+            help="Decode the next video while the model works on this one; two are in memory then. Not with Ray.",
+        ),
+    ] = True
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share/--no-share", help="Prefill a video once for all questions about it that follow each other."
+        ),
+    ] = True
+
+
 def batch(
     *,
     questions: Annotated[
@@ -74,23 +97,7 @@ def batch(
         str, typer.Option("--engine", help="local (one row after the other in this process) or ray.")
     ] = "local",
     ray: RayOptions,
-    ordered: Annotated[
-        bool,
-        typer.Option("--ordered/--unordered", help="Write results in the order of the questions, or as they come."),
-    ] = True,
-    ahead: Annotated[
-        bool,
-        typer.Option(
-            "--ahead/--no-ahead",
-            help="Decode the next video while the model works on this one; two are in memory then. Not with Ray.",
-        ),
-    ] = True,
-    share: Annotated[
-        bool,
-        typer.Option(
-            "--share/--no-share", help="Prefill a video once for all questions about it that follow each other."
-        ),
-    ] = True,
+    order: OrderOptions,
     json_: JsonOption = False,
     max_new_tokens: NewTokensOption = DEFAULT_NEW_TOKENS,
 ) -> None:
@@ -105,8 +112,8 @@ def batch(
     with bars(rate=True, otherwise=Lines()) as progress, resumable(out):
         from framefusion.batch import Plan, run
 
-        where = _engine(engine, ray, ahead)
-        plan = Plan(stored.settings, model.arguments(), frames, shown.fps, max_new_tokens, share)
+        where = _engine(engine, ray, order.ahead)
+        plan = Plan(stored.settings, model.arguments(), frames, shown.fps, max_new_tokens, order.share)
         # Ray tells of dead actors on stdout, where --json has its object.
         with redirect_stdout(sys.stderr):
             summary = run(
@@ -114,7 +121,7 @@ def batch(
                 out,
                 plan,
                 engine=where,
-                ordered=ordered,
+                ordered=order.ordered,
                 command=command_line(sys.argv[1:]),
                 progress=progress,
                 prepare=silence_transformers,

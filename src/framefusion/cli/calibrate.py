@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,37 @@ BUDGETS = "1.0,0.7,0.5,0.4,0.3,0.25,0.2,0.15,0.1,0.07,0.05"
 METHOD = "segment-dpp-two-stage"
 
 
+@dataclass(frozen=True)
+class TrialOptions:
+    """Which budgets are tried, and on what."""
+
+    method: Annotated[str, typer.Option("--method", help="Whose budgets to try (docs/how-it-works/methods.md).")] = (
+        METHOD
+    )
+    stages: Annotated[
+        str | None,
+        typer.Option(
+            "--stages",
+            help="Where every budget is spent, DEPTH:SHARE,… as of ask; or auto: probe the model first, with 8 videos "
+            "that are then left out.",
+        ),
+    ] = None
+    budgets: Annotated[
+        str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
+    ] = BUDGETS
+    unit: Annotated[
+        str,
+        typer.Option(
+            "--unit",
+            help="What counts as one sample: video, or question for a statement about further questions about these "
+            "very videos.",
+        ),
+    ] = "video"
+    videos: Annotated[
+        int | None, typer.Option("--videos", help="How many videos. Default: 100 of needle, or all of a file.")
+    ] = None
+
+
 def calibrate(
     *,
     data: Annotated[
@@ -43,31 +75,7 @@ def calibrate(
     confidence: Annotated[float, typer.Option("--confidence", help="That the floor is kept.")] = 0.95,
     model: ModelOptions,
     frames: FramesOption = None,
-    method: Annotated[
-        str, typer.Option("--method", help="Whose budgets to try (docs/how-it-works/methods.md).")
-    ] = METHOD,
-    stages: Annotated[
-        str | None,
-        typer.Option(
-            "--stages",
-            help="Where every budget is spent, DEPTH:SHARE,… as of ask; or auto: probe the model first, with 8 videos "
-            "that are then left out.",
-        ),
-    ] = None,
-    budgets: Annotated[
-        str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
-    ] = BUDGETS,
-    unit: Annotated[
-        str,
-        typer.Option(
-            "--unit",
-            help="What counts as one sample: video, or question for a statement about further questions about these "
-            "very videos.",
-        ),
-    ] = "video",
-    videos: Annotated[
-        int | None, typer.Option("--videos", help="How many videos. Default: 100 of needle, or all of a file.")
-    ] = None,
+    tried: TrialOptions,
     settings: Annotated[
         Path, typer.Option("--settings", help="Where to write the settings; ask --settings reads them.")
     ] = Path("settings.json"),
@@ -81,10 +89,9 @@ def calibrate(
 
     Interrupt it whenever you like; the same command goes on where it was.
     """
-    if videos is not None and videos < 1:
-        fail(f"--videos must be at least 1, got {videos}")
-    tried = shares(budgets)
-    where = None if stages is None else _stages(stages)
+    if tried.videos is not None and tried.videos < 1:
+        fail(f"--videos must be at least 1, got {tried.videos}")
+    budgets, stages = shares(tried.budgets), _stages(tried.stages)
     check_directory(out)
     check_writable(settings)
     with bars() as progress, resumable(out):
@@ -95,15 +102,15 @@ def calibrate(
 
         arguments = model.arguments(usual_model(data))
         found = calibrate_model(
-            dataset(data, videos, 0),
+            dataset(data, tried.videos, 0),
             out,
             floor,
             confidence=confidence,
-            method=method,
-            stages=where,
-            budgets=tried,
+            method=tried.method,
+            stages=stages,
+            budgets=budgets,
             frames=frames if frames is not None else usual_frames(arguments["model"]),
-            unit=unit,  # type: ignore[arg-type]
+            unit=tried.unit,  # type: ignore[arg-type]
             jobs=work.jobs,
             generating=evaluation.Generating(work.batch, work.max_new_tokens, work.share),
             model=arguments,
@@ -121,7 +128,9 @@ def calibrate(
 COMMANDS = {"calibrate": calibrate}
 
 
-def _stages(text: str) -> Stages | Literal["auto"] | None:
+def _stages(text: str | None) -> Stages | Literal["auto"] | None:
+    if text is None:
+        return None
     from framefusion.reduction.amounts import parse_stages
 
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,14 +25,18 @@ from framefusion.cli.questions import (
     usual_model,
 )
 
+if TYPE_CHECKING:
+    from framefusion.evaluation import Plan
+
 FRAMES = 16
 METHODS = "controls,published,ours"
 BUDGETS = "0.5,0.3,0.2,0.1,0.05"
 
 
-def eval_(
-    *,
-    model: ModelOptions,
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """What is asked, and with which methods."""
+
     data: Annotated[
         str,
         typer.Option(
@@ -39,8 +44,8 @@ def eval_(
             help=f"{NEEDLE}, photos, facts, {FOOTAGE} (film, no model), or a file of JSON lines "
             "(docs/guides/evaluation.md).",
         ),
-    ] = NEEDLE,
-    frames: Annotated[int, typer.Option("--frames", help="Frames of each video.")] = FRAMES,
+    ] = NEEDLE
+    frames: Annotated[int, typer.Option("--frames", help="Frames of each video.")] = FRAMES
     methods: Annotated[
         str,
         typer.Option(
@@ -48,20 +53,33 @@ def eval_(
             help="Names, or all, controls, published, ours, ablations; separated by commas. All tokens "
             "always come along.",
         ),
-    ] = METHODS,
+    ] = METHODS
     budgets: Annotated[
         str, typer.Option("--budgets", help="Mean shares of visual tokens over the decoder layers, each in (0, 1].")
-    ] = BUDGETS,
+    ] = BUDGETS
     videos: Annotated[
         int | None,
         typer.Option("--videos", help="How many videos. Default: as many as the data set has, 100 of needle."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the generated benchmark.")] = 0,
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", help="Of the generated benchmark.")] = 0
     kinds: Annotated[
         str | None,
         typer.Option("--kinds", help="Generated questions to ask, separated by commas. Default: all but count."),
-    ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="How many seeds a random method gets.")] = 3,
+    ] = None
+    seeds: Annotated[int, typer.Option("--seeds", help="How many seeds a random method gets.")] = 3
+
+    def plan(self, **more: Any) -> Plan:
+        """Methods, budgets and the rest."""
+        from framefusion.evaluation import Plan
+
+        methods, budgets = names(self.methods, "--methods"), shares(self.budgets)
+        return Plan(frames=self.frames, methods=methods, budgets=budgets, seeds=self.seeds, **more)
+
+
+def eval_(
+    *,
+    model: ModelOptions,
+    compared: ComparisonOptions,
     out: Annotated[
         Path, typer.Option("--out", help="Directory for the results; what it holds already is not asked again.")
     ] = Path("out/eval"),
@@ -76,51 +94,32 @@ def eval_(
 
     Interrupt it whenever you like; the same command goes on where it was.
     """
-    if seed < 0:
-        fail(f"--seed must be at least 0, got {seed}")
-    if videos is not None and videos < 1:
-        fail(f"--videos must be at least 1, got {videos}")
-    chosen, budget_list = names(methods, "--methods"), shares(budgets)
-    check_directory(out)
-    if data == FOOTAGE:
-        if model.model is not None or kinds is not None:
+    _check(compared, out)
+    if compared.data == FOOTAGE:
+        if model.model is not None or compared.kinds is not None:
             fail(f"--data {FOOTAGE} asks no model and no questions; leave out --model and --kinds")
         if work.jobs > 1:
             fail(f"--data {FOOTAGE} runs in one process; leave out --jobs")
-        _footage(frames, chosen, budget_list, videos, seeds, out, json_)
+        _footage(compared, out, json_)
         return
     with bars() as progress, resumable(out):
         silence_transformers()
         from framefusion import evaluation
-        from framefusion.evaluation.leaderboard import page
 
-        what = evaluation.Plan(
-            frames=frames,
-            methods=chosen,
-            budgets=budget_list,
-            seeds=seeds,
-            jobs=work.jobs,
-            timed=timed,
-            generating=evaluation.Generating(work.batch, work.max_new_tokens, work.share),
-        )
+        generating = evaluation.Generating(work.batch, work.max_new_tokens, work.share)
+        what = compared.plan(jobs=work.jobs, timed=timed, generating=generating)
         if plots:
             _check_plots()
         summary = evaluation.evaluate(
-            dataset(data, videos, seed, kinds),
+            dataset(compared.data, compared.videos, compared.seed, compared.kinds),
             out,
             what,
-            model=model.arguments(usual_model(data)),
+            model=model.arguments(usual_model(compared.data)),
             command=command_line(sys.argv[1:]),
             progress=progress,
             prepare=silence_transformers,
         )
-        if plots:
-            from framefusion.evaluation.plots import draw
-
-            for part in summary["frames"]:
-                draw(part, out)
-        text = page(summary, "framefusion eval", images="." if plots else None)
-        (out / "leaderboard.md").write_text(text, encoding="utf-8")
+        _write(summary, out, plots)
     if json_:
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:
@@ -130,20 +129,28 @@ def eval_(
 COMMANDS = {"eval": eval_}
 
 
-def _footage(
-    frames: int, methods: list[str], budgets: list[float], videos: int | None, seeds: int, out: Path, json_: bool
-) -> None:
+def _check(compared: ComparisonOptions, out: Path) -> None:
+    """Refuse what makes no sense before anything heavy is imported."""
+    if compared.seed < 0:
+        fail(f"--seed must be at least 0, got {compared.seed}")
+    if compared.videos is not None and compared.videos < 1:
+        fail(f"--videos must be at least 1, got {compared.videos}")
+    names(compared.methods, "--methods")
+    shares(compared.budgets)
+    check_directory(out)
+
+
+def _footage(compared: ComparisonOptions, out: Path, json_: bool) -> None:
     """Real footage without a model: other results, so other tables."""
     with bars() as progress, resumable(out):
         silence_transformers()
-        from framefusion import evaluation
         from framefusion.evaluation.footage_run import VIDEOS, evaluate_footage
         from framefusion.evaluation.footage_summary import people_table, shots_table
 
         summary = evaluate_footage(
             out,
-            evaluation.Plan(frames=frames, methods=methods, budgets=budgets, seeds=seeds),
-            videos=VIDEOS if videos is None else videos,
+            compared.plan(),
+            videos=VIDEOS if compared.videos is None else compared.videos,
             command=command_line(sys.argv[1:]),
             progress=progress,
         )
@@ -152,6 +159,19 @@ def _footage(
         return
     typer.echo(f"{people_table(summary)}\n\n{shots_table(summary)}")
     typer.echo(f"Results in {out}: footage.md, summary.json, rows.jsonl, shots.jsonl")
+
+
+def _write(summary: dict[str, Any], out: Path, plots: bool) -> None:
+    """The page of the results, with pictures or without."""
+    from framefusion.evaluation.leaderboard import page
+
+    if plots:
+        from framefusion.evaluation.plots import draw
+
+        for part in summary["frames"]:
+            draw(part, out)
+    text = page(summary, "framefusion eval", images="." if plots else None)
+    (out / "leaderboard.md").write_text(text, encoding="utf-8")
 
 
 def _check_plots() -> None:
@@ -164,7 +184,6 @@ def _check_plots() -> None:
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:
-
     from framefusion.evaluation.table import LEGEND, headline, terminal
 
     console = table_console()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -38,14 +38,14 @@ for _power, _letter in enumerate("KMGT", start=1):
     _UNITS[f"{_letter}IB"] = 1024**_power
 
 
-def plan(
-    model: ModelOption = None,
-    frames: Annotated[str, typer.Option("--frames", help="Frames shown to the model; several by commas.")] = "32",
-    size: Annotated[str, typer.Option("--size", help="Width and height of the video, in pixels.")] = "1280x720",
+@dataclass(frozen=True)
+class PlannedOptions:
+    """The reductions to plan for."""
+
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", help="Share of visual tokens that stays, or LAYER:SHARE,…, as of ask; may be repeated."),
-    ] = None,
+    ] = None
     cost: Annotated[
         list[float] | None,
         typer.Option(
@@ -53,20 +53,28 @@ def plan(
             help="Mean share of visual tokens over all decoder layers; may be repeated. Default without --keep and "
             "--settings: 0.3.",
         ),
-    ] = None,
+    ] = None
     stages: Annotated[
         list[str] | None,
         typer.Option("--stages", help="Where --cost is spent, DEPTH:SHARE,… as of ask; may be repeated."),
-    ] = None,
+    ] = None
     tower: Annotated[
         str | None,
         typer.Option(
             "--tower", help="What the vision tower leaves out, with every reduction: changed or tome, as of ask."
         ),
-    ] = None,
+    ] = None
     settings: Annotated[
         Path | None, typer.Option("--settings", help="A reduction from a file, as calibrate writes it.")
-    ] = None,
+    ] = None
+
+
+def plan(
+    *,
+    model: ModelOption = None,
+    frames: Annotated[str, typer.Option("--frames", help="Frames shown to the model; several by commas.")] = "32",
+    size: Annotated[str, typer.Option("--size", help="Width and height of the video, in pixels.")] = "1280x720",
+    reductions: PlannedOptions,
     memory: Annotated[
         str | None,
         typer.Option("--memory", help="For weights and caches, such as 24GiB: tells how many requests fit."),
@@ -90,14 +98,14 @@ def plan(
     shape = _size(size)
     room, taken = _bytes("--memory", memory), _bytes("--weights", weights)
     with spinner() as progress:
-        reductions = _settings(keep or [], cost or [], stages or [], tower, settings)
+        planned = _settings(reductions)
         silence_transformers()
         from framefusion.asking.sizing import plan as plan_video
 
         found = plan_video(
             model,
             frames=counts,
-            settings=reductions or None,
+            settings=planned or None,
             size=shape,
             fps=fps,
             prompt=prompt,
@@ -140,27 +148,27 @@ def _bytes(option: str, text: str | None) -> int | None:
     return int(float(found[1]) * unit)
 
 
-def _settings(
-    keep: list[str], cost: list[float], stages: list[str], tower: str | None, path: Path | None
-) -> list[FrameFusion]:
+def _settings(given: PlannedOptions) -> list[FrameFusion]:
     from framefusion.reduction.amounts import parse_keep, parse_stages
     from framefusion.reduction.settings import FrameFusion
     from framefusion.reduction.settings_file import read
     from framefusion.reduction.towers import tower_of
 
     found = []
-    for text in keep:
+    for text in given.keep or []:
         try:
             found.append(FrameFusion(keep=parse_keep(text)))
         except ValueError as error:
             fail(error if str(error).startswith("keep") else f"--keep {error}")
-    shapes = [parse_stages(text) for text in stages] if stages else [None]
-    alone = tower is not None and not keep and path is None
-    costs = cost or [0.3] * bool(stages or alone)
+    shapes = [parse_stages(text) for text in given.stages] if given.stages else [None]
+    alone = given.tower is not None and not given.keep and given.settings is None
+    costs = given.cost or [0.3] * bool(given.stages or alone)
     found += [FrameFusion(cost=share, stages=shape) for share in costs for shape in shapes]
-    if path is not None:
-        found.append(read(path).settings)
-    return found if tower is None else [replace(one, tower=tower_of("--tower", tower)) for one in found]
+    if given.settings is not None:
+        found.append(read(given.settings).settings)
+    if given.tower is None:
+        return found
+    return [replace(one, tower=tower_of("--tower", given.tower)) for one in found]
 
 
 def _show(found: Sizing, per_layer: bool) -> None:

@@ -39,7 +39,7 @@ def told(answer):
     return answer.text, answer.summary.tokens_per_layer, answer.summary.visual_tokens_before
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", models.apart(FAMILIES))
 def test_answers_are_those_of_asking_afresh(family, video, name):
     loaded = family(name)
     expected = [told(afresh(loaded, video, question)) for question in QUESTIONS[:2]]
@@ -58,7 +58,9 @@ def test_whatever_the_stages_go_by(bundled, video, settings):
         assert [told(s.ask(question)) for question in QUESTIONS] == expected
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("minicpmv4_7", "molmo2", "smolvlm")])
+@pytest.mark.parametrize(
+    "name", models.apart(name for name in FAMILIES if name not in ("minicpmv4_7", "molmo2", "smolvlm"))
+)
 def test_a_video_that_goes_on_is_the_whole_one(family, video, name):
     """With all tokens: the prompt in parts is the prompt, words between frames and times included."""
     loaded, everything = family(name), FrameFusion(keep=1.0)

@@ -98,6 +98,7 @@ def at_full_length(case: Case, steps: list[tuple[Tensor, Tensor]]) -> Iterator[N
             hook.remove()
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_equals_the_oracle(case: Case, attention: str) -> None:
     case.model.set_attn_implementation(attention)

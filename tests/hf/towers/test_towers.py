@@ -91,6 +91,7 @@ def encoding(case: Case, masks: Sequence[Tensor], settings: FrameFusion | None =
     assert not waiting
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("share", "seed"), [(0.2, 1), (0.6, 2), (0.0, 3)])
 def test_equals_the_oracle(case: Case, share: float, seed: int, attention: str) -> None:
@@ -197,6 +198,7 @@ def logits(case: Case, inputs: dict[str, Any], ahead: bool) -> Any:
     return case.model.generate(**inputs, **options).logits
 
 
+@pytest.mark.covering(1)
 @pytest.mark.parametrize("ahead", [False, True], ids=["forward", "generate"])
 def test_a_still_video_is_encoded_once(case: Case, ahead: bool) -> None:
     """Of identical frames nothing is lost: all copies are right. Inside the forward pass, and ahead of it."""
