@@ -56,6 +56,7 @@ def test_a_cropped_batch_goes_on() -> None:
     torch.testing.assert_close(out.logits[:, -1], first.logits[:, -2], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("name", models.apart())
 def test_a_text_turn_after_a_video_turn(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, PLANS["before layer 0"]) as run:
@@ -71,6 +72,7 @@ def test_a_text_turn_after_a_video_turn(case: Case) -> None:
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.parametrize("name", models.apart())
 def test_a_cache_can_be_filled_again(case: Case) -> None:
     inputs = case.inputs(PROMPTS["single"](case))
     with framefusion.attach(case.model, PLANS["before layer 0"]), torch.no_grad():

@@ -23,7 +23,7 @@ from tests.hf import oracle
 from tests.hf.case import FIRST_WORD, Case
 from tests.hf.families import qwen3_5, qwen3_5_moe
 from tests.hf.prompts import PROMPTS
-from tests.hf.ways import ATTENTION, EXCLUDED, TOLERANCE, WAYS, generate
+from tests.hf.ways import ATTENTION, COMPILED, EXCLUDED, TOLERANCE, WAYS, generate
 
 ORDER = [*[qwen3_5.LINEAR] * 3, qwen3_5.FULL] * 2
 FIRST = 4
@@ -71,8 +71,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every way with every plan; the one that compiles, for seconds, with a single plan but in ``make test-all``."""
     if {"way", "plan"} <= set(metafunc.fixturenames):
         ways = [way for way in WAYS if way != "greedy" and ("qwen3_5", way) not in EXCLUDED]
-        compiled, whole = "StaticCache, compiled step", metafunc.config.getoption("--matrix")
-        plans = {way: list(PLANS) if whole or way != compiled else ["two stages, merging"] for way in ways}
+        whole = metafunc.config.getoption("--matrix")
+        plans = {way: list(PLANS) if whole or way != COMPILED else ["two stages, merging"] for way in ways}
         metafunc.parametrize(("way", "plan"), [(way, plan) for way in ways for plan in plans[way]])
 
 

@@ -56,6 +56,7 @@ def mixed(case: Case) -> list[list[list[Part]]]:
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("plan", ["merge, then prune", "before layer 0"])
+@pytest.mark.parametrize("name", models.apart())
 def test_a_row_of_a_batch_equals_the_row_alone(name: str, plan: str, side: str) -> None:
     """Any mix of lengths, videos, images and text; each row in turn comes first, where its pixels are known."""
     case = models.build(name)

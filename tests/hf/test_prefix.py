@@ -21,6 +21,7 @@ from tests.hf.case import FIRST_WORD, Case
 from tests.hf.ways import ATTENTION, EXCLUDED, PLANS, STEPS, TOLERANCE, generate
 
 ALL = FrameFusion(keep=1.0)
+IN_PARTS = [name for name in models.BUILDERS if (name, "a video in parts") not in EXCLUDED]
 
 
 def extended(case: Case, run: framefusion.Run, cuts: tuple[int, ...] = (0, 2, 5, 6)) -> Prefix:
@@ -41,7 +42,7 @@ def words_of(case: Case) -> Tensor:
     return inputs["input_ids"][:, prefix.media_end(case.model, inputs) :]
 
 
-@pytest.mark.parametrize("name", [name for name in models.BUILDERS if (name, "a video in parts") not in EXCLUDED])
+@pytest.mark.parametrize("name", models.apart(IN_PARTS))
 def test_all_tokens_in_parts_equal_one_prompt(name: str) -> None:
     case = models.build(name)
     with framefusion.attach(case.model, ALL) as run:
@@ -53,7 +54,7 @@ def test_all_tokens_in_parts_equal_one_prompt(name: str) -> None:
 
 
 @pytest.mark.covering(1)
-@pytest.mark.parametrize("name", [name for name in models.BUILDERS if (name, "a video in parts") not in EXCLUDED])
+@pytest.mark.parametrize("name", models.apart(IN_PARTS))
 @pytest.mark.parametrize("plan", ["two stages", "before layer 0"])
 def test_what_is_forgotten_is_seen_by_nothing_that_comes(name: str, plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = models.build(name)

@@ -12,7 +12,7 @@ import framefusion
 from framefusion import FrameFusion
 from framefusion.hf.decoder import attention_of, borrows, window_of
 from framefusion.reduction.budgets import total_kept
-from tests.hf import oracle
+from tests.hf import models, oracle
 from tests.hf.case import Case
 from tests.hf.prompts import PROMPTS
 from tests.hf.ways import PLANS, logits
@@ -116,6 +116,7 @@ def test_the_cache_holds_what_the_summary_says(case: Case) -> None:
 
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("which", ["last", "text"])
+@pytest.mark.parametrize("name", models.apart())
 def test_attention_received_equals_eager_attentions(case: Case, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     original = framefusion.reduction.reducer.Reduction.before_layer

@@ -134,6 +134,7 @@ def test_an_interrupt_leaves_nothing_behind(case: Case) -> None:
 
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("name", models.apart())
 def test_the_model_can_be_freed(name: str, detach: bool) -> None:
     case = models.build(name)
     run = framefusion.attach(case.model, KEEP)

@@ -299,6 +299,8 @@ class Way:
     prompts: tuple[str, ...] = ("ragged", "single")
 
 
+COMPILED = "StaticCache, compiled step"
+
 WAYS: dict[str, Way] = {
     "greedy": Way(_checked(greedy), ("ragged", "images", "single")),
     "sampling": Way(_checked(sampling)),
@@ -308,7 +310,7 @@ WAYS: dict[str, Way] = {
     "prompt lookup": Way(_checked(prompt_lookup), ("single",)),
     "use_cache=False": Way(no_cache),
     "StaticCache": Way(_checked(static_cache)),
-    "StaticCache, compiled step": Way(_checked(compiled_static_cache), ("single",)),
+    COMPILED: Way(_checked(compiled_static_cache), ("single",)),
     "manual loop": Way(_checked(manual), ("single",)),
     "video in a later turn": Way(later_turn, ("single",)),
     "asked again on a prefix": Way(asked_again, ("single",)),
