@@ -60,8 +60,12 @@ def test_json_is_one_object_for_each_answer(talk):
     assert [row["question"] for row in rows] == [QUESTION, OTHER]
     assert set(rows[0]) == {
         *("question", "answer", "seconds_to_first_token", "seconds", "new_tokens", "prefilled", "visual_tokens"),
-        "tower_share",
+        *("tower_share", "times"),
     }
+    times = rows[0]["times"]
+    assert times["first_token"] == rows[0]["seconds_to_first_token"]
+    assert times["tower"] is None
+    assert min(times[name] for name in ("processor", "prefill", "other", "per_token")) > 0
     assert rows[0]["visual_tokens"]["before"] == 64
     assert rows[0]["visual_tokens"]["forgotten"] == 0
     assert rows[0]["new_tokens"] == 4
@@ -96,7 +100,7 @@ def test_what_goes_wrong_with_a_line_does_not_end_it(talk, tmp_path, monkeypatch
         ("/nope", "there is no /nope; /help lists what there is"),
         ("/report", "/report is for: an HTML report of the last question; say /report FILE"),
         ("/report x.html", "nothing was asked yet"),
-        ("/summary now", "/summary is for: what is held; say /summary$"),
+        ("/summary now", "/summary is for: what is held, and what took how long; say /summary$"),
         ("/add gone.mp4", r"no such file: gone\.mp4"),
         ("/add -", "standard input is where the questions come from"),
         ("/budget much", r"a budget is a share in \(0, 1\], such as 0.2, got 'much'"),
@@ -137,13 +141,25 @@ def test_more_media_and_another_budget(talk, clip):
     result = talk([f"/add {clip}", QUESTION, "/budget 0.1", "/summary", QUESTION])
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == 2
-    added, new, again, summary = result.stderr.splitlines()
+    added, new, again, summary, shown = result.stderr.splitlines()
     assert added.startswith(f"{clip.name} (4 frames), {clip.name} (4 frames): 48 of 128 visual tokens held, ")
     assert new == "A new session at a cost of 0.1; it does not know the earlier questions."
     assert again == summary
     held = int(re.search(r"(\d+) of 128 visual tokens held", again)[1])
     assert held < 48
     assert again.endswith("0 questions")
+    parts = ("decoding the file", "processor", "vision tower", "projector", "decoder", "the rest")
+    assert re.fullmatch("Shown: " + ", ".join(rf"{part} [\d.]+ m?s" for part in parts) + r"\.", shown)
+
+
+def test_a_summary_tells_the_parts_of_the_last_question(talk):
+    result = talk([QUESTION, "/summary"])
+    *_, asked = result.stderr.splitlines()
+    assert re.fullmatch(
+        r"The last question: processor [\d.]+ m?s, decoder [\d.]+ m?s, the rest [\d.]+ m?s; "
+        r"[\d.]+ m?s for each further token\.",
+        asked,
+    )
 
 
 def test_another_budget_needs_options_and_not_a_file(talk, tmp_path):

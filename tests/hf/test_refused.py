@@ -3,6 +3,7 @@ release of it can surprise us."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -56,6 +57,34 @@ def test_nothing_is_supported_and_refused() -> None:
 def test_reasons_are_half_sentences() -> None:
     for name, reason in REFUSED.items():
         assert re.fullmatch(r"(it|its|an|of|text|attach|not) .*[^. ]", reason), name
+
+
+def source_of(name: str) -> str:
+    """The file of a class, and the processors beside it."""
+    module = Path(inspect.getfile(getattr(transformers, name)))
+    return "".join(path.read_text(encoding="utf-8") for path in [module, *module.parent.glob("*process*.py")])
+
+
+SEES_VIDEOS = re.compile(r"def get_video_features|class \w+VideoProcessor\b")
+REASONS = {
+    "it hears sound and sees nothing": (None, re.compile("pixel_values")),
+    "not supported yet; it takes pictures alone, no videos": (re.compile("def get_image_features"), SEES_VIDEOS),
+    "it transcribes documents": (re.compile("def get_image_features"), SEES_VIDEOS),
+    "its class takes videos too, but it transcribes documents": (SEES_VIDEOS, None),
+    "not supported yet; it takes one picture a prompt": (re.compile("Fuyu can't do multi-image"), SEES_VIDEOS),
+}
+"""What the source of a class refused for a reason has, and what it has not."""
+
+
+@pytest.mark.parametrize("reason", list(REASONS))
+def test_what_a_reason_says_of_a_class_is_so(reason: str) -> None:
+    has, lacks = REASONS[reason]
+    names = [name for name, own in REFUSED.items() if own.startswith(reason)]
+    assert names
+    for name in names:
+        source = source_of(name)
+        assert has is None or has.search(source), name
+        assert lacks is None or not lacks.search(source), name
 
 
 @pytest.mark.parametrize("head", [True, False])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from framefusion.cli.ask import AskOptions, Request, described
-from framefusion.cli.common import silence_transformers
+from framefusion.cli.common import silence_transformers, time_parts
 from framefusion.cli.errors import OptionError, fail, named, printable, told
 from framefusion.cli.groups import spelled
 from framefusion.cli.lines import piped, typed
@@ -110,7 +110,7 @@ def _begun(request: Request, held: SessionOptions, load: Path | None) -> Convers
         progress("Compiling the selection, unless that was done before")
         restored = None if load is None else restore_session(load, loaded.model, loaded.processor)
         if restored is not None:
-            restored.max_new_tokens = request.own.max_new_tokens
+            restored.max_new_tokens, restored.timed = request.own.max_new_tokens, True
         conversation = Conversation(request, loaded, frames, options, restored)
         for source in request.media:
             conversation.add(source, progress)
@@ -139,7 +139,7 @@ class _Chat:
             "/add": ("FILE", "show another video or photograph", self._add),
             "/budget": ("COST", "begin again with this mean share of visual tokens, such as 0.2", self._budget),
             "/history": ("on|off", "whether a question sees the earlier ones and their answers", self._history),
-            "/summary": ("", "what is held", self._summary),
+            "/summary": ("", "what is held, and what took how long", self._summary),
             "/save": ("DIR", "write the session into a directory, for chat --load", self._save),
             "/report": ("FILE", "an HTML report of the last question", self._report),
         }
@@ -200,6 +200,7 @@ class _Chat:
             "seconds": reply.seconds_total,
             "new_tokens": reply.new_tokens,
             "prefilled": reply.prefilled,
+            "times": reply.times.as_dict(),
             "visual_tokens": {
                 "before": summary.visual_tokens,
                 "held": summary.held,
@@ -219,7 +220,7 @@ class _Chat:
         _check_is_no_pipe(source)
         with spinner() as progress:
             self.conversation.add(source, progress)
-        self._summary()
+        self._held()
 
     def _budget(self, given: str) -> None:
         try:
@@ -229,7 +230,7 @@ class _Chat:
         with spinner() as progress:
             self.conversation.spend(cost, progress)
         self._tell(f"A new session at a cost of {cost:g}; it does not know the earlier questions.")
-        self._summary()
+        self._held()
 
     def _history(self, given: str) -> None:
         if given not in ("on", "off"):
@@ -238,8 +239,16 @@ class _Chat:
         seen = "sees the earlier ones and their answers" if given == "on" else "is answered by itself"
         self._tell(f"From now on each question {seen}.")
 
-    def _summary(self, _: str = "") -> None:
+    def _held(self) -> None:
         self._tell(str(self.conversation.session.summary()))
+
+    def _summary(self, _: str) -> None:
+        self._held()
+        summary = self.conversation.session.summary()
+        if shown := time_parts(summary.times_adding):
+            self._tell(f"Shown: {shown}.")
+        if summary.times_asking is not None:
+            self._tell(f"The last question: {time_parts(summary.times_asking)}.")
 
     def _report(self, given: str) -> None:
         with spinner() as progress:

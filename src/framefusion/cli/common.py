@@ -17,6 +17,8 @@ from framefusion.cli.errors import fail, named, reason_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from framefusion.hf.timing import Times
+
 
 def check_writable(path: Path | None) -> None:
     """Refuse a path before the slow work rather than after it."""
@@ -78,3 +80,11 @@ def table_console() -> Console:
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def time_parts(times: Times) -> str:
+    """``decoding the file 12 ms, processor 20 ms, …``: the parts that were measured."""
+    from framefusion.asking.report.units import PARTS, seconds
+
+    said = ", ".join(f"{PARTS[name]} {seconds(taken)}" for name, taken in times.parts.items())
+    return said + ("" if times.per_token is None else f"; {seconds(times.per_token)} for each further token")

@@ -94,6 +94,7 @@ class Conversation:
             model=self.loaded,
             settings=self.session.settings,
             max_new_tokens=tokens,
+            decode_seconds=self.session.summary().times_adding.decode,
             progress=progress,
         )
         progress("Writing the report")
@@ -105,7 +106,8 @@ class Conversation:
     def _begun(self, request: Request) -> Session:
         settings = stored_settings(request.reduction).settings
         model, processor = self.loaded.model, self.loaded.processor
-        return Session(model, processor, settings, max_new_tokens=request.own.max_new_tokens, **self.options)
+        tokens = request.own.max_new_tokens
+        return Session(model, processor, settings, max_new_tokens=tokens, timed=True, **self.options)
 
     def _show(self, session: Session, source: str, progress: Progress) -> None:
         step = f"Showing {named(source)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from framefusion.cli.common import silence_transformers
+from framefusion.cli.common import silence_transformers, time_parts
 from framefusion.cli.errors import named, printable
 from framefusion.cli.reduction import shown_frames, stored_settings, warn_elsewhere
 from framefusion.cli.request import LONG, AskOptions, Request
@@ -50,7 +50,8 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     from framefusion.asking.sessions.session import CHUNK
 
     loaded = load(**request.model.arguments())
-    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens, "warm": False}
+    options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens}
+    options |= {"warm": False, "timed": True}
     with session(loaded.model, loaded.processor, stored.settings, **options) as talk:
         for source in request.media:
             name = named(source)
@@ -75,6 +76,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
             "mean_share": reply.summary.mean_share,
             "tower_share": reply.summary.tower_share,
             "seconds_to_first_token": reply.seconds_to_first_token,
+            "times": reply.times.as_dict(),
             **provenance(talk.settings, loaded),
         }
         typer.echo(printable(json.dumps(record, ensure_ascii=False)))
@@ -86,3 +88,4 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     if held.tower_share is not None:
         typer.echo(f"Tower   encoded {held.tower_share:.1%} of the video, what changed")
     typer.echo(f"Time    {held.seconds_adding:.1f} s to show it, {reply.seconds_total:.1f} s to answer")
+    typer.echo(f"Parts   of showing it: {time_parts(held.times_adding)}")

@@ -192,6 +192,11 @@ class Run:
         """Seconds of vision tower, projector and prefill of the latest prefill; None if it was not timed."""
         return None if self._clock is None else self._clock.times
 
+    @property
+    def all_times(self) -> timing.Times | None:
+        """The same of all prefills since it is attached, prefixes too."""
+        return None if self._clock is None else self._clock.total
+
     def extend(
         self,
         inputs: Mapping[str, Any],

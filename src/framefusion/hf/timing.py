@@ -20,8 +20,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from framefusion.hf import graphs, methods
+from framefusion.hf import cache as caches
+from framefusion.hf import graphs, methods, state
 from framefusion.hf.calls import cache_of
+from framefusion.hf.decoder import decoder_of
 from framefusion.hf.families import find, unwrapped
 from framefusion.reduction.layout import Kind
 
@@ -78,6 +80,16 @@ class Times:
         around = sum(seconds for seconds in (self.decode, self.processor) if seconds is not None)
         other = max(0.0, first_token - inside)
         return replace(self, other=other, per_token=per_token, first_token=around + inside + other)
+
+    def plus(self, other: Times) -> Times:
+        """The sums of two; None where neither was measured."""
+        pairs = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        return Times(
+            **{
+                name: sum(filter(None, own)) if any(one is not None for one in own) else None
+                for name, own in pairs.items()
+            }
+        )
 
     @classmethod
     def median(cls, several: Sequence[Times]) -> Times:
@@ -162,6 +174,8 @@ class Clock:
         self._devices, self._read_time = [device for device in devices if device.type not in ("cpu", "meta")], read
         self._own = threading.local()
         self._latest: tuple[Times, tuple[Encoding, ...]] | None = None
+        self.total = Times()
+        """Of all prefills so far: ``tower``, ``projector`` and ``prefill``."""
 
     @property
     def times(self) -> Times | None:
@@ -206,6 +220,7 @@ class Clock:
             prefill=totals[PREFILL],
         )
         self._own.latest = self._latest = times, tuple(self._own.encodings)
+        self.total = self.total.plus(times)
         del self._own.meter, self._own.encodings
 
     def forget(self) -> None:
@@ -254,7 +269,7 @@ def install(model: Any, clock: Clock) -> Iterator[Callable[[], None]]:
         yield methods.replace(multimodal, f"get_{kind}_features", partial(_encoding, clock, kind))
     for module in modules:
         yield from metered(module, PROJECTOR, lambda: clock.meter)
-    decoder = multimodal.get_decoder()
+    decoder = decoder_of(multimodal)
     # Before the hooks of a reduction, whose time is part of the prefill's.
     yield decoder.register_forward_pre_hook(partial(_enter_decoder, clock), with_kwargs=True, prepend=True).remove
     leave = partial(_leave_decoder, clock, bool(modules))
@@ -315,11 +330,15 @@ def _encoding(clock: Clock, kind: Kind, encode: Callable[..., Any]) -> Callable[
 
 
 def _starts(clock: Clock, kwargs: Mapping[str, Any]) -> bool:
-    """Whether a decoder is called for a prefill: not for a step, and not to check drafts behind one."""
+    """Whether a decoder is called for a prefill, be it of a text behind a prefix: not for a step, and not to check
+    drafts behind one."""
     if torch.compiler.is_compiling() or kwargs["inputs_embeds"].shape[1] == 1:
         return False
     cache = cache_of(kwargs)
-    return cache is None or clock.follows_encoding() or not int(cache.get_seq_length())
+    if cache is None or clock.follows_encoding():
+        return True
+    prefix, length = caches.prefix_of(cache), int(cache.get_seq_length())
+    return not length or (prefix is not None and length == prefix.length)
 
 
 @graphs.inlined_only
@@ -337,7 +356,9 @@ def _leave_decoder(clock: Clock, split: bool, module: nn.Module, args: Any, kwar
     if not clock.meter.running(PREFILL):
         return
     clock.meter.leave(PREFILL)
-    if output is None:
+    extension = state.current().extension
+    # A prefix ends the forward pass in its last layer.
+    if output is None and (extension is None or extension.result is None):
         clock.forget()
     else:
         clock.publish(split=split)

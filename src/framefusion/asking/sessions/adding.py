@@ -31,6 +31,7 @@ class Adding:
         chunk: frames at once, whole temporal patches.
         patch: frames of a temporal patch.
         limit: of :func:`framefusion.asking.sessions.memory.limit_of`; None without.
+        timed: whether a clock runs with the model.
     """
 
     model: Any
@@ -39,9 +40,10 @@ class Adding:
     chunk: int
     patch: int
     limit: tuple[int, bool] | None
+    timed: bool = False
 
     def _with_photograph(self, held: Held, picture: Media, name: str) -> Held:
-        with failures(self.model, "showing the photograph"), turn(self.model, self.settings) as run:
+        with failures(self.model, "showing the photograph"), turn(self.model, self.settings, timed=self.timed) as run:
             prefix, items = self.up_to_now(run, held)
             prefix = prompting.begun(run, prefix, items, picture, self.model, self.processor)
             return self._grown(run, held, prefix, (*items, Item(name, picture, whole=picture)))
@@ -100,7 +102,7 @@ class Adding:
         new = cut(part, 0, whole) if rest is not None else part
         if item is not None and not whole:
             return held, replace(item, pending=part, frames=item.frames + len(part), last=float(part.timestamps[-1]))
-        with failures(self.model, "showing the video"), turn(self.model, self.settings) as run:
+        with failures(self.model, "showing the video"), turn(self.model, self.settings, timed=self.timed) as run:
             if item is None:
                 prefix, items = self.up_to_now(run, held)
                 held = replace(held, items=items)

@@ -12,6 +12,7 @@ from framefusion.asking.encodings import Prompt
 from framefusion.asking.frames import SPACING, frames_of
 from framefusion.asking.media import Media
 from framefusion.asking.prompts import AskError, ProcessorError, content_of, turn_inputs
+from framefusion.asking.sessions import spent
 from framefusion.asking.sessions.shown import Item, joined
 from framefusion.asking.together import text_from
 from framefusion.asking.video import Video
@@ -38,7 +39,8 @@ def _prompt(
 ) -> tuple[dict[str, Any], VisualLayout]:
     videos = [medium for medium in media if isinstance(medium, Video)]
     pictures = [medium for medium in media if not isinstance(medium, Video)]
-    inputs = dict(turn_inputs(content_of(media, question), videos, pictures, model, processor, following))
+    with spent.current().processing():
+        inputs = dict(turn_inputs(content_of(media, question), videos, pictures, model, processor, following))
     (layout,) = layouts_of(model, inputs)
     if len(layout.grids) != len(media):
         raise AskError(

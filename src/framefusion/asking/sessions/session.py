@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from framefusion.asking.sessions.adding import Adding
 from framefusion.asking.sessions.memory import limit_of
 from framefusion.asking.sessions.saving import save
 from framefusion.asking.sessions.shown import temporal_patch
+from framefusion.asking.sessions.spent import Spent, measured
 from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
 from framefusion.asking.together import behind
@@ -30,6 +30,7 @@ from framefusion.asking.video import Video
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
 from framefusion.hf.prefix import takes_padding
+from framefusion.hf.timing import Times
 from framefusion.reduction.settings import FrameFusion
 from framefusion.selection import warm_up
 
@@ -61,6 +62,9 @@ class Session:
         max_new_tokens: longest answer, in tokens. Default 64.
         warm: whether to compile the selection at once, which takes seconds the first time on a machine; for a single
             question it may not pay, see :func:`framefusion.selection.warm_up`. Default True.
+        timed: whether a clock runs with the model, so that vision tower, projector and decoder are told apart in
+            ``times_…`` of :meth:`summary` and in :attr:`Reply.times`; it waits for the device between them. Default
+            False; may be set later.
 
     Several may use one model, in turns or in threads.
 
@@ -81,6 +85,7 @@ class Session:
         memory: int | str | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
         warm: bool = True,
+        timed: bool = False,
     ) -> None:
         if not is_whole(chunk) or chunk < 1:
             raise AskError(f"chunk must be a whole number of frames, at least 1, got {chunk!r}")
@@ -104,7 +109,7 @@ class Session:
                 "attention, so a session could hold nothing; use relevance='late-text', 'last', 'text' or 'none'"
             )
         self._held = Held()
-        self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit)
+        self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit, bool(timed))
         if warm:
             warm_up(model.dtype, model.device)
 
@@ -113,6 +118,15 @@ class Session:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def timed(self) -> bool:
+        """Whether a clock runs with the model."""
+        return self._adding.timed
+
+    @timed.setter
+    def timed(self, given: bool) -> None:
+        self._adding = replace(self._adding, timed=bool(given))
 
     def close(self) -> None:
         """Let go of all that is held; what is shown next begins anew."""
@@ -152,7 +166,22 @@ class Session:
             AskError: it cannot be shown, or memory runs out; what was held before stays.
             VideoError: a file cannot be read.
         """
-        begin = time.perf_counter()
+        with measured() as spent:
+            held = self._with(media, timestamps, frames, fps, new, progress, spent)
+        taken = held.times_adding.plus(spent.told())
+        self._held = replace(held, adding=held.adding + spent.seconds, times_adding=taken)
+
+    def _with(
+        self,
+        media: Any,
+        timestamps: Sequence[float] | None,
+        frames: int | None,
+        fps: float | None,
+        new: bool,
+        progress: Callable[[int], None] | None,
+        spent: Spent,
+    ) -> Held:
+        """What is held with something behind it; arguments as of :meth:`add`."""
         if is_frames(media):
             last = self._held.items[-1] if self._held.items else None
             goes_on = last is not None and last.is_video and not new
@@ -164,15 +193,15 @@ class Session:
                     f"timestamps begin at {video.timestamps[0]:g} s, but the video has gone on to {last.last:g} s; "
                     "give later ones, or begin another video with new=True"
                 )
-            held = self._adding.frames(self._held, video, goes_on=goes_on, progress=progress)
-        elif timestamps is not None or new:
+            return self._adding.frames(self._held, video, goes_on=goes_on, progress=progress)
+        if timestamps is not None or new:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
-        else:
-            name, parts = self._source(media, frames, fps)
-            # The next part of a file is decoded while this one is shown.
-            with Ahead(parts, depth=int(isinstance(media, (str, os.PathLike)))) as ready:
-                held = self._adding.parts(self._held, ready, name, None, complete=True, progress=progress)
-        self._held = replace(held, adding=held.adding + time.perf_counter() - begin)
+        name, parts = self._source(media, frames, fps)
+        is_file = isinstance(media, (str, os.PathLike))
+        # The next part of a file is decoded while this one is shown.
+        with Ahead(parts, depth=int(is_file)) as ready:
+            shown = spent.each(ready) if is_file else ready
+            return self._adding.parts(self._held, shown, name, None, complete=True, progress=progress)
 
     def ask(
         self,
@@ -196,7 +225,7 @@ class Session:
         held = self._shown()
         following = self._following(held, question, history)
         reply = self._reply(held, question, following, self._limit_of(max_new_tokens), say)
-        self._note(held, 1, reply.seconds_total, ((question, reply.text),))
+        self._note(held, 1, reply.seconds_total, reply.times, ((question, reply.text),))
         return reply
 
     def ask_all(self, questions: Sequence[str], *, max_new_tokens: int | None = None) -> list[Reply]:
@@ -215,11 +244,15 @@ class Session:
         alone = [self._following(held, question, False) for question in questions]
         if not takes_padding(self.model) or len(questions) == 1:
             replies = [self._reply(held, asked[0], asked, limit, None) for asked in alone]
-            self._note(held, len(replies), sum(reply.seconds_total for reply in replies))
+            self._note(held, len(replies), sum(reply.seconds_total for reply in replies), replies[-1].times)
             return replies
-        begin = time.perf_counter()
-        model, processor = self.model, self.processor
-        with failures(model, "answering"), turn(model, self.settings) as run, torch.no_grad():
+        model, processor, timed = self.model, self.processor, self.timed
+        with (
+            measured() as spent,
+            failures(model, "answering"),
+            turn(model, self.settings, timed=timed) as run,
+            torch.no_grad(),
+        ):
             prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
             tails = prompting.asked_all(run, prefix, items, questions, model, processor)
@@ -229,7 +262,7 @@ class Session:
             )
             summary = replace(run.summary(), tower_share=held.tower_share)
         new = output[:, inputs["input_ids"].shape[1] :]
-        seconds = time.perf_counter() - begin
+        seconds, times = spent.seconds, spent.told()
         replies = [
             Reply(
                 processor.tokenizer.decode(row, skip_special_tokens=True).strip(),
@@ -239,10 +272,11 @@ class Session:
                 int((row != self._pad).sum()),
                 tail.text.length,
                 summary,
+                times,
             )
             for row, question, tail in zip(new, questions, tails, strict=True)
         ]
-        self._note(held, len(replies), seconds)
+        self._note(held, len(replies), seconds, times)
         return replies
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -273,6 +307,8 @@ class Session:
             held.adding,
             held.asking,
             held.tower_share,
+            held.times_adding,
+            held.times_asking,
         )
 
     @property
@@ -315,8 +351,12 @@ class Session:
         say: Callable[[str], None] | None,
     ) -> Reply:
         """The answer to one question; ``following`` is of :meth:`_following`."""
-        begin = time.perf_counter()
-        with failures(self.model, "answering"), turn(self.model, self.settings) as run, torch.no_grad():
+        with (
+            measured() as spent,
+            failures(self.model, "answering"),
+            turn(self.model, self.settings, timed=self.timed) as run,
+            torch.no_grad(),
+        ):
             prefix, items = self._adding.up_to_now(run, held)
             assert prefix is not None
             tail = prompting.asked(run, prefix, items, following[0], self.model, self.processor, following[1])
@@ -324,18 +364,24 @@ class Session:
                 self.model, self.processor, behind(self.model, tail.prefix, [tail.text], self._pad), limit, say
             )
             summary = replace(run.summary(), tower_share=held.tower_share)
-        total = time.perf_counter() - begin
-        before = total - made.seconds_total
-        first = before + made.seconds_to_first_token
-        return Reply(made.text, question, first, total, made.new_tokens, tail.text.length, summary)
+        total = spent.seconds
+        first = total - made.seconds_total + made.seconds_to_first_token
+        times = spent.told(first, made.seconds_per_token)
+        return Reply(made.text, question, first, total, made.new_tokens, tail.text.length, summary, times)
 
     def _limit_of(self, max_new_tokens: int | None) -> int:
         return self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
 
-    def _note(self, held: Held, count: int, seconds: float, turns: tuple[tuple[str, str], ...] = ()) -> None:
-        """Note that so many questions were asked."""
+    def _note(
+        self, held: Held, count: int, seconds: float, times: Times, turns: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """Note that so many questions were asked; ``times`` are of the last one."""
         self._held = replace(
-            held, turns=held.turns + turns, questions=held.questions + count, asking=held.asking + seconds
+            held,
+            turns=held.turns + turns,
+            questions=held.questions + count,
+            asking=held.asking + seconds,
+            times_asking=times,
         )
 
     def _source(self, media: Any, frames: int | None, fps: float | None) -> tuple[str, Iterable[Media]]:

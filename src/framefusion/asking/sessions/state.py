@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from framefusion.asking.sessions.shown import Item
 from framefusion.hf.prefix import Prefix
 from framefusion.hf.summary import Summary
+from framefusion.hf.timing import Times
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Reply:
         new_tokens: number of generated tokens.
         prefilled: tokens of text that were prefilled for this question.
         summary: tokens, FLOPs and cache bytes, as if it had been asked afresh.
+        times: seconds of the parts, as of :class:`~framefusion.asking.ask.Answer`: ``processor``, ``first_token`` and
+            ``per_token``; where the session is timed those inside the model too.
     """
 
     text: str
@@ -30,6 +33,7 @@ class Reply:
     new_tokens: int
     prefilled: int
     summary: Summary
+    times: Times = field(default_factory=Times)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class SessionSummary:
         seconds_asking: spent on questions.
         tower_share: share of the units of the videos that the vision tower encoded, over all parts so far; None where
             it encodes everything.
+        times_adding: seconds of the parts of ``seconds_adding``: ``decode``, as far as anything waited for it, and
+            ``processor``; where the session is timed ``tower``, ``projector``, ``prefill`` and ``other`` too. None
+            where nobody measured, as before a session was restored.
+        times_asking: those of the last question, as of :class:`Reply`; None before one.
     """
 
     items: tuple[tuple[str, int], ...]
@@ -60,6 +68,8 @@ class SessionSummary:
     seconds_adding: float
     seconds_asking: float
     tower_share: float | None = None
+    times_adding: Times = field(default_factory=Times)
+    times_asking: Times | None = None
 
     def __str__(self) -> str:
         shown = ", ".join(f"{name} ({frames} frames)" if frames > 1 else name for name, frames in self.items)
@@ -83,6 +93,8 @@ class Held:
     questions: int = 0
     adding: float = field(default=0.0)
     asking: float = field(default=0.0)
+    times_adding: Times = field(default_factory=Times)
+    times_asking: Times | None = None
     units: int = 0
     encoded: int = 0
     """Units of the videos that the vision tower was given, and those that it encoded; 0 where it encodes everything."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from framefusion.asking.sessions import spent
 from framefusion.hf import Run, attach
 from framefusion.hf.families import unwrapped
 from framefusion.reduction.settings import FrameFusion
@@ -22,12 +23,18 @@ def _lock_of(model: Any) -> threading.RLock:
 
 
 @contextmanager
-def turn(model: Any, settings: FrameFusion) -> Iterator[Run]:
+def turn(model: Any, settings: FrameFusion, *, timed: bool = False) -> Iterator[Run]:
     """Attach a reduction for one call, when no other session runs on this model.
+
+    Args:
+        model: of the session.
+        settings: of the reduction.
+        timed: whether a clock runs with the model, for what the call takes.
 
     Raises:
         ValueError: the model cannot follow the settings.
         RuntimeError: a reduction is attached to it by somebody else.
     """
-    with _lock_of(model), attach(model, settings) as run:
+    with _lock_of(model), attach(model, settings, timed=timed) as run:
         yield run
+        spent.current().inside(run.all_times)

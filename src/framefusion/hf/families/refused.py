@@ -21,8 +21,9 @@ _INDEXED = (
 )
 _WHOLE = "attach to its thinker alone (model.thinker), which is supported: the talker needs the whole prompt"
 _YET = "not supported yet"
-_PICTURES = f"{_YET}; it was made for photographs, not for videos"
+_PICTURES = f"{_YET}; it takes pictures alone, no videos"
 _DOCUMENTS = "it transcribes documents, where a token that is dropped is a word that is lost"
+_READS_VIDEOS = f"its class takes videos too, but {_DOCUMENTS}"
 _SOUND = "it hears sound and sees nothing"
 _CROSS = "its text attends to the picture across, and no visual token is in the sequence of its decoder"
 _ENCODER_DECODER = "an encoder–decoder model: pictures are in the encoder, once, and the decoder attends across to it"
@@ -115,24 +116,23 @@ REFUSED: dict[str, str] = {
     **_all(
         _DOCUMENTS,
         "DeepseekOcr2ForConditionalGeneration",
-        "GlmOcrForConditionalGeneration",
         "GotOcr2ForConditionalGeneration",
         "GraniteDoclingForConditionalGeneration",
+        "HunYuanVLForConditionalGeneration",
         "LightOnOcrForConditionalGeneration",
-        "MiniCPMOcrForConditionalGeneration",
         "PaddleOCRVLForConditionalGeneration",
         "QianfanOCRForConditionalGeneration",
         "UnlimitedOcrForConditionalGeneration",
     ),
+    **_all(_READS_VIDEOS, "GlmOcrForConditionalGeneration", "MiniCPMOcrForConditionalGeneration"),
+    **_all(f"{_YET}; it takes one picture a prompt, no videos", "FuyuForCausalLM"),
     **_all(
         _PICTURES,
         "AyaVisionForConditionalGeneration",
         "DeepseekVLForConditionalGeneration",
         "DeepseekVLHybridForConditionalGeneration",
         "FastVlmForConditionalGeneration",
-        "FuyuForCausalLM",
         "Granite4VisionForConditionalGeneration",
-        "HunYuanVLForConditionalGeneration",
         "JanusForConditionalGeneration",
         "PaliGemmaForConditionalGeneration",
         "Step3p7ForConditionalGeneration",
