@@ -9,7 +9,7 @@ PLATFORMS := 2_17 2_24 2_27 2_28 2_31 2_34
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.installed-bench
 
-.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm dist lint format docs bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard train clean
+.PHONY: help install demo test test-all test-interpreter test-floors test-newest test-lmms test-vllm dist lint format docs bench bench-check gpu gpu-rehearse gpu-wheels gpu-page leaderboard pictures train clean
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
@@ -31,6 +31,7 @@ help:
 	@echo "make gpu-wheels    fetch what PYTHON may lack there into wheels/gpu, for Python GPU_PYTHON on x86-64"
 	@echo "make gpu-page      take the results in OUT into the docs"
 	@echo "make leaderboard   write docs/results/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
+	@echo "make pictures      take docs/images/report*.png of a report of now, with Chromium"
 	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
 install: $(INSTALLED)
@@ -108,6 +109,9 @@ gpu-page: install
 
 leaderboard: install
 	$(BIN)/python scripts/leaderboard.py
+
+pictures: install
+	$(BIN)/python scripts/report_pictures.py
 
 train: install
 	$(BIN)/python training/train_vision.py

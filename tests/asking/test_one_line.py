@@ -1,6 +1,7 @@
 """Python in one line: a file, a question, an answer; models that are named, loaded or bare."""
 
 import functools
+import re
 import subprocess
 import sys
 
@@ -43,7 +44,7 @@ def test_importing_the_package_loads_nothing(tmp_path):
     script = (
         "import framefusion, sys; dir(framefusion)\n"
         "assert not {'torch', 'transformers', 'numpy', 'PIL', 'jinja2', 'av'} & set(sys.modules)\n"
-        "assert all(getattr(framefusion, name) is not None for name in framefusion.__all__)\n"
+        "for name in ('ask', 'load', 'report', 'Answer', 'LoadedModel'): assert callable(getattr(framefusion, name))\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
 
@@ -135,9 +136,8 @@ def test_the_report_of_an_answer(answer, tmp_path):
     assert made.path == tmp_path / "out.html"
     assert made.path.read_text(encoding="utf-8") == str(made) == made.html
     assert QUESTION in made.html
-    assert "clip.mp4" not in repr(made)
-    assert len(repr(made)) < 200
-    assert answer.report().path is None
+    assert re.fullmatch(r"<Report of \d+ KiB, written to .*/out.html>", repr(made))
+    assert "save('report.html') writes it>" in repr(answer.report())
     with pytest.raises(OSError, match="No such file"):
         answer.report(tmp_path / "gone" / "out.html")
 
@@ -173,7 +173,7 @@ def test_the_report_of_a_run_over_a_file_and_photographs(qwen, frames, tmp_path)
     answer = framefusion.ask(pictures, QUESTION, model=qwen, keep=0.25, max_new_tokens=1)
     for shown in (framefusion.report(prefilled(qwen, pictures), pictures), answer.report()):
         assert str(shown).count("Photograph ") == 2
-        assert str(shown).count('class="mask"') == 2
+        assert str(shown).count('class="mask of0"') == 2
 
 
 def test_a_report_of_what_was_not_shown_is_refused(loaded, frames):

@@ -32,7 +32,7 @@ class Shown(HTMLParser):
 
 
 def test_every_text_is_escaped():
-    card = Card(NASTY, NASTY, [(NASTY, NASTY)], [4, 2], 4, "data:image/png;base64,AA==", NASTY)
+    card = Card(NASTY, NASTY, [(NASTY, NASTY)], [4, 2], 4, "data:image/png;base64,AA==", caption=NASTY)
     shown = Shown(card.html())
     assert {tag for tag, _ in shown.tags} == {"div", "img", "span", "table", "tr", "td"}
     assert sum(tag == "img" for tag, _ in shown.tags) == 1

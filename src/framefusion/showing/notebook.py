@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from framefusion.showing.tokens import Look, legend_html
+
 _BAR = "display:inline-block;width:%.3f%%;height:%.1f%%;background:#0f9a8d;vertical-align:bottom"
 _LONGEST = 2000  # characters of a text; more is cut
 
@@ -21,6 +23,7 @@ class Card:
         per_layer: visual tokens in each decoder layer.
         total: before any reduction.
         picture: data URI of the frames; None without.
+        legend: how tokens are drawn in it.
         caption: of the picture.
     """
 
@@ -30,6 +33,7 @@ class Card:
     per_layer: Sequence[int]
     total: int
     picture: str | None = None
+    legend: Sequence[Look] = ()
     caption: str = ""
 
     def html(self) -> str:
@@ -40,7 +44,7 @@ class Card:
         if self.picture is not None:
             parts.append(
                 f'<img src="{escape(self.picture)}" alt="{escape(self.caption)}" '
-                f'style="max-width:100%;margin-top:.4em">'
+                f'style="max-width:100%;margin:.4em 0">{legend_html(self.legend) if self.legend else ""}'
                 f'<div style="opacity:.75;font-size:.9em">{_text(self.caption)}</div>'
             )
         parts += [_bars(self.per_layer, self.total), _table(self.rows)]

@@ -101,6 +101,12 @@ class Chromium:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
+    def key(self, name):
+        """Press a key and let it go, such as ``ArrowLeft``."""
+        code = {"End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}[name]
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
+
     def screenshot(self, path, whole=True):
         """Write a PNG of the page, from top to bottom or just the window."""
         picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from framefusion.asking.report.data import DROPPED, KEPT, MERGED, FrameView, ReportData, SegmentRow, StageRow
+from framefusion.asking.report.data import FrameView, ReportData, SegmentRow, StageRow
 from framefusion.asking.video import Video
 from framefusion.hf.timing import Times
 from framefusion.reduction.layout import VisualItem, VisualLayout
 from framefusion.reduction.settings import FrameFusion
+from framefusion.showing.tokens import DROPPED, KEPT, MERGED
 
 TIMES = Times(0.02, 0.03, 0.09, 0.01, 0.05, 0.01, 0.004, 0.21)
 NASTY = '<script>document.title="owned"</script>"\'&<img src=x onerror=alert(1)>'
@@ -83,6 +84,7 @@ def data(text="what came after the red circle?", *, frames=5, compared=True, seg
             states=rng.choice([DROPPED, MERGED, KEPT], (4, 6)).astype(np.uint8),
             seconds=float(i),
             segment=int(segmented and i >= 2),
+            earlier=(rng.choice([DROPPED, KEPT], (4, 6)).astype(np.uint8),),
         )
         for i in range(frames)
     ]
@@ -110,6 +112,7 @@ def data(text="what came after the red circle?", *, frames=5, compared=True, seg
         segmented=segmented,
         segments=rows,
         stages=[StageRow(1, 40, 1.5), StageRow(2, 30, 2.5)],
+        views=[StageRow(1, 40, 1.5), StageRow(2, 30, 2.5)],
         tokens_before=24 * frames,
         tokens_after=30,
         tokens_per_layer=[24 * frames, 40, *[30] * (layers - 2)],

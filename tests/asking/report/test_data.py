@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from framefusion.asking.report.data import ABSENT, DROPPED, KEPT, MERGED, report_data, token_states
+from framefusion.asking.report.data import report_data, token_states
 from framefusion.reduction.layout import VisualItem, VisualLayout
+from framefusion.showing.tokens import ABSENT, DROPPED, KEPT, MERGED
 from tests.asking.report import samples
 
 
@@ -32,7 +33,6 @@ def test_final_state_is_that_of_the_last_stage():
         [[k, d], [m, k]],
     ]
     assert [(row.layer, row.kept) for row in data.stages] == [(1, 8), (2, 4)]
-    assert data.has_merged
 
 
 def test_temporal_patches_show_their_first_frame():
@@ -119,3 +119,27 @@ def test_without_a_question_there_is_no_answer():
     assert data.video_name == "clip.mp4"
     assert data.command == "framefusion inspect clip.mp4"
     assert data.settings == [("torch", "2")]
+
+
+def test_frames_are_drawn_behind_the_last_stage_and_those_that_took_most():
+    first = [0, 1, *range(2, 14)]
+    stages = [
+        samples.stage(1, first),
+        samples.stage(2, first[:-1]),
+        samples.stage(3, first[:6]),
+        samples.stage(4, first[:5]),
+        samples.stage(4, first[:4]),
+    ]
+    data = report_data(samples.answer(stages=stages))
+    assert [(row.layer, row.kept) for row in data.views] == [(1, 12), (3, 4), (4, 2)]
+    for frame in data.frames:
+        assert len(frame.views) == 3
+        assert frame.views[-1] is frame.states
+    totals = [sum((frame.views[number] == KEPT).sum() for frame in data.frames) for number in range(3)]
+    assert totals == [12, 4, 2]
+    assert report_data(samples.answer()).views == []
+
+
+def test_settings_are_those_of_the_answer_unless_others_are_given():
+    assert report_data(samples.answer()).settings == [("torch", "2.9")]
+    assert report_data(samples.answer(), settings=[("a", "b")]).settings == [("a", "b")]

@@ -1,14 +1,19 @@
 """The page: self-contained, escaped, and readable in a browser in both schemes and on a phone."""
 
+import base64
 import dataclasses
+import hashlib
 import itertools
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from framefusion.asking.report.html import render
+from framefusion.asking.report.data import SegmentRow
+from framefusion.asking.report.html import _beginning, render
 from framefusion.hf.timing import Times
+from framefusion.showing.tokens import KEPT
 from tests.asking.report import chromium, samples
 
 needs_chromium = pytest.mark.skipif(chromium.executable() is None, reason="no Chromium is installed")
@@ -50,9 +55,20 @@ def test_page_is_one_file_with_nothing_from_the_network():
     outline = Outline(page)
     assert all(address.startswith("data:") for address in outline.addresses)
     assert not re.findall(r"https?:|url\(|@import|//\w+\.", page)
-    assert outline.named("script") == []
     policy = next(m["content"] for m in outline.named("meta") if m.get("http-equiv"))
     assert policy.startswith("default-src 'none'")
+    # One script, ours, without addresses; no other can run.
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+    assert outline.named("script") == [{}]
+
+
+def test_a_single_frame_needs_no_script():
+    page = render(samples.data(frames=1, segmented=False))
+    assert Outline(page).named("script") == []
+    assert "script-src" not in page
+    assert 'class="player"' not in page
 
 
 def test_page_is_accessible():
@@ -64,13 +80,14 @@ def test_page_is_accessible():
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
-    assert outline.named("svg")[0]["role"] == "img"
-    assert "layer 3: 30" in outline.named("svg")[0]["aria-label"]
+    (chart,) = [svg for svg in outline.named("svg") if svg.get("aria-hidden") != "true"]
+    assert chart["role"] == "img"
+    assert "layer 3: 30" in chart["aria-label"]
 
 
 def test_every_text_from_outside_is_escaped():
     outline = Outline(render(samples.data(samples.NASTY)))
-    assert outline.named("script") == []
+    assert outline.named("script") == [{}]
     assert all("onerror" not in image for image in outline.named("img"))
     shown = [text for text in outline.texts if samples.NASTY in text]
     # title, heading, file name, two answers, timing, command, setting
@@ -86,7 +103,7 @@ def test_command_reads_as_it_was_given():
 
 def test_setting_names_are_escaped():
     data = dataclasses.replace(samples.data(), settings=[(samples.NASTY, "1")])
-    assert Outline(render(data)).named("script") == []
+    assert Outline(render(data)).named("script") == [{}]
 
 
 @pytest.mark.parametrize("layers", [2, 4, 28, 80])
@@ -172,7 +189,8 @@ def test_browser_shows_everything_and_asks_for_nothing(browser, page):
     assert [url for url in browser.requests if not url.startswith("data:")] == [address]
     assert browser.evaluate(VISIBLE % "h1") == ["what came after the red circle?"]
     assert browser.evaluate(VISIBLE % ".answer") == [data.full_answer, data.answer]
-    assert len(browser.evaluate(VISIBLE % ".window img:not(.mask)")) == 5
+    assert len(browser.evaluate(VISIBLE % ".strip .window img:not(.mask)")) == 5
+    assert len(browser.evaluate(VISIBLE % ".stage .window img:not(.mask)")) == 1
     assert len(browser.evaluate(VISIBLE % "svg .bar")) == 4
     segments = browser.evaluate(VISIBLE % ".strip h3")
     assert [text.split(" ")[1] for text in segments] == ["1", "2"]
@@ -180,8 +198,9 @@ def test_browser_shows_everything_and_asks_for_nothing(browser, page):
     assert "25.0 %" in browser.evaluate("document.querySelector('.numbers').innerText")
     # the masks are where the frames are
     assert browser.evaluate(
-        "[...document.querySelectorAll('.window')].every(w => { const [a, b] = [...w.children].map(c => "
-        "c.getBoundingClientRect()); return Math.abs(a.width - b.width) < 1 && Math.abs(a.height - b.height) < 1 })"
+        "[...document.querySelectorAll('.window')].every(w => { const [a, ...masks] = [...w.children].map(c => "
+        "c.getBoundingClientRect()); return masks.length == 2 && masks.every(b => Math.abs(a.width - b.width) < 1 && "
+        "Math.abs(a.height - b.height) < 1) })"
     )
 
 
@@ -190,22 +209,148 @@ def test_browser_runs_no_code_from_texts(browser, page):
     browser.open(page(samples.data(samples.NASTY)))
     assert browser.evaluate("document.title") == f"{samples.NASTY} · framefusion"
     assert browser.evaluate("document.querySelector('h1').textContent") == samples.NASTY
-    assert browser.evaluate("document.scripts.length") == 0
+    assert browser.evaluate("document.scripts.length") == 1
+
+
+SEEN = """[...document.querySelectorAll('.mask')].map(m => getComputedStyle(m).opacity).join('')"""
+COUNTS = VISIBLE % ".strip .count"
 
 
 @needs_chromium
-def test_switch_shows_the_whole_frames(browser, page):
+def test_one_chooses_behind_which_stage_frames_are_drawn(browser, page):
+    data = samples.data(frames=2)
+    browser.open(page(data))
+    for chosen, masks, place in (("drawn1", "01", 1), ("drawn0", "10", 0), ("whole", "00", 1)):
+        browser.evaluate(f"document.querySelector('label[for={chosen}]').click()")
+        assert browser.evaluate(SEEN) == masks * 3, chosen
+        kept = [int((view.views[place] == KEPT).sum()) for view in data.frames]
+        assert browser.evaluate(COUNTS) == [f"{count} of 24" for count in kept]
+    # with the keys alone
+    browser.evaluate("document.querySelector('#whole').focus()")
+    browser.key("ArrowLeft")
+    assert browser.evaluate(SEEN) == "01" * 3
+
+
+PLACE = "document.querySelector('.stage b').textContent"
+SLIDER = "document.querySelector('.timeline input')"
+
+
+@needs_chromium
+def test_player_goes_from_frame_to_frame(browser, page):
     browser.open(page(samples.data()))
-    opacity = "getComputedStyle(document.querySelector('.mask')).opacity"
-    assert browser.evaluate(opacity) == "1"
-    browser.evaluate("document.querySelector('label[for=whole]').click()")
-    browser.evaluate("new Promise(done => setTimeout(done, 400))")
-    assert browser.evaluate(opacity) == "0"
+    assert browser.evaluate(PLACE) == "1 / 5"
+    source = "document.querySelector('%s img').src"
+    for number, act in enumerate(
+        (
+            f"{SLIDER}.value = 1; {SLIDER}.dispatchEvent(new Event('input'))",
+            "document.querySelectorAll('.step')[1].click()",
+            "document.querySelectorAll('.strip li')[3].click()",
+        ),
+        start=1,
+    ):
+        browser.evaluate(act)
+        assert browser.evaluate(PLACE) == f"{number + 1} / 5"
+        assert browser.evaluate(f"{SLIDER}.value") == str(number)
+        assert browser.evaluate(source % ".stage") == browser.evaluate(source % f".strip li:nth-child({number + 1})")
+        chosen = browser.evaluate(
+            "[...document.querySelectorAll('.strip li')].map(e => e.classList.contains('chosen'))"
+        )
+        assert chosen == [place == number for place in range(5)]
+    browser.evaluate("document.querySelectorAll('.step')[0].click()")
+    assert browser.evaluate(PLACE) == "3 / 5"
+
+
+@needs_chromium
+def test_player_needs_no_mouse(browser, page):
+    browser.open(page(samples.data()))
+    browser.evaluate(f"{SLIDER}.focus()")
+    browser.key("ArrowRight")
+    assert browser.evaluate(PLACE) == "2 / 5"
+    browser.key("End")
+    assert browser.evaluate(PLACE) == "5 / 5"
+    assert browser.evaluate(f"{SLIDER}.getAttribute('aria-valuetext')").startswith("Frame 5 at 4.0 s: ")
+    browser.evaluate("document.querySelector('.play').focus()")
+    browser.key("ArrowLeft")
+    assert browser.evaluate(PLACE) == "4 / 5"
+    browser.key("ArrowLeft")
+    assert browser.evaluate(PLACE) == "3 / 5"
+
+
+@needs_chromium
+def test_player_plays_to_the_end_and_can_be_stopped(browser, page):
+    browser.open(page(samples.data(frames=40)))
+    words = "document.querySelector('.play').textContent"
+    # The clock of the page is ours, so that no wait decides.
+    browser.evaluate("window.setInterval = act => { window.tick = act; return 7 }; window.clearInterval = () => {}")
+    press = "document.querySelector('.play').click()"
+    browser.evaluate(press)
+    assert browser.evaluate(words) == "Pause"
+    browser.evaluate("tick(); tick()")
+    assert browser.evaluate(PLACE) == "3 / 40"
+    browser.evaluate(press)
+    assert browser.evaluate(words) == "Play"
+    browser.evaluate(press)
+    browser.evaluate("for (let i = 0; i < 37; i++) tick()")
+    assert (browser.evaluate(PLACE), browser.evaluate(words)) == ("40 / 40", "Play")
+    browser.evaluate(press)
+    assert browser.evaluate(PLACE) == "1 / 40"
+
+
+@needs_chromium
+def test_without_scripts_all_frames_stand_there(browser, tmp_path):
+    path = tmp_path / "plain.html"
+    path.write_text(render(samples.data()).replace("<script>", '<script type="text/plain">'), encoding="utf-8")
+    browser.open(path.as_uri())
+    assert browser.evaluate(VISIBLE % ".player") == []
+    assert len(browser.evaluate(VISIBLE % ".strip .window img:not(.mask)")) == 5
+    assert browser.evaluate(SEEN) == "01" * 5
+
+
+@needs_chromium
+def test_question_answer_and_frame_are_seen_at_once(browser, page):
+    """On a desktop without scrolling, controls included."""
+    browser.open(page(samples.data(frames=30)), width=1100, height=900)
+    for part in ("h1", ".answers", ".stage .window", ".legend", ".controls"):
+        assert browser.evaluate(f"document.querySelector('{part}').getBoundingClientRect().bottom") <= 900, part
+    assert browser.evaluate("document.querySelector('.stage .window').getBoundingClientRect().height") >= 300
+
+
+@needs_chromium
+def test_on_a_phone_the_strip_follows_the_player(browser, page):
+    browser.open(page(samples.data(frames=64)), width=390, height=844)
+    assert browser.evaluate("document.querySelector('.strip').getBoundingClientRect().height") < 200
+    browser.evaluate(f"{SLIDER}.value = 40; {SLIDER}.dispatchEvent(new Event('input'))")
+    left, right = browser.evaluate(
+        "(() => { const b = document.querySelector('.chosen').getBoundingClientRect(); return [b.left, b.right] })()"
+    )
+    assert 0 <= left < right <= 390
+    assert browser.evaluate("scrollY") == 0
+
+
+def test_a_page_of_many_frames_is_bounded():
+    # Noise is the worst that a codec can be given.
+    noise = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    view = dataclasses.replace(samples.data(frames=1).frames[0], picture=noise, segment=0)
+    data = samples.data(frames=1, segmented=False)
+    sizes = {}
+    for count in (64, 256, 1000):
+        frames = [dataclasses.replace(view, seconds=float(number)) for number in range(count)]
+        page = render(dataclasses.replace(data, frames=frames))
+        sizes[count] = len(page)
+        assert page.count("<figure>") == min(count, 256)
+        assert ("256 of 1,000 frames are shown" in page) == (count > 256)
+    assert max(sizes.values()) < 12e6
+    assert sizes[1000] < 1.1 * sizes[256]
+
+
+def test_segments_of_which_no_frame_is_shown_have_no_heading():
+    rows = [SegmentRow(n, first, last, 0.0, 1, 1, 0) for n, (first, last) in enumerate([(0, 2), (3, 3), (4, 9)])]
+    assert {at: row.number for at, row in _beginning(rows, [0, 2, 5, 8]).items()} == {0: 0, 5: 2}
 
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1100])
+@pytest.mark.parametrize("width", [360, 390, 1100])
 def test_browser_needs_no_sideways_scrolling(browser, page, width, scheme):
     long = samples.data("Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen_" * 4, frames=12, layers=28)
     browser.open(page(long), width=width, scheme=scheme)

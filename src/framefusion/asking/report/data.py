@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +14,15 @@ from framefusion.asking.video import Video
 from framefusion.hf.summary import first_token_flops
 from framefusion.hf.timing import Times
 from framefusion.showing import units
+from framefusion.showing.tokens import ABSENT, DROPPED, KEPT, MERGED
 
 if TYPE_CHECKING:
     from framefusion.asking.answers import Answer
     from framefusion.asking.report.pages import Prefilled
 
-DROPPED, MERGED, KEPT = 0, 1, 2
-"""States of a visual token after the last stage: gone; averaged into one that stayed; stayed."""
-ABSENT = 255
-"""State of a grid position that has no token."""
+
+_MOST_VIEWS = 3
+"""Stages behind which the frames are drawn."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class FrameView:
 
     Attributes:
         picture: uint8 ``(H, W, 3)``, the (first) video frame that it shows, or the photograph.
-        states: uint8 ``(rows, columns)`` of DROPPED, MERGED, KEPT or ABSENT.
+        states: uint8 ``(rows, columns)`` of DROPPED, MERGED, KEPT or ABSENT, behind the last stage.
         seconds: when the frame is shown; None for a photograph.
         segment: temporal segment, from 0.
         medium: of which video or photograph it is, from 0.
         placed: whether the rows and columns are places in the picture; not where a processor shows it in several
             views, whose tokens lie in no one grid.
+        earlier: the states behind earlier stages, in order: those of all but the last of :attr:`ReportData.views`.
     """
 
     picture: np.ndarray = field(repr=False)
@@ -44,9 +46,15 @@ class FrameView:
     segment: int
     medium: int = 0
     placed: bool = True
+    earlier: tuple[np.ndarray, ...] = field(default=(), repr=False)
+
+    @property
+    def views(self) -> tuple[np.ndarray, ...]:
+        """The states behind each stage that is drawn, in order."""
+        return (*self.earlier, self.states)
 
     def count(self, state: int) -> int:
-        """Number of tokens in a state."""
+        """Number of tokens in a state behind the last stage."""
         return int((self.states == state).sum())
 
     @property
@@ -108,6 +116,7 @@ class ReportData:
         video_name: file names, separated by commas.
         duration: of the videos, seconds; None for photographs alone.
         frames: in order of time, medium after medium.
+        views: the stages behind which the frames are drawn, in order of depth, the last one among them.
         segmented: whether a stage divided the video into segments.
         segments: in order of time; one for the whole video when not segmented.
         stages: in order of depth.
@@ -162,6 +171,7 @@ class ReportData:
     encoder_flops: int | None = None
     projector_flops: int | None = None
     head_flops: int | None = None
+    views: Sequence[StageRow] = ()
 
     @property
     def first_token_flops(self) -> tuple[float, float] | None:
@@ -194,11 +204,6 @@ class ReportData:
         """Whether the question was answered with all tokens too."""
         return self.full_answer is not None and self.full_seconds_to_first_token is not None
 
-    @property
-    def has_merged(self) -> bool:
-        """Whether any token was merged."""
-        return any(segment.merged for segment in self.segments)
-
 
 def report_data(
     answer: Answer | Prefilled,
@@ -215,11 +220,15 @@ def report_data(
             without settings that are not in use.
         names: of the videos and photographs; default those of the answer.
     """
-    states = token_states(answer)
-    frames = _frames(answer, states)
+    visual = set(answer.layout.columns.tolist())
+    stages = [
+        StageRow(stage.layer, sum(c in visual for c in stage.kept[0].tolist()), stage.milliseconds)
+        for stage in answer.stages
+    ]
+    views = _drawn_stages(stages)
+    frames = _frames(answer, [token_states(answer, number) for number in views or [-1]])
     media = _media(answer.media, frames, answer.names if names is None else names)
     durations = [row.duration for row in media if row.duration is not None]
-    visual = set(answer.layout.columns.tolist())
     summary = answer.summary
     return ReportData(
         question=answer.question,
@@ -230,10 +239,8 @@ def report_data(
         frames=frames,
         segmented=answer.segments is not None,
         segments=_segments(frames),
-        stages=[
-            StageRow(stage.layer, sum(c in visual for c in stage.kept[0].tolist()), stage.milliseconds)
-            for stage in answer.stages
-        ],
+        stages=stages,
+        views=[stages[number] for number in views],
         tokens_before=summary.visual_tokens_before,
         tokens_after=summary.visual_tokens_after,
         tokens_per_layer=list(summary.tokens_per_layer),
@@ -262,12 +269,23 @@ def _ratio(before: float | None, after: float | None) -> float | None:
     return before / after if before and after else None
 
 
-def token_states(answer: Any) -> np.ndarray:
-    """State of each visual token after the last stage, uint8 ``(N,)`` in the order of the layout."""
+def _drawn_stages(stages: Sequence[StageRow]) -> list[int]:
+    """Positions of the stages behind which frames are drawn: the last one, and those before it that took most."""
+    of_layer = {stage.layer: number for number, stage in enumerate(stages)}
+    numbers = sorted(of_layer.values())
+    left = [stages[number].kept for number in numbers]
+    # The first took what the number of all tokens says, which is at least what it left.
+    taken = {number: before - now for number, before, now in zip(numbers[1:], left, left[1:], strict=False)}
+    earlier = sorted(numbers[:-1], key=lambda number: taken.get(number, math.inf), reverse=True)[: _MOST_VIEWS - 1]
+    return [*sorted(earlier), *numbers[-1:]]
+
+
+def token_states(answer: Any, stage: int = -1) -> np.ndarray:
+    """State of each visual token behind a stage, by default the last: uint8 ``(N,)`` in the order of the layout."""
     columns = answer.layout.columns.tolist()
     if not answer.stages:
         return np.full(len(columns), KEPT, dtype=np.uint8)
-    last = answer.stages[-1]
+    last = answer.stages[stage]
     kept = set(last.kept[0].tolist())
     holder = None if last.merged_into is None else last.merged_into[0].tolist()
     states = np.full(len(columns), DROPPED, dtype=np.uint8)
@@ -306,16 +324,22 @@ def _media(media: Sequence[Any], frames: Sequence[FrameView], names: Sequence[st
     return rows
 
 
-def _frames(answer: Any, states: np.ndarray) -> list[FrameView]:
-    """One view per temporal position; a token that covers several frames shows the first of them."""
+def _frames(answer: Any, states: Sequence[np.ndarray]) -> list[FrameView]:
+    """One view per temporal position; a token that covers several frames shows the first of them.
+
+    Args:
+        answer: as of :func:`report_data`.
+        states: of the tokens behind each stage that is drawn, in order.
+    """
     layout = answer.layout
-    grids = [np.full((t, h * w), ABSENT, dtype=np.uint8) for t, h, w in layout.grids]
+    grids = [np.full((len(states), t, h * w), ABSENT, dtype=np.uint8) for t, h, w in layout.grids]
     votes: list[list[Counter[int]]] = [[Counter() for _ in range(t)] for t, _, _ in layout.grids]
-    segments = [0] * len(states) if answer.segments is None else answer.segments.tolist()
-    for item, frame, patch, state, segment in zip(
-        layout.item.tolist(), layout.frame.tolist(), layout.patch.tolist(), states.tolist(), segments, strict=True
+    segments = [0] * len(layout) if answer.segments is None else answer.segments.tolist()
+    behind = np.stack(states, axis=1)
+    for item, frame, patch, own, segment in zip(
+        layout.item.tolist(), layout.frame.tolist(), layout.patch.tolist(), behind, segments, strict=True
     ):
-        grids[item][frame, patch] = state
+        grids[item][:, frame, patch] = own
         votes[item][frame][segment] += 1
     ids = [[one.most_common(1)[0][0] if one else -1 for one in mine] for mine in votes]
     numbers = {segment: number for number, segment in enumerate(dict.fromkeys(one for mine in ids for one in mine))}
@@ -329,7 +353,8 @@ def _frames(answer: Any, states: np.ndarray) -> list[FrameView]:
             # One row of many columns says nothing about places, unless the picture is as flat as that.
             placed = rows > 1 or columns == 1 or 2 * picture.shape[1] >= columns * picture.shape[0]
             numbered = numbers[ids[item][t]]
-            views.append(FrameView(picture, grids[item][t].reshape(rows, columns), seconds, numbered, medium, placed))
+            *earlier, last = (own.reshape(rows, columns) for own in grids[item][:, t])
+            views.append(FrameView(picture, last, seconds, numbered, medium, placed, tuple(earlier)))
     return views
 
 

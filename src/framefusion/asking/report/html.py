@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
+from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from framefusion.asking.report.data import DROPPED, KEPT, MERGED, ReportData
-from framefusion.asking.report.frames import mask_uri, picture_uri
+from framefusion.asking.report.data import FrameView, ReportData, SegmentRow
+from framefusion.asking.report.frames import embedded_width, picture_uri, shade_uri
 from framefusion.asking.report.text import end_to_end
 from framefusion.showing import units
+from framefusion.showing.tokens import DROPPED, KEPT, MERGED, legend_html, looks_of
 
 _TEMPLATE = "report.html.j2"
 _LONG_ANSWER = 90  # characters; longer answers are set as running text
+_MOST_FRAMES = 256
 _LABELLED_BARS = 10  # layers; more of them get labels at the ends only
 
 
 def render(data: ReportData) -> str:
-    """The page as text: images are data URIs, there is no script, every text from outside is escaped."""
+    """The page as text: images are data URIs, no script but its own may run, every text from outside is escaped."""
+    shown = _shown(data.frames)
+    script = _script() if len(shown) > 1 else None
     return (
         _environment()
         .get_template(_TEMPLATE)
@@ -27,8 +35,16 @@ def render(data: ReportData) -> str:
             title=data.question if data.question is not None else f"What was kept of {data.video_name}",
             facts=_facts(data),
             tiles=_tiles(data),
-            columns=_columns(len(data.frames)),
-            beginning={row.first_frame: row for row in data.segments},
+            names=[row.name for row in data.media],
+            shown=shown,
+            width=embedded_width([view for _, view in shown]),
+            widest=max((view.picture.shape[1] / view.picture.shape[0] for _, view in shown), default=1.0),
+            most=max((view.count(KEPT) for _, view in shown), default=0) or 1,
+            legend=legend_html(looks_of([s for frame in data.frames if frame.placed for s in frame.views])),
+            columns=_columns(len(shown)),
+            beginning=_beginning(data.segments, [number for number, _ in shown]),
+            script=script,
+            script_hash=None if script is None else _hash(script),
             layers=len(data.tokens_per_layer),
             summed=end_to_end(data),
             part_names=units.PARTS,
@@ -51,9 +67,9 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         clock=units.clock,
-        mask_uri=mask_uri,
         percent=units.percent,
         picture_uri=picture_uri,
+        shade_uri=shade_uri,
         seconds=units.seconds,
         seconds_of=units.seconds_of,
         share_of=units.share_of,
@@ -105,6 +121,34 @@ def _decoder(data: ReportData) -> str:
     return units.saved(units.saved_share(data.flops_before, data.flops_after))
 
 
+def _shown(frames: Sequence[FrameView]) -> list[tuple[int, FrameView]]:
+    """Positions and frames that are drawn; of very many as many as a page bears, at equal distances."""
+    count = min(len(frames), _MOST_FRAMES)
+    chosen = [(2 * place + 1) * len(frames) // (2 * count) for place in range(count)]
+    return [(number, frames[number]) for number in chosen]
+
+
+def _beginning(segments: Sequence[SegmentRow], shown: Sequence[int]) -> dict[int, SegmentRow]:
+    """The segment that begins at a frame, or before it and behind the one that is shown before."""
+    found = {}
+    for row in segments:
+        first = next((number for number in shown if number >= row.first_frame), None)
+        if first is not None and first <= row.last_frame:
+            found[first] = row
+    return found
+
+
 def _columns(frames: int) -> int:
-    """At most six frames side by side, in rows of about equal length."""
-    return math.ceil(frames / math.ceil(frames / (5 if frames <= 15 else 6))) if frames else 1
+    """At most six frames side by side, ten of many, in rows of about equal length."""
+    most = 5 if frames <= 15 else 6 if frames <= 24 else 10
+    return math.ceil(frames / math.ceil(frames / most)) if frames else 1
+
+
+@cache
+def _script() -> str:
+    return files("framefusion.asking.report").joinpath("player.js").read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """By which a page's policy knows the one script that may run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -38,11 +38,16 @@ class Report:
         path: where it was written; None if it was not.
     """
 
-    html: str = field(repr=False)
+    html: str
     path: Path | None = None
 
     def __str__(self) -> str:
         return self.html
+
+    def __repr__(self) -> str:
+        size = f"{len(self.html.encode()) / 1024:.0f} KiB"
+        where = "save('report.html') writes it" if self.path is None else f"written to {self.path}"
+        return f"<Report of {size}, {where}>"
 
     def save(self, path: str | os.PathLike[str]) -> Report:
         """Write the page.
