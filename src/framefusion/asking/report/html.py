@@ -20,13 +20,13 @@ _LABELLED_BARS = 10  # layers; more of them get labels at the ends only
 def render(data: ReportData) -> str:
     """The page as text: images are data URIs, there is no script, every text from outside is escaped."""
     return (
-        _environment()
+        environment()
         .get_template(_TEMPLATE)
         .render(
             data=data,
             title=data.question if data.question is not None else f"What was kept of {data.video_name}",
             facts=_facts(data),
-            tiles=_tiles(data),
+            tiles=tiles(data),
             columns=_columns(len(data.frames)),
             beginning={row.first_frame: row for row in data.segments},
             layers=len(data.tokens_per_layer),
@@ -37,8 +37,9 @@ def render(data: ReportData) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where the page's templates are, with numbers as people read them; every text from outside is escaped."""
+    made = Environment(
         loader=PackageLoader("framefusion.asking.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
@@ -46,10 +47,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(
+    made.globals.update(
         KEPT=KEPT, MERGED=MERGED, DROPPED=DROPPED, LONG_ANSWER=_LONG_ANSWER, LABELLED_BARS=_LABELLED_BARS
     )
-    environment.filters.update(
+    made.filters.update(
         clock=units.clock,
         mask_uri=mask_uri,
         percent=units.percent,
@@ -59,7 +60,7 @@ def _environment() -> Environment:
         share_of=units.share_of,
         thousands="{:,}".format,
     )
-    return environment
+    return made
 
 
 def _facts(data: ReportData) -> list[str]:
@@ -73,7 +74,7 @@ def _facts(data: ReportData) -> list[str]:
     ]
 
 
-def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
+def tiles(data: ReportData) -> list[tuple[str, str, str]]:
     """Name, value and detail of the numbers at the top."""
     share = units.share_of(data.tokens_after, data.tokens_before, 1.0)
     now, before = data.seconds, data.full_seconds
