@@ -8,14 +8,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from framefusion.app import view
-from framefusion.app.desk import Desk
+from framefusion.app.desk import Desk, Progress, Shown
 from framefusion.app.guard import Guard
+from framefusion.asking.media import Media
 from framefusion.errors import ArgumentError, MissingDependencyError, StateError
 
 try:
@@ -34,6 +37,9 @@ SWEEP_SECONDS = 60.0
 
 ABANDONED_SECONDS = 600.0
 """Age of an upload that its page has not taken."""
+
+Changes = dict[Any, Any]
+"""What a component of the page becomes."""
 
 Tell = Callable[[BaseException], str]
 """An error as a sentence."""
@@ -57,7 +63,7 @@ class Opening:
 
 
 class Page:
-    """The page over a desk.
+    """The page over a desk; a page of Gradio is made of it once.
 
     Args:
         desk: what answers.
@@ -67,54 +73,36 @@ class Page:
 
     def __init__(self, desk: Desk, opening: Opening, tell: Tell) -> None:
         self.desk, self.opening, self.tell = desk, opening, tell
-
-    def blocks(self) -> Any:
-        """The components, and what happens when they are used."""
-        with gr.Blocks(title="framefusion", analytics_enabled=False, fill_width=True) as made:
-            gr.HTML(self._head())
+        with gr.Blocks(title="framefusion", analytics_enabled=False, fill_width=True) as self.blocks:
+            gr.HTML(view.head(opening.model))
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
-                    upload, example, question, cost, frames, compare, ask = self._asking()
-                    status = gr.HTML(view.said("Choose a video and ask."), elem_id="status")
+                    self._show_controls()
                 with gr.Column(scale=3, min_width=320):
-                    answers = gr.HTML("", elem_id="answers")
-                    player = gr.HTML("", elem_id="player", js_on_load=(HERE / "player.js").read_text(encoding="utf-8"))
-                    with gr.Column(visible=False) as behind:
-                        command, costs, following, history, follow, talk = self._behind()
-            taken = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-            taken |= {"show_progress_on": status}
-            shown = [upload, example, status, answers, player, behind, talk]
-            upload.upload(self.show_upload, [upload, frames], shown, **taken)
-            example.input(self.show_example, [example, frames], shown, **taken)
-            told = [status, answers, player, behind, talk, command, costs]
-            for event in (ask.click, question.submit):
-                event(self.ask, [question, cost, frames, compare, example], told, **taken)
-            for event in (follow.click, following.submit):
-                event(self.follow, [following, history], [status, talk, following], **taken)
-            made.unload(self.leave)
-        made.queue(max_size=self.desk.limits.waiting, api_open=False)
-        return made
+                    self._show_results()
+            self._connect()
+        self.blocks.queue(max_size=desk.limits.waiting, api_open=False)
 
-    def _asking(self) -> tuple[Any, ...]:
+    def _show_controls(self) -> None:
         """What is asked, and how."""
         limits, opening = self.desk.limits, self.opening
         names = list(self.desk.examples)
-        upload = gr.File(
+        self.upload = gr.File(
             label=f"Your video or photograph: up to {limits.upload / 2**20:,.0f} MiB and {limits.seconds:,.0f} s",
-            elem_id="upload",
             height=170,
+            elem_id="upload",
         )
-        example = gr.Radio(names, value=names[0] if names else None, label="Or a bundled video", elem_id="example")
-        question = gr.Textbox(
+        self.example = gr.Radio(names, value=names[0], label="Or a bundled video", elem_id="example")
+        self.question = gr.Textbox(
+            value=next(iter(opening.questions), ""),
             label="Question",
-            value=opening.questions[0] if opening.questions else "",
             max_length=limits.characters,
             lines=1,
             elem_id="question",
         )
         if opening.questions:
-            gr.Examples([[one] for one in opening.questions], [question], label="Questions about the first one")
-        cost = gr.Slider(
+            gr.Examples([[one] for one in opening.questions], [self.question], label="Questions about the first one")
+        self.cost = gr.Slider(
             minimum=min(0.02, opening.cost or 1),
             maximum=1,
             step=0.01,
@@ -123,7 +111,7 @@ class Page:
             label="Budget: mean share of visual tokens over the layers",
             elem_id="cost",
         )
-        frames = gr.Slider(
+        self.frames = gr.Slider(
             minimum=1,
             maximum=limits.frames,
             step=1,
@@ -132,51 +120,75 @@ class Page:
             label="Frames",
             elem_id="frames",
         )
-        compare = gr.Checkbox(True, label="Answer with all tokens, too", elem_id="compare")
-        ask = gr.Button("Ask", variant="primary", elem_id="ask")
-        return upload, example, question, cost, frames, compare, ask
+        self.compare = gr.Checkbox(True, label="Answer with all tokens, too", elem_id="compare")
+        self.asks = gr.Button("Ask", variant="primary", elem_id="ask")
+        self.status = gr.HTML(view.said("Choose a video and ask."), elem_id="status")
 
-    def _behind(self) -> tuple[Any, ...]:
-        """What comes behind an answer."""
-        following = gr.Textbox(
-            label="Follow-up question",
-            info="What was kept is held: only the question is read.",
-            max_length=self.desk.limits.characters,
-            lines=1,
-            elem_id="following",
-        )
-        history = gr.Checkbox(False, label="It sees the earlier questions and their answers", elem_id="history")
-        follow = gr.Button("Ask the follow-up", elem_id="follow")
-        talk = gr.HTML("", elem_id="talk")
-        costs = gr.HTML("", elem_id="costs")
-        command = gr.Textbox(
-            label="The same on the command line",
-            lines=2,
-            interactive=False,
-            buttons=["copy"],
-            elem_id="command",
-        )
-        return command, costs, following, history, follow, talk
+    def _show_results(self) -> None:
+        """What comes of it."""
+        self.answers = gr.HTML("", elem_id="answers")
+        script = (HERE / "player.js").read_text(encoding="utf-8")
+        self.player = gr.HTML("", js_on_load=script, elem_id="player")
+        with gr.Column(visible=False) as self.behind:
+            self.following = gr.Textbox(
+                label="Follow-up question",
+                info="What was kept is held: only the question is read.",
+                max_length=self.desk.limits.characters,
+                lines=1,
+                elem_id="following",
+            )
+            self.history = gr.Checkbox(
+                False, label="It sees the earlier questions and their answers", elem_id="history"
+            )
+            self.follows = gr.Button("Ask the follow-up", elem_id="follow")
+            self.talk = gr.HTML("", elem_id="talk")
+            self.costs = gr.HTML("", elem_id="costs")
+            self.command = gr.Textbox(
+                label="The same on the command line",
+                lines=2,
+                interactive=False,
+                buttons=["copy"],
+                elem_id="command",
+            )
 
-    def show_upload(self, path: str | None, frames: float | None, request: gr.Request) -> tuple[Any, ...]:
+    def _connect(self) -> None:
+        """Who answers which event: one at a time, as all share the model."""
+        results = [self.status, self.answers, self.player, self.behind, self.talk]
+        common = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        common |= {"show_progress_on": self.status}
+        shown = [self.upload, self.example, *results]
+        self.upload.upload(self.show_upload, [self.upload, self.frames], shown, **common)
+        self.example.input(self.show_example, [self.example, self.frames], shown, **common)
+        asked = [self.question, self.cost, self.frames, self.compare, self.example]
+        for event in (self.asks.click, self.question.submit):
+            event(self.ask, asked, [*results, self.command, self.costs], **common)
+        for event in (self.follows.click, self.following.submit):
+            event(self.follow, [self.following, self.history], [self.status, self.talk, self.following], **common)
+        self.blocks.unload(self.leave)
+
+    def show_upload(self, path: str | None, frames: float | None, request: gr.Request) -> Iterator[Changes]:
         """A file was dropped."""
-        if path is None:
-            return (gr.skip(),) * 7
 
-        def show() -> tuple[Any, ...]:
-            shown = self.desk.show_upload(_name(request), path, self._frames(frames))
-            return None, None, view.told_shown(*shown), "", view.preview(*shown), gr.update(visible=False), ""
+        def show(progress: Progress) -> Changes:
+            if path is None:
+                return {}
+            progress("Looking at the file")
+            return {
+                self.example: None,
+                **self._shown(*self.desk.show_upload(_name(request), path, self._count(frames))),
+            }
 
-        return self._told(show, lambda wrong: (None, gr.skip(), wrong, *(gr.skip(),) * 4))
+        for changes in self._told(show):
+            # The next file may be dropped at once, whatever became of this one.
+            yield {self.upload: None, **changes}
 
-    def show_example(self, example: str, frames: float | None, request: gr.Request) -> tuple[Any, ...]:
+    def show_example(self, example: str, frames: float | None, request: gr.Request) -> Iterator[Changes]:
         """A bundled video was chosen."""
 
-        def show() -> tuple[Any, ...]:
-            shown = self.desk.show_example(_name(request), example, self._frames(frames))
-            return None, example, view.told_shown(*shown), "", view.preview(*shown), gr.update(visible=False), ""
+        def show(progress: Progress) -> Changes:
+            return self._shown(*self.desk.show_example(_name(request), example, self._count(frames)))
 
-        return self._told(show, lambda wrong: (gr.skip(), gr.skip(), wrong, *(gr.skip(),) * 4))
+        yield from self._told(show)
 
     def ask(
         self,
@@ -186,59 +198,68 @@ class Page:
         compare: bool,
         example: str | None,
         request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 (how Gradio finds it)
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[Changes]:
         """A question was asked."""
 
-        def ask() -> tuple[Any, ...]:
+        def ask(progress: Progress) -> Changes:
             outcome = self.desk.ask(
                 _name(request),
                 question,
                 None if self.opening.cost is None else cost,
-                self._frames(frames),
+                self._count(frames),
                 compare=compare,
                 example=example,
-                progress=lambda step: progress(None, desc=step),
+                progress=progress,
             )
-            player, costs = view.player(outcome.data), view.costs(outcome)
-            shown = gr.update(visible=True)
-            return view.said("Answered."), view.answers(outcome), player, shown, "", outcome.data.command, costs
+            return {
+                self.status: view.said("Answered."),
+                self.answers: view.answers(outcome),
+                self.player: view.player(outcome.data),
+                self.behind: gr.update(visible=True),
+                self.talk: "",
+                self.command: outcome.data.command,
+                self.costs: view.costs(outcome),
+            }
 
-        return self._told(ask, lambda wrong: (wrong, *(gr.skip(),) * 6))
+        yield from self._told(ask)
 
-    def follow(
-        self,
-        question: str,
-        history: bool,
-        request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[Any, ...]:
+    def follow(self, question: str, history: bool, request: gr.Request) -> Iterator[Changes]:
         """A question followed."""
 
-        def follow() -> tuple[Any, ...]:
-            turns = self.desk.follow(
-                _name(request), question, history=history, progress=lambda step: progress(None, desc=step)
-            )
-            return view.said("Answered."), view.talk(turns), ""
+        def follow(progress: Progress) -> Changes:
+            turns = self.desk.follow(_name(request), question, history=history, progress=progress)
+            return {self.status: view.said("Answered."), self.talk: view.talk(turns), self.following: ""}
 
-        return self._told(follow, lambda wrong: (wrong, gr.skip(), gr.skip()))
+        yield from self._told(follow)
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed."""
         self.desk.visits.leave(_name(request))
 
-    def _told(self, work: Callable[[], tuple[Any, ...]], instead: Callable[[str], tuple[Any, ...]]) -> tuple[Any, ...]:
-        """What some work gives; an error is told on the page, where all else stays."""
-        try:
-            return work()
-        except Exception as error:
-            return instead(view.refused(self.tell(error)))
+    def _shown(self, shown: Shown, medium: Media) -> Changes:
+        return {
+            self.status: view.told_shown(shown, medium),
+            self.answers: "",
+            self.player: view.preview(shown, medium),
+            self.behind: gr.update(visible=False),
+            self.talk: "",
+        }
 
-    def _frames(self, given: float | None) -> int | None:
-        return None if self.opening.frames is None or given is None else int(given)
+    def _told(self, work: Callable[[Progress], Changes]) -> Iterator[Changes]:
+        """The steps of some work as they come, then what it changes; an error is told, and all else stays."""
+        steps: SimpleQueue[str | None] = SimpleQueue()
+        with ThreadPoolExecutor(1) as aside:
+            done = aside.submit(work, steps.put)
+            done.add_done_callback(lambda _: steps.put(None))
+            while (step := steps.get()) is not None:
+                yield {self.status: view.said(f"{step} …")}
+            try:
+                yield done.result()
+            except Exception as error:
+                yield {self.status: view.refused(self.tell(error))}
 
-    def _head(self) -> str:
-        return view.head(self.opening.model)
+    def _count(self, frames: float | None) -> int | None:
+        return None if self.opening.frames is None or frames is None else int(frames)
 
 
 def _name(request: gr.Request) -> str:
@@ -270,7 +291,7 @@ def served(
     port = _free(host, port)
     ended = threading.Event()
     with tempfile.TemporaryDirectory(prefix="framefusion-uploads-") as uploads, _uploads_in(uploads):
-        made = Page(desk, opening, tell).blocks()
+        made = Page(desk, opening, tell).blocks
         try:
             _, address, public = made.launch(
                 server_name=host,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,11 +12,12 @@ from PIL import Image
 
 from framefusion.app.desk import Outcome, Shown, Turn
 from framefusion.asking.media import Media
-from framefusion.asking.report import html, units
+from framefusion.asking.report import html
 from framefusion.asking.report.data import KEPT, FrameView, ReportData
-from framefusion.asking.report.frames import marked
+from framefusion.asking.report.frames import data_uri, marked
 from framefusion.asking.report.text import end_to_end
 from framefusion.asking.video import Video
+from framefusion.showing import units
 
 WIDTH = 560
 """Pixels of a frame from left to right, unless the video has fewer."""
@@ -120,9 +119,7 @@ def _scaled(picture: Image.Image) -> Image.Image:
 
 
 def _uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=84)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri(picture, "JPEG", quality=84)
 
 
 @cache
