@@ -15,18 +15,26 @@ from framefusion.asking.decoding.errors import VideoError
 from framefusion.asking.video import read_video
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
 from tests.app.conftest import LIMITS, clip
+from tests.asking.media import corpus
 
 
 def check(path, limits=LIMITS, frames=8):
     check_upload(str(path), "mine", limits, frames)
 
 
-CODECS = {"a.flv": "flv", "a.mpg": "mpeg1video", "a.ts": "mpeg2video"}
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi", "a.3gp", "a.nut", "a.asf", *CODECS])
-def test_the_usual_containers_are_taken(tmp_path, name):
-    check(clip(tmp_path / name, codec=CODECS.get(name, "mpeg4")))
+@pytest.mark.parametrize(
+    "entry", [one for one in corpus.ENTRIES if one.expected != "refused"], ids=lambda one: one.name
+)
+def test_what_the_reader_takes_is_taken(entry, tmp_path):
+    """But for what names other files."""
+    path = entry.make(tmp_path)
+    if path.is_dir():
+        return
+    if path.suffix == ".m3u8":
+        with pytest.raises(VisitError, match="playlist"):
+            check(path)
+        return
+    check(path)
 
 
 def test_bundled_files_and_pictures_are_taken(tmp_path):

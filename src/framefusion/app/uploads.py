@@ -9,7 +9,7 @@ import av
 from PIL import Image
 
 from framefusion.app.limits import Limits, VisitError
-from framefusion.asking.decoding.container import opened
+from framefusion.asking.decoding.container import has_end, opened
 from framefusion.asking.decoding.errors import VideoError
 from framefusion.asking.decoding.source import Source, check_source
 from framefusion.asking.decoding.stills import ENDINGS, is_moving_picture, is_picture
@@ -54,7 +54,7 @@ def check_upload(path: str, name: str, limits: Limits, frames: int | None) -> No
         return
     try:
         with opened(source, options={"format_whitelist": FORMATS}) as (container, stream):
-            if container.duration is not None:
+            if has_end(container):
                 check_length(name, container.duration / av.time_base, limits)
             context = stream.codec_context
             _check_pixels(name, context.width, context.height, shown, limits)
