@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -85,13 +86,36 @@ def test_an_upload_is_the_visits_own_and_goes_with_the_next_one(desk, upload):
         assert own == shown.path
         assert "%" not in own.name
     assert desk.ask("a", STAR, 0.3, FRAMES).data.video_name == "street %03d.mp4"
-    second, _ = desk.show_upload("a", upload("other.mp4", REAL_VIDEO), FRAMES)
+    other = upload("other.mp4", REAL_VIDEO)
+    second, _ = desk.show_upload("a", other, FRAMES)
     assert list(visit.folder.iterdir()) == [second.path]
+    assert not Path(path).exists()
     assert visit.outcome is None
     with pytest.raises(VisitError, match="nothing was asked yet"):
         desk.follow("a", STAR)
     desk.show_example("a", DEMO_VIDEO.name, FRAMES)
+    assert list(visit.folder.iterdir()) == []
+    assert not Path(other).exists()
+    desk.show_upload("a", path := upload("last.mp4"), FRAMES)
+    desk.visits.leave("a")
+    assert not Path(path).exists()
     assert DEMO_VIDEO.exists()
+
+
+def test_two_may_upload_the_same_file(desk, upload):
+    """The server puts it at the same place."""
+    first = upload("same.mp4")
+    own = [desk.show_upload(name, first, FRAMES)[0] for name in ("a", "b")]
+    assert own[0].path != own[1].path
+    Path(first).unlink()
+    again = upload("same.mp4")  # by somebody whose turn has not come
+    desk.visits.leave("a")
+    assert Path(again).exists()
+    assert desk.ask("b", STAR, 0.3, FRAMES, compare=False).data.video_name == "same.mp4"
+    desk.show_upload("c", again, FRAMES)
+    desk.visits.leave("c")
+    assert not Path(again).exists()
+    assert own[1].path.exists()
 
 
 def test_what_fails_leaves_a_visit_as_it_was(make, upload, tmp_path, monkeypatch):
@@ -132,7 +156,7 @@ def test_what_fails_leaves_a_visit_as_it_was(make, upload, tmp_path, monkeypatch
         assert [talk.turns for talk in visit.talks.values()] == [talk.turns for talk in before.talks.values()]
         assert all(len(talk.turns) == 2 for talk in visit.talks.values())
         assert list(visit.folder.iterdir()) == files
-    assert list((tmp_path / "uploads").iterdir()) == []
+    assert [path.name for path in (tmp_path / "uploads").iterdir()] == []
 
 
 def test_a_broken_file_has_the_librarys_sentence_without_a_path(desk, upload):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 import time
 import urllib.error
@@ -29,6 +30,7 @@ from framefusion.app import page
 AFTER = "which large thing came after the red circle?"
 STAR = "what colour is the star?"
 OPENING = page.Opening("bundled", 0.3, 16, (AFTER, STAR))
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 LIMITS = Limits(upload=3 * 2**20, seconds=30, frames=16)
 
 needs_chromium = pytest.mark.skipif(chromium.executable() is None, reason="no Chromium is installed")
@@ -56,7 +58,7 @@ def browser():
 def status(address, path, data=None):
     try:
         asked = urllib.request.Request(address.rstrip("/") + path, data=data)
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with DIRECT.open(asked, timeout=30) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -144,6 +146,26 @@ def test_an_address_that_is_not_this_machines_is_refused(desk, host, port):
     refused = pytest.raises(ArgumentError, match="cannot be listened on")
     with refused, page.served(desk, OPENING, sentence, host=host, port=port):
         pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_the_environment_neither_shares_it_nor_hides_it_behind_a_proxy(make, monkeypatch, host):
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    foreign = {"GRADIO_SHARE": "true", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_SERVER_PORT": "1"}
+    foreign |= {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "example.org", "GRADIO_ALLOWED_PATHS": "/"}
+    for name, value in foreign.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("no_proxy", raising=False)
+    before = dict(os.environ)
+    with page.served(make(), OPENING, sentence, host=host) as (at, public):
+        assert public is None
+        assert at.startswith(f"http://[{host}]:" if ":" in host else f"http://{host}:")
+        assert status(at, "/")[0] == 200
+        assert os.environ["no_proxy"].startswith("example.org,")
+    assert dict(os.environ) == before
 
 
 @needs_chromium

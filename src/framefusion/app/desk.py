@@ -8,8 +8,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framefusion.app.limits import Limits, VisitError
@@ -37,6 +37,14 @@ def _ending(path: str) -> str:
     return found[0] if (found := re.search(r"\.[A-Za-z0-9]{1,8}$", path)) else ""
 
 
+def _link(path: str, own: Path) -> None:
+    """A file at one more place."""
+    try:
+        os.link(path, own)
+    except OSError:  # on another file system
+        shutil.copy(path, own)
+
+
 def _silent(step: str) -> None:
     pass
 
@@ -51,13 +59,25 @@ class Shown:
         bundled: whether it came with the package.
         seconds: playing time; None of a photograph.
         warning: what is wrong with it, see :attr:`framefusion.asking.video.Video.warning`.
+        upload: where the server put it, which is the same place for all who upload the same file.
     """
 
     path: Path
     name: str
     bundled: bool
-    seconds: float | None
-    warning: str | None
+    seconds: float | None = None
+    warning: str | None = None
+    upload: Path | None = None
+
+    def forget(self) -> None:
+        """Delete it, unless it came with the package; its upload too, unless somebody uploaded the same file since."""
+        if self.bundled:
+            return
+        if self.upload is not None:
+            with suppress(OSError):
+                if self.upload.samefile(self.path):
+                    self.upload.unlink()
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -160,37 +180,31 @@ class Desk:
         if example not in self.examples:
             raise VisitError(f"there is no bundled video {example!r}; there are {', '.join(self.examples)}")
         with self._at(name) as visit:
-            return self._show(visit, self.examples[example], example, frames, bundled=True)
+            return self._show(visit, self._bundled(example), frames)
 
     def show_upload(self, name: str, path: str, frames: int | None) -> tuple[Shown, Media]:
         """Take a file into the folder of a visit and show it; where that fails the visit stays as it was.
 
         Args:
             name: of the visit.
-            path: where the upload lies; it is gone afterwards in any case.
+            path: where the upload lies; it goes when the visit ends or shows something else, or if this fails.
             frames: to show of a video.
 
         Raises:
             VisitError: it is too large or too long, or the page is full.
             VideoError: it is not a video or photograph that can be read.
         """
-        own: Path | None = None
-        try:
-            with self._at(name) as visit:
-                # Under a name of our own: FFmpeg takes some for patterns.
-                own = visit.folder / f"{os.urandom(8).hex()}{_ending(path)}"
-                shutil.move(path, own)
-                before = visit.shown
-                shown, medium = self._show(visit, own, shortened(os.path.basename(path)), frames, bundled=False)
-                if before is not None and not before.bundled:
-                    before.path.unlink(missing_ok=True)
-                return shown, medium
-        except BaseException:
-            if own is not None:
-                own.unlink(missing_ok=True)
-            raise
-        finally:
-            Path(path).unlink(missing_ok=True)
+        with self._at(name) as visit:
+            # Under a name of our own: FFmpeg takes some for patterns.
+            own = visit.folder / f"{os.urandom(8).hex()}{_ending(path)}"
+            given = Shown(own, shortened(os.path.basename(path)), bundled=False, upload=Path(path))
+            try:
+                _link(path, own)
+                check_upload(str(own), given.name, self.limits, frames)
+                return self._show(visit, given, frames)
+            except BaseException:
+                given.forget()
+                raise
 
     def ask(
         self,
@@ -220,14 +234,14 @@ class Desk:
         """
         self._check_question(question)
         with self._at(name) as visit:
-            if visit.shown is None and example is not None:
-                self._show(visit, self.examples[example], example, frames, bundled=True)
+            if visit.shown is None and example in self.examples:
+                self._show(visit, self._bundled(example), frames)
             shown = self._about(visit)
             asked = Asked(shown, question, cost, frames, compare)
             settings = self._settings(cost)
             progress("Decoding")
             begin = time.perf_counter()
-            medium = self._read(visit, shown.path, shown.name, frames)
+            medium = self._read(shown, frames)
             answer = asking.ask(
                 medium,
                 question,
@@ -269,7 +283,7 @@ class Desk:
                 raise VisitError("nothing was asked yet, so nothing can follow; ask a first question")
             self._check_count(visit)
             # Of their own, so that one that fails leaves those of the visit as they were.
-            talks = {full: talk.fork() for full, talk in (visit.talks or self._talks(visit, asked, progress)).items()}
+            talks = {full: talk.fork() for full, talk in (visit.talks or self._talks(asked, progress)).items()}
             progress("Answering")
             replies = {full: talk.ask(question, history=history) for full, talk in talks.items()}
             held = talks[False].summary()
@@ -295,10 +309,10 @@ class Desk:
         """Delete what visitors left."""
         self.visits.close()
 
-    def _talks(self, visit: Visit, asked: Asked, progress: Progress) -> dict[bool, Session]:
+    def _talks(self, asked: Asked, progress: Progress) -> dict[bool, Session]:
         """A session of what was asked about, and one that holds all tokens; the first question was asked in both."""
         progress("Showing the video to a session")
-        medium = self._read(visit, asked.shown.path, asked.shown.name, asked.frames)
+        medium = self._read(asked.shown, asked.frames)
         talks = {}
         for full in [False, True] if asked.compare else [False]:
             # In one part, so that an answer is that of asking afresh.
@@ -315,25 +329,31 @@ class Desk:
             talks[full] = talk
         return talks
 
-    def _show(self, visit: Visit, path: Path, name: str, frames: int | None, *, bundled: bool) -> tuple[Shown, Media]:
-        if not bundled:
-            check_upload(str(path), name, self.limits, frames)
-        medium = self._read(visit, path, name, frames)
+    def _bundled(self, example: str) -> Shown:
+        return Shown(self.examples[example], example, bundled=True)
+
+    def _show(self, visit: Visit, given: Shown, frames: int | None) -> tuple[Shown, Media]:
+        """Read it, and let it take the place of what was shown before."""
+        medium = self._read(given, frames)
         self._check_open(visit)
-        seconds, warning = (medium.duration, medium.warning) if isinstance(medium, Video) else (None, None)
-        visit.shown = Shown(path, name, bundled, seconds, warning)
+        before = visit.shown
+        visit.shown = given
+        if isinstance(medium, Video):
+            visit.shown = replace(given, seconds=medium.duration, warning=medium.warning)
         visit.asked, visit.outcome, visit.talks, visit.turns = None, None, {}, []
+        if before is not None:
+            before.forget()
         return visit.shown, medium
 
-    def _read(self, visit: Visit, path: Path, name: str, frames: int | None) -> Media:
+    def _read(self, shown: Shown, frames: int | None) -> Media:
         """The frames of a file, in whose messages its folder does not occur."""
         if frames is not None and not 1 <= frames <= self.limits.frames:
             raise VisitError(f"frames must be from 1 to {self.limits.frames}, got {frames}")
         try:
-            medium = read_media(path, frames=frames, fps=None if frames is not None else self._fps)
+            medium = read_media(shown.path, frames=frames, fps=None if frames is not None else self._fps)
         except VideoError as error:
-            raise VideoError(str(error).replace(str(path), name)) from error
-        check_read(medium, name, self.limits)
+            raise VideoError(str(error).replace(str(shown.path), shown.name)) from error
+        check_read(medium, shown.name, self.limits)
         return medium
 
     @contextmanager

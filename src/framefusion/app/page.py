@@ -35,9 +35,6 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono"
 SWEEP_SECONDS = 60.0
 """How often visits are ended that nobody uses, and uploads deleted that nobody took."""
 
-ABANDONED_SECONDS = 600.0
-"""Age of an upload that its page has not taken."""
-
 Changes = dict[Any, Any]
 """What a component of the page becomes."""
 
@@ -154,7 +151,7 @@ class Page:
     def _connect(self) -> None:
         """Who answers which event: one at a time, as all share the model."""
         results = [self.status, self.answers, self.player, self.behind, self.talk]
-        common = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        common: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
         common |= {"show_progress_on": self.status}
         shown = [self.upload, self.example, *results]
         self.upload.upload(self.show_upload, [self.upload, self.frames], shown, **common)
@@ -290,11 +287,11 @@ def served(
     """
     port = _free(host, port)
     ended = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="framefusion-uploads-") as uploads, _uploads_in(uploads):
+    with tempfile.TemporaryDirectory(prefix="framefusion-uploads-") as uploads, _told_to_gradio(uploads, host):
         made = Page(desk, opening, tell).blocks
         try:
             _, address, public = made.launch(
-                server_name=host,
+                server_name=f"[{host}]" if ":" in host else host,
                 server_port=port,
                 share=share,
                 quiet=True,
@@ -349,23 +346,27 @@ def _free(host: str, port: int) -> int:
 
 
 @contextmanager
-def _uploads_in(folder: str) -> Iterator[None]:
-    """Let Gradio put uploads into a folder of this server alone, which it takes from the environment only."""
-    before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = folder
+def _told_to_gradio(uploads: str, host: str) -> Iterator[None]:
+    """What Gradio takes from the environment only: a folder of this server alone, and that its own first look at the
+    page goes through no proxy."""
+    direct = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), host, "127.0.0.1", "localhost"]
+    wanted = {"GRADIO_TEMP_DIR": uploads, "no_proxy": ",".join(filter(None, direct))}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["GRADIO_TEMP_DIR"]
-        else:
-            os.environ["GRADIO_TEMP_DIR"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _sweep(desk: Desk, uploads: Path, ended: threading.Event) -> None:
     while not ended.wait(SWEEP_SECONDS):
         desk.visits.sweep()
-        delete_abandoned(uploads, time.time() - ABANDONED_SECONDS)
+        delete_abandoned(uploads, time.time() - desk.limits.idle)
 
 
 def delete_abandoned(uploads: Path, before: float) -> None:

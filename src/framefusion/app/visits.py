@@ -113,4 +113,6 @@ class Visits:
         visit = self._visits.pop(name, None)
         if visit is not None:
             visit.ended = True
+            if visit.shown is not None:
+                visit.shown.forget()
             shutil.rmtree(visit.folder, ignore_errors=True)
