@@ -18,7 +18,7 @@ FLOORS = (
     ("hf", "bench"),
     ("asking",),
     ("evaluation",),
-    ("batch", "vllm", "lmms"),
+    ("app", "batch", "vllm", "lmms"),
     ("cli",),
 )
 """Rooms from the ground up; those of one floor do not know each other."""

@@ -19,13 +19,13 @@ from framefusion.vllm.settings import ServingSettings
 from tests.docs.pages import ROOT
 
 PARSED = {
+    r"app\b": "it answers until it is ended; tests/cli/test_page.py runs it",
     r"watch (rtsp:|/dev/)": "it wants a camera",
     r"batch .*--engine ray": "it starts processes that load models, on other machines too",
     r"eval .*--data (facts|photos|footage)": "it fetches networks and films",
     r"eval (?!.*--data mine\.jsonl)": "it asks for hours",
     r"calibrate ": "a proof takes 149 videos",
     r"bench\b": "it measures for minutes",
-    r"app\b": "it serves until it is stopped",
     r"demo\b": "tests/cli/test_other_commands.py runs it",
 }
 """Commands of ours, as patterns, that are parsed and not run, each with the reason."""

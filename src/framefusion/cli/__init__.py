@@ -19,6 +19,7 @@ from framefusion.cli.verbosity import VerboseOption
 MODULES = (
     "ask",
     "chat",
+    "page",
     "watch",
     "batch",
     "eval",

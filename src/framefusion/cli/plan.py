@@ -96,7 +96,7 @@ def plan(
     """Visual tokens, KV cache and prefill FLOPs of a video, with and without reduction; no weights needed."""
     counts = [_frames(text) for text in names(frames, "--frames")]
     shape = _size(size)
-    room, taken = _bytes("--memory", memory), _bytes("--weights", weights)
+    room, taken = bytes_of("--memory", memory), bytes_of("--weights", weights)
     with spinner() as progress:
         planned = _settings(reductions)
         silence_transformers()
@@ -138,7 +138,8 @@ def _size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _bytes(option: str, text: str | None) -> int | None:
+def bytes_of(option: str, text: str | None) -> int | None:
+    """A size such as ``24GiB`` in bytes; None stays None."""
     if text is None:
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())

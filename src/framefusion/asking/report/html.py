@@ -28,13 +28,13 @@ def render(data: ReportData) -> str:
     shown = _shown(data.frames)
     script = _script() if len(shown) > 1 else None
     return (
-        _environment()
+        environment()
         .get_template(_TEMPLATE)
         .render(
             data=data,
             title=data.question if data.question is not None else f"What was kept of {data.video_name}",
             facts=_facts(data),
-            tiles=_tiles(data),
+            tiles=tiles(data),
             names=[row.name for row in data.media],
             shown=shown,
             width=embedded_width([view for _, view in shown]),
@@ -53,8 +53,9 @@ def render(data: ReportData) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where the page's templates are, with numbers as people read them; every text from outside is escaped."""
+    made = Environment(
         loader=PackageLoader("framefusion.asking.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
@@ -62,10 +63,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(
+    made.globals.update(
         KEPT=KEPT, MERGED=MERGED, DROPPED=DROPPED, LONG_ANSWER=_LONG_ANSWER, LABELLED_BARS=_LABELLED_BARS
     )
-    environment.filters.update(
+    made.filters.update(
         clock=units.clock,
         percent=units.percent,
         picture_uri=picture_uri,
@@ -75,7 +76,7 @@ def _environment() -> Environment:
         share_of=units.share_of,
         thousands="{:,}".format,
     )
-    return environment
+    return made
 
 
 def _facts(data: ReportData) -> list[str]:
@@ -89,7 +90,7 @@ def _facts(data: ReportData) -> list[str]:
     ]
 
 
-def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
+def tiles(data: ReportData) -> list[tuple[str, str, str]]:
     """Name, value and detail of the numbers at the top."""
     share = units.share_of(data.tokens_after, data.tokens_before, 1.0)
     now, before = data.seconds, data.full_seconds
