@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
+FACTS = ROOT / "docs" / "data" / "facts-qwen.json"
 ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
     ROOT / "docs" / "guides" / "models.md": ("models", "matrix", "refused"),
     ROOT / "docs" / "guides" / "decoding.md": ("decoding",),
     ROOT / "docs" / "results" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
-    ROOT / "README.md": ("supported", "end-to-end"),
-    ROOT / "README.zh.md": ("supported-zh", "end-to-end-zh"),
+    ROOT / "README.md": ("end-to-end", "pretrained", "rules", "supported"),
+    ROOT / "README.zh.md": ("end-to-end-zh", "pretrained-zh", "rules-zh", "supported-zh"),
     ROOT / "docs" / "how-it-works" / "stages.md": ("rivals",),
 }
 
@@ -71,9 +72,9 @@ def dispositions() -> str:
     return _markdown(["class", "why not"], [[", ".join(classes), reason] for reason, classes in by_reason.items()])
 
 
-def supported(head: list[str]) -> str:
-    """The registry in short."""
-    return _markdown(head, [[row["name"], f"`{row['model_class']}`"] for row in table()])
+def supported(separator: str) -> str:
+    """The names of the families."""
+    return separator.join(row["name"] for row in table())
 
 
 def matrix() -> str:
@@ -104,25 +105,23 @@ def decoding() -> str:
 
 
 def end_to_end(head: list[str], plans: dict[str, str]) -> str:
-    """Times from the file to the first token, in short; ``plans`` are their names in another language."""
-    record = json.loads(TIMES.read_text(encoding="utf-8"))
+    """Times from the file to the first token of the longest video, in short; ``plans`` are their names in another
+    language.
+    """
+    run = json.loads(TIMES.read_text(encoding="utf-8"))["runs"][-1]
     rows = []
-    for run in record["runs"]:
-        for plan in run["plans"]:
-            seconds = plan["seconds"]
-            before = seconds["decode"] + seconds["processor"]
-            encoder = seconds["tower"] + seconds["projector"]
-            name = plan["plan"]
-            rows.append(
-                [
-                    f"{run['frames']} ({plan['visual_tokens']:,})",
-                    plans.get(name, name),
-                    *(f"{part:.1f} s" for part in (before, encoder, seconds["prefill"], seconds["first_token"])),
-                    f"**{factor(plan['end_to_end_factor'])}**",
-                    factor(plan["decoder_factor"]),
-                ]
-            )
-    return _markdown(head, rows)
+    for plan in run["plans"]:
+        seconds, name = plan["seconds"], plan["plan"]
+        rows.append(
+            [
+                plans.get(name, name),
+                f"{seconds['tower'] + seconds['projector']:.1f} s",
+                *(f"{seconds[part]:.1f} s" for part in ("prefill", "first_token")),
+                f"**{factor(plan['end_to_end_factor'])}**",
+                factor(plan["decoder_factor"]),
+            ]
+        )
+    return _markdown([head[0].format(**run), *head[1:]], rows)
 
 
 def parts() -> str:
@@ -174,10 +173,68 @@ def alternatives() -> str:
     return _markdown(head, rows)
 
 
-SHORT = ["frames (visual tokens)", "plan", "decoding, processor", "vision tower", "decoder", "first token"]
-SHORT += ["**end to end**", "decoder alone"]
-SHORT_ZH = ["帧（视觉 token）", "设置", "解码与处理器", "视觉塔", "解码器", "首个词", "**端到端**", "仅解码器"]
+SHORT = ["{frames} frames", "vision tower", "decoder", "first token", "**end to end**", "decoder alone"]
+SHORT_ZH = ["{frames} 帧", "视觉塔", "解码器", "首个词", "**端到端**", "仅解码器"]
 PLANS_ZH = {"all tokens": "全部 token", "the default, cost=0.3": "默认，cost=0.3"}
+
+
+KEPT = ["kept of the accuracy of all tokens, in %", "at 30 %", "at 20 %"]
+KEPT_ZH = ["保留全部 token 准确率的百分比", "30 % 时", "20 % 时"]
+METHODS_OF_FACTS = {
+    DEFAULT: "**the default**",
+    "one-frame-a-scene": "one frame a scene (a control: it knows the scenes)",
+    "fewer-frames": "fewer frames",
+    "divprune@stages": "DivPrune in the same stages",
+    "uniform": "evenly spaced tokens",
+}
+ACCURACY = ["accuracy in %", *(f"{model}, {100 * budget:g} %" for model in (LLAVA, QWEN) for budget in BUDGETS)]
+ACCURACY_ZH = ["准确率（%）", *ACCURACY[1:]]
+RULES = {
+    DEFAULT: "**the default**",
+    "sttm": "STTM",
+    "floc": "FLoC",
+    "divprune": "DivPrune",
+    "cdpruner-input": "CDPruner (similarity)",
+    "flashvid": "FlashVID",
+    "holitom": "HoliTom",
+    "evs": "EVS",
+    "uniform": "evenly spaced tokens",
+}
+WORDS_ZH = {
+    DEFAULT: "**默认**",
+    "one-frame-a-scene": "每个场景一帧（对照：它知道场景）",
+    "fewer-frames": "更少的帧",
+    "divprune@stages": "同样阶段中的 DivPrune",
+    "cdpruner-input": "CDPruner（相似度）",
+    "uniform": "等间隔 token",
+}
+
+
+def pretrained(head: list[str], names: dict[str, str]) -> str:
+    """What rules keep of the accuracy of a pretrained decoder; ``names`` are those of the methods, in order."""
+    (part,) = json.loads(FACTS.read_text(encoding="utf-8"))["frames"]
+    found = {(entry["method"], entry["budget"]): entry for entry in part["methods"]}
+    full = found["full", None]["accuracy"]["value"]
+    rows = []
+    for method, name in names.items():
+        at = [found.get((method, budget)) or found.get((method, None)) for budget in (0.3, 0.2)]
+        rows.append([name, *(f"{100 * entry['accuracy']['value'] / full:.1f}" if entry else UNREACHED for entry in at)])
+    return _markdown(head, rows)
+
+
+def rules(head: list[str], names: dict[str, str]) -> str:
+    """Rules in the library's two stages on VideoNeedle, by model and budget."""
+    columns = []
+    for board in ("leaderboard", "leaderboard-qwen"):
+        (part,) = json.loads((ROOT / "docs" / "data" / f"{board}.json").read_text(encoding="utf-8"))["frames"]
+        columns += [
+            {e["method"]: e for e in part["methods"] if e["budget"] == budget and e["reached"]} for budget in BUDGETS
+        ]
+    rows = [
+        [name, *(percent(own[f"{method}@stages"]["accuracy"]["value"]) for own in columns)]
+        for method, name in names.items()
+    ]
+    return _markdown(head, rows)
 
 
 def rivals() -> str:
@@ -204,6 +261,11 @@ def _beside_rival(part: dict[str, Any], entry: dict[str, Any] | None) -> str:
     return f"{percent(entry['accuracy']['value'])}, {interval(rival['difference'])}, {title}"
 
 
+def _named(names: dict[str, str]) -> dict[str, str]:
+    """The same in Chinese."""
+    return {method: WORDS_ZH.get(method, name) for method, name in names.items()}
+
+
 TABLES = {
     "alternatives": alternatives,
     "end-to-end": lambda: end_to_end(SHORT, {}),
@@ -214,8 +276,12 @@ TABLES = {
     "rivals": rivals,
     "matrix": matrix,
     "refused": dispositions,
-    "supported": lambda: supported(["family", "class"]),
-    "supported-zh": lambda: supported(["模型系列", "类"]),
+    "supported": lambda: supported(", ") + ".",
+    "supported-zh": lambda: supported("、") + "。",
+    "pretrained": lambda: pretrained(KEPT, METHODS_OF_FACTS),
+    "pretrained-zh": lambda: pretrained(KEPT_ZH, _named(METHODS_OF_FACTS)),
+    "rules": lambda: rules(ACCURACY, RULES),
+    "rules-zh": lambda: rules(ACCURACY_ZH, _named(RULES)),
 }
 
 
