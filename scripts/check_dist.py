@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1_000_000
-LIMITS = {"framefusion": (12, 20), "framefusion-photos": (5, 5)}
+LIMITS = {"framefusion": (12, 25), "framefusion-photos": (5, 5)}
 """Megabytes that the wheel and the source archive of a package may have."""
 WHEEL = {
     "framefusion": {

@@ -12,13 +12,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from framefusion.cli import MODULES, app
+from framefusion.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 SPACE = ROOT / "examples" / "space"
-
-
-pytestmark = pytest.mark.skipif("page" not in MODULES, reason="there is no framefusion app")
 
 
 def test_the_front_matter_names_what_is_there() -> None:
