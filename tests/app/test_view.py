@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from framefusion.app import view
-from framefusion.app.desk import Asked, Outcome, Shown, Turn
+from framefusion.app.desk import Outcome, Shown, Turn
 from framefusion.asking.report.frames import marked
 from framefusion.asking.video import Video
 from tests.asking.report import samples
@@ -22,7 +22,7 @@ SHOWN = Shown(Path("a.mp4"), "a.mp4", False, 7.0, None)
 
 
 def outcome(data):
-    return Outcome(Asked(SHOWN, str(data.question), 0.3, 8, True), data, 2**20)
+    return Outcome(data, 2**20)
 
 
 def test_answers_side_by_side():

@@ -103,7 +103,6 @@ class Asked:
 class Outcome:
     """An answer, what was kept for it, and the command line that repeats it (``data.command``)."""
 
-    asked: Asked
     data: ReportData
     weight_bytes: int
 
@@ -256,9 +255,8 @@ class Desk:
             data = report_data(answer, self._command(asked), names=[shown.name])
             self._check_open(visit)
             visit.questions += 1
-            visit.asked, visit.outcome = asked, Outcome(asked, data, self._weight_bytes)
-            visit.talks, visit.turns = {}, []
-            return visit.outcome
+            visit.asked, visit.talks, visit.turns = asked, {}, []
+            return Outcome(data, self._weight_bytes)
 
     def follow(self, name: str, question: str, *, history: bool = False, progress: Progress = _silent) -> list[Turn]:
         """Ask on in a session, with the settings of the last question: what was kept is held, and only text is read.
@@ -340,7 +338,7 @@ class Desk:
         visit.shown = given
         if isinstance(medium, Video):
             visit.shown = replace(given, seconds=medium.duration, warning=medium.warning)
-        visit.asked, visit.outcome, visit.talks, visit.turns = None, None, {}, []
+        visit.asked, visit.talks, visit.turns = None, {}, []
         if before is not None:
             before.forget()
         return visit.shown, medium

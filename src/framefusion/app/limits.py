@@ -30,7 +30,7 @@ class Limits:
     upload: int = 200 * 2**20
     seconds: float = 600.0
     frames: int = 64
-    decoded: int = 2**30
+    decoded: int = 2**29
     questions: int = 100
     characters: int = 1000
     visits: int = 16

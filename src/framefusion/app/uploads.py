@@ -98,6 +98,6 @@ def _check_pixels(name: str, width: int, height: int, count: int, limits: Limits
     taken = 3 * width * height * count
     if taken > limits.decoded:
         raise VisitError(
-            f"{count} pictures of {width} × {height} pixels take {taken / 2**30:,.1f} GiB, more than the "
-            f"{limits.decoded / 2**30:,.1f} GiB that are there for {name}; show fewer frames or a smaller video"
+            f"{count} pictures of {width} × {height} pixels take {taken / 2**20:,.0f} MiB, more than the "
+            f"{limits.decoded / 2**20:,.0f} MiB that are there for {name}; show fewer frames or a smaller video"
         )

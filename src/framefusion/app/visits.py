@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from framefusion.app.limits import Limits, VisitError
 
 if TYPE_CHECKING:
-    from framefusion.app.desk import Asked, Outcome, Shown, Turn
+    from framefusion.app.desk import Asked, Shown, Turn
     from framefusion.asking.sessions import Session
 
 
@@ -28,7 +28,6 @@ class Visit:
         shown: the video or photograph that questions are about.
         questions: that were asked.
         asked: the last question that was asked afresh, as the settings of those that follow.
-        outcome: its answer.
         talks: sessions for questions that follow, by whether they hold all tokens; made when the first one comes.
         turns: the questions that followed.
         used: when it was last used, on the clock of the visits.
@@ -40,7 +39,6 @@ class Visit:
     shown: Shown | None = None
     questions: int = 0
     asked: Asked | None = None
-    outcome: Outcome | None = None
     talks: dict[bool, Session] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
     used: float = 0.0
