@@ -15,6 +15,7 @@ from framefusion.app import view
 from framefusion.app.desk import Outcome, Shown, Turn
 from framefusion.asking.report.frames import marked
 from framefusion.asking.video import Video
+from framefusion.showing.tokens import legend_html, looks_of
 from tests.asking.report import samples
 from tests.asking.report.test_html import Outline
 
@@ -48,6 +49,7 @@ def test_frames_are_drawn_by_the_report(monkeypatch):
         picture = Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1])))
         assert np.asarray(picture).mean() == pytest.approx(expected, abs=4)
     assert "tokens kept" in images[0]["alt"]
+    assert legend_html(looks_of([one.states for one in data.frames])) in page
     figures = [attributes for tag, attributes in Outline(page).tags if tag == "figure"]
     assert ["hidden" in one for one in figures] == [False] + [True] * (len(images) - 1)
     (slider,) = Outline(page).named("input")
