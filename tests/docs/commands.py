@@ -19,6 +19,7 @@ from framefusion.vllm.settings import ServingSettings
 from tests.docs.pages import ROOT
 
 PARSED = {
+    r"app\b": "it answers until it is ended; tests/cli/test_page.py runs it",
     r"watch (rtsp:|/dev/)": "it wants a camera",
     r"batch .*--engine ray": "it starts processes that load models, on other machines too",
     r"eval .*--data (facts|photos|footage)": "it fetches networks and films",
