@@ -13,8 +13,8 @@ PEERS := $(VENV)/.installed-bench
 
 help:
 	@echo "make demo          ask the bundled video with all tokens and with 20 %, reduce a real clip, write reports"
-	@echo "make test          the whole test suite"
-	@echo "make test-all      make test with every family, way to generate and plan; writes the tables of the docs"
+	@echo "make test          the test suite; of large products of parameters a part that covers them"
+	@echo "make test-all      make test with every combination of parameters; writes the tables of the docs"
 	@echo "make test-interpreter  the contract suite for the Triton kernels, on inputs of full size, in Triton's interpreter"
 	@echo "make test-floors   the built wheel on the oldest Python found, every dependency at its lower bound"
 	@echo "make test-newest   the built wheel on the newest Python found, everything in its newest release"
@@ -49,7 +49,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest $(WORKERS) $(if $(MATRIX),--matrix=$(MATRIX))
 
-# The same with the whole matrix in the place of its fast part, in one run.
+# The same with every combination of parameters, in one run.
 test-all:
 	$(MAKE) test MATRIX=docs/data/matrix.json
 	$(BIN)/python scripts/update_tables.py

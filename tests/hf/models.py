@@ -77,7 +77,7 @@ APART = {
     "kimi_k25": "latent attention, and chunks of frames",
     "lfm2_vl": "convolutions beside attention",
     "molmo2": "frames attend to those behind them",
-    "nemotron_h_omni": "layers of three kinds, of which only some have keys",
+    "nemotron_h_omni": "layers of three kinds, of which only some have keys, and no positions",
 }
 """Families that the code takes different ways for, and what it is."""
 

@@ -25,7 +25,8 @@ def test_merge_and_prune_does_both() -> None:
     assert (stages[1].merged_into[0] == -1).any()
 
 
-@pytest.mark.parametrize("name", list(models.BUILDERS))
+# The decoder of Nemotron-H-Omni has no positions.
+@pytest.mark.parametrize("name", [name for name in models.BUILDERS if name != "nemotron_h_omni"])
 def test_renumbered_positions_fail_the_oracle(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a plausible mistake is far outside the tolerance."""
 
