@@ -15,6 +15,7 @@ from framefusion.app import view
 from framefusion.app.desk import Asked, Outcome, Shown, Turn
 from framefusion.asking.report.frames import marked
 from framefusion.asking.video import Video
+from framefusion.showing.tokens import LEGEND, legend_html
 from tests.asking.report import samples
 from tests.asking.report.test_html import Outline
 
@@ -50,6 +51,7 @@ def test_frames_are_drawn_by_the_report(monkeypatch):
     assert "tokens kept" in images[0]["alt"]
     figures = [attributes for tag, attributes in Outline(page).tags if tag == "figure"]
     assert ["hidden" in one for one in figures] == [False] + [True] * (len(images) - 1)
+    assert legend_html(LEGEND) in page
     (slider,) = Outline(page).named("input")
     assert (slider["min"], slider["max"], slider["aria-label"]) == ("1", str(len(images)), "Frame")
 

@@ -13,11 +13,12 @@ from PIL import Image
 from framefusion.app.desk import Outcome, Shown, Turn
 from framefusion.asking.media import Media
 from framefusion.asking.report import html
-from framefusion.asking.report.data import KEPT, FrameView, ReportData
+from framefusion.asking.report.data import FrameView, ReportData
 from framefusion.asking.report.frames import data_uri, marked
 from framefusion.asking.report.text import end_to_end
 from framefusion.asking.video import Video
 from framefusion.showing import units
+from framefusion.showing.tokens import KEPT, legend_html, looks_of
 
 WIDTH = 560
 """Pixels of a frame from left to right, unless the video has fewer."""
@@ -44,7 +45,8 @@ def head(model: str) -> str:
 def player(data: ReportData) -> str:
     """The frames with what was kept in them, one after the other."""
     frames = [Still(_uri(marked(view, _width(view.picture.shape[1]))), _caption(view)) for view in data.frames]
-    return _render("player.html.j2", frames=frames, data=data, heading="What the model still sees")
+    legend = legend_html(looks_of([view.states for view in data.frames if view.placed]))
+    return _render("player.html.j2", frames=frames, data=data, legend=legend, heading="What the model still sees")
 
 
 def preview(shown: Shown, medium: Media) -> str:
