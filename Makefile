@@ -31,7 +31,7 @@ help:
 	@echo "make gpu-wheels    fetch what PYTHON may lack there into wheels/gpu, for Python GPU_PYTHON on x86-64"
 	@echo "make gpu-page      take the results in OUT into the docs"
 	@echo "make leaderboard   write docs/results/leaderboard*.md from docs/data/leaderboard*.json, summaries of framefusion eval"
-	@echo "make pictures      take docs/images/report*.png of a report of now, with Chromium"
+	@echo "make pictures      draw docs/images/kept.png, take those of reports and the app with Chromium"
 	@echo "make train         fetch the training footage and train the bundled checkpoints again, into out (hours)"
 
 install: $(INSTALLED)
@@ -111,7 +111,8 @@ leaderboard: install
 	$(BIN)/python scripts/leaderboard.py
 
 pictures: install
-	$(BIN)/python scripts/report_pictures.py
+	$(BIN)/python scripts/picture.py
+	$(BIN)/python scripts/screenshots.py
 
 train: install
 	$(BIN)/python training/train_vision.py

@@ -214,7 +214,7 @@ def test_photographs_are_asked_about_and_reported(run, tmp_path, clip):
     assert re.search(r"Kept of each +a\.png \d+ of 37, two scenes\.mp4 \d+ of 18, b\.png \d+ of 37", result.stdout)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<figure>") == 4
-    assert page.count('class="mask"') == 2
+    assert page.count('class="mask of0"') == 2
     assert "a.png, two scenes.mp4, b.png · 3.0 s · 2 frames · 2 photographs" in page
     assert f"framefusion ask a.png '{clip}' b.png" in html.unescape(re.sub("</?span>", "", page))
     found = parse(run("inspect", "a.png", "--overlay", "a.jpg", *words[:4], "--json"))

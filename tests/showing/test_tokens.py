@@ -128,3 +128,5 @@ def test_a_narrow_legend_takes_more_lines():
     wide, narrow = (legend_picture(LEGEND, width, (0, 0, 0)) for width in (600, 120))
     assert narrow.height == 3 * wide.height
     assert narrow.width == 120
+    # Nothing is cut: no letter reaches the edge.
+    assert not np.asarray(narrow)[:, -1].any()

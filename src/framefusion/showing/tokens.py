@@ -112,28 +112,25 @@ def legend_html(looks: Sequence[Look]) -> str:
 
 
 def legend_picture(looks: Sequence[Look], width: int, ground: tuple[int, int, int]) -> Image.Image:
-    """The legend as a picture of a width, in as many lines as it takes; ``ground`` is the colour behind it."""
+    """The legend as a picture of a width, in as many lines as it takes, with names alone where words would be cut;
+    ``ground`` is the colour behind it."""
     font, side, gap = ImageFont.load_default(15), 16, 22
-    lines: list[list[Look]] = [[]]
-    left = 0
-    lefts = {}
+    placed: list[tuple[Look, str, int, int]] = []
+    left = line = 0
     for look in looks:
-        needed = side + 8 + int(font.getlength(look.words))
+        words = look.words if side + 8 + font.getlength(look.words) <= width else look.name
+        needed = side + 8 + int(font.getlength(words))
         if left and left + needed > width:
-            lines.append([])
-            left = 0
-        lines[-1].append(look)
-        lefts[look.name] = left
+            left, line = 0, line + 1
+        placed.append((look, words, left, line))
         left += needed + gap
-    sheet = Image.new("RGB", (width, len(lines) * (side + 8)), ground)
+    sheet = Image.new("RGB", (width, (line + 1) * (side + 8)), ground)
     draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(lines):
-        top = number * (side + 8) + 4
-        for look in line:
-            x = lefts[look.name]
-            sheet.paste(_sample(look, side), (x, top))
-            draw.rectangle((x, top, x + side - 1, top + side - 1), outline=(127, 127, 127))
-            draw.text((x + side + 8, top + side / 2), look.words, fill=(225, 228, 232), font=font, anchor="lm")
+    for look, words, x, line in placed:
+        top = line * (side + 8) + 4
+        sheet.paste(_sample(look, side), (x, top))
+        draw.rectangle((x, top, x + side - 1, top + side - 1), outline=(127, 127, 127))
+        draw.text((x + side + 8, top + side / 2), words, fill=(225, 228, 232), font=font, anchor="lm")
     return sheet
 
 
