@@ -79,8 +79,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what ``make test-all`` adds to ``make test``."""
-    if config.getoption("--matrix") is not None:
+    """Leave out what ``make test-all`` adds to ``make test``; nothing on a device or of the whole interpreter."""
+    if any(config.getoption(option) for option in ("--matrix", "--device", "--whole-interpreter")):
         return
     left_out = {item for item in items if item.get_closest_marker("whole") is not None}
     functions: dict[str, list[pytest.Item]] = {}
