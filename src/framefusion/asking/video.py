@@ -32,7 +32,8 @@ __all__ = ["DEFAULT_FRAMES", "MAX_BYTES", "Video", "VideoError", "check_request"
 logger = logging.getLogger(__name__)
 
 DEFAULT_FRAMES = 8
-"""Frames that :func:`read_video` takes when neither ``frames`` nor ``fps`` is given."""
+"""Frames that :func:`read_video` takes when neither ``frames`` nor ``fps`` is given. A model is shown
+:func:`framefusion.assets.usual_frames` of them."""
 
 COMPLETE = 0.5
 """Seconds by which a file may be shorter than it announces without a word."""
@@ -103,7 +104,8 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
         path: a local file in any container and codec that FFmpeg decodes; an animated GIF, PNG or WebP; a folder of
             pictures, shown in the order of their names, one a second; an ``http`` or ``https`` address; or ``"-"`` for
             standard input.
-        frames: number of frames, at least 1. Default 8 when ``fps`` is not given either.
+        frames: number of frames, at least 1. Default 8 when ``fps`` is not given either; a model is shown more
+            unless told otherwise, see :func:`framefusion.ask`.
         fps: frames per second of playing time, above 0; ``T = max(1, floor(D·fps + ½))``.
             Excludes ``frames``.
 

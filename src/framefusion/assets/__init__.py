@@ -28,5 +28,9 @@ OTHER_FRAMES = 32
 
 
 def usual_frames(model: str | None) -> int:
-    """How many frames a model, by its name or None for the default one, is shown unless said otherwise."""
-    return BUNDLED_FRAMES if model in (None, DEFAULT_MODEL) else OTHER_FRAMES
+    """How many frames a model is shown unless said otherwise.
+
+    Args:
+        model: its name or directory; None for the default one.
+    """
+    return BUNDLED_FRAMES if model in (None, DEFAULT_MODEL, str(BUNDLED[DEFAULT_MODEL])) else OTHER_FRAMES

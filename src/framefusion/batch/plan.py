@@ -44,7 +44,7 @@ class Plan:
     Attributes:
         settings: of the reduction; default ``FrameFusion()``, a cost of 0.3.
         model: arguments of :func:`framefusion.asking.loading.load`; default the bundled checkpoint.
-        frames: frames of each video; default 8 with the bundled checkpoint, else 32, unless ``fps`` is given.
+        frames: frames of each video; default 16 with the bundled checkpoint, else 32, unless ``fps`` is given.
         fps: frames per second of video instead.
         max_new_tokens: longest answer, in tokens. Default 64.
         share: whether rows about one video that follow each other share its prefill (default), which changes no answer;

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import framefusion
-from framefusion import FrameFusion, session
+from framefusion import FrameFusion, assets, session
 from framefusion.asking.ask import AskError, ask
 from framefusion.asking.frames import video_of_frames
 from framefusion.asking.sessions import adding
@@ -221,6 +221,17 @@ def test_memory_that_runs_out_says_what_would_fit(bundled, video, monkeypatch):
         assert s.summary().frames == 0
     with talk(bundled, chunk=2) as s:
         s.add(video)
+
+
+def test_a_file_is_shown_as_many_frames_as_ask_shows(bundled, family):
+    other = family("qwen2_vl")
+    for loaded, count in ((bundled, 16), (other, 32)):
+        with talk(loaded) as s:
+            s.add(assets.DEMO_VIDEO)
+            assert s.summary().frames == count
+            s.add(assets.DEMO_VIDEO, frames=3)
+            assert s.summary().frames == count + 3
+    assert len(afresh(bundled, assets.DEMO_VIDEO, "where?").video) == 16
 
 
 def test_bad_input_is_named(bundled, video, tmp_path):

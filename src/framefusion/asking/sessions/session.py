@@ -27,6 +27,7 @@ from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
 from framefusion.asking.together import behind
 from framefusion.asking.video import Video
+from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
 from framefusion.hf.prefix import takes_padding
@@ -156,8 +157,8 @@ class Session:
                 if its frames have that size.
             timestamps: of frames, seconds that ascend and come after those that the video has. Default one second
                 apart.
-            frames: of a file, as for :func:`~framefusion.asking.video.read_video`. A long one is read in parts, two of
-                which are in memory: one is decoded while the other is shown.
+            frames: of a file, as for :func:`framefusion.ask`. Default 16 with the small bundled model, 32 with others.
+                A long one is read in parts, two of which are in memory: one is decoded while the other is shown.
             fps: likewise.
             new: whether frames begin another video.
             progress: called after each part with the frames of this video or photograph that are shown by now.
@@ -388,6 +389,8 @@ class Session:
         """The name of what is shown, and its parts."""
         if isinstance(media, (str, os.PathLike)):
             path = os.fspath(media)
+            if frames is None and fps is None:
+                frames = usual_frames(getattr(self.model, "name_or_path", None) or "")
             return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk)
         if isinstance(media, Video):
             return media.path.name, self._adding.cut(media)
