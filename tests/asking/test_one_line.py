@@ -4,6 +4,7 @@ import functools
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from framefusion.asking import loading
 from framefusion.asking.ask import AskError, inspect
 from framefusion.asking.loading import ModelError
 from framefusion.asking.video import VideoError
+from framefusion.showing import units
 
 QUESTION = "what colour is the circle"
 
@@ -51,6 +53,9 @@ def test_importing_the_package_loads_nothing(tmp_path):
 
 def test_the_answer_is_its_text(answer):
     assert str(answer) == answer.text
+    assert repr(answer) == f"<Answer {answer.text!r}, with {units.percent(answer.kept)} of 64 visual tokens>"
+    assert repr(replace(answer, text="x" * 99)).startswith(f"<Answer '{'x' * 80}…', with ")
+    assert repr(replace(answer, text="", question=None)).startswith("<Answer without a question, with ")
     assert answer.names == ("frames",)
     assert answer.settings == FrameFusion(keep=0.25)
 

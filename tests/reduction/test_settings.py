@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import framefusion
 from framefusion import (
     DPP,
     Absorb,
@@ -101,7 +102,26 @@ def test_a_flat_name_changes_one_parameter() -> None:
 def test_settings_are_copied_and_pickled() -> None:
     settings = FrameFusion(keep=0.2, segmentation="dyseg", merging=True)
     assert pickle.loads(pickle.dumps(settings)) == copy.deepcopy(settings) == settings
-    assert repr(settings).startswith("FrameFusion(segmentation=DySeg(threshold=0.9, minimum=8), ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (FrameFusion(), "FrameFusion()"),
+        (FrameFusion(cost=0.3, budget_rule="joint", stages=((0, 1), (2 / 3, 0.25))), "FrameFusion()"),
+        (FrameFusion(keep={2: 0.2, 1: 0.5}), "FrameFusion(keep={1: 0.5, 2: 0.2})"),
+        (FrameFusion(cost=[0.2, 0.4], images=False), "FrameFusion(cost=(0.2, 0.4), images=False)"),
+        (FrameFusion(selector="uniform", seed=3), "FrameFusion(selector='uniform', seed=3)"),
+        (FrameFusion(selector="uniform", budget_rule="marginal-value"), None),
+        (FrameFusion(budget_rule="uniform"), "FrameFusion(budget_rule='uniform')"),
+        (FrameFusion(segmentation="dyseg"), "FrameFusion(segmentation=DySeg(threshold=0.9, minimum=8))"),
+        (FrameFusion(keep=0.2, merging=True, relevance="last", dropped="drop", tower="changed"), None),
+        (FrameFusion(cost=0.2, stages="auto", novelty=0.1), None),
+    ],
+)
+def test_the_repr_makes_the_same_settings(settings: FrameFusion, text: str | None) -> None:
+    assert eval(repr(settings), {name: getattr(framefusion, name) for name in dir(framefusion)}) == settings
+    assert text is None or repr(settings) == text
 
 
 def test_it_is_frozen() -> None:

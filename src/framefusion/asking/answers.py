@@ -20,6 +20,9 @@ from framefusion.showing import units
 if TYPE_CHECKING:
     from framefusion.asking.report import Report
 
+_LONGEST = 80
+"""Characters of an answer in its ``repr()``."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -65,8 +68,8 @@ class Saved:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer with reduced visual tokens, and what was kept. ``str()`` is its text; a notebook shows it with its
-    frames.
+    """The answer with reduced visual tokens, and what was kept. ``str()`` is its text, ``repr()`` one line; a notebook
+    shows it with its frames.
 
     Attributes:
         text: the answer; empty from :func:`~framefusion.asking.ask.inspect`.
@@ -94,19 +97,24 @@ class Answer:
     seconds_total: float
     new_tokens: int
     summary: Summary
-    stages: list[Any] = field(repr=False)
-    layout: VisualLayout = field(repr=False)
-    segments: Tensor | None = field(repr=False)
+    stages: list[Any]
+    layout: VisualLayout
+    segments: Tensor | None
     settings: FrameFusion
     times: Times
     full: Generation | None
     timing: str
-    media: tuple[Media, ...] = field(repr=False)
+    media: tuple[Media, ...]
     names: tuple[str, ...]
-    provenance: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    provenance: Mapping[str, Mapping[str, Any]]
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        said = "without a question" if self.question is None else repr(_short(self.text))
+        tokens = units.count(self.summary.visual_tokens_before, "visual token")
+        return f"<Answer {said}, with {units.percent(self.kept)} of {tokens}>"
 
     @property
     def video(self) -> Video | None:
@@ -146,3 +154,7 @@ class Answer:
         from framefusion.asking.report import report_data, snippet
 
         return snippet(report_data(self))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

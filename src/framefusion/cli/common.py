@@ -84,7 +84,7 @@ def table_console() -> Console:
 
 def time_parts(times: Times) -> str:
     """``decoding the file 12 ms, processor 20 ms, …``: the parts that were measured."""
-    from framefusion.showing.units import PARTS, seconds
+    from framefusion.showing.units import parts, seconds
 
-    said = ", ".join(f"{PARTS[name]} {seconds(taken)}" for name, taken in times.parts.items())
+    said = parts(times.parts)
     return said + ("" if times.per_token is None else f"; {seconds(times.per_token)} for each further token")

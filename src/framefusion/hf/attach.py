@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
@@ -26,8 +25,6 @@ from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.reducer import Reduction
 from framefusion.reduction.settings import FrameFusion
 from framefusion.showing.notebook import Card
-
-_DEFAULTS = FrameFusion()
 
 
 def attach(model: nn.Module, settings: FrameFusion | None = None, *, timed: bool = False) -> Run:
@@ -92,18 +89,13 @@ class Run:
         self._undo = hooks.install(decoder, self.settings, self._record, self._clock)
 
     def __repr__(self) -> str:
-        changed = [
-            f"{field.name}={getattr(self.settings, field.name)!r}"
-            for field in fields(FrameFusion)
-            if getattr(self.settings, field.name) not in (None, getattr(_DEFAULTS, field.name))
-        ]
         try:
             present = self._latest().visual_per_layer
             latest = f"latest prefill kept {present[-1]} of {sum(map(len, self._latest().layouts))} visual tokens"
         except StateError:
             latest = "no prefill to tell of"
         where = "attached to" if self.attached else "detached from"
-        return f"<Run of FrameFusion({', '.join(changed)}), {where} {self._name}, {latest}>"
+        return f"<Run of {self.settings!r}, {where} {self._name}, {latest}>"
 
     def _repr_html_(self) -> str:
         try:

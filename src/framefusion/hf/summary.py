@@ -13,6 +13,7 @@ from framefusion.hf.decoder import attends, attention_of, borrows, window_of
 from framefusion.hf.shapes import EncoderFlops
 from framefusion.hf.timing import Times
 from framefusion.reduction.amounts import Stages
+from framefusion.showing import units
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _weights(layer: nn.Module, experts: int) -> int:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a prefill kept and saved, over the whole batch; padding is not counted.
+    """What a prefill kept and saved, over the whole batch; padding is not counted. ``str()`` is a few lines to read.
 
     ``flops_…`` and ``kv_bytes_…`` are of the decoder's prefill alone, without vision tower and language-model head,
     estimated from sequence lengths by :meth:`DecoderSize.prefill_flops` and :meth:`DecoderSize.cache_bytes`.
@@ -165,6 +166,16 @@ class Summary:
     projector_flops: int | None = None
     head_flops: int | None = None
     times: Times | None = None
+
+    def __str__(self) -> str:
+        rows = {"Visual tokens": units.kept(self.visual_tokens_after, self.visual_tokens_before, self.mean_share)}
+        if self.tower_share is not None:
+            rows["Vision tower"] = units.encoded(self.tower_share)
+        rows["Prefill compute"] = units.compute((self.flops_before, self.flops_after), self.first_token_flops)
+        rows["KV cache"] = units.change(self.kv_bytes_before, self.kv_bytes_after, units.size)
+        if self.times is not None and self.times.parts:
+            rows["Parts"] = units.parts(self.times.parts)
+        return "\n".join(f"{name:17}{value}" for name, value in rows.items())
 
     @property
     def decoder_factor(self) -> float:

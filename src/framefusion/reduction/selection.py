@@ -61,7 +61,7 @@ class Selection:
 
     def __post_init__(self) -> None:
         if self.budget_rule is None:
-            object.__setattr__(self, "budget_rule", "joint" if self.greedy else "uniform")
+            object.__setattr__(self, "budget_rule", self.usual_budget_rule)
         if self.budget_rule not in BUDGETS:
             raise ArgumentError(
                 f"budget_rule must be one of {', '.join(map(repr, BUDGETS))}, got {self.budget_rule!r}."
@@ -78,6 +78,11 @@ class Selection:
     def selector_name(self) -> str:
         """The selector in :data:`framefusion.reduction.selectors.SELECTORS`."""
         return name_of(self.selector, SELECTORS)
+
+    @property
+    def usual_budget_rule(self) -> str:
+        """The budget rule of the selector unless another one is given."""
+        return "joint" if self.greedy else "uniform"
 
     @property
     def greedy(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from framefusion.checks import check_flag
@@ -83,6 +83,7 @@ class FrameFusion(Selection):
             they are.
 
     ``segmentation``, ``budget_rule``, ``relevance``, ``selector`` and ``seed`` are those of :class:`Selection`.
+    ``repr()`` is the call that makes the same settings, with what differs from the defaults.
 
     Raises:
         ValueError: a value is out of range, or two of them contradict each other.
@@ -146,6 +147,14 @@ class FrameFusion(Selection):
             )
         for row in self._rows:
             row._check_relevance(row.keep if isinstance(row.keep, Mapping) else {})
+
+    def __repr__(self) -> str:
+        usual = {field.name: getattr(_DEFAULT, field.name) for field in fields(self)}
+        usual["budget_rule"] = self.usual_budget_rule
+        # None is no value: it stands for a default, or for what the other one of cost and keep says.
+        given = {name: getattr(self, name) for name in ("cost", "keep", *usual)}
+        said = [f"{name}={value!r}" for name, value in given.items() if value not in (None, usual[name])]
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def _check_stages(self) -> None:
         if self.keep is not None:
@@ -366,3 +375,6 @@ class FrameFusion(Selection):
         if self.cost is not None:
             return Cascade(tokens, layers, self.cost, first=first, **options)
         return Staged(tokens, self.shares(layers, first), merge=self.merging is not None, **options)
+
+
+_DEFAULT = FrameFusion()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 NOT_MEASURED = "not measured"
 
@@ -74,6 +74,27 @@ def size(value: float, *more: float) -> str:
 def change(before: float, after: float, unit: Callable[..., str]) -> str:
     """What was saved, and of what: ``−62.0 % (32.4 → 12.3 GFLOP)``; ``unit`` is :func:`flops` or :func:`size`."""
     return f"{saved(saved_share(before, after))} ({unit(before, after)})"
+
+
+def kept(after: int, before: int, mean: float) -> str:
+    """Visual tokens in the last layer, of those before, and their mean share over the layers: ``20 of 100 kept …``."""
+    return f"{after:,} of {before:,} kept ({percent(share_of(after, before, 1.0))}), mean over layers {percent(mean)}"
+
+
+def compute(decoder: tuple[float, float], whole: tuple[float, float] | None) -> str:
+    """What was saved of the decoder's operations, and of all up to the first token where those are known."""
+    said = f"{change(*decoder, flops)} in the decoder"
+    return said if whole is None else f"{said}, {change(*whole, flops)} with vision tower, projector and head"
+
+
+def encoded(share: float) -> str:
+    """What the vision tower encoded."""
+    return f"encoded {percent(share)} of the video"
+
+
+def parts(taken: Mapping[str, float]) -> str:
+    """Seconds of some of :data:`PARTS`: ``decoding the file 12 ms, processor 20 ms, …``."""
+    return ", ".join(f"{PARTS[name]} {seconds(value)}" for name, value in taken.items())
 
 
 def count(number: int, noun: str) -> str:

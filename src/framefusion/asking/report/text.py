@@ -16,12 +16,7 @@ _LISTED_SEGMENTS = 6
 def lines(data: ReportData) -> list[tuple[str, str]]:
     """Label and value of each line: what was kept and what it saved."""
     rows = [
-        (
-            "Visual tokens",
-            f"{data.tokens_after:,} of {data.tokens_before:,} kept "
-            f"({units.percent(units.share_of(data.tokens_after, data.tokens_before, 1.0))}), "
-            f"mean over layers {units.percent(data.mean_share)}",
-        ),
+        ("Visual tokens", units.kept(data.tokens_after, data.tokens_before, data.mean_share)),
         ("Per layer", per_layer(data.tokens_per_layer)),
     ]
     rows += [("Warning", f"{row.name}: {row.warning}") for row in data.media if row.warning is not None]
@@ -33,7 +28,7 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
     if data.segmented:
         rows.append(("Segments", _segments(data)))
     if data.tower_share is not None:
-        rows.append(("Vision tower", f"encoded {units.percent(data.tower_share)} of the video"))
+        rows.append(("Vision tower", units.encoded(data.tower_share)))
     rows += [
         ("Prefill compute", _compute(data)),
         (
@@ -57,11 +52,9 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
 
 
 def _compute(data: ReportData) -> str:
-    decoder = units.change(data.flops_before, data.flops_after, units.flops)
     whole = data.first_token_flops
-    if whole is None:
-        return f"{decoder} in the decoder; the vision encoder cannot be counted"
-    return f"{decoder} in the decoder, {units.change(*whole, units.flops)} with vision tower, projector and head"
+    said = units.compute((data.flops_before, data.flops_after), whole)
+    return said if whole is not None else f"{said}; the vision encoder cannot be counted"
 
 
 def end_to_end(data: ReportData) -> str:
