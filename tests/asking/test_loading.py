@@ -4,8 +4,10 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import httpx
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from framefusion.asking import loading
@@ -61,7 +63,63 @@ def test_directories_that_are_no_models(tmp_path):
 def test_unreachable_hub_id(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refuse("'nobody/nothing' is no directory and could not be fetched", "nobody/nothing")
-    refuse("'not a valid id!' is no directory and could not be fetched", "not a valid id!")
+    refuse("'no one/not valid!' is no directory and could not be fetched", "no one/not valid!")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """What is asked of a hub that cannot be reached."""
+    asked = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def metadata(url, *, timeout):
+        asked.append(url)
+        raise httpx.ConnectError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", failing("the client's words"))
+    return asked
+
+
+def failing(reason):
+    def fail(*args, **kwargs):
+        raise OSError(reason)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("bundled-quen", "did you mean 'bundled-qwen'[?]"),
+        ("Bundle", "did you mean 'bundled'[?]"),
+        ("llava", "bundled are 'bundled', 'bundled-qwen'"),
+    ],
+)
+def test_a_name_that_is_no_hub_id_is_refused_without_a_network(hub, name, meant):
+    for made in (load, load_skeleton):
+        with pytest.raises(ModelError, match=f"model '{name}' is no directory, .* which is owner/name; {meant}"):
+            made(name)
+    assert hub == []
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(hub, caplog):
+    refuse("'nobody/nothing' is no directory, and the .* hub cannot be reached: Name or service", "nobody/nothing")
+    assert hub == ["https://huggingface.co/nobody/nothing/resolve/main/config.json"]
+    assert caplog.messages == ["nobody/nothing is not on this machine; asking the Hugging Face hub"]
+
+
+def test_what_the_hub_answers_is_told_by_its_client(hub, monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", failing("there is no such model"))
+    refuse("could not be fetched from the Hugging Face hub: the client's words", "nobody/nothing")
+    assert len(caplog.messages) == 1
+
+
+def test_the_hub_is_not_asked_for_what_is_there(hub, monkeypatch, caplog):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: f"cache/{file}")
+    refuse("the client's words", "nobody/nothing")
+    assert (hub, caplog.messages) == ([], [])
 
 
 @pytest.mark.parametrize("content", ["{", '{"model_type": "unheard-of"}', "{}"])

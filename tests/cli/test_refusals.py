@@ -25,6 +25,7 @@ def test_videos_that_cannot_be_asked(run, tmp_path):
 
 def test_models_that_cannot_be_loaded(run, clip, tmp_path):
     refuse(run("ask", clip, QUESTION, "--model", "nobody/nothing"), "could not be fetched from the Hugging Face hub")
+    refuse(run("ask", clip, QUESTION, "--model", "bundled-quen"), "did you mean 'bundled-qwen'")
     refuse(run("ask", clip, QUESTION, "--model", "./gone"), r"there is no directory \./gone")
     refuse(run("ask", clip, QUESTION, "--model", tmp_path), r"has no config\.json")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')

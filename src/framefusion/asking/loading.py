@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
 
@@ -16,6 +19,8 @@ from framefusion.errors import ArgumentTypeError, FrameFusionError
 from framefusion.hf.families import FAMILIES, find, known_class, unwrapped
 from framefusion.hf.families.refused import REFUSED
 from framefusion.hf.frame_groups import encode_in_groups
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {
     "auto": "auto",
@@ -26,6 +31,15 @@ DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+
+
+_NEAR = 0.75
+"""How alike a name must be to a bundled one to be taken for a slip, 0 … 1."""
+
+_CONFIG = "config.json"
+
+_HUB_SECONDS = 10.0
+"""How long the hub may take to answer."""
 
 
 class ModelError(FrameFusionError, ValueError):
@@ -164,10 +178,14 @@ def _source(model: str | os.PathLike[str] | None, dtype: str) -> tuple[str, str]
     if dtype not in DTYPES:
         raise ModelError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if os.path.isdir(source):
-        if not (Path(source) / "config.json").is_file():
+        if not (Path(source) / _CONFIG).is_file():
             raise ModelError(f"{source} is not a model: it has no config.json")
     elif _looks_like_path(source):
         raise ModelError(f"there is no directory {source}")
+    elif "/" not in source:
+        near = get_close_matches(source.lower(), BUNDLED, n=1, cutoff=_NEAR)
+        meant = f"did you mean {near[0]!r}?" if near else f"bundled are {', '.join(map(repr, BUNDLED))}"
+        raise ModelError(f"model {name!r} is no directory, no bundled one and no hub id, which is owner/name; {meant}")
     return name, source
 
 
@@ -194,7 +212,7 @@ def _device(device: str | None) -> torch.device:
 
 
 def _looks_like_path(source: str) -> bool:
-    """Whether a name cannot be a hub id, which is ``name`` or ``owner/name``."""
+    """Whether a name is meant as a place in the file system, not as a hub id, which is ``owner/name``."""
     return source.startswith(("/", ".", "~")) or source.count("/") > 1 or "\\" in source or os.path.exists(source)
 
 
@@ -213,7 +231,28 @@ def _config(name: str, source: str, trust_remote_code: bool) -> Any:
     return config
 
 
+def _ask_hub(source: str) -> None:
+    """Say that the hub is asked for what is not on this machine, and ask it once whether it can be reached: its client
+    would try for minutes, whatever it is told. What else may be wrong there, the client says better itself."""
+    if os.path.isdir(source) or huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(source, _CONFIG), str):
+            return
+        logger.warning("%s is not on this machine; asking the Hugging Face hub", source)
+        url = huggingface_hub.hf_hub_url(source, _CONFIG)
+        huggingface_hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS)
+    except Exception as error:
+        # The client's network errors are those of httpx or httpx2, by its release.
+        if not type(error).__module__.startswith("httpx"):
+            return
+        raise ModelError(
+            f"model {source!r} is no directory, and the Hugging Face hub cannot be reached: {_sentence(error)}"
+        ) from error
+
+
 def _read_config(source: str, trust_remote_code: bool) -> Any:
+    _ask_hub(source)
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     except OSError as error:
