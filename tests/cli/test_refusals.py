@@ -23,6 +23,21 @@ def test_videos_that_cannot_be_asked(run, tmp_path):
     refuse(run("inspect", "empty.avi"), "contains no frames|no video stream")
 
 
+@pytest.mark.parametrize(
+    ("word", "missing"),
+    [
+        ("street.mp4", "the question is missing; first the videos, then the question: "),
+        ("https://example.org/street", "the question is missing"),
+        ("notes", "the question is missing"),
+        ("what is shown?", "there is nothing to ask about; first the videos, then the question: "),
+        ("colours", "there is nothing to ask about"),
+    ],
+)
+def test_a_word_alone(run, tmp_path, word, missing):
+    (tmp_path / "notes").write_text("a file")
+    refuse(run("ask", word), missing)
+
+
 def test_models_that_cannot_be_loaded(run, clip, tmp_path):
     refuse(run("ask", clip, QUESTION, "--model", "nobody/nothing"), "could not be fetched from the Hugging Face hub")
     refuse(run("ask", clip, QUESTION, "--model", "bundled-quen"), "did you mean 'bundled-qwen'")

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -20,6 +20,7 @@ from framefusion.cli.options import (
     FrameOptions,
     JsonOption,
     MediaArgument,
+    MediaOrNoneArgument,
     ModelOptions,
     ReductionOptions,
 )
@@ -37,7 +38,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def ask(
-    media: MediaArgument,
+    *,
+    media: MediaOrNoneArgument = None,
     question: Annotated[str, typer.Argument(help="What to ask.")],
     model: ModelOptions,
     shown: FrameOptions,
@@ -51,7 +53,9 @@ def ask(
 
     Without --cost and --keep the cost is 0.3: on average 30 % of the visual tokens in each decoder layer.
     """
-    execute(Request(media, own, question, model, shown, reduction, json_))
+    if not media:
+        _refuse_alone(question)
+    execute(Request(media or [], own, question, model, shown, reduction, json_))
 
 
 def inspect(
@@ -130,6 +134,14 @@ def _check(request: Request) -> None:
         fail("--chunk lets frames go once they were shown, which --compare and --report need; leave one of them out")
     if overlay is not None and overlay.suffix.lower() not in PICTURES:
         fail(f"--overlay must end in {', '.join(PICTURES)}, got {overlay}")
+
+
+def _refuse_alone(word: str) -> NoReturn:
+    """Say what is missing where one word stands alone, which Typer takes for the question."""
+    order = "first the videos, then the question: framefusion ask MEDIA... QUESTION"
+    if _is_address(word) or os.path.exists(word) or (" " not in word and os.path.splitext(word)[1]):
+        fail(f"the question is missing; {order}")
+    fail(f"there is nothing to ask about; {order}")
 
 
 def _check_order(request: Request) -> None:

@@ -19,13 +19,12 @@ DEFAULT_CHUNK = 32
 _MODEL, _SHOWN, _REDUCTION, _HELD = "Model", "What the model is shown", "Reduction", "What is held"
 """Headings of ``--help``."""
 
-MediaArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MEDIA",
-        help="Videos, in any format that FFmpeg reads, and photographs, in the order in which the model sees them.",
-    ),
-]
+_MEDIA = "Videos, in any format that FFmpeg reads, and photographs, in the order in which the model sees them."
+
+MediaArgument = Annotated[list[str], typer.Argument(metavar="MEDIA", help=_MEDIA)]
+
+MediaOrNoneArgument = Annotated[list[str] | None, typer.Argument(metavar="MEDIA", help=f"{_MEDIA} At least one.")]
+"""Where the command itself says what is missing."""
 ModelOption = Annotated[
     str | None,
     typer.Option(
