@@ -75,6 +75,17 @@ def test_bad_videos_become_errors_and_the_rest_goes_on(invoke, tmp_path):
     assert "results.jsonl differ in settings (cost 0.2, now 0.1); choose another file" in refused.stderr
 
 
+def test_a_batch_of_errors_alone_has_an_answer_for_every_row(invoke, tmp_path):
+    write(tmp_path / "questions.jsonl", [{"video": "missing.mp4", "question": QUESTION}])
+    said = invoke("questions.jsonl")
+    counted, first = said.stdout.splitlines()
+    assert (said.exit_code, counted) == (0, "1 row: 0 answered, 1 error. Written to results.jsonl")
+    assert first.startswith("The first error is of line 1: no such file")
+    again = invoke("questions.jsonl")
+    expected = "1 row: 0 answered, 0 errors, 1 was there already. Written to results.jsonl\n"
+    assert (again.exit_code, again.stdout) == (0, expected)
+
+
 def test_a_killed_command_goes_on_where_it_was(invoke, tmp_path):
     count = 400
     rows = [{"video": str(assets.DEMO_VIDEO), "question": QUESTION, "id": i} for i in range(count)]

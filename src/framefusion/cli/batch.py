@@ -104,6 +104,9 @@ def batch(
     """Answer every question of a file, each about its own videos and photographs.
 
     Interrupt it whenever you like, or let the machine do so; the same command goes on where it was.
+
+    The exit code is 0 when every row has a result, also where that is an error, which its line says; 2 when the batch
+    cannot begin or go on, 130 when it is interrupted.
     """
     check_options(shown, reduction, max_new_tokens)
     check_writable(out)
@@ -154,7 +157,11 @@ def _engine(name: str, ray: RayOptions, ahead: bool) -> Local | RayEngine:
 
 
 def _show(summary: Summary, out: Path) -> None:
-    before = f", {summary.found} were there already" if summary.found else ""
-    typer.echo(f"{summary.rows} rows: {summary.answered} answered, {summary.errors} errors{before}. Written to {out}")
+    from framefusion.showing.units import count
+
+    rows, errors = count(summary.rows, "row"), count(summary.errors, "error")
+    were = "was" if summary.found == 1 else "were"
+    before = f", {summary.found:,} {were} there already" if summary.found else ""
+    typer.echo(f"{rows}: {summary.answered:,} answered, {errors}{before}. Written to {out}")
     if summary.first_error is not None:
         typer.echo(f"The first error is of {summary.first_error}")
