@@ -2,12 +2,18 @@
 
 import json
 import shutil
+import sys
 from types import SimpleNamespace
 
-import httpx
 import pytest
 import torch
 import transformers
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_session,
+)
 from safetensors.torch import load_file, save_file
 
 from framefusion.asking import loading
@@ -66,16 +72,43 @@ def test_unreachable_hub_id(monkeypatch):
     refuse("'no one/not valid!' is no directory and could not be fetched", "no one/not valid!")
 
 
+@pytest.mark.parametrize("downloads", [True, False])
+@pytest.mark.parametrize("bars", [True, False])
+def test_no_bar_is_left_behind_an_answer(copy, capfd, monkeypatch, bars, downloads):
+    shown = []
+    from_pretrained = transformers.AutoModelForMultimodalLM.from_pretrained
+
+    def noted(*args, **kwargs):
+        shown.append(not are_progress_bars_disabled())
+        return from_pretrained(*args, **kwargs)
+
+    monkeypatch.setattr(transformers.AutoModelForMultimodalLM, "from_pretrained", noted)
+    (transformers.logging.enable_progress_bar if bars else transformers.logging.disable_progress_bar)()
+    (enable_progress_bars if downloads else disable_progress_bars)()
+    try:
+        load(copy)
+        (copy / "model.safetensors").write_bytes(b"no weights")
+        with pytest.raises(ModelError):
+            load(copy)
+        now = transformers.logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    finally:
+        transformers.logging.enable_progress_bar()
+    assert "Loading weights" not in capfd.readouterr().err
+    assert (now, shown) == ((bars, downloads), [downloads, downloads])
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     """What is asked of a hub that cannot be reached."""
     asked = []
+    # httpx or httpx2, by the release of the hub's client.
+    client = sys.modules[type(get_session()).__module__.split(".")[0]]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def metadata(url, *, timeout):
         asked.append(url)
-        raise httpx.ConnectError("Name or service not known")
+        raise client.ConnectError("Name or service not known")
 
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", failing("the client's words"))

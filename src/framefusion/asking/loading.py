@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from inspect import signature
@@ -13,6 +15,7 @@ from typing import Any
 import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from framefusion.assets import BUNDLED, DEFAULT_MODEL
 from framefusion.errors import ArgumentTypeError, FrameFusionError
@@ -293,18 +296,36 @@ def _processor(name: str, source: str, trust_remote_code: bool) -> Any:
     return processor
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Inside, no bar is shown for weights that are read, which takes seconds; those of downloads stay as they are."""
+    bars, downloads = transformers.logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    # transformers turns those of the hub off and on with its own.
+    transformers.logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if bars:
+            transformers.logging.enable_progress_bar()
+        if not downloads:
+            disable_progress_bars()
+
+
 def _network(name: str, source: str, config: Any, dtype: str, attn: str | None, trust_remote_code: bool) -> Any:
     options = {} if attn is None else {"attn_implementation": attn}
     try:
-        loaded: Any = _auto_class(config).from_pretrained(
-            source,
-            config=config,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **options,
-        )
+        with _without_bars():
+            loaded: Any = _auto_class(config).from_pretrained(
+                source,
+                config=config,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
         raise ModelError(f"model {name!r} cannot be loaded: {_sentence(error)}") from error
     except Exception as error:
