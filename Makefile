@@ -38,6 +38,7 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): PyTorch and friends, several GB with CUDA wheels, some minutes"
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
 	@# torchcodec, by which transformers decodes videos, uses the system's FFmpeg.
 	scripts/system_packages.sh ffmpeg || true

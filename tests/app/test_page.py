@@ -29,7 +29,7 @@ from framefusion.app import page
 
 AFTER = "which large thing came after the red circle?"
 STAR = "what colour is the star?"
-OPENING = page.Opening("bundled", 0.3, 16, (AFTER, STAR))
+OPENING = page.Opening("bundled", 0.3, 16, (STAR, AFTER), "It knows shapes.")
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 LIMITS = Limits(upload=3 * 2**20, seconds=30, frames=16)
 
@@ -172,6 +172,11 @@ def test_the_environment_neither_shares_it_nor_hides_it_behind_a_proxy(make, mon
 def test_a_visit(address, browser, desk, tmp_path):
     """Ask the bundled video, move the budget, ask again, ask on, bring files of one's own, right and wrong ones."""
     visitor = Visitor(browser, address)
+    assert visitor.text("#status") == "Ask about the chosen video, or drop your own."
+    assert f"Questions about {DEMO_VIDEO.name}" in visitor.text("#questions")
+    assert visitor.text(".ff-head p").endswith("Model: bundled. It knows shapes.")
+    visitor.click("#questions button:nth-of-type(2)")
+    visitor.wait(f"document.querySelector('#question textarea').value == {json.dumps(AFTER)}")
     answer = visitor.ask(AFTER)
     assert answer.count("red diamond") == 2
     assert "102 of 1,024 visual tokens" in answer
@@ -260,6 +265,11 @@ def test_it_fits_its_window_and_everything_has_a_name(address, browser, width):
     visitor.click("#example label:nth-of-type(2) input")
     visitor.wait("document.querySelector('#player img')")
     assert visitor.value("document.documentElement.scrollWidth") <= width
+    # a question has room, in a window that becomes narrow, too
+    visitor.fill("#question textarea", AFTER)
+    browser.call("Emulation.setDeviceMetricsOverride", width=330, height=900, deviceScaleFactor=1, mobile=False)
+    visitor.wait("document.querySelector('#question textarea').clientHeight > 50")
+    assert visitor.value("(e => e.scrollHeight <= e.clientHeight)(document.querySelector('#question textarea'))")
     unnamed = """[...document.querySelectorAll('input, textarea, button, select')].filter(e =>
         e.getClientRects().length && !(e.labels?.length || e.ariaLabel || e.getAttribute('aria-labelledby') || e.title
         || e.innerText?.trim())).map(e => e.outerHTML)"""

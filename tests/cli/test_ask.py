@@ -53,7 +53,7 @@ def test_ask_prints_the_answer_what_was_kept_and_what_it_saved(asked):
         "Segments",
         "Prefill compute",
         "KV cache",
-        "First token",
+        "In generate()",
         "End to end",
         "Parts",
         "Timing",
@@ -70,7 +70,7 @@ def test_compare_shows_both_answers_and_both_times(asked):
     result = asked("--frames", 4, "--keep", 0.25, "--compare")
     assert result.stdout.splitlines()[0].startswith("All tokens ")
     assert result.stdout.splitlines()[1].startswith("Reduced ")
-    assert re.search(r"First token +[−+][\d.]+ % \(.* → .*\)", result.stdout)
+    assert re.search(r"In generate\(\) +[−+][\d.]+ % \(.* → .* to the first token\)", result.stdout)
     assert "after a warm-up" in result.stdout
     assert re.search(r"End to end +[\d.]+× \(.* → .* to the first token\), [\d.]+× in the decoder", result.stdout)
 

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from framefusion.app.desk import Asked, Shown
 from framefusion.assets import DEMO_VIDEO
 from framefusion.cli.options import FrameOptions, ModelOptions, ReductionOptions
-from framefusion.cli.page import LimitOptions, PageOptions, ServerOptions, is_local, opening
+from framefusion.cli.page import KNOWS, LimitOptions, PageOptions, ServerOptions, is_local, opening
 from tests.cli.said import refuse
 
 MINE = Shown(Path("/tmp/somewhere/0a1b.mp4"), "it's mine.mp4", False, 8.0, None)
@@ -32,9 +33,6 @@ BUNDLED = Shown(DEMO_VIDEO, DEMO_VIDEO.name, True, 8.0, None)
         (["--max-length", "0s"], "--max-length must be a time"),
         (["--idle", "soon"], "--idle must be a time"),
         (["--cost", "0.2", "--keep", "0.2"], "--keep and --cost exclude each other"),
-        (["--cost", "2"], "cost"),
-        (["--frames", "65"], "--frames must be at most 64, the --max-frames of the page, got 65"),
-        (["--model", "no/such/model"], "no/such/model"),
         (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
     ],
 )
@@ -43,10 +41,30 @@ def test_what_cannot_be_right_is_refused(run, words, said):
     refuse(run("app", *words), re.escape(said))
 
 
+def refuse_started(result, message):
+    """As :func:`tests.cli.said.refuse`, behind a line that says that it starts."""
+    first, rest = result.stderr.split("\n", 1)
+    assert first == "framefusion: starting, which takes some seconds"
+    refuse(SimpleNamespace(exit_code=result.exit_code, stdout=result.stdout, stderr=rest), message)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cost", "2"], "cost"),
+        (["--frames", "65"], "--frames must be at most 64, the --max-frames of the page, got 65"),
+        (["--model", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_what_takes_a_while_to_find_out_is_refused(run, words, said):
+    pytest.importorskip("gradio", reason="the extra app is not installed")
+    refuse_started(run("app", *words), re.escape(said))
+
+
 def test_without_gradio_the_error_names_the_extra(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "framefusion.app.page", raising=False)
-    refuse(run("app"), r"the page needs Gradio: pip install 'framefusion\[app\]'")
+    refuse_started(run("app"), r"the page needs Gradio: pip install 'framefusion\[app\]'")
 
 
 def options(**more):
@@ -109,6 +127,12 @@ def test_what_says_all_about_the_reduction_leaves_no_budget_to_move():
     assert "--keep 0.2" in page.command(Asked(MINE, "what?", None, 8, False))
 
 
+def test_what_the_model_knows_is_told_of_the_bundled_ones():
+    pytest.importorskip("gradio", reason="the extra app is not installed")
+    knows = {name: opening(name, ReductionOptions(), 8).knows for name in ("bundled", "bundled-qwen", "Qwen/Qwen2-VL")}
+    assert knows == {"bundled": KNOWS, "bundled-qwen": KNOWS, "Qwen/Qwen2-VL": ""}
+
+
 def test_limits_are_those_of_the_page():
     from framefusion.app.limits import Limits
 
@@ -140,5 +164,6 @@ def test_it_answers_until_it_is_ended_and_leaves_nothing(tmp_path):
     finally:
         running.kill()
     assert running.returncode == 0
+    assert wrong.startswith("framefusion: starting")
     assert "Traceback" not in wrong
     assert [path for path in tmp_path.iterdir() if path.name.startswith("framefusion")] == []

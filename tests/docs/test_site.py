@@ -39,7 +39,7 @@ def shown(hooks: ModuleType, uri: str, text: str) -> str:
     [
         ("guides/models.md", "plan.md#run-it", "plan.md#run-it"),
         ("guides/models.md", "../../CONTRIBUTING.md", "../contributing.md"),
-        ("guides/models.md", "../../README.md#use-it", "../index.md#use-it"),
+        ("guides/models.md", "../../README.md#in-python", "../index.md#in-python"),
         ("guides/models.md", "../../src/framefusion", "https://example.org/repo/tree/main/src/framefusion"),
         ("guides/models.md", "../data/matrix.json", "https://example.org/repo/blob/main/docs/data/matrix.json"),
         ("guides/models.md", "nowhere.md", "nowhere.md"),
@@ -58,7 +58,7 @@ def test_a_section_of_another_file_is_taken_in(hooks: ModuleType) -> None:
     assert "## Add a kernel" not in text
     whole = shown(hooks, "index.md", "# Title\n\n<!-- include: README.md -->\n")
     assert "# framefusion" not in whole
-    assert "## Use it" in whole or "## In Python" in whole
+    assert "## In Python" in whole
     assert "](docs/" not in whole
     with pytest.raises(ValueError, match="there is no section 'Nothing'"):
         shown(hooks, "start/upgrading.md", "<!-- include: README.md, Nothing -->")

@@ -50,13 +50,15 @@ class Opening:
         model: its name.
         cost: where the budget stands; None where the settings say all, and there is nothing to move.
         frames: of a video; None where its playing time decides.
-        questions: to choose from.
+        questions: to choose from, about the first bundled video.
+        knows: what the model knows, in a sentence; empty to say nothing of it.
     """
 
     model: str
     cost: float | None
     frames: int | None
     questions: tuple[str, ...] = ()
+    knows: str = ""
 
 
 class Page:
@@ -71,7 +73,7 @@ class Page:
     def __init__(self, desk: Desk, opening: Opening, tell: Tell) -> None:
         self.desk, self.opening, self.tell = desk, opening, tell
         with gr.Blocks(title="framefusion", analytics_enabled=False, fill_width=True) as self.blocks:
-            gr.HTML(view.head(opening.model))
+            gr.HTML(view.head(opening.model, opening.knows))
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     self._show_controls()
@@ -97,8 +99,14 @@ class Page:
             lines=1,
             elem_id="question",
         )
-        if opening.questions:
-            gr.Examples([[one] for one in opening.questions], [self.question], label="Questions about the first one")
+        # Not gr.Examples, whose choice is a call that the guard does not let in.
+        self.questions = gr.Dataset(
+            components=[self.question],
+            samples=[[one] for one in opening.questions],
+            label=f"Questions about {names[0]}",
+            visible=bool(opening.questions),
+            elem_id="questions",
+        )
         self.cost = gr.Slider(
             minimum=min(0.02, opening.cost or 1),
             maximum=1,
@@ -119,7 +127,7 @@ class Page:
         )
         self.compare = gr.Checkbox(True, label="Answer with all tokens, too", elem_id="compare")
         self.asks = gr.Button("Ask", variant="primary", elem_id="ask")
-        self.status = gr.HTML(view.said("Choose a video and ask."), elem_id="status")
+        self.status = gr.HTML(view.said("Ask about the chosen video, or drop your own."), elem_id="status")
 
     def _show_results(self) -> None:
         """What comes of it."""
@@ -157,6 +165,9 @@ class Page:
         self.upload.upload(self.show_upload, [self.upload, self.frames], shown, **common)
         self.example.input(self.show_example, [self.example, self.frames], shown, **common)
         asked = [self.question, self.cost, self.frames, self.compare, self.example]
+        self.questions.click(
+            lambda sample: sample[0], self.questions, self.question, show_progress="hidden", api_visibility="private"
+        )
         for event in (self.asks.click, self.question.submit):
             event(self.ask, asked, [*results, self.command, self.costs], **common)
         for event in (self.follows.click, self.following.submit):

@@ -37,9 +37,9 @@ class Still:
     caption: str
 
 
-def head(model: str) -> str:
-    """Above everything."""
-    return _render("head.html.j2", model=model)
+def head(model: str, knows: str = "") -> str:
+    """Above everything: the model, and in a sentence what it knows."""
+    return _render("head.html.j2", model=model, knows=knows)
 
 
 def player(data: ReportData) -> str:

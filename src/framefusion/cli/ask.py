@@ -76,8 +76,8 @@ def inspect(
 COMMANDS = {"ask": ask, "inspect": inspect}
 
 
-def execute(request: Request) -> None:
-    """Answer or reduce, write the files, and tell about it."""
+def execute(request: Request) -> ReportData | None:
+    """Answer or reduce, write the files, and tell about it; None of a video that is shown in parts."""
     _check(request)
     own = request.own
     with spinner() as progress:
@@ -85,7 +85,7 @@ def execute(request: Request) -> None:
         if found is None:
             assert isinstance(own, AskOptions)
             long.execute(request, own, progress)
-            return
+            return None
         answer, loaded, calibration = found
         progress("Writing the report")
         data = write_report(request, answer)
@@ -99,6 +99,7 @@ def execute(request: Request) -> None:
         typer.echo(printable(json.dumps({**record(data), **answer.provenance, **stages, **paths}, ensure_ascii=False)))
     else:
         _show(data, own)
+    return data
 
 
 def write_report(request: Request, answer: Answer) -> ReportData:

@@ -22,14 +22,16 @@ def models(refused: RefusedOption = False, json_: JsonOption = False) -> None:
     if json_:
         typer.echo(json.dumps(rows, indent=2))
         return
+    if refused:
+        for row in rows:
+            typer.echo(f"{row['model_class']}\n  {row['reason']}")
+        return
+    width = max(len(row["name"]) for row in rows) + 2
     for row in rows:
-        (_, title), *more = row.items()
-        typer.echo(title)
-        for key, value in more:
-            typer.echo(f"  {key.replace('_', ' '):13} {value}")
-    if not refused:
-        count = len(families.refused())
-        typer.echo(f"\n{count} other classes of transformers are not supported: framefusion models --refused")
+        typer.echo(f"{row['name']:{width}}{row['model_class']}")
+    typer.echo("\nHow each was checked, and where its visual tokens are: framefusion models --json")
+    count = len(families.refused())
+    typer.echo(f"{count} other classes of transformers are not supported: framefusion models --refused")
 
 
 COMMANDS = {"models": models}

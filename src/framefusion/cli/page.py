@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _LIMITS = "What visitors may take"
 
+KNOWS = "It knows coloured shapes and digits over real footage, and nothing else."
+"""What visitors are told about the bundled models."""
+
 COST = 0.3
 """Where the budget stands unless said otherwise; the default of ``ask``."""
 
@@ -112,7 +115,7 @@ def app(
     limits = limited.limits()
     if not 0 <= server.port <= 65535:
         fail(f"--port must be from 0 to 65535, got {server.port}")
-    with spinner() as progress:
+    with spinner(otherwise="starting, which takes some seconds") as progress:
         progress("Starting")
         silence_transformers()
         from framefusion.app.desk import Desk
@@ -200,13 +203,13 @@ def is_local(server: ServerOptions) -> bool:
 def opening(model: str, reduction: ReductionOptions, frames: int | None) -> Opening:
     """What the page offers at first: a budget to move, unless the options say all about the reduction."""
     from framefusion.app.page import Opening
-    from framefusion.assets import DEMO_QUESTIONS
+    from framefusion.assets import BUNDLED, DEMO_QUESTIONS
 
     pairs = json.loads(DEMO_QUESTIONS.read_text(encoding="utf-8"))
     fixed = reduction.keep is not None or reduction.settings is not None
     cost = None if fixed else COST if reduction.cost is None else reduction.cost
     kinds = {pair["kind"]: pair["question"] for pair in reversed(pairs)}
-    return Opening(model, cost, frames, tuple(kinds.values()))
+    return Opening(model, cost, frames, tuple(kinds.values()), KNOWS if model in BUNDLED else "")
 
 
 def _examples() -> dict[str, Path]:

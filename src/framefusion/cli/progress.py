@@ -17,9 +17,15 @@ EVERY_SECONDS = 30.0
 
 
 @contextmanager
-def spinner() -> Iterator[Callable[[str], Any]]:
-    """A function that names the step under way: beside a spinner on a terminal, nothing when piped."""
+def spinner(*, otherwise: str | None = None) -> Iterator[Callable[[str], Any]]:
+    """A function that names the step under way, beside a spinner on a terminal.
+
+    Args:
+        otherwise: a line where there is no terminal; default nothing.
+    """
     if not sys.stderr.isatty():
+        if otherwise is not None:
+            on_stderr(otherwise)
         yield lambda step: None
         return
     from rich.console import Console

@@ -12,6 +12,7 @@ import pytest
 
 from framefusion.asking.report.data import SegmentRow
 from framefusion.asking.report.html import _beginning, render
+from framefusion.asking.report.text import lines
 from framefusion.hf.timing import Times
 from framefusion.showing.tokens import KEPT
 from tests.asking.report import chromium, samples
@@ -80,9 +81,23 @@ def test_page_is_accessible():
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
-    (chart,) = [svg for svg in outline.named("svg") if svg.get("aria-hidden") != "true"]
-    assert chart["role"] == "img"
-    assert "layer 3: 30" in chart["aria-label"]
+    frames, layers = outline.named("svg")
+    assert frames["role"] == layers["role"] == "img"
+    kept = ", ".join(str(view.count(KEPT)) for view in samples.data().frames)
+    assert frames["aria-label"] == (
+        f"Tokens kept in each frame, in the last layer: {kept}; the shade changes with the segment"
+    )
+    assert "layer 3: 30" in layers["aria-label"]
+
+
+def test_bars_and_segments_are_explained_where_there_are_some():
+    page = render(samples.data())
+    assert ">Tokens kept in each frame, last layer; shade: segment</p>" in page
+    assert "they need not be the film’s cuts" in page
+    plain = render(samples.data(segmented=False))
+    assert ">Tokens kept in each frame, last layer</p>" in plain
+    assert "shade" not in re.sub("<style>.*</style>", "", plain, flags=re.DOTALL)
+    assert "the film’s cuts" not in plain
 
 
 def test_every_text_from_outside_is_escaped():
@@ -150,6 +165,22 @@ def test_what_was_not_measured_has_no_bar():
     untimed = render(dataclasses.replace(samples.data(), times=Times(), full_times=None))
     assert "Where the time" not in untimed
     assert "first token after 150 ms" in untimed
+
+
+def test_the_page_says_what_its_numbers_are_of():
+    """The same time and the same compute as the lines on a terminal, by the same names."""
+    data = samples.data()
+    page, told = render(data), dict(lines(data))
+    assert "<dt>End to end</dt>" in page
+    assert "360 ms → 210 ms to the first token</dd>" in page
+    assert "360 ms → 210 ms to the first token" in told["End to end"]
+    assert "Compute is that of vision tower, projector, decoder and language-model head" in page
+    alone = dataclasses.replace(data, encoder_flops=None, times=Times(), full_times=None)
+    page, told = render(alone), dict(lines(alone))
+    assert "<dt>In generate()</dt>" in page
+    assert "300 ms → 150 ms to the first token</dd>" in page
+    assert "300 ms → 150 ms to the first token" in told["In generate()"]
+    assert "Compute is" not in page
 
 
 def test_verdict_compares_the_answers():

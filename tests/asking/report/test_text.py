@@ -17,13 +17,13 @@ def test_lines_say_what_was_kept_and_saved():
         == "−60.0 % (2.5 → 1 TFLOP) in the decoder, −50.0 % (3 → 1.5 TFLOP) with vision tower, projector and head"
     )
     assert rows["KV cache"] == "−66.7 % (3 → 1 MiB)"
-    assert rows["First token"] == "−50.0 % (300 ms → 150 ms) in generate()"
+    assert rows["In generate()"] == "−50.0 % (300 ms → 150 ms to the first token)"
     assert rows["Segments"].startswith("2: kept ")
 
 
 def test_lines_without_comparison_and_segments():
     rows = dict(lines(samples.data(compared=False, segmented=False)))
-    assert rows["First token"] == "after 150 ms in generate()"
+    assert rows["In generate()"] == "first token after 150 ms"
     assert "Segments" not in rows
 
 
@@ -33,10 +33,11 @@ def test_the_whole_time_is_told_with_what_dominates_it():
         "1.71× (360 ms → 210 ms to the first token), 4.00× in the decoder; 43% of it vision tower; "
         "4 ms for each further token"
     )
-    assert rows["Parts"] == (
+    assert rows["Parts, reduced"] == (
         "decoding the file 20 ms, processor 30 ms, vision tower 90 ms, projector 10 ms, decoder 50 ms, the rest 10 ms"
     )
     alone = dict(lines(samples.data(compared=False)))
+    assert alone["Parts"] == rows["Parts, reduced"]
     assert alone["End to end"].startswith("210 ms to the first token; 43% of it vision tower")
 
 
@@ -44,7 +45,8 @@ def test_what_was_not_measured_is_said_and_never_zero():
     times = Times(prefill=0.2).answered(0.25, None)
     data = dataclasses.replace(samples.data(), times=times, full_times=None, encoder_flops=None)
     rows = dict(lines(data))
-    assert rows["Parts"].startswith("decoding the file not measured, processor not measured, vision tower not measured")
+    unknown = "decoding the file not measured, processor not measured, vision tower not measured"
+    assert rows["Parts, reduced"].startswith(unknown)
     assert rows["Prefill compute"].endswith("in the decoder; the vision encoder cannot be counted")
     assert "each further" not in rows["End to end"]
     told = record(data)

@@ -204,6 +204,11 @@ class ReportData:
         """Whether the question was answered with all tokens too."""
         return self.full_answer is not None and self.full_seconds_to_first_token is not None
 
+    @property
+    def same_answer(self) -> bool:
+        """Whether both answers are the same, blanks around them aside."""
+        return (self.answer or "").strip() == (self.full_answer or "").strip()
+
 
 def report_data(
     answer: Answer | Prefilled,

@@ -40,12 +40,13 @@ def lines(data: ReportData) -> list[tuple[str, str]]:
     if now is None:
         rows += [("Parts", _parts(data.times))] if data.times.parts else []
     elif before is None:
-        rows.append(("First token", f"after {units.seconds(now)} in generate()"))
+        rows.append(("In generate()", f"first token after {units.seconds(now)}"))
     else:
         change = units.saved(units.saved_share(before, now))
-        rows.append(("First token", f"{change} ({units.seconds(before)} → {units.seconds(now)}) in generate()"))
+        rows.append(("In generate()", f"{change} ({units.seconds(before)} → {units.seconds(now)} to the first token)"))
     if data.times.first_token is not None:
-        rows += [("End to end", end_to_end(data)), ("Parts", _parts(data.times))]
+        parts = "Parts" if before is None else "Parts, reduced"
+        rows += [("End to end", end_to_end(data)), (parts, _parts(data.times))]
     if data.timing:
         rows.append(("Timing", data.timing))
     return rows
