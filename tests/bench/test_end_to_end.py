@@ -57,8 +57,8 @@ def test_a_way_gets_the_cheapest_budget_that_keeps_the_accuracy(tmp_path: Path) 
         "20% of the tokens",
         "28 of 32",  # none keeps 98 %: the best
         "56% of the pixels",
-        "15% of the tokens",
-        "cost=0.15",
+        "10% of the tokens",
+        "cost=0.1",
     ]
     assert [value for _, value in ways] == [0.9, 0.883, 0.8, 0.9, 0.9, 0.9]
     assert len(every) == sum(len(one.budgets) for one in alternatives._alternatives())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,12 @@ class Terminal:
         import termios
 
         self.descriptor, theirs = pty.openpty()
+
+        def take_terminal() -> None:
+            """So that Ctrl-C is a signal to it, also where the tests themselves run in the background, deaf to it."""
+            fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "200"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "framefusion", *map(str, words)],
@@ -41,8 +48,7 @@ class Terminal:
             env=environment,
             cwd=directory,
             start_new_session=True,
-            # So that Ctrl-C is a signal to it.
-            preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
+            preexec_fn=take_terminal,
         )
         os.close(theirs)
         self._text = ""
