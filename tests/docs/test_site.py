@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -10,18 +9,14 @@ import pytest
 import yaml
 
 from tests.docs.pages import ROOT
+from tests.scripts import load
 
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 
 
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mkdocs_hooks", ROOT / "scripts" / "mkdocs_hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("mkdocs_hooks")
 
 
 def shown(hooks: ModuleType, uri: str, text: str) -> str:

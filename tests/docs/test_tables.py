@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.hf import models
 from tests.hf.ways import EXCLUDED, WAYS
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import load
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("update_tables", ROOT / "scripts" / "update_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("update_tables")
 
 
 def test_the_tables_are_up_to_date(script: ModuleType) -> None:

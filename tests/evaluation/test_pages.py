@@ -1,11 +1,9 @@
 """Tables, pictures and the leaderboard, from a summary alone."""
 
-import importlib.util
 import json
 import re
 import sys
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -17,8 +15,7 @@ from framefusion.evaluation.leaderboard import page
 from framefusion.evaluation.summary import summarise
 from framefusion.evaluation.table import headline, terminal
 from tests.evaluation import made
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import load
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +129,8 @@ def test_pictures_without_matplotlib_name_the_extra(summary, tmp_path, monkeypat
 
 
 @pytest.fixture
-def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "scripts" / "leaderboard.py")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look up the module that they are made in.
-    monkeypatch.setitem(sys.modules, "leaderboard", module)
-    spec.loader.exec_module(module)
-    return module
+def script():
+    return load("leaderboard")
 
 
 def test_the_script_writes_page_and_pictures(script, summary, tmp_path, monkeypatch):

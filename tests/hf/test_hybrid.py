@@ -81,8 +81,8 @@ def test_every_way_equals_the_masked_oracle(case: Case, way: str, plan: str) -> 
     assert WAYS[way].check(case, WAYS[way].prompts[0], PLANS[plan]) <= TOLERANCE
 
 
-def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: the states of shorter rows take in what fills the batch up."""
+def take_padding_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the states of shorter rows take in what fills the batch up."""
     original = Prefill._recurrent_layer
 
     def unmasked(*args: Any) -> Any:
@@ -90,6 +90,11 @@ def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.M
         return hidden, {**kwargs, "attention_mask": None}
 
     monkeypatch.setattr(Prefill, "_recurrent_layer", unmasked)
+
+
+def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control."""
+    take_padding_in(monkeypatch)
     assert WAYS["greedy"].check(case, "ragged", PLANS["before layer 0"]) > 100 * TOLERANCE
 
 

@@ -3,22 +3,19 @@ else, and no rotary positions."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from transformers.cache_utils import DummyLayer, LinearAttentionLayer
 
 import framefusion
 from framefusion.hf.cache_layers import ShortenedLayer
-from framefusion.hf.prefill import Prefill
 from framefusion.hf.summary import DecoderSize
 from tests.hf import oracle
 from tests.hf.case import Case
 from tests.hf.families import nemotron_h_omni
 from tests.hf.families.nemotron_h_omni import EXPERTS, FULL, MAMBA
 from tests.hf.prompts import PROMPTS
-from tests.hf.test_hybrid import PLANS
+from tests.hf.test_hybrid import PLANS, take_padding_in
 from tests.hf.ways import ALONE, EXCLUDED, TOLERANCE, WAYS, generate
 
 ORDER = [MAMBA, EXPERTS, MAMBA, FULL, "mlp", MAMBA, FULL, EXPERTS]
@@ -53,14 +50,8 @@ def test_every_way_equals_the_masked_oracle(case: Case, way: str) -> None:
 
 
 def test_padding_in_the_state_fails_the_oracle(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: the states of shorter rows take in what fills the batch up."""
-    original = Prefill._recurrent_layer
-
-    def unmasked(*args: Any) -> Any:
-        hidden, kwargs = original(*args)
-        return hidden, {**kwargs, "attention_mask": None}
-
-    monkeypatch.setattr(Prefill, "_recurrent_layer", unmasked)
+    """The negative control."""
+    take_padding_in(monkeypatch)
     assert WAYS["greedy"].check(case, "ragged", PLANS["before layer 0"]) > 100 * TOLERANCE
 
 

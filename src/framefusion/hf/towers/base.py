@@ -42,7 +42,7 @@ class Tower(ABC):
     by_layout: bool = False
     """Whether the frames of videos go in as images, so that only the prompt tells which they are."""
     merging_loses: bool = False
-    """Whether merging its patches lost answers wherever it was measured (``docs/tower.md``)."""
+    """Whether merging its patches lost answers wherever it was measured (``docs/how-it-works/tower.md``)."""
 
     @abstractmethod
     def module(self, model: Any) -> Any:
