@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from framefusion.selection import numba_backend, select_tokens, threads
-from framefusion.selection.threads import each
+from framefusion.selection.threads import each, here
 from tests.selection.test_determinism import in_fork, near_ties
 
 
@@ -47,6 +47,20 @@ def test_items_of_items_stay_on_their_thread() -> None:
         lambda _: (threading.get_ident(), each(lambda _: threading.get_ident(), range(4))), range(9)
     ):
         assert set(inner) == {own}
+
+
+def test_here_items_stay_on_this_thread_with_all_of_torchs() -> None:
+    with here():
+        with here():
+            pass
+        assert (
+            each(lambda _: (threading.get_ident(), torch.get_num_threads()), range(4))
+            == [(threading.get_ident(), 3)] * 4
+        )
+    assert threading.get_ident() not in each(lambda _: threading.get_ident(), range(4))
+    with pytest.raises(ZeroDivisionError), here():
+        each(lambda i: 1 // i, range(2))
+    assert threading.get_ident() not in each(lambda _: threading.get_ident(), range(4))
 
 
 def test_items_stay_here_where_torch_keeps_its_number_of_threads(monkeypatch) -> None:
@@ -100,8 +114,9 @@ def shapes() -> list[tuple[str, Tensor]]:
 @pytest.mark.parametrize(("what", "ids"), shapes())
 @pytest.mark.parametrize("gamma", [None, 1.0])
 def test_any_number_of_threads_selects_the_same_with_the_same_gains(
-    what: str, ids: Tensor, gamma: float | None
+    what: str, ids: Tensor, gamma: float | None, monkeypatch
 ) -> None:
+    monkeypatch.setattr(numba_backend, "LITTLE", 0)
     features = near_ties(1, len(ids), 333, torch.float32, 4)[0]
 
     def selected(count: int) -> tuple[Tensor, Tensor]:
@@ -115,7 +130,47 @@ def test_any_number_of_threads_selects_the_same_with_the_same_gains(
         assert torch.equal(same, gains), what
 
 
-def test_a_forked_process_has_threads_of_its_own() -> None:
+@pytest.mark.parametrize("gamma", [None, 1.0])
+def test_a_little_work_is_done_here_and_selects_what_a_pool_does(gamma: float | None, monkeypatch) -> None:
+    """A batch of two: each sample goes the way that its own work asks for, so that a row is its single run."""
+    features, ids = near_ties(2, 300, 50, torch.float32, 2), torch.arange(300) // 50
+    where: list[str] = []
+    original = numba_backend._select_segment
+    monkeypatch.setattr(
+        numba_backend,
+        "_select_segment",
+        lambda *args: (where.append(threading.current_thread().name), original(*args))[1],
+    )
+
+    def selected() -> list[Tensor]:
+        return list(select_tokens(features, None, ids, [25] * 6, backend="numba", gamma=gamma))
+
+    small = selected()
+    assert set(where) == {threading.current_thread().name}
+    where.clear()
+    monkeypatch.setattr(numba_backend, "LITTLE", 6 * 50**2 * 50 - 1)
+    large = selected()
+    assert len(where) == 12
+    assert threading.current_thread().name not in where
+    assert all(map(torch.equal, small, large))
+
+
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_products_are_those_of_float64(has_onednn: bool, dtype: torch.dtype, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+    generator = torch.Generator().manual_seed(0)
+    for m, n, dim in [(1, 1, 1), (3, 70, 5), (64, 64, 300), (65, 130, 1024)]:
+        whole = torch.randn(n, 2 * n, generator=generator, dtype=dtype)
+        out, a = whole[:m, :n], torch.randn(m, dim, generator=generator, dtype=dtype)
+        b, beyond = torch.randn(n, dim, generator=generator, dtype=dtype), whole[:, n:].clone()
+        numba_backend.multiply_into(out, a, b)
+        assert torch.allclose(out.double(), a.double() @ b.double().T, atol=1e-4 if dtype == torch.float32 else 1e-12)
+        assert torch.equal(whole[:, n:], beyond)
+
+
+def test_a_forked_process_has_threads_of_its_own(monkeypatch) -> None:
+    monkeypatch.setattr(numba_backend, "LITTLE", 0)
     features, ids = near_ties(1, 200, 33, torch.float32, 1)[0], torch.arange(200) // 50
     expected = select_tokens(features, None, ids, 40, backend="numba").tolist()
     assert in_fork(lambda: select_tokens(features, None, ids, 40, backend="numba")) == expected

@@ -1,8 +1,9 @@
-"""Greedy MAP on the CPU: Gram matrices by torch's BLAS, half of each, and one compiled loop over each of them.
+"""Greedy MAP on the CPU: Gram matrices by torch's libraries, half of each, and one compiled loop over each of them.
 
-The arithmetic of a segment depends on that segment alone, so a row of a batch is bitwise the single run. Products are
-summed by the BLAS as it likes, but each on one thread: threads share segments, or the stripes of a segment, and equal
-input gives equal output on any number of them.
+The arithmetic of a sample depends on that sample alone, so a row of a batch is bitwise the single run. Products are
+summed by the library as it likes, but each on one thread: threads share segments, or the stripes of a segment, and
+equal input gives equal output on any number of them. Only in samples of :data:`LITTLE` work torch's threads share a
+product, and with very long rows their number may decide near-ties.
 
 The loop is compiled at the first call for float32 or float64, for seconds, and kept in Numba's on-disk cache, which is
 keyed by its file, the processor and Numba's version; :func:`warm_up` does it ahead of time. When ``"auto"`` is this
@@ -32,7 +33,7 @@ from framefusion.selection.numerics import (
 )
 from framefusion.selection.plan import Picks, Segment
 from framefusion.selection.problem import Answer, Problem
-from framefusion.selection.threads import each
+from framefusion.selection.threads import each, here
 
 STRIPE = 64
 """Rows of a stripe of the triangle in segments of up to 1,024 tokens; longer ones have 16 stripes or fewer."""
@@ -40,6 +41,10 @@ STRIPE = 64
 SIDE_BY_SIDE = 1024
 """Threads share segments of at most this many tokens, 4 MiB of Gram matrix each in float32. Longer ones come one after
 the other, and threads share their stripes."""
+
+LITTLE = 1 << 30
+"""Multiplications of a sample's Gram matrices up to which torch's threads share every product. They spin for some
+milliseconds behind each operation, and other threads would share a core with them for about as long as they worked."""
 
 OWN_STEPS = frozenset({"restart"})
 
@@ -58,24 +63,30 @@ def select(problem: Problem) -> Answer:
     matrix, which must fit the memory.
     """
     answer = [[Picks.none(problem.features.device, problem.traced)] * len(own) for own in problem.samples]
-    places = [(len(segment), b, i) for b, own in enumerate(problem.samples) for i, segment in enumerate(own)]
-    places.sort(reverse=True)
-    short = sum(length <= SIDE_BY_SIDE for length, _, _ in places)
-    alone = len(places) - short if short >= torch.get_num_threads() else len(places)
 
     def work(place: tuple[int, int, int]) -> None:
         _, b, i = place
         answer[b][i] = _select_segment(problem, b, problem.samples[b][i])
 
-    for place in places[:alone]:
+    shared: list[tuple[int, int, int]] = []
+    for b, own in enumerate(problem.samples):
+        places = [(len(segment), b, i) for i, segment in enumerate(own) if segment.count > 0]
+        if sum(length**2 for length, _, _ in places) * problem.features.shape[-1] > LITTLE:
+            shared += places
+            continue
+        with here():
+            for place in places:
+                work(place)
+    shared.sort(reverse=True)
+    short = sum(length <= SIDE_BY_SIDE for length, _, _ in shared)
+    alone = len(shared) - short if short >= torch.get_num_threads() else len(shared)
+    for place in shared[:alone]:
         work(place)
-    each(work, places[alone:])
+    each(work, shared[alone:])
     return answer
 
 
 def _select_segment(problem: Problem, b: int, segment: Segment) -> Picks:
-    if segment.count == 0:
-        return Picks.none(problem.features.device, problem.traced)
     relevance = None if problem.relevance is None else problem.relevance[b]
     kernel = _segment_kernel(problem.features[b], relevance, segment, problem.check_finite, problem.gamma)
     found, trace = _greedy(kernel, segment.count, problem.exhausted, problem.traced)
@@ -172,10 +183,22 @@ def lower_gram(x: Tensor) -> Tensor:
 
     def multiply(stripe: tuple[int, int]) -> None:
         first, last = stripe
-        torch.mm(x[first:last], x[:last].T, out=gram[first:last, :last])
+        multiply_into(gram[first:last, :last], x[first:last], x[:last])
 
     each(multiply, _stripes(n))
     return gram
+
+
+def multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """``out = a bᵀ``, of a (m, D) and b (n, D).
+
+    In float32 by oneDNN where torch has it, for which ``torch.mm`` does not ask: on AMD processors with AVX-512 it
+    takes half of MKL's time, see docs/how-it-works/segment-dpp.md.
+    """
+    if a.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        out.copy_(torch.nn.functional.linear(a.to_mkldnn(), b).to_dense())
+    else:
+        torch.mm(a, b.T, out=out)
 
 
 def gaussian_triangle_(gram: Tensor, inverse: Tensor, gamma: float) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -16,7 +17,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _here = threading.local()
-"""``working`` is set in the threads of a pool: one that waited for others of its pool might wait for ever."""
+"""``working`` is set where :func:`each` asks nobody else: inside :func:`here`, and in the threads of a pool, one of
+which might wait for ever for the others."""
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -38,6 +40,17 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     for end in [pool.submit(work) for _ in range(min(threads, len(items)))]:
         end.result()
     return [results[place] for place in range(len(items))]
+
+
+@contextmanager
+def here() -> Iterator[None]:
+    """Inside, :func:`each` is a loop, and torch's own threads share every product."""
+    before = getattr(_here, "working", False)
+    _here.working = True
+    try:
+        yield
+    finally:
+        _here.working = before
 
 
 @cache
