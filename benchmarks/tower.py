@@ -6,16 +6,16 @@
     python -m benchmarks.tower still --json docs/data/tower-still.json
     python -m benchmarks.tower merging --json docs/data/tower-merging.json
 
-``clips`` encodes 24 frames of five clips with a real pretrained DINOv2-S, whole and in part, and compares the outputs:
-the share that was encoded, and the mean cosine to the full encoding. Beside the rule stand what is left out of it
-(frames never encoded whole, no keys and values of unchanged places), the frame before in the place of the last encoded
-version, and whole frames, evenly spaced, at the same share. ``time`` takes a mid-size Qwen2.5-VL with random weights
-(tower 32 × 160, decoder 14 × 768, the proportions of a 7B one) from frames to the first token of an answer, CPU seconds
-of one thread, all ways in turns in one process. ``needle`` asks both bundled checkpoints VideoNeedle, over footage that
-runs on and that is cut, ``still`` over single pictures of it with noise, and photographs over them, seen by a real
-DINOv2-S. ``merging`` asks about photographs over
-footage that runs on and that is cut, seen by a real DINOv2-S whose patches merge (``tower="tome"``), and both bundled
-checkpoints; and takes the time of the DINOv2-S.
+``clips`` encodes 24 frames of five clips with a real pretrained DINOv2-S, whole and in part, and compares the
+outputs: the share of the work that was done, averaged over the blocks, and the mean cosine to the full encoding.
+Beside the rule stand what is left out of it (no block over all units, frames never encoded whole, no keys and values
+of unchanged places), the frame before in the place of the last encoded version, and whole frames, evenly spaced, for
+the same work. ``time`` takes a mid-size Qwen2.5-VL with random weights (tower 32 × 160, decoder 14 × 768, the
+proportions of a 7B one) from frames to the first token of an answer, CPU seconds of one thread, all ways in turns in
+one process. ``needle`` asks both bundled checkpoints VideoNeedle, over footage that runs on and that is cut,
+``still`` over single pictures of it with noise, and photographs over them, seen by a real DINOv2-S. ``merging`` asks
+about photographs over footage that runs on and that is cut, seen by a real DINOv2-S whose patches merge
+(``tower="tome"``), and both bundled checkpoints; and takes the time of the DINOv2-S.
 """
 
 from __future__ import annotations
@@ -64,15 +64,16 @@ SIDE = 16
 """Patches across and down a frame of ``clips``."""
 PIXELS = 336
 """Of each side of a frame of ``time``."""
-LEVELS = (2.0, 4.0, 8.0)
+LEVELS = (4.0, 8.0, 16.0)
 KIND = ViewTower()
 WAYS = {
     "all tokens": FrameFusion(keep=1.0),
     "all tokens, tower": FrameFusion(keep=1.0, tower="changed"),
     "cost=0.3": FrameFusion(cost=0.3),
     "cost=0.3, tower": FrameFusion(cost=0.3, tower="changed"),
-    "cost=0.3, tower at 8 levels": FrameFusion(cost=0.3, tower="changed:8"),
-    "cost=0.3, tower, a fifth is a whole frame": FrameFusion(cost=0.3, tower=Changed(whole=0.2)),
+    "cost=0.3, tower at 4 levels": FrameFusion(cost=0.3, tower="changed:4"),
+    "cost=0.3, tower, a third of the blocks over all": FrameFusion(cost=0.3, tower=Changed(full_blocks=1 / 3)),
+    "cost=0.3, tower, no block over all": FrameFusion(cost=0.3, tower=Changed(full_blocks=0)),
 }
 MERGING_WORK = {"tower at 0.75": 0.75, "tower at 2/3": 2 / 3}
 MERGING = {
@@ -107,24 +108,28 @@ def _encoded(model: Any, pixels: Tensor) -> dict[str, Any]:
     """``pixels`` is ``(T, 3, H, W)``."""
     clip = clip_of("video", pixels, model)
     scale = (torch.tensor(dinov2.STD) * 255)[clip.channels]
-    full = _outputs(model, pixels, None)
-    found: dict[str, Any] = {}
+    everything = _outputs(model, pixels, None)
+    blocks, found = len(KIND.blocks(model)), {}
+
+    def tried(mask: Tensor, full: int, run: Any = packed.Run) -> dict[str, float]:
+        """``full`` blocks, the last ones, run over all units."""
+        encoded, output = mask.float().mean().item(), _outputs(model, pixels, mask, blocks - full, run)
+        return {"work": (encoded * (blocks - full) + full) / blocks, "cosine": _cosine(output, everything)}
+
     for levels in LEVELS:
-        mask = changed_units(clip.units, scale, levels)
-        rows = {"encoded": mask.float().mean().item(), "cosine": _cosine(_outputs(model, pixels, mask), full)}
+        rule = Changed(levels)
+        full, mask = rule.full(blocks), changed_units(clip.units, clip.parts, scale, levels)
+        rows: dict[str, Any] = {"encoded": mask.float().mean().item(), **tried(mask, full)}
         if levels == Changed().levels:
-            count = max(1, round(rows["encoded"] * FRAMES))
+            count = max(1, round(rows["work"] * FRAMES))
             whole = torch.zeros_like(mask)
             whole[torch.linspace(0, FRAMES - 1, count + 1)[:-1].round().long()] = True
-            before = _from_frame_before(clip.units, scale, levels)
-            never = changed_units(clip.units, scale, levels, 1.0)
-            rows["whole frames at this share"] = _cosine(_outputs(model, pixels, whole), full)
-            rows["without keys of unchanged"] = _cosine(_outputs(model, pixels, mask, WithoutContext), full)
-            for title, other in (("no frame whole", never), ("against the frame before", before)):
-                rows[title] = {
-                    "encoded": other.float().mean().item(),
-                    "cosine": _cosine(_outputs(model, pixels, other), full),
-                }
+            rows["whole frames"] = tried(whole, 0)
+            rows["no block over all"] = tried(mask, 0)
+            rows["a third of the blocks over all"] = tried(mask, Changed(full_blocks=1 / 3).full(blocks))
+            rows["without keys of unchanged"] = tried(mask, full, WithoutContext)
+            rows["no frame whole"] = tried(changed_units(clip.units, clip.parts, scale, levels, 1.0), full)
+            rows["against the frame before"] = tried(_from_frame_before(clip.units, scale, levels), full)
         found[f"{levels:g} levels"] = rows
     return json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 3))
 
@@ -136,14 +141,14 @@ def _from_frame_before(units: Tensor, scale: Tensor, levels: float) -> Tensor:
     return torch.cat([torch.ones_like(moved[:1]), moved])
 
 
-def _outputs(model: Any, pixels: Tensor, mask: Tensor | None, run: Any = packed.Run) -> Tensor:
-    """``(T, P, D)``: the last hidden states of the patches."""
+def _outputs(model: Any, pixels: Tensor, mask: Tensor | None, partial: int = 0, run: Any = packed.Run) -> Tensor:
+    """``(T, P, D)``: the last hidden states of the patches; ``partial`` blocks run over what the mask says alone."""
     with ExitStack() as stack, torch.inference_mode():
         for undo in running.hooks(KIND, model):
             stack.callback(undo)
         if mask is not None:
             rows = rows_of([mask], 1, KIND.extra(model))
-            stack.enter_context(running.running(run(rows, model.config._attn_implementation)))
+            stack.enter_context(running.running(run(rows, model.config._attn_implementation, partial)))
         return model(pixel_values=pixels).last_hidden_state[:, 1:]
 
 
@@ -159,7 +164,8 @@ def first_token(rounds: int) -> dict[str, Any]:
         "all tokens": None,
         "cost=0.3": FrameFusion(cost=0.3),
         "cost=0.3, tower": FrameFusion(cost=0.3, tower=Changed(std=std)),
-        "cost=0.15, tower at 8 levels": FrameFusion(cost=0.15, tower=Changed(8.0, std=std)),
+        "cost=0.15, tower": FrameFusion(cost=0.15, tower=Changed(std=std)),
+        "cost=0.3, tower, no block over all": FrameFusion(cost=0.3, tower=Changed(full_blocks=0, std=std)),
     }
     video = _square(read_video(CLIPS["pedestrians"].path(), frames=32))
     times: dict[str, list[float]] = {way: [] for way in ways}
@@ -174,7 +180,7 @@ def first_token(rounds: int) -> dict[str, Any]:
         way: {
             "CPU seconds": round(seconds, 2),
             "times as fast": round(middle["all tokens"] / seconds, 2),
-            "encoded": _rounded(shares[way]),
+            "work of the tower": _rounded(shares[way]),
         }
         for way, seconds in middle.items()
     }
@@ -198,7 +204,7 @@ def _shares(model: Any, processor: Any, path: Path) -> dict[str, Any]:
     (clip,) = kind.clips(inputs, None, kind.module(model.base_model))
     scale = (torch.tensor(processor.image_processor.image_std) * 255)[clip.channels]
     return {
-        f"{levels:g} levels": _rounded(changed_units(clip.units, scale, levels).float().mean().item())
+        f"{levels:g} levels": _rounded(changed_units(clip.units, clip.parts, scale, levels).float().mean().item())
         for levels in LEVELS
     }
 
@@ -225,7 +231,7 @@ def _square(video: Video) -> Video:
 
 
 def _answered(model: Any, processor: Any, video: Video, settings: FrameFusion | None) -> float | None:
-    """Preprocess, encode, prefill, one token; the share that the tower encoded."""
+    """Preprocess, encode, prefill, one token; the share of its work that the tower did."""
     inputs = model_inputs(video, "What is shown?", model, processor)
     with ExitStack() as stack, torch.inference_mode():
         run = None if settings is None else stack.enter_context(attach(model, settings))
@@ -246,8 +252,8 @@ def still(rounds: int) -> dict[str, Any]:
         for clip in bundled_clips()
         for at in (0, len(clip.frames) // 2)
     ]
-    answers = _answers(_noisy(load_photos(stamps(), 16, 8 * rounds, 4, kinds=ASKED, clips=pictures)), ("photos",))
-    shown = _noisy(drawn.load(16, 8 * rounds, 4, clips=pictures))
+    answers = _answers(_noisy(load_photos(stamps(), 16, 8 * rounds, 5, kinds=ASKED, clips=pictures)), ("photos",))
+    shown = _noisy(drawn.load(16, 8 * rounds, 5, clips=pictures))
     return {"videos": len(shown), "noise": NOISE, "models": answers | _answers(shown)}
 
 
@@ -341,11 +347,11 @@ def _answers(
             found[name][kind] = {"questions": count} | {
                 way: {
                     "right": len(own),
-                    "encoded": _rounded(statistics.mean(encoded)) if encoded else None,
+                    "work of the tower": _rounded(statistics.mean(work)) if work else None,
                     "lost": len(without - own),
                     "gained": len(own - without),
                 }
-                for way, (own, without, encoded) in rows.items()
+                for way, (own, without, work) in rows.items()
             }
         sys.stdout.write(f"{name:12} {json.dumps(found[name])}\n")
     return found

@@ -76,7 +76,7 @@ def test_compare_shows_both_answers_and_both_times(asked):
 
 
 def test_the_tower_encodes_what_changed_and_says_how_much(run, model, tmp_path):
-    """Six frames of two flat scenes: one frame of each is encoded."""
+    """Six frames of two flat scenes: one frame of each is encoded; with the default the two blocks here run over all."""
     path = tmp_path / "flat.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)
@@ -86,18 +86,22 @@ def test_the_tower_encodes_what_changed_and_says_how_much(run, model, tmp_path):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         out.mux(stream.encode(None))
     words = ("ask", path, QUESTION, "--model", model, "--max-new-tokens", 1, "--frames", 6)
-    result = run(*words, "--tower", "changed")
+    found = parse(run(*words, "--tower", "changed:4", "--json"))
+    assert found["tower_share"] == 1.0
+    rule = {"rule": "changed", "levels": 4.0, "whole": 0.5, "full_blocks": 0.25, "std": None}
+    assert found["settings"]["tower"] == rule
+    framefusion.save_settings("all.json", framefusion.FrameFusion(tower=framefusion.Changed(full_blocks=0)))
+    tower = ("--settings", "all.json")
+    result = run(*words, *tower)
     assert result.exit_code == 0, result.stderr
-    assert re.search(r"Vision tower +encoded 33\.3 % of the video", result.stdout)
-    found = parse(run(*words, "--tower", "changed:8", "--json"))
-    assert found["tower_share"] == pytest.approx(1 / 3)
-    assert found["settings"]["tower"] == {"rule": "changed", "levels": 8.0, "whole": 0.5, "std": None}
+    assert re.search(r"Vision tower +did 33\.3 % of its work on the video", result.stdout)
+    assert parse(run(*words, *tower, "--json"))["tower_share"] == pytest.approx(1 / 3)
     assert parse(run(*words, "--json"))["tower_share"] is None
     # The second part shows the last frame of the first again.
-    assert parse(run(*words, "--tower", "changed", "--chunk", 3, "--json"))["tower_share"] == pytest.approx(3 / 7)
-    assert "Tower   encoded 42.9% of the video" in run(*words, "--tower", "changed", "--chunk", 3).stdout
+    assert parse(run(*words, *tower, "--chunk", 3, "--json"))["tower_share"] == pytest.approx(3 / 7)
+    assert "Tower   did 42.9% of its work on the video" in run(*words, *tower, "--chunk", 3).stdout
     (tmp_path / "rows.jsonl").write_text(json.dumps({"video": path.name, "question": QUESTION}), encoding="utf-8")
-    batch = ("batch", "rows.jsonl", "--model", model, "--max-new-tokens", 1, "--frames", 6, "--tower", "changed")
+    batch = ("batch", "rows.jsonl", "--model", model, "--max-new-tokens", 1, "--frames", 6, *tower)
     assert run(*batch).exit_code == 0
     row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert row["tower_share"] == pytest.approx(1 / 3, abs=1e-4)

@@ -78,7 +78,7 @@ def test_the_tower_encodes_what_changed_and_says_how_much(watched, tmp_path):
     assert result.exit_code == 0, result.stderr
     shares = [row["tower_share"] for row in rows_of(tmp_path / "out.jsonl")]
     assert all(0 < share <= 1 for share in shares)
-    assert f"{shares[-1]:.0%} of the video encoded; the file ended" in result.stdout.splitlines()[-1]
+    assert f"the tower did {shares[-1]:.0%} of its work; the file ended" in result.stdout.splitlines()[-1]
 
 
 def test_it_watches_for_so_long(watched, tmp_path):

@@ -34,7 +34,7 @@ def test_what_was_measured_is_told_too() -> None:
     found = replace(SUMMARY, tower_share=0.4, encoder_flops=2 * 10**9, head_flops=10**9, times=times)
     assert str(found).splitlines() == [
         "Visual tokens    120 of 1,200 kept (10.0 %), mean over layers 30.0 %",
-        "Vision tower     encoded 40.0 % of the video",
+        "Vision tower     did 40.0 % of its work on the video",
         "Prefill compute  −75.0 % (4 → 1 GFLOP) in the decoder, −60.0 % (7 → 2.8 GFLOP) with vision tower, projector "
         "and head",
         "KV cache         −50.0 % (2 → 1 MiB)",

@@ -15,9 +15,12 @@ from framefusion import FrameFusion
 from framefusion.errors import ArgumentError
 from framefusion.reduction.changes import Changed, changed_units, latest_version
 
+WHOLE = torch.zeros(9, dtype=torch.int64)
+"""Units of one part."""
 
-def textbook(units: Tensor, scale: Tensor, levels: float, whole: float) -> list[list[bool]]:
-    """Frame by frame and unit by unit; each place remembers the pixels that were encoded there last."""
+
+def textbook(units: Tensor, parts: list[int], scale: Tensor, levels: float, whole: float) -> list[list[bool]]:
+    """Frame by frame, unit by unit, part by part; each place remembers the pixels that were encoded there last."""
     mask: list[list[bool]] = []
     remembered: dict[int, list[float]] = {}
     for t, frame in enumerate(units.tolist()):
@@ -30,7 +33,8 @@ def textbook(units: Tensor, scale: Tensor, levels: float, whole: float) -> list[
                 ((new - old) * step) ** 2
                 for new, old, step in zip(pixels, remembered[place], scale.tolist(), strict=True)
             ]
-            moved.append(math.sqrt(sum(squares) / len(squares)) > levels)
+            own = [[square for square, of in zip(squares, parts, strict=True) if of == part] for part in set(parts)]
+            moved.append(any(math.sqrt(sum(part) / len(part)) > levels for part in own))
         if sum(moved) > whole * len(moved):
             moved = [True] * len(moved)
         remembered |= {place: pixels for place, pixels in enumerate(frame) if moved[place]}
@@ -50,7 +54,10 @@ def test_equals_the_textbook(shape: tuple[int, int, int], levels: float, whole: 
     # Whole numbers: sums are exact, and differences are equal to thresholds now and then.
     units = torch.randint(0, 3, shape, generator=generator).float()
     scale = torch.randint(1, 4, (shape[2],), generator=generator).float()
-    assert changed_units(units, scale, levels, whole).tolist() == textbook(units, scale, levels, whole)
+    # As many parts as come up, of whatever sizes, in any order.
+    parts = torch.randint(0, 3, (shape[2],), generator=generator).unique(return_inverse=True)[1]
+    got = changed_units(units, parts, scale, levels, whole).tolist()
+    assert got == textbook(units, parts.tolist(), scale, levels, whole)
 
 
 @given(frames=st.integers(1, 8), units=st.integers(1, 5), seed=st.integers(0, 99))
@@ -66,7 +73,7 @@ def test_slow_drift_adds_up() -> None:
     """One level a frame is never more than four from the frame before, but five from what was encoded."""
     units = torch.arange(12.0)[:, None, None].expand(12, 2, 3).clone()
     units[:, 1] = 0
-    mask = changed_units(units, torch.ones(1), 4.0)
+    mask = changed_units(units, WHOLE[:3], torch.ones(1), 4.0)
     assert mask[:, 0].nonzero().flatten().tolist() == [0, 5, 10]
     assert mask[:, 1].tolist() == [True] + [False] * 11
 
@@ -76,13 +83,30 @@ def test_a_frame_of_which_more_than_half_changed_is_encoded_whole() -> None:
     units[1, :2] = 9
     units[2] = units[1]
     units[2, :3] = 30
-    assert changed_units(units, torch.ones(1), 4.0).sum(1).tolist() == [4, 2, 4]
+    assert changed_units(units, WHOLE[:1], torch.ones(1), 4.0).sum(1).tolist() == [4, 2, 4]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_compared_in_float32(dtype: torch.dtype) -> None:
     units = torch.tensor([0.0, 2.0, 2.0], dtype=dtype).view(3, 1, 1).expand(3, 2, 5)
-    assert changed_units(units, torch.tensor([255.0]), 4.0).all(1).tolist() == [True, True, False]
+    assert changed_units(units, WHOLE[:5], torch.tensor([255.0]), 4.0).all(1).tolist() == [True, True, False]
+
+
+def test_a_change_of_one_patch_is_not_lost_in_its_unit() -> None:
+    """A quarter of the unit by six levels: three over all of it."""
+    units = torch.zeros(2, 3, 8)
+    units[1, 0, 2:4] = 6
+    parts = torch.arange(4).repeat_interleave(2)
+    assert changed_units(units, parts, torch.ones(1), 4.0)[1].tolist() == [True, False, False]
+    assert changed_units(units, torch.zeros_like(parts), torch.ones(1), 4.0)[1].tolist() == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("share", "blocks", "full"), [(0.0, 12, 0), (0.25, 12, 3), (0.25, 27, 7), (0.01, 40, 2), (0.25, 3, 2), (1.0, 9, 9)]
+)
+def test_the_blocks_that_run_over_all_units(share: float, blocks: int, full: int) -> None:
+    assert Changed(full_blocks=share).full(blocks) == full
+    assert Changed(full_blocks=share).full(1) <= 1
 
 
 @pytest.mark.parametrize(
@@ -90,9 +114,9 @@ def test_half_precision_is_compared_in_float32(dtype: torch.dtype) -> None:
     [
         (None, None),
         ("changed", Changed()),
-        ("changed:8", Changed(8.0)),
+        ("changed:4", Changed(4.0)),
         ("changed:0", Changed(0.0)),
-        (Changed(2.5, whole=1.0, std=[0.5]), Changed(2.5, 1.0, (0.5,))),
+        (Changed(2.5, whole=1.0, std=[0.5]), Changed(2.5, 1.0, std=(0.5,))),
     ],
 )
 def test_the_setting_means(given: Any, meant: Changed | None) -> None:
@@ -122,6 +146,8 @@ def test_other_settings_are_refused(given: Any, says: str) -> None:
         ({"levels": math.nan}, "Changed.levels must be in"),
         ({"whole": 0}, "Changed.whole must be more than 0"),
         ({"whole": 1.5}, "Changed.whole must be in"),
+        ({"full_blocks": -0.1}, "Changed.full_blocks must be in"),
+        ({"full_blocks": 1.1}, "Changed.full_blocks must be in"),
         ({"std": 0.5}, "Changed.std must be a sequence"),
         ({"std": "0.5"}, "Changed.std must be a sequence"),
         ({"std": []}, "Changed.std must be a sequence"),

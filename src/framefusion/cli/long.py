@@ -86,6 +86,6 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     typer.echo(f"Shown   {held.frames} frames in parts of {talk.chunk}, {held.visual_tokens:,} visual tokens")
     typer.echo(f"Kept    {share:.1%} of them over the layers; {held.nbytes / 2**20:.0f} MiB are held")
     if held.tower_share is not None:
-        typer.echo(f"Tower   encoded {held.tower_share:.1%} of the video, what changed")
+        typer.echo(f"Tower   did {held.tower_share:.1%} of its work on the video")
     typer.echo(f"Time    {held.seconds_adding:.1f} s to show it, {reply.seconds_total:.1f} s to answer")
     typer.echo(f"Parts   of showing it: {time_parts(held.times_adding)}")

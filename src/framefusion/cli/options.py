@@ -163,7 +163,7 @@ class ReductionOptions:
         typer.Option(
             "--tower",
             help="changed: the vision tower encodes only what changed in a video, or changed:LEVELS, by more than so "
-            "many grey levels (4); tome: it merges patches that look alike, or tome:WORK, down to that share of the "
+            "many grey levels (8); tome: it merges patches that look alike, or tome:WORK, down to that share of the "
             "work (2/3). Default: everything is encoded.",
             rich_help_panel=_REDUCTION,
         ),

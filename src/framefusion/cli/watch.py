@@ -164,7 +164,7 @@ def _row(seen: Observation) -> dict[str, Any]:
 def _summary(session: Session, stream: Stream, latest: float) -> str:
     """How it went, in one line."""
     held, status = session.summary(), stream.status
-    tower = "" if held.tower_share is None else f", {held.tower_share:.0%} of the video encoded"
+    tower = "" if held.tower_share is None else f", the tower did {held.tower_share:.0%} of its work"
     return (
         f"{status.frames_given} frames, {status.frames_dropped} dropped, {status.frames_damaged} damaged; "
         f"{status.reconnections} reconnections; {held.questions} answers, the last at {_clock(latest)}; "

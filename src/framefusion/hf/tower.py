@@ -108,14 +108,17 @@ class _Encoder(NamedTuple):
         return own(tower, clips, arguments)
 
     def _of_changes(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run | None:
+        assert isinstance(self.rule, Changed)
         masks = [self._mask(clip) for clip in clips]
         shown = [mask for clip, mask in zip(clips, masks, strict=True) if clip.kind == "video"]
         units, encoded = sum(mask.numel() for mask in shown), sum(int(mask.sum()) for mask in shown)
-        self.tally.note(Encoded(units, encoded))
-        if units == encoded:
+        blocks = len(self.kind.blocks(tower))
+        partial = blocks - self.rule.full(blocks)
+        self.tally.note(Encoded(units * blocks, encoded * partial + units * (blocks - partial)))
+        if units == encoded or partial == 0:
             return None
         rows = rows_of(masks, self.kind.rows_of_unit(tower), self.kind.extra(tower), self.kind.order(tower, arguments))
-        return packed.Run(rows, tower.config._attn_implementation)
+        return packed.Run(rows, tower.config._attn_implementation, partial)
 
     def _of_merging(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run:
         assert isinstance(self.rule, ToMe)
@@ -127,7 +130,7 @@ class _Encoder(NamedTuple):
         assert isinstance(self.rule, Changed)
         assert self.levels is not None
         scale = self.levels[clip.channels if len(self.levels) > 1 else clip.channels * 0]
-        return changed_units(clip.units, scale, self.rule.levels, self.rule.whole)
+        return changed_units(clip.units, clip.parts, scale, self.rule.levels, self.rule.whole)
 
     def _counts(self, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
         """The frames of each video and the views of each image, in the order of the prompt."""

@@ -88,8 +88,8 @@ def compute(decoder: tuple[float, float], whole: tuple[float, float] | None) -> 
 
 
 def encoded(share: float) -> str:
-    """What the vision tower encoded."""
-    return f"encoded {percent(share)} of the video"
+    """What the vision tower did of its work, averaged over its blocks."""
+    return f"did {percent(share)} of its work on the video"
 
 
 def parts(taken: Mapping[str, float]) -> str:

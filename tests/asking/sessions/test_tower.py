@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framefusion import FrameFusion, restore_session, session
+from framefusion import Changed, FrameFusion, restore_session, session
 from framefusion.asking.ask import ask
 from tests.asking.sessions.test_session import FAMILIES, QUESTIONS
 from tests.hf.towers.test_towers import FOLLOWED
 
-TOWER = FrameFusion(tower="changed:0.1")
+TOWER = FrameFusion(tower=Changed(0.1, full_blocks=0))
 
 
 @pytest.mark.parametrize("name", [name for name in FOLLOWED if name in FAMILIES])
@@ -38,7 +38,7 @@ def test_a_part_compares_with_the_frame_shown_again(bundled, video):
         assert talk.summary().tower_share == (1 + 1) / (2 + 3)
         talk.add(frames[4:6])
         assert talk.summary().tower_share == 3 / 8
-        assert "38% of the video encoded" in str(talk.summary())
+        assert "the tower did 38% of its work" in str(talk.summary())
         reply = talk.ask(QUESTIONS[0])
         assert reply.summary.tower_share == 3 / 8
     with session(bundled.model, bundled.processor, max_new_tokens=4) as talk:

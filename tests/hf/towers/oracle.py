@@ -1,7 +1,8 @@
 """The slow way to encode only what changed: the official tower at full length, every place holding its latest version.
 
 Before the first block and behind every one, each row becomes a copy of the row that is its latest encoded version. So
-whatever attends to an unchanged place meets the keys and values of that version, and its output is a copy.
+whatever attends to an unchanged place meets the keys and values of that version, and its output is a copy. In the last
+blocks, those that run over everything, nothing becomes a copy any more.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def row_origins(case: Case, inputs: dict[str, Any], masks: Sequence[Tensor]) -> 
 
 
 @contextmanager
-def at_full_length(case: Case, inputs: dict[str, Any], masks: Sequence[Tensor]) -> Iterator[None]:
-    """Inside the block the tower of a model encodes as said above."""
+def at_full_length(case: Case, inputs: dict[str, Any], masks: Sequence[Tensor], full: int = 0) -> Iterator[None]:
+    """Inside the block the tower of a model encodes as said above; ``full`` blocks, the last ones, run over all."""
     model = case.model.base_model
     kind = find(model).tower
     assert kind is not None
@@ -82,6 +83,7 @@ def at_full_length(case: Case, inputs: dict[str, Any], masks: Sequence[Tensor]) 
         return (latest(args[0]), *args[1:]), kwargs
 
     blocks = kind.blocks(kind.module(model))
+    blocks = blocks[: len(blocks) - full]
     hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
     # Before those of transformers, which note hidden states.
     hooks += [block.register_forward_hook(lambda m, a, output: latest(output), prepend=True) for block in blocks]

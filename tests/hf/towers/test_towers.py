@@ -34,8 +34,8 @@ TOLERANCE = 2e-5
 
 
 def everything(levels: float = 4.0) -> FrameFusion:
-    """The tower alone: the decoder keeps all tokens."""
-    return FrameFusion(cost=1.0, tower=Changed(levels, std=STD))
+    """The tower alone: the decoder keeps all tokens. No block runs over all units."""
+    return FrameFusion(cost=1.0, tower=Changed(levels, full_blocks=0, std=STD))
 
 
 @pytest.fixture(params=FOLLOWED)
@@ -79,28 +79,32 @@ def attached_noting(case: Case, shapes: list[tuple[int, int]]) -> Iterator[None]
 
 
 @contextmanager
-def encoding(case: Case, masks: Sequence[Tensor], settings: FrameFusion | None = None) -> Iterator[framefusion.Run]:
-    """Attached, with these units to encode, whatever the pixels are."""
+def encoding(
+    case: Case, masks: Sequence[Tensor], settings: FrameFusion | None = None, full: int = 0
+) -> Iterator[framefusion.Run]:
+    """Attached, with these units to encode, whatever the pixels are, and so many last blocks that run over all."""
     waiting = list(masks)
     with (
         pytest.MonkeyPatch.context() as patch,
         framefusion.attach(case.model, everything() if settings is None else settings) as run,
     ):
         patch.setattr(towers, "changed_units", lambda *args: waiting.pop(0))
+        patch.setattr(Changed, "full", lambda self, blocks: full)
         yield run
     assert not waiting
 
 
 @pytest.mark.covering(1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("full", [0, 1])
 @pytest.mark.parametrize(("share", "seed"), [(0.2, 1), (0.6, 2), (0.0, 3)])
-def test_equals_the_oracle(case: Case, share: float, seed: int, attention: str) -> None:
+def test_equals_the_oracle(case: Case, share: float, seed: int, full: int, attention: str) -> None:
     case.model.set_attn_implementation(attention)
     inputs = videos(case)
     masks = masks_of(case, inputs, share, seed)
-    with encoding(case, masks):
+    with encoding(case, masks, full=full):
         got = features(case, inputs)
-    with at_full_length(case, inputs, masks):
+    with at_full_length(case, inputs, masks, full):
         wanted = features(case, inputs)
     plain = features(case, inputs)
     assert got.keys() == wanted.keys()
@@ -109,6 +113,21 @@ def test_equals_the_oracle(case: Case, share: float, seed: int, attention: str) 
         # The oracle could notice.
         assert got[name].shape == plain[name].shape
         assert (plain[name] - value).abs().max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_tokens_behind_the_last_blocks_are_not_taken_for_packed_rows(name: str) -> None:
+    """A quarter of the rows runs, and four rows become one token: as many."""
+    case = models.build(name)
+    inputs = case.inputs([[(4, 3, 5), 4]])
+    mask = torch.zeros(4, 15, dtype=torch.bool)
+    mask[0] = True
+    with encoding(case, [mask], full=1):
+        got = features(case, inputs)
+    with at_full_length(case, inputs, [mask], 1):
+        wanted = features(case, inputs)
+    for key, value in wanted.items():
+        torch.testing.assert_close(got[key], value, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -221,15 +240,32 @@ def test_reduction_behind_goes_by_what_the_tower_gives(case: Case) -> None:
     masks = masks_of(case, inputs, 0.4, 5)
     settings = FrameFusion(cost=0.4, tower=Changed(std=STD))
     with torch.no_grad():
-        with encoding(case, masks, settings) as run:
+        with encoding(case, masks, settings, full=1) as run:
             got = case.model(**inputs).logits
             summary = run.summary()
-        with at_full_length(case, inputs, masks), framefusion.attach(case.model, FrameFusion(cost=0.4)) as run:
+        with at_full_length(case, inputs, masks, 1), framefusion.attach(case.model, FrameFusion(cost=0.4)) as run:
             wanted = case.model(**inputs).logits
             assert run.summary().tokens_per_layer == summary.tokens_per_layer
             assert run.summary().tower_share is None
     torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
-    assert summary.tower_share == pytest.approx(sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks))
+    kind = find(case.model).tower
+    assert kind is not None
+    blocks = len(kind.blocks(kind.module(case.model.base_model)))
+    encoded = sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
+    # The last block ran over all.
+    assert summary.tower_share == pytest.approx((encoded * (blocks - 1) + 1) / blocks)
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_where_all_blocks_run_over_all_units_nothing_is_left_out(name: str) -> None:
+    case = models.build(name)
+    inputs = videos(case)
+    settings = FrameFusion(cost=1.0, tower=Changed(255.0, full_blocks=1.0, std=STD))
+    with framefusion.attach(case.model, settings) as run:
+        got = features(case, inputs)
+        assert run.encoded.encoded == run.encoded.units > 0
+    for key, value in features(case, inputs).items():
+        assert torch.equal(got[key], value)
 
 
 def test_images_are_untouched(case: Case) -> None:

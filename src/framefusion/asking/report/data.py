@@ -133,7 +133,7 @@ class ReportData:
         command: command line that repeats the run.
         settings: further names and values needed to repeat it.
         media: the videos and photographs, in order.
-        tower_share: share of the units of the videos that the vision tower encoded; None where it encodes everything.
+        tower_share: share of its work on the videos that the vision tower did; None where it does all of it.
         times: seconds of the parts with reduced tokens.
         full_times: the same with all tokens; None when not compared.
         encoder_flops: of vision tower and projector; None where they cannot be counted.

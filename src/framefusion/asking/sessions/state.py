@@ -50,7 +50,7 @@ class SessionSummary:
         questions: that were asked.
         seconds_adding: spent on what was shown.
         seconds_asking: spent on questions.
-        tower_share: share of the units of the videos that the vision tower encoded, over all parts so far; None where
+        tower_share: share of its work on the videos that the vision tower did, over all parts so far; None where
             it encodes everything.
         times_adding: seconds of the parts of ``seconds_adding``: ``decode``, as far as anything waited for it, and
             ``processor``; where the session is timed ``tower``, ``projector``, ``prefill`` and ``other`` too. None
@@ -74,7 +74,7 @@ class SessionSummary:
     def __str__(self) -> str:
         shown = ", ".join(f"{name} ({frames} frames)" if frames > 1 else name for name, frames in self.items)
         forgotten = f", {self.forgotten} forgotten" if self.forgotten else ""
-        tower = "" if self.tower_share is None else f", {self.tower_share:.0%} of the video encoded"
+        tower = "" if self.tower_share is None else f", the tower did {self.tower_share:.0%} of its work"
         return (
             f"{shown or 'nothing shown'}: {self.held} of {self.visual_tokens} visual tokens held{forgotten}{tower}, "
             f"{self.nbytes / 2**20:.1f} MiB; {self.questions} question{'' if self.questions == 1 else 's'}"
@@ -97,7 +97,7 @@ class Held:
     times_asking: Times | None = None
     units: int = 0
     encoded: int = 0
-    """Units of the videos that the vision tower was given, and those that it encoded; 0 where it encodes everything."""
+    """Units of the videos in each block of the vision tower, and those that ran; 0 where it encodes everything."""
 
     @property
     def tower_share(self) -> float | None:

@@ -21,6 +21,8 @@ class Clip(NamedTuple):
     """``(T, U, n)``: the pixel values of each unit; of an image ``T`` is 1."""
     channels: Tensor
     """``(n,)`` int64: the channel of each pixel value."""
+    parts: Tensor
+    """``(n,)`` int64: which of the patches of the unit, in which of its frames, each pixel value belongs to."""
 
 
 class Rows(NamedTuple):

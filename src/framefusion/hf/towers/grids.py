@@ -39,9 +39,13 @@ class GridTower(Tower):
         pixels = arguments["pixel_values_videos"]
         channels = int(getattr(tower.config, "in_channels", 3))
         of = torch.arange(channels).repeat_interleave(pixels.shape[1] // channels).repeat(unit)
+        # The pixel values of a patch are channel by channel, and in each frame by frame.
+        deep = int(getattr(tower.config, "temporal_patch_size", 1))
+        frames = torch.arange(deep).repeat_interleave(pixels.shape[1] // channels // deep).repeat(channels)
+        parts = (torch.arange(unit)[:, None] * deep + frames).flatten()
         videos = pixels.split([t * h * w for t, h, w in grids])
         return [
-            Clip("video", video.reshape(t, h * w // unit, -1), of)
+            Clip("video", video.reshape(t, h * w // unit, -1), of, parts)
             for video, (t, h, w) in zip(videos, grids, strict=True)
         ]
 

@@ -37,11 +37,12 @@ class Run(running.Run):
     Args:
         rows: that run.
         implementation: name of the tower's own attention function.
+        blocks: how many, from the first, run over these alone; those behind run over all rows. None for all blocks.
     """
 
-    def __init__(self, rows: Rows, implementation: str) -> None:
+    def __init__(self, rows: Rows, implementation: str, blocks: int | None = None) -> None:
         super().__init__(implementation)
-        self.rows = rows
+        self.rows, self.blocks = rows, blocks
         self.chunks: list[Chunk] = []
         self._shape: tuple[int, ...] = ()
         self._known: dict[int, tuple[Any, Any]] = {}
@@ -73,17 +74,18 @@ class Run(running.Run):
 
     def behind_end(self, hidden: Tensor) -> Tensor:
         """All of them again."""
-        return self.spread(hidden)
+        return hidden if self.over else self.spread(hidden)
 
     def enter(
         self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a block, for the rows that run."""
+        self.over = self.over or index == self.blocks
+        if self.over:
+            return self._given(args, kwargs, self.spread) if index == self.blocks else (args, kwargs)
+        if index == 0:
+            args, kwargs = self._given(args, kwargs, self.pack)
         kwargs = dict(kwargs)
-        if index == 0 and args:
-            args = (self.pack(args[0]), *args[1:])
-        elif index == 0:
-            kwargs["hidden_states"] = self.pack(kwargs["hidden_states"])
         mask = args[1] if len(args) > 1 else kwargs.get("attention_mask")
         if isinstance(mask, Tensor):
             args = (args[0], None, *args[2:]) if len(args) > 1 else args
@@ -120,6 +122,15 @@ class Run(running.Run):
             for chunk in self.chunks
         ]
         return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def _given(
+        args: tuple[Any, ...], kwargs: dict[str, Any], change: Callable[[Tensor], Tensor]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of a block with its hidden states changed."""
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": change(kwargs["hidden_states"])}
 
     def _once(self, given: Any, make: Any) -> Any:
         """What was made of an argument that all blocks get."""

@@ -26,6 +26,9 @@ class Run(ABC):
         implementation: name of the tower's own attention function.
     """
 
+    over = False
+    """Whether the blocks that are left run over all rows, as the tower's own."""
+
     def __init__(self, implementation: str) -> None:
         self.implementation = implementation
 
@@ -88,7 +91,7 @@ class TowerConfig(recording.RecordingConfig):
     """A config that names the attention function of a run while one is under way."""
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_attn_implementation" and active.get() is not None:
+        if name == "_attn_implementation" and (run := active.get()) is not None and not run.over:
             return _NAME
         return super().__getattr__(name)
 

@@ -1,4 +1,4 @@
-"""How much of its videos the vision tower of an attached model encoded."""
+"""How much of its work on videos the vision tower of an attached model did."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class Encoded(NamedTuple):
     """What a tower did in one call."""
 
     units: int
-    """Of all videos."""
+    """Of all videos, once for each block of the tower."""
     encoded: int
-    """That ran through the blocks."""
+    """That ran, over all blocks."""
 
 
 class Tally:
-    """What the tower of one attached model encoded, in the latest call of the calling thread or, where it made none, of
+    """What the tower of one attached model did, in the latest call of the calling thread or, where it made none, of
     any."""
 
     def __init__(self) -> None:
@@ -32,6 +32,6 @@ class Tally:
 
     @property
     def share(self) -> float | None:
-        """Share of the units of its videos that were encoded; None before any call."""
+        """Share of its work on videos that it did; None before any call."""
         latest = self._own.get() or self._latest
         return None if latest is None else latest.encoded / latest.units

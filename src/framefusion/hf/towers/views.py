@@ -89,4 +89,5 @@ def clip_of(kind: Kind, views: Tensor, tower: Any) -> Clip:
     # (T, C, rows, cols, height, width): what does not fill a patch is not encoded.
     cut = views.unfold(2, height, height).unfold(3, width, width)
     units = cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-    return Clip(kind, units, torch.arange(views.shape[1]).repeat_interleave(height * width))
+    channels = torch.arange(views.shape[1]).repeat_interleave(height * width)
+    return Clip(kind, units, channels, torch.zeros_like(channels))
