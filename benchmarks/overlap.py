@@ -1,14 +1,12 @@
-"""Videos a minute with and without decoding ahead, the memory of a vision tower, and decoding at the processor's size.
+"""Videos a minute with and without decoding ahead, and the memory of a vision tower.
 
     python -m benchmarks.overlap videos
     python -m benchmarks.overlap tower
-    python -m benchmarks.overlap smaller
 
 ``videos`` answers a question about each of several copies of the bundled real clip, as ``framefusion batch`` does, with
 the next one decoded ahead and without, in turns in one process. The model has one thread, which leaves a second core.
 ``tower`` measures the largest memory of processes that show 256 frames to a Qwen2.5-VL with random weights, the whole
-video at once and a few frames at a time. ``smaller`` compares frames that the decoder scales down to the size that the
-processor makes of them with what the processor itself makes.
+video at once and a few frames at a time.
 """
 
 from __future__ import annotations
@@ -21,12 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.sessions import mid_size
@@ -96,54 +92,16 @@ def tower(given: int | None) -> None:
     print(f"{given or 'all'} frames at once: {more:.0f} MiB more for {tokens} tokens, {taken:.1f} CPU s", flush=True)
 
 
-def scaled(path: str, size: tuple[int, int], count: int) -> Iterator[np.ndarray]:
-    """The first frames of a clip, scaled by the decoder with its bicubic filter."""
-    import av
-    from av.video.reformatter import Interpolation
-
-    with av.open(path) as container:
-        for _, frame in zip(range(count), container.decode(video=0), strict=False):
-            yield frame.reformat(*size, format="rgb24", interpolation=Interpolation.BICUBIC).to_ndarray()
-
-
-def smaller() -> None:
-    """Print how far frames scaled by the decoder are from the processor's own."""
-    import av
-    from torchvision.transforms.v2 import functional
-
-    path, count = str(REAL_VIDEO), 32
-    with av.open(path) as container:
-        whole = [f.to_ndarray(format="rgb24") for _, f in zip(range(count), container.decode(video=0), strict=False)]
-    height, width = whole[0].shape[:2]
-    for side in (width // 2, width // 3):
-        size: Any = (side, side * height // width)
-        begin = time.process_time()
-        pixels = torch.from_numpy(np.stack(whole)).permute(0, 3, 1, 2)
-        bicubic = functional.InterpolationMode.BICUBIC
-        own = functional.resize(pixels, [size[1], size[0]], interpolation=bicubic, antialias=True)
-        resized = time.process_time() - begin
-        ours = torch.from_numpy(np.stack(list(scaled(path, size, count)))).permute(0, 3, 1, 2)
-        apart = (own.int() - ours.int()).abs().float()
-        print(
-            f"{width} × {height} to {size[0]} × {size[1]}: {apart.mean():.2f} levels apart in the mean, "
-            f"{apart.max():.0f} at most, {(apart == 0).float().mean():.0%} equal; resizing takes the processor "
-            f"{1e3 * resized / count:.2f} ms a frame",
-            flush=True,
-        )
-
-
 def main() -> None:
-    """Run one of the three."""
+    """Run one of the two."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["videos", "tower", "smaller"])
+    parser.add_argument("what", choices=["videos", "tower"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="videos: of the model whose name begins so")
     parser.add_argument("--frames-at-once", type=int, help="tower: in this process, 0 for all of them")
     given = parser.parse_args()
     if given.what == "videos":
         videos(given.rounds, given.only)
-    elif given.what == "smaller":
-        smaller()
     elif given.frames_at_once is not None:
         tower(given.frames_at_once or None)
     else:

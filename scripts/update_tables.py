@@ -1,10 +1,10 @@
 """Write the tables of the docs that come from the registry and measurements: ``python scripts/update_tables.py``.
 
 The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``),
-the readers of videos from ``docs/data/decoding.json`` (``python -m benchmarks.decoding``), times from
-``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m benchmarks.end_to_end``, ``alternatives``), the
-default beside the best rules from ``docs/data/leaderboard*.json`` (``make leaderboard``). A test fails while a file
-differs from what this would write.
+the readers of videos from ``docs/data/decoding.json`` and ``decoding-size.json`` (``python -m benchmarks.decoding``,
+``decoding_size``), times from ``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m
+benchmarks.end_to_end``, ``alternatives``), the default beside the best rules from ``docs/data/leaderboard*.json``
+(``make leaderboard``). A test fails while a file differs from what this would write.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from framefusion.showing.units import PARTS, factor, seconds_of
 ROOT = Path(__file__).resolve().parent.parent
 MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
+SCALING = ROOT / "docs" / "data" / "decoding-size.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
 FACTS = [ROOT / "docs" / "data" / f"facts-{name}.json" for name in ("qwen", "qwen-others")]
 ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
 FILES = {
     ROOT / "docs" / "guides" / "models.md": ("models", "matrix", "refused"),
-    ROOT / "docs" / "guides" / "decoding.md": ("decoding",),
+    ROOT / "docs" / "guides" / "decoding.md": ("decoding", "scaling-times", "scaling-pixels", "scaling-answers"),
     ROOT / "docs" / "results" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
     ROOT / "README.md": ("end-to-end", "pretrained", "rules", "supported"),
     ROOT / "README.zh.md": ("end-to-end-zh", "pretrained-zh", "rules-zh", "supported-zh"),
@@ -102,6 +103,57 @@ def decoding() -> str:
     ]
     same = ", ".join(f"`{file}`" for file, row in files.items() if set(row.values()) == {"right"})
     return f"{_markdown(head, [total, *rows])}\n\nRead right by all of them: {same}."
+
+
+def scaling_times() -> str:
+    """Of each clip and processor, what decoding at the processor's size would make of the time."""
+    head = ["clip", "frames", "processor", "scaled to", "decoding", "of it converting", "processor"]
+    head += ["decoding at the size", "normalising", "factor", "by the reader's filter"]
+    parts = ("processor", "decoding at the size, nearest", "processor at the size")
+    rows = []
+    for row in json.loads(SCALING.read_text(encoding="utf-8"))["times"]["rows"]:
+        seconds = row["seconds"]
+        rows.append(
+            [
+                f"{row['clip']}, {row['size'][1]}×{row['size'][0]}",
+                f"{row['frames']} of {row['of']}",
+                row["processor"],
+                f"{row['scaled to'][1]}×{row['scaled to'][0]}",
+                seconds_of(seconds["decoding"]),
+                seconds_of(seconds["decoding"] - seconds["unconverted"]),
+                *(seconds_of(seconds[part]) for part in parts),
+                f"**{factor(row['factor of the nearest'])}**",
+                factor(row["factor"]),
+            ]
+        )
+    return _markdown(head, rows)
+
+
+def scaling_pixels() -> str:
+    """Of each processor and filter, how far pixels are from those of the processor, over all clips."""
+    rows = json.loads(SCALING.read_text(encoding="utf-8"))["pixels"]["rows"]
+    filters = list(dict.fromkeys(row["filter"] for row in rows))
+    lines = []
+    for processor in dict.fromkeys(row["processor"] for row in rows):
+        cells = []
+        for name in filters:
+            own = [row for row in rows if (row["processor"], row["filter"]) == (processor, name)]
+            mean = sum(row["mean"] for row in own) / len(own)
+            cells.append(f"{mean:.2f}, at most {max(row['max'] for row in own)}")
+        lines.append([processor, *cells])
+    return _markdown(["grey levels apart", *filters], lines)
+
+
+def scaling_answers() -> str:
+    """Of each bundled model, answers that are right and that changed, by the way of scaling."""
+    rows = json.loads(SCALING.read_text(encoding="utf-8"))["answers"]["rows"]
+    filters = list(dict.fromkeys(row["filter"] for row in rows))
+    lines = []
+    for model, plan in dict.fromkeys((row["model"], row["plan"]) for row in rows):
+        usual, *others = [row for row in rows if (row["model"], row["plan"]) == (model, plan)]
+        cells = [f"{row['right']}, {row['changed']} others" for row in others]
+        lines.append([f"`{model}`, {plan}", f"{usual['right']} of {usual['questions']}", *cells])
+    return _markdown(["answers that are right", "the processor", *filters[1:]], lines)
 
 
 def end_to_end(head: list[str], plans: dict[str, str]) -> str:
@@ -276,6 +328,9 @@ TABLES = {
     "end-to-end-zh": lambda: end_to_end(SHORT_ZH, PLANS_ZH),
     "end-to-end-parts": parts,
     "decoding": decoding,
+    "scaling-times": scaling_times,
+    "scaling-pixels": scaling_pixels,
+    "scaling-answers": scaling_answers,
     "models": models,
     "rivals": rivals,
     "matrix": matrix,

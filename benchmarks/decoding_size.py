@@ -1,0 +1,333 @@
+"""What decoding straight to the size that a processor makes of frames would gain, and what it would change.
+
+    python -m benchmarks.decoding_size times pixels answers --json docs/data/decoding-size.json
+
+Both ways use the package's reader, in turns in one process: the usual one, which converts frames to RGB at their own
+size and leaves scaling to the processor; and one whose conversion also scales, to the size that the processor would
+make, so that the processor only normalises. ``times`` measures CPU seconds of public clips, see
+:data:`framefusion.evaluation.footage.CLIPS`, and of one of them encoded at 1920 × 1080, and played eight times over.
+``pixels`` compares what the processors make of both, for several filters of FFmpeg's scaler. ``answers`` asks the
+bundled models about VideoNeedle, stored at four times its size. A measurement that is not named stays in the file as it
+is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.end_to_end import machine
+from framefusion import FrameFusion, session
+from framefusion.asking.decoding import frames as reading
+from framefusion.asking.decoding import pixels
+from framefusion.asking.loading import load
+from framefusion.asking.video import Video, read_video
+from framefusion.assets import BUNDLED, usual_frames
+from framefusion.evaluation.footage import CLIPS
+from framefusion.evaluation.scoring import exact_match
+from framefusion.evaluation.videoneedle import SECONDS, VideoNeedle
+from training.video_files import write_mp4
+
+COUNTS = {"Qwen2.5-VL": (32, 64), "LLaVA-OneVision": (32,), "bundled": (32,)}
+"""Frames of a clip, of each processor that is timed."""
+NAMES = ("pedestrians", "bikes", "bunny", "city")
+LARGE, LARGE_SIZE = "bunny", (1920, 1080)
+"""The clip that is also encoded at another size, and that size."""
+LONG, OVER = "bunny", 8
+"""The clip that is also played so many times over."""
+NEAREST = "exact, Catmull-Rom"
+FILTERS = {
+    "as the reader's": "bicubic",
+    NEAREST: "bicubic+accurate_rnd+full_chroma_inp+full_chroma_int:param0=0:param1=0.5",
+    "area": "area+accurate_rnd+full_chroma_inp+full_chroma_int",
+}
+"""Flags of FFmpeg's scaler. Its bicubic filter widens with the scale, as an antialiased one does; the second has the
+parameter of torchvision's cubic, and FFmpeg's most exact arithmetic."""
+UPSCALED, CRF = 4, 18
+"""How VideoNeedle is stored: frames scaled so many times, and the quality of its H.264."""
+VIDEOS, SEED = 24, 0
+ALL_TOKENS, REDUCED = "all tokens", "cost=0.3"
+SETTINGS = {ALL_TOKENS: FrameFusion(keep=1.0), REDUCED: FrameFusion()}
+Size = tuple[int, int]
+"""Height and width."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A video processor."""
+
+    name: str
+    own: Any
+
+    def __call__(self, video: Video, **options: Any) -> torch.Tensor:
+        """What a model is given as pixels, as the package asks for it."""
+        made = self.own(videos=[video.frames], do_sample_frames=False, return_tensors="pt", **options)
+        return made["pixel_values_videos"]
+
+    def size(self, video: Video) -> Size:
+        """Of the frames that its resizing makes."""
+        found: list[Size] = []
+        resize = type(self.own).resize
+
+        def noted(*arguments: Any, **options: Any) -> torch.Tensor:
+            made = resize(self.own, *arguments, **options)
+            found.append((made.shape[-2], made.shape[-1]))
+            return made
+
+        with mock.patch.object(self.own, "resize", noted):
+            self(video)
+        return found[0]
+
+
+@cache
+def processors() -> tuple[Processor, ...]:
+    """Those of released models with their default sizes, and of the bundled ones."""
+    from transformers import LlavaOnevisionVideoProcessor, Qwen2VLVideoProcessor
+
+    return (
+        Processor("Qwen2.5-VL", Qwen2VLVideoProcessor(cap_pixels_per_frame=False)),
+        Processor("LLaVA-OneVision", LlavaOnevisionVideoProcessor()),
+        *(Processor(name, load(name, device="cpu").processor.video_processor) for name in BUNDLED),
+    )
+
+
+def read(path: Path, count: int, size: Size | None = None, flags: str | None = None) -> Video:
+    """Some frames of a file, scaled to a size if one is given, by the usual filter of FFmpeg's if no other is given."""
+    with ExitStack() as stack:
+        if size is not None:
+            stack.enter_context(mock.patch.object(reading, "shown_size", return_value=size[::-1]))
+        if flags is not None:
+            stack.enter_context(mock.patch.object(pixels, "_converted", _by(flags)))
+        return read_video(path, frames=count)
+
+
+def _by(flags: str) -> Any:
+    """The reader's conversion of frames that are not interlaced, with other flags of the scaler."""
+
+    def converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
+        graph = av.filter.Graph()
+        graph.link_nodes(
+            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
+            graph.add("scale", f"{size[0]}:{size[1]}:flags={flags}{pixels._matrix(frame)}"),
+            graph.add("format", layout),
+            graph.add("buffersink"),
+        ).configure()
+        graph.push(frame)
+        shown: Any = graph.pull()
+        return shown.to_ndarray()
+
+    return converted
+
+
+def unconverted(path: Path, count: int) -> None:
+    """Decode some frames of a file and convert none of them: what no way of scaling can save."""
+    blank = np.zeros((1, 1, 3), np.uint8)
+    with mock.patch.object(reading, "picture", return_value=blank):
+        read_video(path, frames=count)
+
+
+def looped(path: Path, times: int, into: Path) -> None:
+    """Write a clip several times over, without encoding it again."""
+    with av.open(str(into), "w") as out:
+        stream: Any = None
+        for turn in range(times):
+            with av.open(str(path)) as container:
+                own = container.streams.video[0]
+                stream = out.add_stream_from_template(own) if stream is None else stream
+                assert own.duration is not None
+                for packet in container.demux(own):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    packet.dts, packet.pts = packet.dts + turn * own.duration, packet.pts + turn * own.duration
+                    packet.stream = stream
+                    out.mux(packet)
+
+
+def clips(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The clips by name."""
+    for name in NAMES:
+        yield name, CLIPS[name].path()
+    whole = read_video(CLIPS[LARGE].path(), frames=10_000)
+    path = folder / f"{LARGE}.mp4"
+    scaled = (np.asarray(Image.fromarray(f).resize(LARGE_SIZE, Image.Resampling.BICUBIC)) for f in whole.frames)
+    write_mp4(path, scaled, round(whole.source_fps), crf=CRF)
+    yield f"{LARGE}, scaled up", path
+    longer = folder / f"{LONG}-{OVER}.mp4"
+    looped(CLIPS[LONG].path(), OVER, longer)
+    yield f"{LONG}, {OVER} times over", longer
+
+
+def _seconds(call: Any, *arguments: Any, **options: Any) -> tuple[float, Any]:
+    begin = time.process_time()
+    made = call(*arguments, **options)
+    return time.process_time() - begin, made
+
+
+def turn(path: Path, count: int, size: Size, processor: Processor) -> dict[str, float]:
+    """CPU seconds of the parts of all ways, once."""
+    blank, _ = _seconds(unconverted, path, count)
+    decoding, whole = _seconds(read, path, count)
+    processing, _ = _seconds(processor, whole)
+    direct, small = _seconds(read, path, count, size)
+    nearest, _ = _seconds(read, path, count, size, FILTERS[NEAREST])
+    normalising, _ = _seconds(processor, small, do_resize=False)
+    return {
+        "unconverted": blank,
+        "decoding": decoding,
+        "processor": processing,
+        "decoding at the size": direct,
+        "decoding at the size, nearest": nearest,
+        "processor at the size": normalising,
+    }
+
+
+def factor(turns: list[dict[str, float]], decoding: str) -> float:
+    """Of the usual way and another one, median over the rounds."""
+    usual = [one["decoding"] + one["processor"] for one in turns]
+    other = [one[decoding] + one["processor at the size"] for one in turns]
+    return statistics.median(a / b for a, b in zip(usual, other, strict=True))
+
+
+def times(folder: Path, rounds: int) -> list[dict[str, Any]]:
+    """Medians over the rounds of the parts of both ways, and of the factor between them in the same round.
+
+    ``left alone`` says whether the processor, unless told otherwise, would leave frames of that size as they are.
+    """
+    rows = []
+    for name, path in clips(folder):
+        for processor in processors():
+            for count in COUNTS.get(processor.name, ()):
+                video = read(path, count)
+                size = processor.size(video)
+                # the first one is a warm-up
+                turns = [turn(path, count, size, processor) for _ in range(rounds + 1)][1:]
+                rows.append(
+                    {
+                        "clip": name,
+                        "size": [video.height, video.width],
+                        "frames": len(video),
+                        "of": video.total_frames,
+                        "processor": processor.name,
+                        "scaled to": list(size),
+                        "left alone": processor.size(read(path, 1, size)) == size,
+                        "seconds": {part: statistics.median(one[part] for one in turns) for part in turns[0]},
+                        "factor": factor(turns, "decoding at the size"),
+                        "factor of the nearest": factor(turns, "decoding at the size, nearest"),
+                    }
+                )
+                say(rows[-1])
+    return rows
+
+
+def differences(folder: Path, count: int = 32) -> list[dict[str, Any]]:
+    """Grey levels between what the processors make of frames and of frames that were scaled by the decoder."""
+    plain = {"do_rescale": False, "do_normalize": False}
+    rows = []
+    for name, path in clips(folder):
+        video = read(path, count)
+        for processor in processors():
+            size, exact = processor.size(video), processor(video, **plain).short()
+            for title, flags in FILTERS.items():
+                small = read(path, count, size, flags)
+                scaled = processor(small, do_resize=False, **plain).short()
+                apart = (scaled - exact).abs()
+                rows.append(
+                    {
+                        "clip": name,
+                        "processor": processor.name,
+                        "scaled to": list(size),
+                        "filter": title,
+                        "mean": apart.float().mean().item(),
+                        "beyond 8 levels": (apart > 8).float().mean().item(),
+                        "max": int(apart.max()),
+                    }
+                )
+                say(rows[-1])
+    return rows
+
+
+def answers(folder: Path) -> list[dict[str, Any]]:
+    """How many answers about VideoNeedle, stored at a larger size, are right and how many change."""
+    rows = []
+    for name in BUNDLED:
+        loaded, frames = load(name, device="cpu"), usual_frames(name)
+        processor, data = Processor(name, loaded.processor.video_processor), VideoNeedle(VIDEOS, SEED)
+        asked = defaultdict(list)
+        for question in data.questions(frames):
+            asked[question.video].append(question)
+        ways = {"usual": None, **FILTERS}
+        said: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for video, questions in asked.items():
+            path, drawn = folder / f"{video}.mp4", data.video(video, frames, frames)
+            larger = (drawn.width * UPSCALED, drawn.height * UPSCALED)
+            stored = (np.asarray(Image.fromarray(f).resize(larger, Image.Resampling.BICUBIC)) for f in drawn.frames)
+            write_mp4(path, stored, round(frames / SECONDS), crf=CRF)
+            whole = read(path, frames)
+            size = processor.size(whole)
+            for way, flags in ways.items():
+                shown = whole if flags is None else read(path, frames, size, flags)
+                for plan, settings in SETTINGS.items():
+                    with session(loaded.model, loaded.processor, settings, chunk=frames, max_new_tokens=16) as talk:
+                        talk.add(shown)
+                        replies = talk.ask_all([question.text for question in questions])
+                    said[way, plan] += [reply.text for reply in replies]
+        right = [question.answer or "" for questions in asked.values() for question in questions]
+        for (way, plan), texts in said.items():
+            rows.append(
+                {
+                    "model": name,
+                    "plan": plan,
+                    "filter": way,
+                    "questions": len(right),
+                    "right": sum(map(exact_match, texts, right)),
+                    "changed": sum(a != b for a, b in zip(texts, said["usual", plan], strict=True)),
+                }
+            )
+            say(rows[-1])
+    return rows
+
+
+def say(row: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Measure what is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="+", choices=["times", "pixels", "answers"])
+    parser.add_argument("--rounds", type=int, default=3, help="times: after a warm-up")
+    parser.add_argument("--json", type=Path, help="write the results here")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found = json.loads(given.json.read_text(encoding="utf-8")) if given.json and given.json.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        for what in given.what:
+            if what == "times":
+                rows = times(Path(folder), given.rounds)
+            else:
+                rows = differences(Path(folder)) if what == "pixels" else answers(Path(folder))
+            found[what] = {**machine(), "rows": rows}
+            if given.json is not None:
+                given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
