@@ -76,7 +76,7 @@ def test_compare_shows_both_answers_and_both_times(asked):
 
 
 def test_the_tower_encodes_what_changed_and_says_how_much(run, model, tmp_path):
-    """Six frames of two flat scenes: one frame of each is encoded; with the default the two blocks here run over all."""
+    """Six frames of two flat scenes: one frame of each is encoded; by default both blocks here run over all."""
     path = tmp_path / "flat.mp4"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("mpeg4", rate=10)

@@ -114,6 +114,7 @@ def any_settings(draw):
                         Changed,
                         st.floats(0, 255),
                         st.floats(0.1, 1),
+                        st.floats(0, 1),
                         st.one_of(st.none(), st.lists(st.floats(0.1, 2), min_size=1, max_size=3)),
                     ),
                 ),

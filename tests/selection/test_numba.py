@@ -14,7 +14,7 @@ from torch import Tensor
 
 from framefusion.selection import gram_schmidt, numba_backend, plan, reference, select_tokens, torch_backend, warm_up
 from framefusion.selection.greedy_loop import WIDTH, greedy, mirror
-from framefusion.selection.numerics import EXHAUSTION_FACTOR, gaussian_
+from framefusion.selection.numerics import EXHAUSTION_FACTOR, gaussian_, products
 from framefusion.selection.plan import Segment
 from tests.selection.oracle import kernel, log_determinant, noise, weights
 
@@ -185,3 +185,18 @@ def test_the_loop_equals_that_in_torch() -> None:
     diagonal = matrix.diagonal().contiguous()
     one = numba_backend.select_from_kernel(matrix, diagonal, 50)
     assert torch.equal(one, torch_backend.greedy_map(matrix[None], diagonal[None], 50)[0])
+
+
+@pytest.mark.parametrize("has_onednn", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_products_are_those_of_float64(has_onednn: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+    generator = torch.Generator().manual_seed(0)
+    tolerance = {torch.float32: 1e-4, torch.float64: 1e-12, torch.bfloat16: 1.0}[dtype]
+    for m, n, dim in [(1, 1, 1), (3, 70, 5), (64, 64, 300), (65, 130, 1024)]:
+        # Rows that are and are not next to each other.
+        a = torch.randn(m, 2 * dim, generator=generator).to(dtype)[:, :dim]
+        b = torch.randn(n, dim, generator=generator).to(dtype)
+        found = products(a, b)
+        assert found.dtype == dtype
+        assert torch.allclose(found.double(), a.double() @ b.double().T, atol=tolerance)

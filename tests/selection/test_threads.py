@@ -155,20 +155,6 @@ def test_a_little_work_is_done_here_and_selects_what_a_pool_does(gamma: float | 
     assert all(map(torch.equal, small, large))
 
 
-@pytest.mark.parametrize("has_onednn", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products_are_those_of_float64(has_onednn: bool, dtype: torch.dtype, monkeypatch) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
-    generator = torch.Generator().manual_seed(0)
-    for m, n, dim in [(1, 1, 1), (3, 70, 5), (64, 64, 300), (65, 130, 1024)]:
-        whole = torch.randn(n, 2 * n, generator=generator, dtype=dtype)
-        out, a = whole[:m, :n], torch.randn(m, dim, generator=generator, dtype=dtype)
-        b, beyond = torch.randn(n, dim, generator=generator, dtype=dtype), whole[:, n:].clone()
-        numba_backend.multiply_into(out, a, b)
-        assert torch.allclose(out.double(), a.double() @ b.double().T, atol=1e-4 if dtype == torch.float32 else 1e-12)
-        assert torch.equal(whole[:, n:], beyond)
-
-
 def test_a_forked_process_has_threads_of_its_own(monkeypatch) -> None:
     monkeypatch.setattr(numba_backend, "LITTLE", 0)
     features, ids = near_ties(1, 200, 33, torch.float32, 1)[0], torch.arange(200) // 50

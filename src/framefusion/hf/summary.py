@@ -140,8 +140,8 @@ class Summary:
         reduction_milliseconds: time of the stages together.
         stages: in which a cost was spent, see :class:`framefusion.FrameFusion`; None without stages of a cost.
         stages_from: ``"default"``, ``"given"`` in the settings, or ``"probed"``, for ``stages="auto"``.
-        tower_share: share of its work on its videos that the vision tower did, the latest time: units in a block, averaged
-            over the blocks; None without ``tower``, or without a video.
+        tower_share: share of its work on its videos that the vision tower did, the latest time: units in a block,
+            averaged over the blocks; None without ``tower``, or without a video.
         encoder_flops: of vision tower and projector over all that was shown for this prefill, counted from shapes; None
             if it was not timed (``attach(…, timed=True)``), was encoded before, or cannot be counted.
         projector_flops: of the projector's part; None also for a family whose projector nobody has told.

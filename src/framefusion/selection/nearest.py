@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from framefusion.selection.numerics import products
 from framefusion.selection.plan import Picks, Segment
 from framefusion.selection.problem import Answer, Ask, Problem
 
@@ -38,7 +39,7 @@ def most_similar_kept(features: Tensor, segments: Tensor, kept: Tensor) -> tuple
             continue
         unit = F.normalize(features[staying.to(features.device)].float(), dim=-1)
         for part in leaving.split(max(1, SIMILARITY_ENTRIES // max(len(staying), features.shape[1]))):
-            cosine = F.normalize(features[part.to(features.device)].float(), dim=-1) @ unit.T
+            cosine = products(F.normalize(features[part.to(features.device)].float(), dim=-1), unit)
             best = cosine.max(dim=1)
             nearest[part], similarity[part] = staying[best.indices.cpu()], best.values.cpu()
     return nearest, similarity

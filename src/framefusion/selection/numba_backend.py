@@ -28,6 +28,7 @@ from framefusion.selection.numerics import (
     EXHAUSTION_FACTOR,
     accumulation_dtype,
     gaussian_,
+    products,
     safe_square_range,
     scale_by_peak,
 )
@@ -183,22 +184,10 @@ def lower_gram(x: Tensor) -> Tensor:
 
     def multiply(stripe: tuple[int, int]) -> None:
         first, last = stripe
-        multiply_into(gram[first:last, :last], x[first:last], x[:last])
+        gram[first:last, :last] = products(x[first:last], x[:last])
 
     each(multiply, _stripes(n))
     return gram
-
-
-def multiply_into(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """``out = a bᵀ``, of a (m, D) and b (n, D).
-
-    In float32 by oneDNN where torch has it, for which ``torch.mm`` does not ask: on AMD processors with AVX-512 it
-    takes half of MKL's time, see docs/how-it-works/segment-dpp.md.
-    """
-    if a.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        out.copy_(torch.nn.functional.linear(a.to_mkldnn(), b).to_dense())
-    else:
-        torch.mm(a, b.T, out=out)
 
 
 def gaussian_triangle_(gram: Tensor, inverse: Tensor, gamma: float) -> None:
