@@ -13,7 +13,7 @@ from framefusion.errors import ArgumentTypeError, StateError
 from framefusion.hf import hooks, recording, state, timing
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
-from framefusion.hf.forgetting import features, held_anywhere, without
+from framefusion.hf.forgetting import bytes_by_column, features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
 from framefusion.hf.shapes import EncoderCounter
@@ -246,6 +246,10 @@ class Run:
     def held_anywhere(self, prefix: Prefix) -> Tensor:
         """``(n,)`` int64, ascending: the columns of a prefix that some layer holds."""
         return held_anywhere(self._decoder, prefix)
+
+    def bytes_by_column(self, prefix: Prefix) -> Tensor:
+        """``(N,)`` int64: bytes that each column of a prefix takes in the layers that hold it."""
+        return bytes_by_column(self._decoder, prefix)
 
     def put_together(self, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> Prefix:
         """The prefix that :func:`framefusion.hf.prefix_file.taken_apart` took apart, made with these settings and this
