@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
 
-from framefusion import FrameFusion, restore_session, session
+from framefusion import FrameFusion, assets, restore_session, session
 from framefusion.asking.sessions import saving
 from framefusion.asking.sessions.saving import SessionFileError
 from framefusion.hf.timing import Times
@@ -64,6 +68,33 @@ def test_a_session_replaces_an_earlier_one(bundled, video, tmp_path):
     s.save(tmp_path)
     assert restore_session(tmp_path, bundled.model, bundled.processor).summary().frames == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == [saving.VALUES, saving.TENSORS]
+
+
+def test_a_name_of_any_bytes_is_saved(bundled, tmp_path):
+    """Names of files need not be text."""
+    name = os.fsdecode(b"clip \xff\xc3\xbc.mp4")
+    shutil.copy(assets.DEMO_VIDEO, tmp_path / name)
+    s = talk(bundled)
+    s.add(tmp_path / name, frames=2)
+    s.save(tmp_path / "saved")
+    assert restore_session(tmp_path / "saved", bundled.model, bundled.processor).summary().items == ((name, 2),)
+
+
+def test_a_full_disk_leaves_the_session_that_was_there(bundled, video, tmp_path, monkeypatch):
+    s = talk(bundled)
+    s.add(video)
+    s.save(tmp_path)
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    s.add(video)
+    with pytest.raises(SessionFileError, match=r"cannot write .*: No space left on device"):
+        s.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [saving.VALUES, saving.TENSORS]
+    assert restore_session(tmp_path, bundled.model, bundled.processor).summary().frames == 8
 
 
 def test_what_is_no_session_is_refused(bundled, family, video, tmp_path):
