@@ -97,6 +97,35 @@ def test_a_full_disk_leaves_the_session_that_was_there(bundled, video, tmp_path,
     assert restore_session(tmp_path, bundled.model, bundled.processor).summary().frames == 8
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("counts", "forgotten"), "x"),
+        (("counts", "adding"), None),
+        (("items", 0, "frames"), 1.5),
+        (("items", 0, "last"), float("nan")),
+        (("items", 0, "stand_in", "duration"), []),
+        (("prefix", "length"), -1),
+        (("prefix", "layers", 0, "length"), 1.5),
+        (("prefix", "end"), {}),
+    ],
+)
+def test_a_number_that_was_edited_is_refused_at_once(bundled, video, tmp_path, place, value):
+    """Not when it is counted on."""
+    s = talk(bundled)
+    s.add(video)
+    s.save(tmp_path)
+    values = json.loads((tmp_path / saving.VALUES).read_text())
+    owner = values
+    for name in place[:-1]:
+        owner = owner[name]
+    assert place[-1] in owner
+    owner[place[-1]] = value
+    (tmp_path / saving.VALUES).write_text(json.dumps(values))
+    with pytest.raises(SessionFileError, match=f"is damaged .*{place[-1]} is "):
+        restore_session(tmp_path, bundled.model, bundled.processor)
+
+
 def test_what_is_no_session_is_refused(bundled, family, video, tmp_path):
     def restored(path):
         return restore_session(path, bundled.model, bundled.processor)
