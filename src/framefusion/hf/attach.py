@@ -167,7 +167,7 @@ class Run:
         return summarize(
             self._size,
             reduction.original_lengths,
-            sum(len(layout) for layout in reduction.layouts),
+            reduction.visual_tokens,
             reduction.visual_per_layer,
             reduction.tokens_per_layer,
             sum(stage.milliseconds for stage in reduction.stages),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framefusion import FrameFusion, session
+from framefusion import FrameFusion, restore_session, session
 from framefusion.asking.prompts import AskError
 from framefusion.asking.sessions.memory import limit_of
 
@@ -114,6 +114,23 @@ def test_what_is_new_and_takes_more_bytes_than_may_be_held_is_refused(bundled):
         with pytest.raises(AskError, match=r"memory=0.1 MiB is less than .* takes \(\d+ visual tokens"):
             s.add(moving(0, 4))
         assert s.summary().frames == 0
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "gemma3"])
+def test_shares_are_of_all_that_was_shown(family, name, tmp_path):
+    """What was forgotten has been in the layers, too."""
+    loaded = family(name)
+    with talk(loaded, 40, FrameFusion(cost=0.5)) as s:
+        for first in range(0, 48, 4):
+            s.add(moving(first, 4), timestamps=np.arange(first, first + 4))
+        s.save(tmp_path)
+        restored = restore_session(tmp_path, loaded.model, loaded.processor)
+        for summary in (s.ask("where?").summary, s.ask_all(["where?"])[0].summary, restored.ask("where?").summary):
+            assert s.summary().forgotten > 0
+            assert summary.visual_tokens_before == s.summary().visual_tokens
+            assert summary.visual_tokens_after < max(summary.tokens_per_layer) <= summary.visual_tokens_before
+            assert 0.1 < summary.mean_share < 0.6
+            assert 0 < summary.flops_saved_share < 1
 
 
 def test_what_is_new_and_does_not_fit_is_refused(bundled):
