@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from framefusion import FrameFusion, assets, restore_session, session
 from framefusion.asking.sessions import saving
@@ -156,6 +157,14 @@ def test_what_is_no_session_is_refused(bundled, family, video, tmp_path):
     write(items=[{}])
     with pytest.raises(SessionFileError, match="is damaged"):
         restored(folder)
+    edited = load_file(folder / saving.TENSORS)
+    edited["prefix.positions"] = edited["prefix.positions"][:, :-1].contiguous()
+    write()
+    whole = (folder / saving.TENSORS).read_bytes()
+    save_file(edited, folder / saving.TENSORS, metadata={"id": values["id"]})
+    with pytest.raises(SessionFileError, match=r"its tensors are not those that session\.json lists"):
+        restored(folder)
+    (folder / saving.TENSORS).write_bytes(whole)
     (folder / saving.VALUES).write_text("{")
     with pytest.raises(SessionFileError, match="is damaged"):
         restored(folder)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from framefusion.asking.sessions.saving import NUMBERS, SCHEMA, TENSORS, VALUES, SessionFileError, model_of
+from framefusion.asking.sessions.saving import NUMBERS, SCHEMA, TENSORS, VALUES, SessionFileError, model_of, shapes
 from framefusion.asking.sessions.session import Session
 from framefusion.asking.sessions.shown import Item
 from framefusion.asking.sessions.state import Held
@@ -29,7 +29,7 @@ def restore_session(path: str | os.PathLike[str], model: Any, processor: Any) ->
 
     Args:
         path: the directory.
-        model: with the weights that it was saved with.
+        model: with the weights that it was saved with, which the first values of every tensor tell.
         processor: its processor.
 
     Raises:
@@ -47,6 +47,9 @@ def restore_session(path: str | os.PathLike[str], model: Any, processor: Any) ->
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise SessionFileError(f"{folder} holds no session of schema {SCHEMA}")
     tensors = _tensors(folder, values.get("id"))
+    # Older files do not say.
+    if values.get("tensors", shapes(tensors)) != shapes(tensors):
+        raise SessionFileError(f"{folder / TENSORS} is damaged (its tensors are not those that {VALUES} lists)")
     own = model_of(model)
     try:
         if values["model"] != own:

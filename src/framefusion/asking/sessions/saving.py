@@ -83,6 +83,7 @@ def save(
     if held.prefix is not None:
         own, values["prefix"] = taken_apart(held.prefix)
         tensors |= {f"prefix.{name}": value for name, value in own.items()}
+    values["tensors"] = shapes(tensors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = [name for name in os.listdir(folder) if name.partition(".part")[0] not in (VALUES, TENSORS)]
@@ -98,6 +99,11 @@ def save(
             with suppress(OSError):
                 (folder / f"{name}.part").unlink(missing_ok=True)
         raise SessionFileError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Type and shape of each tensor, as text."""
+    return {name: f"{value.dtype} {tuple(value.shape)}" for name, value in tensors.items()}
 
 
 def model_of(model: Any) -> dict[str, str]:
