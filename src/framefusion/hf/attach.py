@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentTypeError, StateError
-from framefusion.hf import hooks, recording, state, timing
+from framefusion.hf import hooks, methods, recording, state, timing
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
 from framefusion.hf.forgetting import bytes_by_column, features, held_anywhere, without
@@ -120,8 +120,7 @@ class Run:
 
         A cache filled while attached can only be continued while attached.
         """
-        while self._undo:
-            self._undo.pop()()
+        methods.undo_all(self._undo)
         # A handle that is kept does not keep the model.
         self._attached = None
         state.end(self._record)
