@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -82,6 +83,37 @@ def test_leaving_early_ends_the_thread_and_the_source(error: type[BaseException]
     assert source.begun <= 6
     assert source.threads == {"framefusion-ahead"}
     assert "framefusion-ahead" not in {thread.name.split("_")[0] for thread in threading.enumerate()}
+
+
+def test_an_interrupt_before_the_pool_knows_its_thread_is_what_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool then does not wait for it, and a generator cannot be closed while it runs."""
+    begun, go_on = threading.Event(), threading.Event()
+    closed = []
+
+    def items() -> Iterator[int]:
+        try:
+            begun.set()
+            go_on.wait(10)
+            yield 1
+        finally:
+            closed.append(True)
+
+    ahead = Ahead(items())
+    pool = ahead._pool
+    assert pool is not None
+    monkeypatch.setattr(pool, "shutdown", lambda **_: None)
+    submit = pool.submit
+
+    def interrupted(*given: Any) -> Any:
+        submit(*given)
+        begun.wait(10)
+        threading.Timer(0.2, go_on.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pool, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt), ahead:
+        next(ahead)
+    assert closed == [True]
 
 
 def test_without_depth_there_is_no_thread() -> None:

@@ -49,3 +49,18 @@ def test_no_number_that_is_none(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         log.append(tmp_path / "a.jsonl", [{"n": float("nan")}])
     assert not (tmp_path / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "ours"),
+    [(b"", True), (b'{"a":1}\n', True), (b'{"a":1}\n{"b', True), (b'{"a":1}\n\0\0', True), (b"precious", False)],
+)
+def test_only_what_may_be_a_torn_line_is_cut_off(tmp_path, content, ours):
+    path = tmp_path / "a.jsonl"
+    log.check_end(path)
+    path.write_bytes(content)
+    if ours:
+        log.check_end(path)
+    else:
+        with pytest.raises(LogError, match="ends in the middle of a line that is no JSON object"):
+            log.check_end(path)

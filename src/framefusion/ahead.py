@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ class Ahead(Generic[T]):
 
     def __init__(self, items: Iterable[T], depth: int = 1) -> None:
         self._items, self._depth = iter(items), depth
+        # An interrupt may come where a thread is begun and not yet known to the pool.
+        self._taking, self._over = threading.Lock(), False
         self._pool = ThreadPoolExecutor(1, "framefusion-ahead") if depth else None
         self._waiting: deque[Future[T]] = deque()
 
@@ -38,12 +41,14 @@ class Ahead(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over = True
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
         close = getattr(self._items, "close", None)
         if close is not None:
-            close()
+            with self._taking:
+                close()
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -60,18 +65,20 @@ class Ahead(Generic[T]):
 
     def _begin(self) -> None:
         assert self._pool is not None
-        self._waiting.append(self._pool.submit(_take, self._items))
+        self._waiting.append(self._pool.submit(self._take))
+
+    def _take(self) -> T:
+        with self._taking:
+            if self._over:
+                raise _Ended
+            try:
+                return next(self._items)
+            except StopIteration:
+                raise _Ended from None
 
 
 class _Ended(Exception):  # noqa: N818
     """The iterable has no more; a ``StopIteration`` would mean something else to a future."""
-
-
-def _take(items: Iterator[T]) -> T:
-    try:
-        return next(items)
-    except StopIteration:
-        raise _Ended from None
 
 
 def _result(made: Future[T]) -> T:

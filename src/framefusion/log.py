@@ -49,6 +49,23 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.write(data)
 
 
+def check_end(path: Path) -> None:
+    """Refuse a file whose end :func:`append` would cut off although it is no half-written object.
+
+    Raises:
+        LogError: it ends in something else.
+    """
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        end = _end_of_lines(file)
+        file.seek(end)
+        torn = file.read(1)
+    # Behind a power failure there may be zeros in the place of what was written.
+    if torn not in (b"", b"{", b"\0"):
+        raise LogError(f"{path} ends in the middle of a line that is no JSON object; choose another file")
+
+
 def replace(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a file anew: whoever reads it sees the old one or the new one, nothing between."""
     draft = path.with_name(path.name + ".new")
@@ -63,15 +80,21 @@ def line_of(row: Mapping[str, Any]) -> bytes:
 
 def cut_torn(file: Any) -> None:
     """Cut off a last line without its end from a binary file, and go to the end."""
-    end = length = file.seek(0, os.SEEK_END)
+    length = file.seek(0, os.SEEK_END)
+    end = _end_of_lines(file)
+    if end < length:
+        file.truncate(end)
+    file.seek(end)
+
+
+def _end_of_lines(file: Any) -> int:
+    """The byte behind the last line of a binary file that has its end."""
+    end = file.seek(0, os.SEEK_END)
     while end:
         begin = max(0, end - _BLOCK)
         file.seek(begin)
         cut = file.read(end - begin).rfind(b"\n") + 1
         if cut:
-            end = begin + cut
-            break
+            return int(begin + cut)
         end = begin
-    if end < length:
-        file.truncate(end)
-    file.seek(end)
+    return 0

@@ -75,6 +75,20 @@ def test_nothing_is_shared_where_nothing_can_be(clips, reads):
     assert reads == [clips[0], clips[0]]
 
 
+def test_a_model_with_a_cache_of_another_kind_answers_each_row_by_itself(clips, reads, monkeypatch):
+    expected = answers(ModelAnswerer(Plan(frames=4)), clips[:1])
+    load = plan.load
+
+    def loaded(**options):
+        made = load(**options)
+        made.model.generation_config.cache_implementation = "static"
+        return made
+
+    monkeypatch.setattr(plan, "load", loaded)
+    assert answers(ModelAnswerer(Plan(frames=4)), clips[:1]) == expected
+    assert reads == [clips[0]] * 3
+
+
 def rows_of(tmp_path, clips, names):
     data = tmp_path / "rows.jsonl"
     write(data, ({"video": clips.get(name, name), "question": q} for name in names for q in QUESTIONS))

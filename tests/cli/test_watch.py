@@ -175,6 +175,9 @@ def test_what_cannot_be_watched(watched, clip, tmp_path):
     refuse(watched("--chunk", "0"), "--chunk must be at least 1")
     refuse(watched("--max-new-tokens", "0"), "--max-new-tokens must be at least 1")
     refuse(watched("--jsonl", "gone/out.jsonl"), "there is no directory")
+    (tmp_path / "mine.txt").write_text("what nobody wants cut off")
+    refuse(watched("--jsonl", "mine.txt"), "mine.txt ends in the middle of a line that is no JSON object")
+    assert (tmp_path / "mine.txt").read_text() == "what nobody wants cut off"
     refuse(watched("--cost", "2"), "cost must be in")
 
 

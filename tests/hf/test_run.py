@@ -161,3 +161,24 @@ def test_apply_framefusion(case: Case) -> None:
     finally:
         run.detach()
     run.detach()
+
+
+def test_an_interrupt_while_detaching_comes_out_when_that_is_done() -> None:
+    """Else the hooks that are left would keep the model from any other reduction."""
+    model = models.build("llava_onevision").model
+    run = framefusion.attach(model)
+    original, calls = run._undo[3], []
+
+    def interrupted() -> None:
+        calls.append(True)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        original()
+
+    run._undo[3] = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        run.detach()
+    assert not run.attached
+    assert len(calls) == 2
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+    framefusion.attach(model).detach()

@@ -44,7 +44,11 @@ def frames_of(given: Any, timestamps: Sequence[float] | None, begin: float) -> V
             raise AskError(f"frames must be (H, W, 3) of uint8, got {picture.shape} of {picture.dtype}")
         if picture.shape != pictures[0].shape:
             raise AskError(f"frames must have one size, got {pictures[0].shape[:2]} and {picture.shape[:2]}")
-    times = begin + SPACING * np.arange(len(pictures)) if timestamps is None else np.asarray(timestamps, dtype=float)
+    try:
+        given_times = None if timestamps is None else np.asarray(timestamps, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise AskError(f"timestamps must be {len(pictures)} seconds, got {timestamps!r}") from error
+    times = begin + SPACING * np.arange(len(pictures)) if given_times is None else given_times
     if times.shape != (len(pictures),) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise AskError(
             f"timestamps must be {len(pictures)} seconds that ascend, one for each frame, got {times.tolist()}"

@@ -28,10 +28,15 @@ def shares(model: Any, settings: FrameFusion) -> bool:
         settings: of the reduction.
     """
     decoder = Decoder(model)
-    # generate() refuses a cache where it is configured to make one; "hybrid" is what it ignores.
-    if model.generation_config.cache_implementation not in (None, "hybrid"):
+    if not takes_caches(model):
         return False
     return settings.values == 1 and settings.fork(len(decoder.layers), decoder.first) > 0
+
+
+def takes_caches(model: Any) -> bool:
+    """Whether the model's ``generate()`` goes on from a cache: not where it is configured to make one of a kind."""
+    # "hybrid" is what it ignores.
+    return getattr(model.generation_config, "cache_implementation", None) in (None, "hybrid")
 
 
 def beginning(model: Any, prompts: Sequence[Prompt]) -> int | None:
@@ -82,7 +87,8 @@ def behind(model: Any, prefix: Prefix, texts: Sequence[Prompt], pad: int) -> dic
         before = torch.ones_like(prefix.ids) if name == "attention_mask" else torch.zeros_like(prefix.ids)
         before = prefix.ids if name == "input_ids" else before
         arguments[name] = torch.cat([before.to(value).expand(len(texts), -1), value], dim=1)
-    return arguments
+    # Whatever the model is configured to: what is held is in the cache alone.
+    return {**arguments, "use_cache": True}
 
 
 class Together:

@@ -15,6 +15,7 @@ from framefusion.asking.loading import ModelError, load
 from framefusion.asking.media import Media, read_media
 from framefusion.asking.provenance import describe
 from framefusion.asking.sessions import Session
+from framefusion.asking.together import takes_caches
 from framefusion.asking.video import Video, VideoError, check_request
 from framefusion.assets import usual_frames
 from framefusion.batch.answering import Result
@@ -48,7 +49,8 @@ class Plan:
         fps: frames per second of video instead.
         max_new_tokens: longest answer, in tokens. Default 64.
         share: whether rows about one video that follow each other share its prefill (default), which changes no answer;
-            not where the settings go by the question before layer 0.
+            not where the settings go by the question before layer 0, or the model is configured to make another cache
+            than a DynamicCache.
 
     Raises:
         BatchError: a number is out of range, or ``frames`` and ``fps`` are both given.
@@ -99,7 +101,7 @@ class ModelAnswerer:
             # What no row could do ends the batch before the first one; all rows have the same stages.
             with attach(self.loaded.model, plan.settings) as run:
                 self.settings = run.settings
-                self._shares = plan.share and run.fork() > 0
+                self._shares = plan.share and takes_caches(self.loaded.model) and run.fork() > 0
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
         warm_up(self.loaded.model.dtype, self.loaded.model.device)

@@ -23,6 +23,7 @@ from framefusion.cli.options import (
     MediaOrNoneArgument,
     ModelOptions,
     ReductionOptions,
+    memory_of,
 )
 from framefusion.cli.progress import spinner
 from framefusion.cli.reduction import check_options, shown_frames, stored_settings, warn_elsewhere
@@ -131,8 +132,11 @@ def _check(request: Request) -> None:
     chunk = request.own.chunk
     if chunk is not None and chunk < 1:
         fail(f"--chunk must be a whole number, at least 1, got {chunk}")
-    if chunk is not None and (request.own.compare or request.own.report is not None):
-        fail("--chunk lets frames go once they were shown, which --compare and --report need; leave one of them out")
+    if request.own.memory is not None:
+        memory_of(request.own.memory)
+    if request.own.in_parts and (request.own.compare or request.own.report is not None):
+        given = "--memory" if chunk is None else "--chunk"
+        fail(f"{given} lets frames go once they were shown, which --compare and --report need; leave one of them out")
     if overlay is not None and overlay.suffix.lower() not in PICTURES:
         fail(f"--overlay must end in {', '.join(PICTURES)}, got {overlay}")
 
@@ -172,7 +176,7 @@ def _answer(request: Request, progress: Callable[[str], Any]) -> tuple[Answer, L
     stored = stored_settings(request.reduction)
     frames = shown_frames(request.shown, request.model, stored.calibration)
     begin = time.perf_counter()
-    media = None if request.own.chunk is not None else long.read(request, frames, progress)
+    media = None if request.own.in_parts else long.read(request, frames, progress)
     if media is None:
         return None
     decoding = time.perf_counter() - begin

@@ -11,6 +11,7 @@ import typer
 
 from framefusion.cli.common import silence_transformers, time_parts
 from framefusion.cli.errors import named, printable
+from framefusion.cli.options import memory_of
 from framefusion.cli.reduction import shown_frames, stored_settings, warn_elsewhere
 from framefusion.cli.request import LONG, AskOptions, Request
 
@@ -51,7 +52,7 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
 
     loaded = load(**request.model.arguments())
     options: dict[str, Any] = {"chunk": own.chunk or CHUNK, "max_new_tokens": own.max_new_tokens}
-    options |= {"warm": False, "timed": True}
+    options |= {"memory": None if own.memory is None else memory_of(own.memory), "warm": False, "timed": True}
     with session(loaded.model, loaded.processor, stored.settings, **options) as talk:
         for source in request.media:
             name = named(source)
@@ -84,7 +85,8 @@ def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -
     share = reply.summary.mean_share
     typer.echo(f"Answer  {printable(reply.text) or '(no text)'}")
     typer.echo(f"Shown   {held.frames} frames in parts of {talk.chunk}, {held.visual_tokens:,} visual tokens")
-    typer.echo(f"Kept    {share:.1%} of them over the layers; {held.nbytes / 2**20:.0f} MiB are held")
+    forgotten = f", {held.forgotten:,} were forgotten" if held.forgotten else ""
+    typer.echo(f"Kept    {share:.1%} of them over the layers; {held.nbytes / 2**20:.0f} MiB are held{forgotten}")
     if held.tower_share is not None:
         typer.echo(f"Tower   did {held.tower_share:.1%} of its work on the video")
     typer.echo(f"Time    {held.seconds_adding:.1f} s to show it, {reply.seconds_total:.1f} s to answer")

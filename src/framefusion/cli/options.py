@@ -198,16 +198,18 @@ class SessionOptions:
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of :class:`framefusion.asking.sessions.Session`, checked before anything slow begins."""
-        from framefusion.asking.sessions.memory import limit_of
-
         if self.chunk < 1:
             fail(f"--chunk must be at least 1, got {self.chunk}")
-        memory: int | str | None = self.memory
-        if self.memory is not None and self.memory.strip().isdecimal():
-            memory = int(self.memory)
-        if memory is not None:
-            limit_of(memory)
-        return {"memory": memory, "chunk": self.chunk}
+        return {"memory": None if self.memory is None else memory_of(self.memory), "chunk": self.chunk}
+
+
+def memory_of(given: str) -> int | str:
+    """What ``--memory`` says: visual tokens, or bytes as a text; refused where it is neither."""
+    from framefusion.asking.sessions.memory import limit_of
+
+    memory = int(given) if given.strip().isdecimal() else given
+    limit_of(memory)
+    return memory
 
 
 @dataclass(frozen=True)

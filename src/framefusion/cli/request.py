@@ -32,7 +32,20 @@ class AskOptions:
             f"{LONG} frames on; one part below.",
         ),
     ] = None
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            help="The most to hold of what is shown: visual tokens, such as 8192, or bytes, such as 2GiB. Beyond it "
+            "what is older loses the tokens that add least. Shows a video in parts, however short. Default: no limit.",
+        ),
+    ] = None
     overlay: ClassVar[Path | None] = None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether videos are to be shown in parts, however short."""
+        return self.chunk is not None or self.memory is not None
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,8 @@ class InspectOptions:
     ] = None
     compare: ClassVar[bool] = False
     chunk: ClassVar[int | None] = None
+    memory: ClassVar[str | None] = None
+    in_parts: ClassVar[bool] = False
     max_new_tokens: ClassVar[int] = 1
 
 

@@ -84,6 +84,8 @@ def watch(
     shown = FrameOptions(fps=own.fps)
     check_options(shown, reduction, max_new_tokens)
     check_writable(own.jsonl)
+    if own.jsonl is not None:
+        log.check_end(own.jsonl)
     questions = own.ask or []
     if not questions or not all(question.strip() for question in questions):
         fail("there is no question, or an empty one; give at least one with --ask")

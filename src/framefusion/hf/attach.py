@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from framefusion.errors import ArgumentTypeError, StateError
-from framefusion.hf import hooks, recording, state, timing
+from framefusion.hf import hooks, methods, recording, state, timing
 from framefusion.hf.decoder import Decoder
 from framefusion.hf.fitted import fitted_settings
-from framefusion.hf.forgetting import features, held_anywhere, without
+from framefusion.hf.forgetting import bytes_by_column, features, held_anywhere, without
 from framefusion.hf.prefix import ForkReached, Prefix, extension_of, media_end
 from framefusion.hf.prefix_file import put_together
 from framefusion.hf.shapes import EncoderCounter
@@ -120,8 +120,7 @@ class Run:
 
         A cache filled while attached can only be continued while attached.
         """
-        while self._undo:
-            self._undo.pop()()
+        methods.undo_all(self._undo)
         # A handle that is kept does not keep the model.
         self._attached = None
         state.end(self._record)
@@ -167,7 +166,7 @@ class Run:
         return summarize(
             self._size,
             reduction.original_lengths,
-            sum(len(layout) for layout in reduction.layouts),
+            reduction.visual_tokens,
             reduction.visual_per_layer,
             reduction.tokens_per_layer,
             sum(stage.milliseconds for stage in reduction.stages),
@@ -246,6 +245,10 @@ class Run:
     def held_anywhere(self, prefix: Prefix) -> Tensor:
         """``(n,)`` int64, ascending: the columns of a prefix that some layer holds."""
         return held_anywhere(self._decoder, prefix)
+
+    def bytes_by_column(self, prefix: Prefix) -> Tensor:
+        """``(N,)`` int64: bytes that each column of a prefix takes in the layers that hold it."""
+        return bytes_by_column(self._decoder, prefix)
 
     def put_together(self, tensors: dict[str, Tensor], values: Mapping[str, Any]) -> Prefix:
         """The prefix that :func:`framefusion.hf.prefix_file.taken_apart` took apart, made with these settings and this

@@ -73,6 +73,21 @@ def held_anywhere(decoder: Decoder, prefix: Prefix) -> Tensor:
     ).unique()
 
 
+def bytes_by_column(decoder: Decoder, prefix: Prefix) -> Tensor:
+    """``(N,)`` int64 on the CPU: bytes of the keys, values and hidden states of each column of a prefix; what recurrent
+    layers hold is of none."""
+    taken = torch.zeros(prefix.length, dtype=torch.long)
+    for own in (prefix.hidden, prefix.per_layer):
+        if own is not None and own.shape[1]:
+            taken[prefix.held.columns] += own.nbytes // own.shape[1]
+    for index in decoder.attending:
+        if index < prefix.fork and decoder.lenders[index] == index:
+            columns = _columns(prefix.cache, index, prefix.length)
+            if len(columns):
+                taken[columns] += cache_layers.nbytes(prefix.cache.layers[index]) // len(columns)
+    return taken
+
+
 def features(decoder: Decoder, prefix: Prefix, columns: Tensor) -> Tensor:
     """``(n, D)``: what tells tokens apart: their values in the first attention layer that holds them all.
 

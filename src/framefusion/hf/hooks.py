@@ -71,8 +71,7 @@ def install(
         # What came before a failure is in the list, and undone.
         undo.extend(_installed(decoder, settings, record, clock))
     except BaseException:
-        while undo:
-            undo.pop()()
+        methods.undo_all(undo)
         raise
     return undo
 
@@ -81,8 +80,8 @@ def _installed(
     decoder: Decoder, settings: FrameFusion, record: state.Record, clock: timing.Clock | None
 ) -> Iterator[Callable[[], None]]:
     hooks = Hooks(decoder, settings, record)
-    _attached.add(decoder.module)
     yield partial(_attached.discard, decoder.module)
+    _attached.add(decoder.module)
     if decoder.has_head:
         yield from generation.install(decoder.model, reducing=not settings.keeps_all)
     yield from grids.install(decoder.multimodal)

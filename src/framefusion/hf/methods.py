@@ -9,6 +9,23 @@ from typing import Any
 from framefusion.hf import graphs
 
 
+def undo_all(undo: list[Callable[[], None]]) -> None:
+    """Call all that undoes something, last one first; an interrupt comes out when that is done.
+
+    Args:
+        undo: emptied. What an interrupt came into is called again.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while undo:
+        try:
+            undo[-1]()
+            undo.pop()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
 def replace(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Callable[[], None]:
     """Put ``make(method)`` in the place of a method of one object; nothing where it has none.
 

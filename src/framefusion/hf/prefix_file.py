@@ -53,6 +53,7 @@ def taken_apart(prefix: Prefix) -> tuple[Tensors, dict[str, Any]]:
         "budgets": held.budgets,
         "visual_per_layer": held.visual_per_layer,
         "tokens_per_layer": held.tokens_per_layer,
+        "uncounted": held.uncounted,
     }
     return {name: own.detach().cpu().contiguous().clone() for name, own in tensors.items()}, values
 
@@ -80,6 +81,7 @@ def put_together(decoder: Decoder, settings: FrameFusion, tensors: Tensors, valu
         merged = tensors.get(f"stage.{index}.merged")
         kept = [tensors[f"stage.{index}.kept"]]
         stages.append(Stage(layer, kept, None if merged is None else [merged], milliseconds))
+    visual, columns = values.get("uncounted", (0, 0))
     held = Held(
         values["length"],
         layout,
@@ -93,6 +95,8 @@ def put_together(decoder: Decoder, settings: FrameFusion, tensors: Tensors, valu
         tensors.get("held.encoder"),
         tuple(values["visual_per_layer"]),
         tuple(values["tokens_per_layer"]),
+        # Of older files nothing is known to be missing.
+        (visual, columns),
     )
     cache = DynamicCache(config=decoder.module.config)
     shared: dict[str, Slots] = {}

@@ -49,6 +49,7 @@ class Held:
         encoder: the attention of the vision encoder on each token of the layout, where stages go by it.
         visual_per_layer: visual tokens in each layer so far.
         tokens_per_layer: tokens in each layer so far.
+        uncounted: visual tokens of the layout, and columns, that are gone and no longer counted.
     """
 
     length: int
@@ -63,6 +64,7 @@ class Held:
     encoder: Tensor | None
     visual_per_layer: tuple[int, ...]
     tokens_per_layer: tuple[int, ...]
+    uncounted: tuple[int, int] = (0, 0)
 
     @property
     def visual(self) -> Tensor:
@@ -104,6 +106,7 @@ class Held:
             None if self.encoder is None or other.encoder is None else torch.cat([self.encoder, other.encoder]),
             tuple(map(sum, zip(self.visual_per_layer, other.visual_per_layer, strict=True))),
             tuple(map(sum, zip(self.tokens_per_layer, other.tokens_per_layer, strict=True))),
+            (self.uncounted[0] + other.uncounted[0], self.uncounted[1] + other.uncounted[1]),
         )
 
     def without(self, columns: Tensor) -> Held:
@@ -156,6 +159,10 @@ class Held:
             merged_into=_moved(self.merged_into[columns], number),
             stages=tuple(_renumbered(stage, columns, number) for stage in self.stages),
             encoder=None if self.encoder is None else self.encoder[own.to(self.encoder.device)],
+            uncounted=(
+                self.uncounted[0] + len(layout) - len(moved),
+                self.uncounted[1] + self.length - len(columns),
+            ),
         )
 
 

@@ -86,6 +86,8 @@ class Reduction:
         """Per layer, the length of each sample's present sequence without padding."""
         self.original_lengths = self._present.lengths
         """Tokens of each sample without padding."""
+        self.visual_tokens = sum(map(len, self.layouts))
+        """Visual tokens of the whole batch, those that are no longer counted too."""
         self.merged_into = self._present.columns.clone()
         """``(B, N)`` int64: the column that holds each token by now, -1 if it was dropped or is padding."""
         self._received: tuple[Present, Tensor] | None = None
@@ -129,6 +131,8 @@ class Reduction:
         made.segments = None if held.segments is None else [held.segments] * batch
         made.reduced = len(held.columns) < length
         made.stages = extended(held.stages, length, behind)
+        made.original_lengths = [count + held.uncounted[1] for count in made.original_lengths]
+        made.visual_tokens += batch * held.uncounted[0]
         made.visual_per_layer = [batch * count for count in held.visual_per_layer]
         words = behind.sum(1).tolist()
         made.tokens_per_layer = [[count + own for own in words] for count in held.tokens_per_layer]

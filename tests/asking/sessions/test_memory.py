@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from framefusion import FrameFusion, session
+from framefusion import FrameFusion, restore_session, session
 from framefusion.asking.prompts import AskError
 from framefusion.asking.sessions.memory import limit_of
 
@@ -67,6 +67,19 @@ def test_a_stream_stays_within_its_limit_and_flat(family, name, settings, pytest
         assert max(lengths[half:]) <= 1.3 * max(lengths[quarter:half])
 
 
+@pytest.mark.parametrize("name", ["gemma3", "qwen3_vl"])
+def test_words_between_frames_go_with_them_where_nothing_older_is_left(family, name):
+    """Those before the first frame that is left are not taken for what is ahead of the video."""
+    loaded, words = family(name), []
+    alone = talk(loaded, None)
+    alone.add(moving(0, 4))
+    with talk(loaded, alone.summary().held) as s:
+        for first in range(0, 40, 4):
+            s.add(moving(first, 4), timestamps=np.arange(first, first + 4))
+            words.append(int((~s._held.prefix.held.visual).sum()))
+    assert max(words) <= 1.5 * words[0]
+
+
 def test_the_latest_part_stays_whole(bundled):
     with talk(bundled, 200) as s:
         s.add(moving(0, 16))
@@ -78,11 +91,46 @@ def test_the_latest_part_stays_whole(bundled):
         assert latest == alone.summary().held
 
 
-def test_a_limit_in_bytes_holds(bundled):
-    with talk(bundled, "1200KiB") as s:
-        s.add(moving(0, 24))
-        assert s._held.prefix.nbytes <= 1200 * 2**10 * 1.02
-        assert s.summary().forgotten > 0
+@pytest.mark.covering(1)
+@pytest.mark.parametrize("name", ["llava_onevision", "qwen2_vl", "gemma3", "qwen3_5"])
+@pytest.mark.parametrize("settings", [FrameFusion(), FrameFusion(keep={2: 0.2}, relevance="none")])
+@pytest.mark.parametrize("parts", [2.5, 5])
+def test_a_limit_in_bytes_holds(family, name, settings, parts):
+    """Tokens that a stage has dropped take less than others, and recurrent states are of no token."""
+    loaded = family(name)
+    alone = talk(loaded, None, settings)
+    alone.add(moving(0, 4))
+    limit = int(parts * alone.summary().nbytes) // 1024
+    with talk(loaded, f"{limit}KiB", settings) as s:
+        for first in range(0, 32, 4):
+            s.add(moving(first, 4), timestamps=np.arange(first, first + 4))
+            assert s.summary().nbytes <= limit * 1024
+        s.ask("where is the bar?")
+        assert s.summary().frames == 32
+
+
+def test_what_is_new_and_takes_more_bytes_than_may_be_held_is_refused(bundled):
+    with talk(bundled, "100KiB") as s:
+        with pytest.raises(AskError, match=r"memory=0.1 MiB is less than .* takes \(\d+ visual tokens"):
+            s.add(moving(0, 4))
+        assert s.summary().frames == 0
+
+
+@pytest.mark.parametrize("name", ["llava_onevision", "gemma3"])
+def test_shares_are_of_all_that_was_shown(family, name, tmp_path):
+    """What was forgotten has been in the layers, too."""
+    loaded = family(name)
+    with talk(loaded, 40, FrameFusion(cost=0.5)) as s:
+        for first in range(0, 48, 4):
+            s.add(moving(first, 4), timestamps=np.arange(first, first + 4))
+        s.save(tmp_path)
+        restored = restore_session(tmp_path, loaded.model, loaded.processor)
+        for summary in (s.ask("where?").summary, s.ask_all(["where?"])[0].summary, restored.ask("where?").summary):
+            assert s.summary().forgotten > 0
+            assert summary.visual_tokens_before == s.summary().visual_tokens
+            assert summary.visual_tokens_after < max(summary.tokens_per_layer) <= summary.visual_tokens_before
+            assert 0.1 < summary.mean_share < 0.6
+            assert 0 < summary.flops_saved_share < 1
 
 
 def test_what_is_new_and_does_not_fit_is_refused(bundled):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from framefusion import FrameFusion, restore_session, session
+from framefusion import FrameFusion, assets, restore_session, session
 from framefusion.asking.sessions import saving
 from framefusion.asking.sessions.saving import SessionFileError
 from framefusion.hf.timing import Times
@@ -66,6 +71,62 @@ def test_a_session_replaces_an_earlier_one(bundled, video, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [saving.VALUES, saving.TENSORS]
 
 
+def test_a_name_of_any_bytes_is_saved(bundled, tmp_path):
+    """Names of files need not be text."""
+    name = os.fsdecode(b"clip \xff\xc3\xbc.mp4")
+    shutil.copy(assets.DEMO_VIDEO, tmp_path / name)
+    s = talk(bundled)
+    s.add(tmp_path / name, frames=2)
+    s.save(tmp_path / "saved")
+    assert restore_session(tmp_path / "saved", bundled.model, bundled.processor).summary().items == ((name, 2),)
+
+
+def test_a_full_disk_leaves_the_session_that_was_there(bundled, video, tmp_path, monkeypatch):
+    s = talk(bundled)
+    s.add(video)
+    s.save(tmp_path)
+
+    def full(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    s.add(video)
+    with pytest.raises(SessionFileError, match=r"cannot write .*: No space left on device"):
+        s.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [saving.VALUES, saving.TENSORS]
+    assert restore_session(tmp_path, bundled.model, bundled.processor).summary().frames == 8
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("counts", "forgotten"), "x"),
+        (("counts", "adding"), None),
+        (("items", 0, "frames"), 1.5),
+        (("items", 0, "last"), float("nan")),
+        (("items", 0, "stand_in", "duration"), []),
+        (("prefix", "length"), -1),
+        (("prefix", "layers", 0, "length"), 1.5),
+        (("prefix", "end"), {}),
+    ],
+)
+def test_a_number_that_was_edited_is_refused_at_once(bundled, video, tmp_path, place, value):
+    """Not when it is counted on."""
+    s = talk(bundled)
+    s.add(video)
+    s.save(tmp_path)
+    values = json.loads((tmp_path / saving.VALUES).read_text())
+    owner = values
+    for name in place[:-1]:
+        owner = owner[name]
+    assert place[-1] in owner
+    owner[place[-1]] = value
+    (tmp_path / saving.VALUES).write_text(json.dumps(values))
+    with pytest.raises(SessionFileError, match=f"is damaged .*{place[-1]} is "):
+        restore_session(tmp_path, bundled.model, bundled.processor)
+
+
 def test_what_is_no_session_is_refused(bundled, family, video, tmp_path):
     def restored(path):
         return restore_session(path, bundled.model, bundled.processor)
@@ -96,6 +157,14 @@ def test_what_is_no_session_is_refused(bundled, family, video, tmp_path):
     write(items=[{}])
     with pytest.raises(SessionFileError, match="is damaged"):
         restored(folder)
+    edited = load_file(folder / saving.TENSORS)
+    edited["prefix.positions"] = edited["prefix.positions"][:, :-1].contiguous()
+    write()
+    whole = (folder / saving.TENSORS).read_bytes()
+    save_file(edited, folder / saving.TENSORS, metadata={"id": values["id"]})
+    with pytest.raises(SessionFileError, match=r"its tensors are not those that session\.json lists"):
+        restored(folder)
+    (folder / saving.TENSORS).write_bytes(whole)
     (folder / saving.VALUES).write_text("{")
     with pytest.raises(SessionFileError, match="is damaged"):
         restored(folder)

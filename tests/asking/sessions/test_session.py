@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,23 @@ def test_a_video_that_goes_on_is_the_whole_one(family, video, name):
             s.add(video.frames[first:end], timestamps=video.timestamps[first:end])
         assert told(s.ask(QUESTIONS[0])) == told(expected)
         assert s._held.prefix.ids.equal(whole._held.prefix.ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "spacing", "count"),
+    [("internvl", 0.0, 1.0, 102), ("nemotron_h_omni", 0.0, 1.0, 102), ("smolvlm", 5990.0, 3.0, 8)],
+)
+def test_a_video_goes_on_where_its_labels_get_longer(family, video, name, first, spacing, count):
+    """The hundredth frame and the hundredth minute have one more digit than those before."""
+    loaded, everything = family(name), FrameFusion(keep=1.0)
+    frames, times = video.frames[np.arange(count) % 8], first + spacing * np.arange(count)
+    with talk(loaded, everything, chunk=4) as s:
+        s.add(frames, timestamps=times)
+        assert s.summary().items == (("frames", count),)
+        if name != "smolvlm":
+            # Its prompt says how many frames the first part has.
+            expected = afresh(loaded, video_of_frames(frames, times), QUESTIONS[0], everything)
+            assert told(s.ask(QUESTIONS[0])) == told(expected)
 
 
 def test_smolvlm_says_how_many_frames_the_first_part_has(family, video):
@@ -223,6 +241,51 @@ def test_memory_that_runs_out_says_what_would_fit(bundled, video, monkeypatch):
         s.add(video)
 
 
+def test_what_ran_out_of_memory_is_free_for_smaller_tries(bundled, video):
+    """Else a part that fits would not, beside all that the failed one had made."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+
+    def layer(module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        alive.append(sum(tensor() is not None for tensor in made))
+        if hidden.shape[1] > 100:
+            made.append(weakref.ref(hidden))
+            raise torch.OutOfMemoryError
+
+    handle = bundled.model.get_decoder().layers[2].register_forward_pre_hook(layer, with_kwargs=True)
+    try:
+        with talk(bundled, FrameFusion(keep=1.0)) as s, pytest.raises(AskError, match="8 frames at once, but for 1"):
+            s.add(video)
+    finally:
+        handle.remove()
+    assert len(made) == 3
+    assert alive == [0] * 4
+
+
+def test_one_session_may_be_shown_more_while_others_ask(bundled, video):
+    """Nothing of either is lost."""
+    with talk(bundled) as s:
+        s.add(cut(video, 0, 2))
+
+        def ask_all():
+            for question in QUESTIONS:
+                s.ask(question)
+
+        def show():
+            for frame in video.frames[2:5]:
+                s.add(frame[None])
+
+        threads = [threading.Thread(target=call) for call in (ask_all, show, show)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        summary = s.summary()
+        assert (summary.frames, summary.questions, len(s.turns)) == (8, 3, 3)
+        assert summary.times_asking is not None
+
+
 def test_a_file_is_shown_as_many_frames_as_ask_shows(bundled, family):
     other = family("qwen2_vl")
     for loaded, count in ((bundled, 16), (other, 32)):
@@ -254,8 +317,15 @@ def test_bad_input_is_named(bundled, video, tmp_path):
         s.add([np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)])
     with pytest.raises(AskError, match="of uint8"):
         s.add(np.zeros((2, 32, 48, 3)))
+    with pytest.raises(AskError, match="timestamps must be 2 seconds, got"):
+        s.add(video.frames[:2], timestamps=["soon", "later"])
+    with pytest.raises(TypeError, match="model must be a loaded Hugging Face model, got int"):
+        session(7, bundled.processor)
     with pytest.raises(AskError, match="timestamps must be 2 seconds that ascend"):
         s.add(video.frames[:2], timestamps=[1.0, 1.0])
+    for given in ({"fps": 2.0}, {"frames": 2}):
+        with pytest.raises(AskError, match="frames and fps are for files that are read here"):
+            s.add(video.frames, **given)
     with pytest.raises(AskError, match="are for frames"):
         s.add(video, timestamps=[1.0])
     s.add(video.frames)
@@ -296,3 +366,19 @@ def test_the_summary_adds_up(bundled, video):
         assert "frames (8 frames), photograph: " in str(summary)
         copy = replace(summary, forgotten=4)
         assert "4 forgotten" in str(copy)
+
+
+def test_caches_of_another_kind_are_refused_by_name(bundled, monkeypatch):
+    monkeypatch.setattr(bundled.model.generation_config, "cache_implementation", "static")
+    with pytest.raises(AskError, match=r"every cache of the kind 'static', but a session .* only a DynamicCache can"):
+        talk(bundled)
+
+
+def test_a_model_that_is_configured_to_cache_nothing_answers_the_same(bundled, video, monkeypatch):
+    """As checkpoints are left by training."""
+    with talk(bundled) as s:
+        s.add(video)
+        expected = [s.ask(question).text for question in QUESTIONS]
+        monkeypatch.setattr(bundled.model.generation_config, "use_cache", False)
+        assert [s.ask(question).text for question in QUESTIONS] == expected
+        assert [reply.text for reply in s.ask_all(iter(QUESTIONS))] == expected

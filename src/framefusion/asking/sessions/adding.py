@@ -134,20 +134,18 @@ class Adding:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            count = len(video) // 2
-            while count >= self.patch:
-                try:
-                    extend(cut(video, 0, count - count % self.patch))
-                except Exception as smaller:
-                    if not is_out_of_memory(smaller):
-                        raise
-                    count //= 2
-                else:
-                    raise AskError(
-                        f"there is not enough memory for {len(video)} frames at once, but for "
-                        f"{count - count % self.patch}; open the session with that chunk"
-                    ) from error
-            raise
+            # Its frames hold all that the attempt has made, which smaller ones want the room of.
+            ran_out = error.with_traceback(None)
+        count = len(video) // 2
+        while count >= self.patch:
+            whole = count - count % self.patch
+            if _fits(extend, cut(video, 0, whole)):
+                raise AskError(
+                    f"there is not enough memory for {len(video)} frames at once, but for {whole}; open the session "
+                    "with that chunk"
+                ) from ran_out
+            count //= 2
+        raise ran_out
 
     def up_to_now(self, run: Any, held: Held) -> tuple[Prefix | None, tuple[Item, ...]]:
         """The prefix with frames that fill no temporal patch yet, the last one shown again, as a processor does."""
@@ -177,3 +175,14 @@ class Adding:
             units=held.units + run.encoded.units,
             encoded=held.encoded + run.encoded.encoded,
         )
+
+
+def _fits(extend: Callable[[Video], Prefix], video: Video) -> bool:
+    """Whether there is memory for a part."""
+    try:
+        extend(video)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True

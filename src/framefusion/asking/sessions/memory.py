@@ -11,7 +11,6 @@ from framefusion.asking.prompts import AskError
 from framefusion.checks import is_whole
 from framefusion.hf import Run
 from framefusion.hf.prefix import Prefix
-from framefusion.reduction.held import Held
 from framefusion.reduction.selectors.candidates import Candidates
 from framefusion.reduction.selectors.dpp import DPP
 
@@ -58,27 +57,38 @@ def within(run: Run, prefix: Prefix, limit: tuple[int, bool], begin: int) -> tup
     held, anywhere = prefix.held, run.held_anywhere(prefix)
     visual = anywhere[torch.isin(anywhere, held.layout.columns)]
     most, in_bytes = limit
-    if in_bytes:
-        each = prefix.nbytes / max(len(anywhere), 1)
-        most = int(most // each) - (len(anywhere) - len(visual)) if each else len(visual)
-    if len(visual) <= most:
+    takes = run.bytes_by_column(prefix) if in_bytes else torch.zeros(prefix.length, dtype=torch.long)
+    if not in_bytes:
+        takes[visual] = 1
+    over = (prefix.nbytes if in_bytes else len(visual)) - most
+    if over <= 0:
         return prefix, 0
     old = visual[visual < begin]
-    recent = len(visual) - len(old)
-    if recent > most:
-        given = f"{limit[0] / 2**20:.1f} MiB" if in_bytes else f"{limit[0]} visual tokens"
-        raise AskError(
-            f"memory={given} is less than what was just added takes ({recent} visual tokens; there is room for "
-            f"{max(most, 0)}); allow more, or add fewer frames at once with a smaller chunk"
-        )
     ending = old[torch.isin(old, held.columns)]
     passing = old[~torch.isin(old, held.columns)]
-    if len(ending) <= most - recent:
-        # Of those that a stage has dropped, the latest stay.
-        gone = passing[: len(visual) - most]
-        return run.forget(prefix, gone), 0
-    lost = ending[~_kept(run, prefix, ending, most - recent)]
-    return run.forget(prefix, torch.cat([passing, lost, _labels(held, lost)]).unique()), len(lost)
+    free = int(takes[old].sum()) + int(takes[_labels(prefix, ending)].sum())
+    if free < over:
+        raise _too_little(limit, takes[visual[visual >= begin]], over - free)
+    # Of those that a stage has dropped, the latest stay.
+    freed = takes[passing].cumsum(0)
+    if len(freed) and int(freed[-1]) >= over:
+        return run.forget(prefix, passing[: int((freed < over).sum()) + 1]), 0
+    over -= int(freed[-1]) if len(freed) else 0
+    # In layers with windows older tokens take less, or nothing: as many go as are enough whichever they are.
+    ending = ending[takes[ending] > 0]
+    count = max(len(ending) - -(-over // int(takes[ending].min())), 0) if len(ending) else 0
+    lost = ending[~_kept(run, prefix, ending, count)]
+    return run.forget(prefix, torch.cat([passing, lost, _labels(prefix, lost)]).unique()), len(lost)
+
+
+def _too_little(limit: tuple[int, bool], recent: Tensor, lacking: int) -> AskError:
+    """What to raise where the latest part alone takes more than a limit, by ``lacking`` of what ``recent`` takes."""
+    given = f"{limit[0] / 2**20:.1f} MiB" if limit[1] else f"{limit[0]} visual tokens"
+    room = len(recent) - -(-lacking * len(recent) // max(int(recent.sum()), 1))
+    return AskError(
+        f"memory={given} is less than what was just added takes ({len(recent)} visual tokens; there is room for "
+        f"{max(room, 0)}); allow more, or add fewer frames at once with a smaller chunk"
+    )
 
 
 def _kept(run: Run, prefix: Prefix, columns: Tensor, count: int) -> Tensor:
@@ -111,19 +121,41 @@ def _neighbours(item: Tensor, frame: Tensor) -> Tensor:
     return groups
 
 
-def _labels(held: Held, gone: Tensor) -> Tensor:
-    """Columns of the words between frames of which nothing is left: those before the next token that is there."""
-    layout = held.layout
+def _labels(prefix: Prefix, gone: Tensor) -> Tensor:
+    """Columns of the words between frames of which nothing is left: those before the next token that is there.
+
+    What is ahead of a video stays, the words before its first frame with it. Behind those there is a gap in the
+    positions once that frame is forgotten, by which the words before later frames are told from them.
+    """
+    held, layout = prefix.held, prefix.held.layout
     token = torch.searchsorted(layout.columns, held.columns[held.visual])
     visual = held.columns[held.visual]
-    left = ~torch.isin(visual, gone)
-    frames = torch.stack([layout.item[token], layout.frame[token]], 1)
-    alive = {tuple(pair) for pair in frames[left].tolist()}
+    if not len(visual):
+        return visual
+    item, frame = layout.item[token], layout.frame[token]
+    frames = torch.stack([item, frame], 1)
+    alive = {tuple(pair) for pair in frames[~torch.isin(visual, gone)].tolist()}
     empty = torch.tensor([tuple(pair) not in alive for pair in frames.tolist()], dtype=torch.bool)
     text = held.columns[~held.visual]
-    # The visual token that comes next, and whether one of the same video comes before: what is ahead of a video stays.
+    # The visual token that comes next, and whether one of the same video comes before.
     following = torch.searchsorted(visual, text)
-    inside = (following > 0) & (following < len(visual))
-    next_one = following.clamp_max(max(len(visual) - 1, 0))
-    same = layout.item[token][next_one] == layout.item[token][(following - 1).clamp_min(0)]
-    return text[inside & same & empty[next_one]]
+    next_one = following.clamp_max(len(visual) - 1)
+    same = (following > 0) & (item[next_one] == item[(following - 1).clamp_min(0)])
+    behind, left = _gaps(prefix)
+    # Ahead of a later video there may be words of earlier ones, with gaps of their own.
+    later = (frame[next_one] > 0) & (behind > 0) & ((item[next_one] == 0) | (left == 0))
+    return text[(following < len(visual)) & (same | later) & empty[next_one]]
+
+
+def _gaps(prefix: Prefix) -> tuple[Tensor, Tensor]:
+    """``(t,)`` int64 each, for the words that are held: between how many gaps in the positions they stand, in those
+    words that follow each other without a visual token."""
+    held = prefix.held
+    positions, visual = prefix.positions[0].cpu()[held.columns], held.visual
+    words = ~visual
+    gap = torch.zeros_like(positions)
+    gap[1:] = (positions.diff() > 1) & words[1:] & words[:-1]
+    so_far, place = gap.cumsum(0), torch.arange(len(words))
+    begin = torch.where(visual, place + 1, 0).cummax(0).values
+    end = len(words) - 1 - torch.where(visual, place.flip(0) + 1, 0).flip(0).cummax(0).values.flip(0)
+    return (so_far - so_far[begin.clamp_max(len(words) - 1)])[words], (so_far[end] - so_far)[words]

@@ -108,7 +108,12 @@ def _renumbered(inputs: dict[str, Any], layout: VisualLayout, item: Item, model:
     ids, parts, at = inputs["input_ids"][0], [], 0
     for first, end in runs(torch.isin(torch.arange(len(ids)), layout.columns)):
         words = tokenizer.decode(ids[at:first], clean_up_tokenization_spaces=False)
-        counted = re.sub(pattern, lambda found: _plus(found, more), words) if at else words
+        # Ahead of the first label stands what is no label.
+        if at:
+            counted = re.sub(pattern, lambda found: _plus(found, more), words)
+        else:
+            *_, own = re.finditer(pattern, words)
+            counted = words[: own.start()] + _plus(own, more) + words[own.end() :]
         said = ids[at:first].tolist()
         if counted != words:
             said = tokenizer(counted, add_special_tokens=False)["input_ids"]

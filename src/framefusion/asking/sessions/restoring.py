@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from framefusion.asking.sessions.saving import SCHEMA, TENSORS, VALUES, SessionFileError, model_of
+from framefusion.asking.sessions.saving import NUMBERS, SCHEMA, TENSORS, VALUES, SessionFileError, model_of, shapes
 from framefusion.asking.sessions.session import Session
 from framefusion.asking.sessions.shown import Item
 from framefusion.asking.sessions.state import Held
 from framefusion.asking.sessions.turns import turn
 from framefusion.asking.video import Video
+from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
 from framefusion.reduction.plain import from_plain
 
@@ -27,7 +29,7 @@ def restore_session(path: str | os.PathLike[str], model: Any, processor: Any) ->
 
     Args:
         path: the directory.
-        model: with the weights that it was saved with.
+        model: with the weights that it was saved with, which the first values of every tensor tell.
         processor: its processor.
 
     Raises:
@@ -45,6 +47,9 @@ def restore_session(path: str | os.PathLike[str], model: Any, processor: Any) ->
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise SessionFileError(f"{folder} holds no session of schema {SCHEMA}")
     tensors = _tensors(folder, values.get("id"))
+    # Older files do not say.
+    if values.get("tensors", shapes(tensors)) != shapes(tensors):
+        raise SessionFileError(f"{folder / TENSORS} is damaged (its tensors are not those that {VALUES} lists)")
     own = model_of(model)
     try:
         if values["model"] != own:
@@ -76,7 +81,28 @@ def _tensors(folder: Path, wanted: Any) -> dict[str, Tensor]:
         raise SessionFileError(f"{folder / TENSORS} is damaged ({error})") from error
 
 
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    """Refuse what would be no number only when it is counted on.
+
+    Raises:
+        LookupError, TypeError, ValueError: something is missing or no such number.
+    """
+    videos = [item[name] for item in values["items"] for name in ("stand_in", "pending") if item[name]]
+    sets = [(item, {"frames"}, {"first", "last"}) for item in values["items"]]
+    sets += [(video, {"total_frames"}, set(NUMBERS) - {"total_frames"}) for video in videos]
+    sets.append((values["counts"], set(values["counts"]) - {"adding", "asking"}, {"adding", "asking"}))
+    if values["prefix"] is not None:
+        sets.append((values["prefix"], {"fork", "end", "length"}, set()))
+        sets += [(layer, set(layer) & {"length", "slots", "seen"}, set()) for layer in values["prefix"]["layers"]]
+    for owner, whole, real in sets:
+        for name in (*whole, *real):
+            value = owner[name]
+            if not (is_whole(value) and value >= 0 if name in whole else is_number(value) and math.isfinite(value)):
+                raise ArgumentError(f"{name} is {value!r}")
+
+
 def _held_of(session: Session, values: Mapping[str, Any], tensors: dict[str, Tensor]) -> Held:
+    _check_numbers(values)
     prefix = None
     if values["prefix"] is not None:
         own = {name.removeprefix("prefix."): value for name, value in tensors.items() if name.startswith("prefix.")}

@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def save(
     Raises:
         SessionFileError: it cannot be written, or holds something else.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(path)
@@ -81,17 +83,27 @@ def save(
     if held.prefix is not None:
         own, values["prefix"] = taken_apart(held.prefix)
         tensors |= {f"prefix.{name}": value for name, value in own.items()}
+    values["tensors"] = shapes(tensors)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         strangers = [name for name in os.listdir(folder) if name.partition(".part")[0] not in (VALUES, TENSORS)]
         if strangers:
             raise SessionFileError(f"{folder} holds {sorted(strangers)[0]}; save a session into a directory of its own")
         save_file(tensors, folder / f"{TENSORS}.part", metadata={"id": values["id"]})
-        (folder / f"{VALUES}.part").write_text(json.dumps(values, ensure_ascii=False) + "\n", encoding="utf-8")
+        # Names of files may have bytes that are no characters, which UTF-8 cannot hold.
+        (folder / f"{VALUES}.part").write_text(json.dumps(values) + "\n", encoding="utf-8")
         os.replace(folder / f"{TENSORS}.part", folder / TENSORS)
         os.replace(folder / f"{VALUES}.part", folder / VALUES)
-    except OSError as error:
-        raise SessionFileError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        for name in (TENSORS, VALUES):
+            with suppress(OSError):
+                (folder / f"{name}.part").unlink(missing_ok=True)
+        raise SessionFileError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Type and shape of each tensor, as text."""
+    return {name: f"{value.dtype} {tuple(value.shape)}" for name, value in tensors.items()}
 
 
 def model_of(model: Any) -> dict[str, str]:

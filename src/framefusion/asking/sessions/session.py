@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,7 @@ from framefusion.asking.sessions.shown import temporal_patch
 from framefusion.asking.sessions.spent import Spent, measured
 from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
-from framefusion.asking.together import behind
+from framefusion.asking.together import behind, takes_caches
 from framefusion.asking.video import Video
 from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
@@ -67,7 +68,8 @@ class Session:
             ``times_…`` of :meth:`summary` and in :attr:`Reply.times`; it waits for the device between them. Default
             False; may be set later.
 
-    Several may use one model, in turns or in threads.
+    Several may use one model, in turns or in threads. One may be shown more in a thread while others ask: an answer is
+    about what was shown when it was asked.
 
     Raises:
         AskError: a number is out of range; the settings go by the question before layer 0, so that nothing could be
@@ -95,7 +97,8 @@ class Session:
         self.history, self.max_new_tokens = bool(history), int(max_new_tokens)
         patch = temporal_patch(processor)
         self.chunk = -(-int(chunk) // patch) * patch
-        self.memory, limit = memory, None if memory is None else limit_of(memory)
+        self.memory = int(memory) if is_whole(memory) else memory
+        limit = None if memory is None else limit_of(memory)
         try:
             with turn(model, settings or FrameFusion()) as run:
                 self.settings = run.settings
@@ -104,6 +107,12 @@ class Session:
             raise
         except ValueError as error:
             raise AskError(str(error)) from error
+        if not takes_caches(model):
+            raise AskError(
+                f"the model's generation_config makes every cache of the kind "
+                f"{model.generation_config.cache_implementation!r}, but a session goes on from what it holds, which "
+                "only a DynamicCache can; set generation_config.cache_implementation = None"
+            )
         if not fork:
             raise AskError(
                 f"relevance={self.settings.relevance.source!r} goes by the question before layer 0 or by every token's "
@@ -111,6 +120,7 @@ class Session:
             )
         self._held = Held()
         self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit, bool(timed))
+        self._unshared()
         if warm:
             warm_up(model.dtype, model.device)
 
@@ -129,14 +139,20 @@ class Session:
     def timed(self, given: bool) -> None:
         self._adding = replace(self._adding, timed=bool(given))
 
+    def _unshared(self) -> None:
+        """Locks of its own: one thing is shown after the other, and what was asked meanwhile is noted with it."""
+        self._showing, self._noting = threading.RLock(), threading.RLock()
+
     def close(self) -> None:
         """Let go of all that is held; what is shown next begins anew."""
-        self._held = Held()
+        with self._noting:
+            self._held = Held()
 
     def fork(self) -> Session:
         """A session that goes its own way from here; both share what is held so far."""
         made = object.__new__(Session)
         made.__dict__.update(self.__dict__)
+        made._unshared()
         return made
 
     def add(
@@ -167,10 +183,16 @@ class Session:
             AskError: it cannot be shown, or memory runs out; what was held before stays.
             VideoError: a file cannot be read.
         """
-        with measured() as spent:
-            held = self._with(media, timestamps, frames, fps, new, progress, spent)
-        taken = held.times_adding.plus(spent.told())
-        self._held = replace(held, adding=held.adding + spent.seconds, times_adding=taken)
+        with self._showing:
+            with measured() as spent:
+                held = self._with(media, timestamps, frames, fps, new, progress, spent)
+            taken = held.times_adding.plus(spent.told())
+            held = replace(held, adding=held.adding + spent.seconds, times_adding=taken)
+            with self._noting:
+                now = self._held
+                self._held = replace(
+                    held, turns=now.turns, questions=now.questions, asking=now.asking, times_asking=now.times_asking
+                )
 
     def _with(
         self,
@@ -183,6 +205,9 @@ class Session:
         spent: Spent,
     ) -> Held:
         """What is held with something behind it; arguments as of :meth:`add`."""
+        is_file = isinstance(media, (str, os.PathLike))
+        if not is_file and (frames is not None or fps is not None):
+            raise AskError("frames and fps are for files that are read here; what is given has its frames already")
         if is_frames(media):
             last = self._held.items[-1] if self._held.items else None
             goes_on = last is not None and last.is_video and not new
@@ -198,7 +223,6 @@ class Session:
         if timestamps is not None or new:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
         name, parts = self._source(media, frames, fps)
-        is_file = isinstance(media, (str, os.PathLike))
         # The next part of a file is decoded while this one is shown.
         with Ahead(parts, depth=int(is_file)) as ready:
             shown = spent.each(ready) if is_file else ready
@@ -226,10 +250,10 @@ class Session:
         held = self._shown()
         following = self._following(held, question, history)
         reply = self._reply(held, question, following, self._limit_of(max_new_tokens), say)
-        self._note(held, 1, reply.seconds_total, reply.times, ((question, reply.text),))
+        self._note(1, reply.seconds_total, reply.times, ((question, reply.text),))
         return reply
 
-    def ask_all(self, questions: Sequence[str], *, max_new_tokens: int | None = None) -> list[Reply]:
+    def ask_all(self, questions: Iterable[str], *, max_new_tokens: int | None = None) -> list[Reply]:
         """Answer several questions at once, none of which sees another or is seen later; as one batch where the model
         allows it.
 
@@ -239,13 +263,14 @@ class Session:
         Raises:
             AskError: as :meth:`ask`.
         """
+        questions = questions if isinstance(questions, str) else list(questions)
         if isinstance(questions, str) or not questions:
             raise AskError("questions must be a list of texts that is not empty")
         held, limit = self._shown(), self._limit_of(max_new_tokens)
         alone = [self._following(held, question, False) for question in questions]
         if not takes_padding(self.model) or len(questions) == 1:
             replies = [self._reply(held, asked[0], asked, limit, None) for asked in alone]
-            self._note(held, len(replies), sum(reply.seconds_total for reply in replies), replies[-1].times)
+            self._note(len(replies), sum(reply.seconds_total for reply in replies), replies[-1].times)
             return replies
         model, processor, timed = self.model, self.processor, self.timed
         with (
@@ -277,7 +302,7 @@ class Session:
             )
             for row, question, tail in zip(new, questions, tails, strict=True)
         ]
-        self._note(held, len(replies), seconds, times)
+        self._note(len(replies), seconds, times)
         return replies
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -373,17 +398,17 @@ class Session:
     def _limit_of(self, max_new_tokens: int | None) -> int:
         return self.max_new_tokens if max_new_tokens is None else _check_tokens(max_new_tokens)
 
-    def _note(
-        self, held: Held, count: int, seconds: float, times: Times, turns: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    def _note(self, count: int, seconds: float, times: Times, turns: tuple[tuple[str, str], ...] = ()) -> None:
         """Note that so many questions were asked; ``times`` are of the last one."""
-        self._held = replace(
-            held,
-            turns=held.turns + turns,
-            questions=held.questions + count,
-            asking=held.asking + seconds,
-            times_asking=times,
-        )
+        with self._noting:
+            held = self._held
+            self._held = replace(
+                held,
+                turns=held.turns + turns,
+                questions=held.questions + count,
+                asking=held.asking + seconds,
+                times_asking=times,
+            )
 
     def _source(self, media: Any, frames: int | None, fps: float | None) -> tuple[str, Iterable[Media]]:
         """The name of what is shown, and its parts."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from torch import nn
+
 from framefusion.asking.sessions import spent
 from framefusion.hf import Run, attach
 from framefusion.hf.families import unwrapped
@@ -18,8 +20,11 @@ _guard = threading.Lock()
 
 
 def _lock_of(model: Any) -> threading.RLock:
+    bare = unwrapped(model)
+    if not isinstance(bare, nn.Module):
+        return threading.RLock()  # attach() says what it is
     with _guard:
-        return _locks.setdefault(unwrapped(model), threading.RLock())
+        return _locks.setdefault(bare, threading.RLock())
 
 
 @contextmanager

@@ -49,9 +49,8 @@ class FrameLabels:
             label = lead[_BETWEEN:]
             goes_on = False
             if groups and label and end - first == groups[-1][-1][1] - groups[-1][-1][0]:
-                # Before the first frame stands text, too, of which the label is the end.
                 if len(groups[-1]) == 1:
-                    before = opening = before[-len(label) :]
+                    before = opening = self._end_of(before, label)
                 goes_on = self._alike(before, label) and (self.repeats or label != opening)
             if goes_on:
                 groups[-1].append((first, end))
@@ -59,6 +58,12 @@ class FrameLabels:
                 groups.append([(first, end)])
             before = label if goes_on else lead
         return groups
+
+    def _end_of(self, lead: list[int], label: list[int]) -> list[int]:
+        """The label of a video's first frame, before which stands text, too: the end that is like the next label, which
+        may have a digit more."""
+        ends = [lead[-length:] for length in (len(label), len(label) - 1) if length]
+        return next((end for end in ends if self._alike(end, label)), ends[0])
 
     def _alike(self, one: list[int], other: list[int]) -> bool:
         if min(len(one), len(other)) < self.shortest:

@@ -11,8 +11,8 @@ from framefusion.hf.families.frames import FrameLabels, item_of
 from framefusion.hf.towers.views import FrameTower
 from framefusion.reduction.layout import VisualItem, VisualLayout, runs
 
-_LABELS = FrameLabels(shortest=5, number=3, repeats=False)
-"""``Frame``, the number, a colon, a space and what opens an image."""
+_LABELS = FrameLabels(shortest=5, number=6, repeats=False)
+"""``Frame``, the number, of up to six digits that may all differ, a colon, a space and what opens an image."""
 
 
 class InternVL(Family):
