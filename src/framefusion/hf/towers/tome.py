@@ -93,11 +93,12 @@ class Run(running.Run):
         """Fewer rows, or behind the last block all of them."""
         if index + 1 == len(self.counts[0]):
             return self.spread(hidden)
-        lengths = [own[index + 1] for own in self.counts]
-        if lengths == self._lengths:
-            return hidden
         rows = hidden.flatten(0, -2)
-        (place, kept), total = self._merge(rows, lengths), sum(lengths)
+        matched = self._matched(index, rows)
+        if matched is None:
+            return hidden
+        place, kept, lengths = matched
+        total = len(kept)
         size = torch.zeros(total, device=rows.device).index_add_(0, place, self._size)
         weighted = rows.float() * self._size[:, None]
         mean = weighted.new_zeros(total, rows.shape[1]).index_add_(0, place, weighted) / size[:, None]
@@ -107,6 +108,12 @@ class Run(running.Run):
         self._size, self._lengths, self._merged = size, lengths, True
         mean = mean.to(hidden.dtype)
         return mean if hidden.ndim == 2 else mean[None]
+
+    def _matched(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor, list[int]] | None:
+        """What merges behind a block, of its rows ``(R, D)``: as of :meth:`_merge`, and the rows of each chunk that are
+        left; None for nothing."""
+        lengths = [own[index + 1] for own in self.counts]
+        return None if lengths == self._lengths else (*self._merge(hidden, lengths), lengths)
 
     def _merge(self, hidden: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """``(R,)``: the new place of each row ``(R, D)``; and the row that each place was."""
