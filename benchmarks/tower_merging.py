@@ -6,7 +6,8 @@
 Both ask about photographs over footage that runs on and that is cut, as ``benchmarks.tower merging`` does, with all
 tokens and at ``cost=0.3``. ``windows`` takes a real pretrained DINOv2-S most of whose blocks attend within windows, as
 in Qwen2.5-VL, and the decoder that was trained behind it (``training/README.md``, "Photographs": it has to be trained
-first). Its patches merge with patches of their window, as ``tower="tome"`` has it for such towers, and in other ways.
+first). Those most alike of a frame merge, also across windows, as ``tower="tome"`` has it, or in other ways. Each
+window has a class token, which ``framefusion.hf.towers.tome.Run`` does not know, so the rule is here again.
 ``dense`` takes the DINOv2-S as it is and, beside ``tower="tome"``, what was tried and left out: whole frames that are
 alike merge behind the third block (the idea of EarlyTom, arXiv 2605.30010), and patches take the output of the patch
 most alike at or next to their place in the frame before.
@@ -80,7 +81,7 @@ def shares(schedule: str, work: float) -> list[float]:
 
 
 class Merging(tome.Run):
-    """Patches of windows merge in another way than that of ``tower="tome"``.
+    """Patches of a tower with windows merge; as in ``tower="tome"`` with ``group="frame", across=True``.
 
     Args:
         frames: of the video.
