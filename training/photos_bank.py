@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from footage import training_clips
-from photos_model import see, tower
-from runs import FILMS, RUNS
+from photos_model import add_windows, run_of, see, tower
+from runs import FILMS
 from torch import Tensor
 from vision import augment, to_pixels
 
@@ -23,8 +23,8 @@ from framefusion.evaluation.needle.photos import NAMES
 from framefusion.evaluation.needle.scenes import Footage
 from framefusion.evaluation.photos import stamps
 
-RUN = RUNS / "photos"
-BANK = RUN / "bank"
+BANK = "bank"
+"""Its folder in that of a run."""
 FRAMES = 6
 """Frames of a scene in the bank."""
 TOGETHER = 32
@@ -61,12 +61,14 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=26, help=f"files of {TOGETHER} scenes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    add_windows(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    BANK.mkdir(parents=True, exist_ok=True)
-    clips, folder, model = training_clips(FILMS), stamps(), tower()
+    bank = run_of(args.windows) / BANK
+    bank.mkdir(parents=True, exist_ok=True)
+    clips, folder, model = training_clips(FILMS), stamps(), tower(args.windows)
     for number in range(args.files):
-        path = BANK / f"{number:04d}.pt"
+        path = bank / f"{number:04d}.pt"
         if path.exists():
             continue
         drawn = draw(number, clips, folder, args.seed)

@@ -16,9 +16,9 @@ import torch
 from batches import Batch, Texts
 from decoder import Passed, compiled_step, forward, layer_step, lookup_loss
 from llava import Llava
-from photos_bank import BANK, RUN
+from photos_bank import BANK
 from photos_lessons import DENSE_SIZES, PARSE_SIZES, SeenScene, make_batch, plan
-from photos_model import build, pool, processor, tower
+from photos_model import add_windows, build, pool, processor, run_of, tower
 from photos_vision import labels_of
 from runs import build_optimizer, learning_rate, log, save
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Readouts(nn.Module):
 
 
 @torch.no_grad()
-def start_like_bundled(model: nn.Module) -> None:
+def start_like_bundled(model: nn.Module, interface: dict[str, Tensor]) -> None:
     """The bundled checkpoint's decoder; words both know keep their rows, photographs take those of the kinds.
 
     What neither has begins small, and the names beyond the kinds along their own directions.
@@ -87,7 +87,6 @@ def start_like_bundled(model: nn.Module) -> None:
     core.norm.load_state_dict(old.norm.state_dict())
     model.model.image_newline.copy_(other.model.image_newline)
     mine, theirs = processor().tokenizer.get_vocab(), Llava().tokenizer().get_vocab()
-    interface = torch.load(RUN / "vision.pt", weights_only=True)["interface"]
     for new, known in (
         (model.get_input_embeddings().weight, other.get_input_embeddings().weight),
         (model.lm_head.weight, other.lm_head.weight),
@@ -103,10 +102,10 @@ def start_like_bundled(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def scenes(projector: nn.Module) -> list[SeenScene]:
+def scenes(projector: nn.Module, bank: Path) -> list[SeenScene]:
     """The bank behind the projector."""
     held = []
-    for path in sorted(BANK.glob("*.pt")):
+    for path in sorted(bank.glob("*.pt")):
         part = torch.load(path, weights_only=False)
         tokens = torch.cat([pool(projector(one.float())).half() for one in part["features"]])
         tokens = tokens.unflatten(0, part["features"].shape[:2])
@@ -172,14 +171,16 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="do not compile the layers")
     parser.add_argument("--stop", type=int, default=None, help="stop, resumable, at this step")
     parser.add_argument("--export", type=Path, default=None, help="only write the checkpoint to this directory")
+    add_windows(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("medium")
     torch.manual_seed(args.seed)
-    texts, state_file = Texts(processor().tokenizer), RUN / "decoder.pt"
-    model = build(None)
-    start_like_bundled(model)
-    model.model.multi_modal_projector.load_state_dict(torch.load(RUN / "vision.pt", weights_only=True)["projector"])
+    run = run_of(args.windows)
+    texts, state_file = Texts(processor().tokenizer), run / "decoder.pt"
+    model, seen = build(None), torch.load(run / "vision.pt", weights_only=True)
+    start_like_bundled(model, seen["interface"])
+    model.model.multi_modal_projector.load_state_dict(seen["projector"])
     model.requires_grad_(False)
     readouts = Readouts(model.config.text_config.hidden_size)
     trained = [*model.model.language_model.parameters(), *model.lm_head.parameters(), model.model.image_newline]
@@ -197,7 +198,7 @@ def main() -> None:
     if args.export is not None:
         export(model, args.export)
         return
-    held = scenes(model.model.multi_modal_projector)
+    held = scenes(model.model.multi_modal_projector, run / BANK)
     print(len(held), "scenes")
     started, recent = time.process_time() - 60 * minutes, []
     how = layer_step if args.eager else compiled_step
@@ -215,7 +216,7 @@ def main() -> None:
         if step % 25 == 0 or step == args.steps:
             minutes = (time.process_time() - started) / 60
             means = {name: round(float(np.nanmean([row[name] for row in recent])), 3) for name in values}
-            log(RUN / "decoder.jsonl", {"step": step, "minutes": round(minutes, 2)} | means)
+            log(run / "decoder.jsonl", {"step": step, "minutes": round(minutes, 2)} | means)
             recent = []
         if step % 50 == 0 or step == args.steps:
             state = {"model": model.state_dict(), "readouts": readouts.state_dict(), "step": step, "minutes": minutes}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import torch
 from checkpoint import CHAT_TEMPLATE, END, PAD, SPECIAL, word_tokenizer
 from llava import IMAGE, VIDEO
 from model import LONGEST, WIDTH, decoder_config
+from runs import RUNS
 from torch import Tensor, nn
 from transformers import (
     Dinov2Config,
@@ -18,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+from windowed import windowed
 
 from framefusion.evaluation.dinov2 import MEAN, STD, load_dinov2
 from framefusion.evaluation.needle.photo_questions import vocabulary
@@ -29,9 +34,25 @@ GRID = PHOTO_GRID
 PROJECTED = WIDTH
 
 
-def tower() -> nn.Module:
-    """The frozen encoder for frames of 168 pixels."""
-    return resized(load_dinov2(), PHOTO_SIZE)
+def tower(windows: int | None = None) -> nn.Module:
+    """The frozen encoder for frames of 168 pixels; ``windows``: attends within windows of so many patches a side."""
+    model = resized(load_dinov2(), PHOTO_SIZE)
+    return model if windows is None else windowed(model, windows)
+
+
+def run_of(windows: int | None) -> Path:
+    """The folder of the run with this encoder."""
+    return RUNS / ("photos" if windows is None else f"photos-windows-{windows}")
+
+
+def add_windows(parser: argparse.ArgumentParser) -> None:
+    """The option that says which encoder."""
+    parser.add_argument(
+        "--windows",
+        type=int,
+        metavar="SIDE",
+        help="most blocks of the encoder attend within windows of SIDE × SIDE patches; a run of its own",
+    )
 
 
 def see(model: nn.Module, pixels: Tensor) -> Tensor:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from footage import training_clips
 from llava import Llava
-from photos_bank import BANK, RUN
-from photos_model import GRID, PROJECTED, build, pool
+from photos_bank import BANK
+from photos_model import GRID, PROJECTED, add_windows, build, pool, run_of
 from runs import FILMS, build_optimizer, learning_rate, log, save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -105,9 +106,9 @@ def labels_of(scene, coverage: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(name.astype(np.int64)), torch.from_numpy(role.astype(np.int64))
 
 
-def read(number: int) -> tuple[Tensor, Tensor, Tensor]:
+def read(path: Path) -> tuple[Tensor, Tensor, Tensor]:
     """A file of the bank: hidden states ``(N, 144, 384)`` of its frames, and their labels ``(N, 36)``."""
-    held = torch.load(BANK / f"{number:04d}.pt", weights_only=False, mmap=True)
+    held = torch.load(path, weights_only=False, mmap=True)
     pairs = [labels_of(*pair) for pair in zip(held["scenes"], held["coverage"], strict=True)]
     name, role = (torch.cat(part) for part in zip(*pairs, strict=True))
     return held["features"].flatten(0, 1), name, role
@@ -155,11 +156,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    add_windows(parser)
     args = parser.parse_args()
+    run = run_of(args.windows)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    files = sorted(int(path.stem) for path in BANK.glob("*.pt"))
-    parts = [read(number) for number in files]
+    parts = [read(path) for path in sorted((run / BANK).glob("*.pt"))]
     held, *used = parts
     wanted = interface()
     projector = build(None).model.multi_modal_projector
@@ -190,10 +192,10 @@ def main() -> None:
                         f"held {name}": round(value, 3) for name, value in judge(projector, wanted, *held)[1].items()
                     }
             log(
-                RUN / "vision.jsonl",
+                run / "vision.jsonl",
                 {"step": step + 1, "minutes": round((time.process_time() - started) / 60, 2)} | means,
             )
-    save(RUN / "vision.pt", {"projector": projector.state_dict(), "interface": vars(wanted)})
+    save(run / "vision.pt", {"projector": projector.state_dict(), "interface": vars(wanted)})
 
 
 if __name__ == "__main__":

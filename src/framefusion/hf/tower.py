@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,8 +24,6 @@ from framefusion.reduction.changes import Changed, changed_units
 from framefusion.reduction.layout import Kind, VisualLayout
 from framefusion.reduction.tome import ToMe
 from framefusion.reduction.towers import tower_name
-
-logger = logging.getLogger(__name__)
 
 _ids: ContextVar[Tensor | None] = ContextVar("framefusion_prompt", default=None)
 """The prompt whose videos are encoded outside of the model's own calls."""
@@ -60,13 +57,6 @@ def install(model: Any, family: Family, rule: Changed | ToMe, tally: Tally) -> I
         raise UnsupportedModelError(BOTH)
     if isinstance(rule, ToMe):
         rule.check(len(kind.blocks(kind.module(model))))
-        if kind.merging_loses:
-            logger.warning(
-                "tower=%r merges patches within the windows of %s's tower; where that was measured it lost answers "
-                "(docs: Vision towers that do less). Compare a few of your own questions with and without.",
-                tower_name(rule),
-                family.name,
-            )
     levels = grey_levels(model, rule) if isinstance(rule, Changed) else None
     running.attached.add(model)
     yield partial(running.attached.discard, model)
@@ -122,7 +112,7 @@ class _Encoder(NamedTuple):
 
     def _of_merging(self, tower: Any, clips: Sequence[Clip], arguments: Mapping[str, Any]) -> running.Run:
         assert isinstance(self.rule, ToMe)
-        counts, encoded = _merging(self.kind, tower, self.rule, clips, arguments)
+        counts, encoded = _merging(self.kind, tower, self.rule, clips)
         self.tally.note(encoded)
         return tome.Run(counts, self.kind.extra(tower), tower.config._attn_implementation)
 
@@ -163,13 +153,11 @@ def _views(layouts: Sequence[VisualLayout]) -> list[tuple[Kind, int]]:
     return [(kind, count // view) for kind, count, _ in found]
 
 
-def _merging(
-    kind: Tower, tower: Any, rule: ToMe, clips: Sequence[Clip], arguments: Mapping[str, Any]
-) -> tuple[list[list[int]], Encoded]:
-    """Per chunk its rows in each block, and how many those of videos are over all blocks."""
+def _merging(kind: Tower, tower: Any, rule: ToMe, clips: Sequence[Clip]) -> tuple[list[list[int]], Encoded]:
+    """Per frame its rows in each block, and how many those of videos are over all blocks."""
     blocks, extra = len(kind.blocks(tower)), kind.extra(tower)
     counts, units, encoded = [], 0, 0
-    for own, rows in kind.chunks(clips, tower, arguments):
+    for own, rows in kind.chunks(clips, tower):
         counts.append(rule.counts(rows, blocks, extra) if own == "video" else [rows] * blocks)
         if own == "video":
             units, encoded = units + rows * blocks, encoded + sum(counts[-1])
@@ -199,7 +187,7 @@ def planned_share(
     tower = kind.module(model)
     rule.check(len(kind.blocks(tower)))
     clips = kind.clips(arguments, _views(layouts) if kind.by_layout else None, tower)
-    _, (units, encoded) = _merging(kind, tower, rule, clips, arguments)
+    _, (units, encoded) = _merging(kind, tower, rule, clips)
     return encoded / units
 
 

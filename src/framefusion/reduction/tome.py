@@ -18,7 +18,8 @@ from framefusion.errors import ArgumentError
 class ToMe:
     """The vision tower merges patches of a frame that look alike to it, behind each of its blocks but the last.
 
-    Behind every block the same number merges, as in the paper (arXiv 2210.09461).
+    Behind every block the same number merges, as in the paper (arXiv 2210.09461): the fewer blocks a tower has, the
+    more at once, and that loses more (``docs/how-it-works/tower.md``).
 
     Attributes:
         work: patches that run through a block, averaged over the blocks, as a share of all, in (0.5, 1]. Default 2/3,

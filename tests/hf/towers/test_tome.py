@@ -1,7 +1,7 @@
 """Token merging inside towers, held to the official tower at full length, family by family.
 
 There a row that stands for several is so many copies of their mean: as keys they weigh as much, and behind every block
-they are alike again.
+they are alike again. In blocks with windows all of them attend in the window of the row that the others merged into.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import framefusion
-from framefusion import Changed, FrameFusion, ToMe
+from framefusion import FrameFusion, ToMe
 from framefusion.hf.families import find
 from framefusion.hf.towers import running, tome
 from tests.hf import models
@@ -62,11 +62,14 @@ def noted() -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 
 @contextmanager
-def at_full_length(case: Case, steps: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Inside the block rows that merged are copies of their mean behind each block, at one position."""
+def at_full_length(case: Case, steps: list[tuple[Tensor, Tensor]]) -> Iterator[list[int]]:
+    """Inside the block rows that merged are copies of their mean behind each block, at one position and in one window;
+    gives how many rows of each such block attend in another window than their own."""
     kind = find(case.model.base_model).tower
     assert kind is not None
     blocks = kind.blocks(kind.module(case.model.base_model))
+    moved: list[int] = []
+    order: list[Tensor] = []
 
     def behind(step: int) -> Any:
         def merged(module: Any, args: Any, output: Any) -> Any:
@@ -79,34 +82,53 @@ def at_full_length(case: Case, steps: list[tuple[Tensor, Tensor]]) -> Iterator[N
 
     def before(step: int) -> Any:
         def positioned(module: Any, args: Any, kwargs: Any) -> Any:
-            tables = kwargs.get("position_embeddings")
-            if tables is None:
-                return None
             place, kept = steps[step]
-            return args, {**kwargs, "position_embeddings": tuple(table[kept[place]] for table in tables)}
+            position = kept[place]
+            if kwargs.get("position_embeddings") is not None:
+                kwargs = {**kwargs, "position_embeddings": tuple(t[position] for t in kwargs["position_embeddings"])}
+            if kwargs.get("cu_seqlens") is not None:
+                args, kwargs = window_by_window(position, args, kwargs)
+            return args, kwargs
 
         return positioned
+
+    def window_by_window(position: Tensor, args: Any, kwargs: Any) -> Any:
+        """The rows in the order of the windows that ``position`` lies in, and where those begin."""
+        bounds = kwargs["cu_seqlens"].tolist()
+        window = [sum(first <= own for first in bounds[:-1]) for own in position.tolist()]
+        moved.append(sum(own != sum(first <= row for first in bounds[:-1]) for row, own in enumerate(window)))
+        order[:] = [torch.tensor(sorted(range(len(window)), key=lambda row: window[row]))]
+        firsts = [sum(own < number for own in window) for number in sorted(set(window))]
+        given = {"cu_seqlens": kwargs["cu_seqlens"].new_tensor([*firsts, len(window)])}
+        if kwargs.get("position_embeddings") is not None:
+            given["position_embeddings"] = tuple(table[order[0]] for table in kwargs["position_embeddings"])
+        if args:
+            return (args[0][order[0]], *args[1:]), {**kwargs, **given}
+        return args, {**kwargs, **given, "hidden_states": kwargs["hidden_states"][order[0]]}
+
+    def back(module: Any, args: Any, output: Any) -> Any:
+        """The rows in their own order again."""
+        return output[order.pop().argsort()] if order else None
 
     hooks = []
     for index in range(len(blocks) - 1):
         hooks.append(blocks[index].register_forward_hook(behind(index), prepend=True))
         hooks.append(blocks[index + 1].register_forward_pre_hook(before(index), with_kwargs=True))
+    hooks.extend(block.register_forward_hook(back, prepend=True) for block in blocks)
     try:
-        yield
+        yield moved
     finally:
         for hook in hooks:
             hook.remove()
 
 
-@pytest.mark.covering(1)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_equals_the_oracle(case: Case, attention: str) -> None:
-    case.model.set_attn_implementation(attention)
+def hold_to_the_oracle(case: Case) -> list[int]:
+    """Gives how many rows attend in another window than their own, per block with windows or frames."""
     inputs, work = videos(case), (1 + least(case)) / 2
     with noted() as steps, framefusion.attach(case.model, merging(work)):
         got = features(case, inputs)
     assert steps
-    with at_full_length(case, steps):
+    with at_full_length(case, steps) as moved:
         wanted = features(case, inputs)
     plain = features(case, inputs)
     assert got.keys() == wanted.keys()
@@ -117,6 +139,23 @@ def test_equals_the_oracle(case: Case, attention: str) -> None:
         assert got[name].shape == plain[name].shape
         # The oracle could notice.
         assert (plain[name] - value).abs().max() > 100 * TOLERANCE
+    return moved
+
+
+@pytest.mark.covering(1)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_equals_the_oracle(case: Case, attention: str) -> None:
+    case.model.set_attn_implementation(attention)
+    hold_to_the_oracle(case)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "exaone4_5"])
+def test_patches_merge_across_windows(name: str, attention: str) -> None:
+    case = models.build(name, attention)
+    # Windows behind what merges, which the tiny towers have before it.
+    case.model.base_model.visual.fullatt_block_indexes = [0]
+    assert any(hold_to_the_oracle(case))
 
 
 def test_all_of_the_work_is_the_plain_tower_and_nothing_stays_behind(case: Case) -> None:
@@ -150,13 +189,3 @@ def test_less_than_a_tower_can_do_is_refused(case: Case) -> None:
 def test_flash_attention_is_refused() -> None:
     with pytest.raises(RuntimeError, match="flash attention does not take"):
         tome.Run([[4, 3]], 0, "flash_attention_2")
-
-
-@pytest.mark.parametrize(("name", "warned"), [("qwen2_5_vl", True), ("qwen2_vl", False)])
-def test_merging_within_windows_warns(name: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
-    model = models.build(name).model
-    with framefusion.attach(model, merging(0.9)):
-        assert ("lost answers" in caplog.text) == warned
-    caplog.clear()
-    with framefusion.attach(model, FrameFusion(tower=Changed(std=(0.5,)))):
-        assert caplog.text == ""

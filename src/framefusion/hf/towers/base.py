@@ -43,8 +43,6 @@ class Tower(ABC):
     """The ``get_<kind>_features()`` of the model that encodes videos."""
     by_layout: bool = False
     """Whether the frames of videos go in as images, so that only the prompt tells which they are."""
-    merging_loses: bool = False
-    """Whether merging its patches lost answers wherever it was measured (``docs/how-it-works/tower.md``)."""
 
     @abstractmethod
     def module(self, model: Any) -> Any:
@@ -68,13 +66,12 @@ class Tower(ABC):
             tower: the tower.
         """
 
-    def chunks(self, clips: Sequence[Clip], tower: Any, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
-        """What it is of and the number of its rows, for each run of rows that attend to each other in every block.
+    def chunks(self, clips: Sequence[Clip], tower: Any) -> list[tuple[Kind, int]]:
+        """What it is of and the number of its rows, for each frame or view.
 
         Args:
             clips: as :meth:`clips` gives them.
             tower: the tower.
-            arguments: of ``get_<kind>_features()``, by name.
         """
         unit, extra = self.rows_of_unit(tower), self.extra(tower)
         return [(clip.kind, extra + clip.units.shape[1] * unit) for clip in clips for _ in clip.units]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,15 +52,8 @@ class GridTower(Tower):
 class WindowTower(GridTower):
     """Qwen2.5-VL's and EXAONE 4.5's: most blocks attend within windows, and all have the units window by window."""
 
-    merging_loses = True
-
     def order(self, tower: Any, arguments: Mapping[str, Any]) -> Tensor | None:
         return window_order(tower, arguments["video_grid_thw"])
-
-    def chunks(self, clips: Sequence[Clip], tower: Any, arguments: Mapping[str, Any]) -> list[tuple[Kind, int]]:
-        """Its windows."""
-        _, bounds = _windows(tower, arguments["video_grid_thw"])
-        return [("video", int(end) - int(first)) for first, end in pairwise(bounds) if end > first]
 
 
 def window_order(tower: Any, grids: Tensor) -> Tensor:
@@ -71,22 +63,16 @@ def window_order(tower: Any, grids: Tensor) -> Tensor:
         tower: the tower.
         grids: ``(V, 3)`` int64: frames, rows and columns of patches of each video.
     """
-    windows, _ = _windows(tower, grids)
-    return torch.as_tensor(windows, device=grids.device)
-
-
-def _windows(tower: Any, grids: Tensor) -> tuple[Any, Any]:
-    """The units window by window, and the patches with which windows begin, and their end."""
     if hasattr(tower, "get_window_index"):
         # Older releases of transformers.
-        windows, bounds = tower.get_window_index(grids)
-        return windows, bounds
-    from transformers.vision_utils import get_vision_window_index
+        windows, _ = tower.get_window_index(grids)
+    else:
+        from transformers.vision_utils import get_vision_window_index
 
-    windows, bounds = get_vision_window_index(
-        grids,
-        spatial_merge_size=tower.spatial_merge_size,
-        window_size=tower.window_size,
-        patch_size=tower.patch_size,
-    )
-    return windows, bounds
+        windows, _ = get_vision_window_index(
+            grids,
+            spatial_merge_size=tower.spatial_merge_size,
+            window_size=tower.window_size,
+            patch_size=tower.patch_size,
+        )
+    return torch.as_tensor(windows, device=grids.device)

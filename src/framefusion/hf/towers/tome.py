@@ -1,9 +1,9 @@
 """Token merging in a vision tower (ToMe, arXiv 2210.09461): fewer rows from block to block, all again behind the last.
 
-Rows merge within *chunks*: the frames of a video or, where most blocks attend within windows, the windows. They are
+Rows merge within *chunks*, the frames of a video: also across windows, where blocks attend within such. They are
 compared by their hidden states, not by keys as in the paper (``docs/how-it-works/tower.md``). A row that stands for
-several is their mean, weighs as many keys (``log size`` is added to its scores), and keeps the rotary position of the
-row that the others merged into.
+several is their mean, weighs as many keys (``log size`` is added to its scores), and keeps the rotary position and the
+window of the row that the others merged into.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ class Run(running.Run):
             )
         self.counts, self.fixed = counts, fixed
         self._lengths = [own[0] for own in counts]
-        self._starts = _starts(self._lengths)
+        total = sum(self._lengths)
         # (N,): where each row is now, by the number of rows that there are then.
-        self._places = {self._starts[-1]: torch.arange(self._starts[-1])}
-        self._size = torch.ones(self._starts[-1])
+        self._places = {total: torch.arange(total)}
+        self._size = torch.ones(total)
+        # (R,) ascending: the row that each one left was, whose position and window it has.
+        self._kept = torch.arange(total)
         self._merged = False
         self._tables: tuple[Tensor, ...] | None = None
         self._bounds: list[int] = []
@@ -62,7 +64,7 @@ class Run(running.Run):
             args = (args[0], None, *args[2:]) if len(args) > 1 else args
             kwargs |= {"attention_mask": None} if "attention_mask" in kwargs else {}
         bounds = kwargs.get("cu_seqlens")
-        self._bounds = self._now(self._starts if bounds is None else bounds.tolist())
+        self._bounds = _starts(self._lengths) if bounds is None else self._now(bounds)
         if bounds is not None:
             # One call of the attention function for all: it cuts the rows itself.
             kwargs["cu_seqlens"] = bounds.new_tensor([0, len(self._size)])
@@ -74,7 +76,7 @@ class Run(running.Run):
     def attend(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, function: Callable[..., Any], **kwargs: Any
     ) -> Tensor:
-        """Attention frame by frame, or window by window, those of one length at once."""
+        """Attention frame by frame, or window by window, those with as many rows at once."""
         bias = self._size.log().to(query.dtype) if self._merged else None
         output = None
         for length, firsts in _by(pairwise(self._bounds), lambda pair: pair[1] - pair[0], lambda pair: pair[0]):
@@ -93,20 +95,28 @@ class Run(running.Run):
         """Fewer rows, or behind the last block all of them."""
         if index + 1 == len(self.counts[0]):
             return self.spread(hidden)
-        lengths = [own[index + 1] for own in self.counts]
-        if lengths == self._lengths:
-            return hidden
         rows = hidden.flatten(0, -2)
-        (place, kept), total = self._merge(rows, lengths), sum(lengths)
+        matched = self._matched(index, rows)
+        if matched is None:
+            return hidden
+        place, kept, lengths = matched
+        total = len(kept)
         size = torch.zeros(total, device=rows.device).index_add_(0, place, self._size)
         weighted = rows.float() * self._size[:, None]
         mean = weighted.new_zeros(total, rows.shape[1]).index_add_(0, place, weighted) / size[:, None]
         if self._tables is not None:
             self._tables = tuple(table[kept.to(table.device)] for table in self._tables)
         self._places[total] = place[self._places[len(rows)].to(rows.device)]
+        self._kept = self._kept[kept]
         self._size, self._lengths, self._merged = size, lengths, True
         mean = mean.to(hidden.dtype)
         return mean if hidden.ndim == 2 else mean[None]
+
+    def _matched(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor, list[int]] | None:
+        """What merges behind a block, of its rows ``(R, D)``: as of :meth:`_merge`, and the rows of each chunk that are
+        left; None for nothing."""
+        lengths = [own[index + 1] for own in self.counts]
+        return None if lengths == self._lengths else (*self._merge(hidden, lengths), lengths)
 
     def _merge(self, hidden: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
         """``(R,)``: the new place of each row ``(R, D)``; and the row that each place was."""
@@ -144,13 +154,13 @@ class Run(running.Run):
                 f"the vision tower runs over {len(rows)} rows, but its pixels say {len(self._size)}; this release of "
                 "transformers lays them out in another way. Attach without tower."
             )
-        self._size = self._size.to(hidden.device)
+        self._size, self._kept = self._size.to(hidden.device), self._kept.to(hidden.device)
         return rows if hidden.ndim == 2 else rows[None]
 
-    def _now(self, bounds: Sequence[int]) -> list[int]:
-        """Where chunks begin now, of the rows where they began."""
-        now = dict(zip(self._starts, _starts(self._lengths), strict=True))
-        return [now[row] for row in bounds]
+    def _now(self, bounds: Tensor) -> list[int]:
+        """Where frames or windows begin now, of the rows where they began; without those that are empty now."""
+        now = torch.searchsorted(self._kept, bounds.to(self._kept))
+        return now.unique_consecutive().tolist()
 
 
 T = TypeVar("T")
