@@ -114,32 +114,14 @@ def read(path: Path, count: int, size: Size | None = None, flags: str | None = N
         if size is not None:
             stack.enter_context(mock.patch.object(reading, "shown_size", return_value=size[::-1]))
         if flags is not None:
-            stack.enter_context(mock.patch.object(pixels, "_converted", _by(flags)))
+            stack.enter_context(mock.patch.object(pixels, "SCALER", flags))
         return read_video(path, frames=count)
-
-
-def _by(flags: str) -> Any:
-    """The reader's conversion of frames that are not interlaced, with other flags of the scaler."""
-
-    def converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
-        graph = av.filter.Graph()
-        graph.link_nodes(
-            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
-            graph.add("scale", f"{size[0]}:{size[1]}:flags={flags}{pixels._matrix(frame)}"),
-            graph.add("format", layout),
-            graph.add("buffersink"),
-        ).configure()
-        graph.push(frame)
-        shown: Any = graph.pull()
-        return shown.to_ndarray()
-
-    return converted
 
 
 def unconverted(path: Path, count: int) -> None:
     """Decode some frames of a file and convert none of them: what no way of scaling can save."""
     blank = np.zeros((1, 1, 3), np.uint8)
-    with mock.patch.object(reading, "picture", return_value=blank):
+    with mock.patch.object(pixels.Painter, "picture", return_value=blank):
         read_video(path, frames=count)
 
 
