@@ -24,6 +24,7 @@ from framefusion.asking.streams import pictures as streaming
 from framefusion.asking.video import VideoError, read_video
 from framefusion.assets import REAL_VIDEO
 from tests.asking.media import corpus
+from tests.asking.media.anew import Anew
 
 BY_NAME = {entry.name: entry for entry in corpus.ENTRIES}
 ORIENTATIONS: list[pixels.Matrix | None] = [
@@ -34,41 +35,6 @@ ORIENTATIONS: list[pixels.Matrix | None] = [
 STILLS = ("moving.gif", "moving.apng", "moving.webp", "transparent.apng", "transparent.webp")
 """Files that do not come this way."""
 KINDS = ("h264.mp4", "odd-size.mp4", "interlaced.ts", "wide-pixels.mp4", "hdr-pq.mkv", "transparent.mov")
-
-
-class Anew:
-    """The slow way: a graph for each picture, and NumPy that turns it."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def picture(self, frame: Any, size: tuple[int, int]) -> np.ndarray:
-        matrix = pixels.display_matrix(frame)
-        size = size[::-1] if pixels._quarter_turned(matrix) else size
-        transfer = pixels._characteristic(frame, self.stream, "color_trc")
-        if transfer in (pixels._PQ, pixels._HLG):
-            primaries = pixels._characteristic(frame, self.stream, "color_primaries")
-            signal = _converted(frame, size, "rgb48le").astype(np.float32) / 65535
-            drawn = pixels._tone_mapped(signal, transfer, primaries)
-        elif pixels._has_alpha(frame):
-            drawn = pixels.on_white(_converted(frame, size, "rgba"))
-        else:
-            drawn = _converted(frame, size, "rgb24")
-        return np.ascontiguousarray(pixels._upright(drawn, matrix))
-
-
-def _converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
-    chain = [("scale", f"{size[0]}:{size[1]}:flags=bicubic{pixels._matrix(frame)}"), ("format", layout)]
-    if frame.interlaced_frame:
-        chain.insert(0, ("bwdif", "mode=send_frame:deint=interlaced"))
-    graph = av.filter.Graph()
-    nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)]
-    nodes += [graph.add(name, options) for name, options in chain] + [graph.add("buffersink")]
-    graph.link_nodes(*nodes).configure()
-    nodes[0].push(frame)
-    nodes[0].push(None)
-    shown: Any = nodes[-1].pull()
-    return shown.to_ndarray()
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ class Painter:
     def picture(self, frame: Any, size: tuple[int, int]) -> np.ndarray:
         """uint8 ``(height, width, 3)``: deinterlaced, with square pixels, upright, on white, in the range of a screen.
 
-        It may be a view of memory that the next frame would use; copy what is to stay.
+        It may be a view of FFmpeg's memory, which later frames take again once it is gone; copy what is to stay.
 
         Args:
             frame: a decoded ``av.VideoFrame``.
@@ -79,7 +79,7 @@ class Painter:
         """RGB ``(height, width, channels)`` through FFmpeg's filters, which unlike older PyAV know every matrix."""
         chain = (("scale", f"{size[0]}:{size[1]}:flags={SCALER}{_matrix(frame)}"), ("format", layout), *turns)
         if frame.interlaced_frame:
-            # Of a single frame, the lines of the second field are interpolated; neighbours would be mixed in.
+            # bwdif looks at the neighbours of a frame, which here are whatever was drawn before
             return _Filters(frame, (("bwdif", "mode=send_frame:deint=interlaced"), *chain)).shown(frame)
         alike = (*_properties(frame), chain)
         kept, self._kept = self._kept, None  # what fails is not used again
