@@ -1,14 +1,15 @@
 """What decoding straight to the size that a processor makes of frames would gain, and what it would change.
 
-    python -m benchmarks.decoding_size times pixels answers --json docs/data/decoding-size.json
+    python -m benchmarks.decoding_size times pixels answers drawing --json docs/data/decoding-size.json
 
 Both ways use the package's reader, in turns in one process: the usual one, which converts frames to RGB at their own
 size and leaves scaling to the processor; and one whose conversion also scales, to the size that the processor would
 make, so that the processor only normalises. ``times`` measures CPU seconds of public clips, see
 :data:`framefusion.evaluation.footage.CLIPS`, and of one of them encoded at 1920 × 1080, and played eight times over.
 ``pixels`` compares what the processors make of both, for several filters of FFmpeg's scaler. ``answers`` asks the
-bundled models about VideoNeedle, stored at four times its size. A measurement that is not named stays in the file as it
-is.
+bundled models about VideoNeedle, stored at four times its size. ``drawing`` measures the usual way alone: what turning
+decoded frames into RGB takes with filters that stay, and with filters that are made anew for each frame. A measurement
+that is not named stays in the file as it is.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from framefusion.assets import BUNDLED, usual_frames
 from framefusion.evaluation.footage import CLIPS
 from framefusion.evaluation.scoring import exact_match
 from framefusion.evaluation.videoneedle import SECONDS, VideoNeedle
+from tests.asking.media.anew import Anew
 from training.video_files import write_mp4
 
 COUNTS = {"Qwen2.5-VL": (32, 64), "LLaVA-OneVision": (32,), "bundled": (32,)}
@@ -60,6 +62,10 @@ FILTERS = {
 }
 """Flags of FFmpeg's scaler. Its bicubic filter widens with the scale, as an antialiased one does; the second has the
 parameter of torchvision's cubic, and FFmpeg's most exact arithmetic."""
+DRAWN = {"1280×720": (1280, 720), "1920×1080": LARGE_SIZE, "3840×2160": (3840, 2160)}
+"""Sizes whose drawing is measured."""
+QUARTER: pixels.Matrix = (0.0, 1.0, -1.0, 0.0)
+"""The display matrix of a telephone that was held upright."""
 UPSCALED, CRF = 4, 18
 """How VideoNeedle is stored: frames scaled so many times, and the quality of its H.264."""
 VIDEOS, SEED = 24, 0
@@ -114,32 +120,14 @@ def read(path: Path, count: int, size: Size | None = None, flags: str | None = N
         if size is not None:
             stack.enter_context(mock.patch.object(reading, "shown_size", return_value=size[::-1]))
         if flags is not None:
-            stack.enter_context(mock.patch.object(pixels, "_converted", _by(flags)))
+            stack.enter_context(mock.patch.object(pixels, "SCALER", flags))
         return read_video(path, frames=count)
-
-
-def _by(flags: str) -> Any:
-    """The reader's conversion of frames that are not interlaced, with other flags of the scaler."""
-
-    def converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
-        graph = av.filter.Graph()
-        graph.link_nodes(
-            graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
-            graph.add("scale", f"{size[0]}:{size[1]}:flags={flags}{pixels._matrix(frame)}"),
-            graph.add("format", layout),
-            graph.add("buffersink"),
-        ).configure()
-        graph.push(frame)
-        shown: Any = graph.pull()
-        return shown.to_ndarray()
-
-    return converted
 
 
 def unconverted(path: Path, count: int) -> None:
     """Decode some frames of a file and convert none of them: what no way of scaling can save."""
     blank = np.zeros((1, 1, 3), np.uint8)
-    with mock.patch.object(reading, "picture", return_value=blank):
+    with mock.patch.object(pixels.Painter, "picture", return_value=blank):
         read_video(path, frames=count)
 
 
@@ -160,15 +148,20 @@ def looped(path: Path, times: int, into: Path) -> None:
                     out.mux(packet)
 
 
+def scaled_up(folder: Path, size: Size, count: int = 10_000) -> Path:
+    """Frames of the large clip, encoded at a width and height."""
+    whole = read_video(CLIPS[LARGE].path(), frames=count)
+    path = folder / f"{LARGE}-{size[0]}.mp4"
+    scaled = (np.asarray(Image.fromarray(f).resize(size, Image.Resampling.BICUBIC)) for f in whole.frames)
+    write_mp4(path, scaled, round(whole.source_fps), crf=CRF)
+    return path
+
+
 def clips(folder: Path) -> Iterator[tuple[str, Path]]:
     """The clips by name."""
     for name in NAMES:
         yield name, CLIPS[name].path()
-    whole = read_video(CLIPS[LARGE].path(), frames=10_000)
-    path = folder / f"{LARGE}.mp4"
-    scaled = (np.asarray(Image.fromarray(f).resize(LARGE_SIZE, Image.Resampling.BICUBIC)) for f in whole.frames)
-    write_mp4(path, scaled, round(whole.source_fps), crf=CRF)
-    yield f"{LARGE}, scaled up", path
+    yield f"{LARGE}, scaled up", scaled_up(folder, LARGE_SIZE)
     longer = folder / f"{LONG}-{OVER}.mp4"
     looped(CLIPS[LONG].path(), OVER, longer)
     yield f"{LONG}, {OVER} times over", longer
@@ -304,6 +297,52 @@ def answers(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+class Nothing:
+    """Gives one blank picture for every frame: what reading takes without drawing."""
+
+    def __init__(self, stream: Any) -> None:
+        del stream
+        self.blank: np.ndarray | None = None
+
+    def picture(self, frame: Any, size: tuple[int, int]) -> np.ndarray:
+        del frame
+        if self.blank is None:
+            self.blank = np.zeros((size[1], size[0], 3), np.uint8)
+        return self.blank
+
+
+def drawing(folder: Path, rounds: int, count: int = 32) -> list[dict[str, Any]]:
+    """Seconds of reading by the CPU and by the clock, medians over the rounds: drawing nothing, and drawing both ways.
+
+    The order changes from round to round, because memory that a way leaves is cheaper for the next.
+    """
+    ways = {"nothing": Nothing, "drawn": pixels.Painter, "drawn anew": Anew}
+    names, rows = list(ways), []
+    for title, size in DRAWN.items():
+        path = scaled_up(folder, size, 2 * count)
+        for turned in (False, True):
+            taken: dict[str, list[tuple[float, float]]] = defaultdict(list)
+            # the first one is a warm-up
+            for turn in range(rounds + 1):
+                for name in (*names[turn % 3 :], *names[: turn % 3]):
+                    with ExitStack() as stack:
+                        matrix = QUARTER if turned else None
+                        stack.enter_context(mock.patch.object(pixels, "display_matrix", return_value=matrix))
+                        stack.enter_context(mock.patch.object(reading, "Painter", ways[name]))
+                        taken[name].append(_both_seconds(read, path, count))
+            parts = {name: np.median(pairs[1:], axis=0).tolist() for name, pairs in taken.items()}
+            rows.append({"size": title, "turned": turned, "frames": count, "seconds (CPU, wall)": parts})
+            say(rows[-1])
+    return rows
+
+
+def _both_seconds(call: Any, *arguments: Any) -> tuple[float, float]:
+    begin = time.perf_counter()
+    cpu, made = _seconds(call, *arguments)
+    del made
+    return cpu, time.perf_counter() - begin
+
+
 def say(row: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(row) + "\n")
     sys.stdout.flush()
@@ -312,8 +351,8 @@ def say(row: dict[str, Any]) -> None:
 def main() -> None:
     """Measure what is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["times", "pixels", "answers"])
-    parser.add_argument("--rounds", type=int, default=3, help="times: after a warm-up")
+    parser.add_argument("what", nargs="+", choices=["times", "pixels", "answers", "drawing"])
+    parser.add_argument("--rounds", type=int, default=3, help="times and drawing: after a warm-up")
     parser.add_argument("--json", type=Path, help="write the results here")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -322,6 +361,8 @@ def main() -> None:
         for what in given.what:
             if what == "times":
                 rows = times(Path(folder), given.rounds)
+            elif what == "drawing":
+                rows = drawing(Path(folder), given.rounds)
             else:
                 rows = differences(Path(folder)) if what == "pixels" else answers(Path(folder))
             found[what] = {**machine(), "rows": rows}

@@ -59,6 +59,17 @@ def test_the_reader_is_itself_again_afterwards() -> None:
     assert np.array_equal(decoding_size.read(REAL_VIDEO, COUNT).frames, usual)
 
 
+@pytest.mark.usefixtures("capsys")
+def test_drawing_is_measured_upright_and_turned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding_size, "DRAWN", {"640×272": (640, 272)})
+    monkeypatch.setattr(decoding_size, "scaled_up", lambda folder, size, count: REAL_VIDEO)
+    rows = decoding_size.drawing(tmp_path, 1, COUNT)
+    assert [row["turned"] for row in rows] == [False, True]
+    for row in rows:
+        assert set(row["seconds (CPU, wall)"]) == {"nothing", "drawn", "drawn anew"}
+        assert all(seconds > 0 for pair in row["seconds (CPU, wall)"].values() for seconds in pair)
+
+
 def test_a_filter_is_the_only_difference() -> None:
     by = {title: decoding_size.read(REAL_VIDEO, COUNT, (48, 64), flags).frames for title, flags in FILTERS.items()}
     assert np.array_equal(by.pop("as the reader's"), decoding_size.read(REAL_VIDEO, COUNT, (48, 64)).frames)

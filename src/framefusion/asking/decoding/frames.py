@@ -11,7 +11,7 @@ import numpy as np
 
 from framefusion.asking.decoding.container import opened
 from framefusion.asking.decoding.errors import IrregularError, VideoError
-from framefusion.asking.decoding.pixels import picture, shown_size
+from framefusion.asking.decoding.pixels import Painter, shown_size
 from framefusion.asking.decoding.source import Source
 from framefusion.asking.decoding.timeline import Damage, PacketIndex, decoded
 
@@ -32,10 +32,10 @@ def sought(source: Source, index: PacketIndex, wanted: Sequence[int]) -> np.ndar
         IrregularError: the decoder shows something else than the packets told.
         VideoError: the pictures would take more than :data:`MAX_BYTES`.
     """
-    pictures = _Pictures(len(wanted))
     last = len(index.stamps) - 1
     needed = set(wanted)
     with opened(source) as (container, stream):
+        pictures = _Pictures(len(wanted), stream)
         position = -1
         frames = _frames(container, stream)
         for target in sorted({0, *wanted, last}):
@@ -49,10 +49,10 @@ def sought(source: Source, index: PacketIndex, wanted: Sequence[int]) -> np.ndar
                 if frame is None or frame.pts != index.stamps[position] or frame.is_corrupt:
                     raise IrregularError
                 if position in needed or position == 0:
-                    pictures.add(frame, stream, keep=position in needed)
+                    pictures.add(frame, keep=position in needed)
         if next(frames, None) is not None:
             raise IrregularError
-    return pictures.array()
+        return pictures.array()
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -86,13 +86,13 @@ def read_through(source: Source, wanted: Sequence[int]) -> np.ndarray:
     Raises:
         VideoError: the pictures would take more than :data:`MAX_BYTES`, or the file has become shorter meanwhile.
     """
-    pictures = _Pictures(len(wanted))
     remaining = list(wanted)
     with opened(source, threads="SLICE") as (container, stream):
+        pictures = _Pictures(len(wanted), stream)
         frames = (event for event in decoded(container, stream) if isinstance(event, av.VideoFrame))
         for position, frame in enumerate(frames):
             if position == 0 or position == remaining[0]:
-                pictures.add(frame, stream, keep=position == remaining[0])
+                pictures.add(frame, keep=position == remaining[0])
             if position == remaining[0]:
                 remaining.pop(0)
             if not remaining:
@@ -103,17 +103,18 @@ def read_through(source: Source, wanted: Sequence[int]) -> np.ndarray:
 class _Pictures:
     """Room for pictures of one size, that of the first frame of the stream."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, stream: Any) -> None:
         self.count, self.filled = count, 0
+        self.stream, self.painter = stream, Painter(stream)
         self.size: tuple[int, int] | None = None
         self.pixels: np.ndarray | None = None
 
-    def add(self, frame: Any, stream: Any, keep: bool) -> None:
+    def add(self, frame: Any, keep: bool) -> None:
         if self.size is None:
-            self.size = shown_size(frame, stream)
+            self.size = shown_size(frame, self.stream)
         if not keep:
             return
-        shown = picture(frame, stream, self.size)
+        shown = self.painter.picture(frame, self.size)
         if self.pixels is None:
             check_bytes(self.count, shown.shape[1], shown.shape[0])
             self.pixels = np.empty((self.count, *shown.shape), np.uint8)

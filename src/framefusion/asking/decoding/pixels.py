@@ -18,6 +18,20 @@ REFERENCE_WHITE = 203.0
 _SHAPES = (0.1, 10.0)
 """Pixels outside these ratios of width to height are taken for a mistake."""
 
+SCALER = "bicubic"
+"""Flags of FFmpeg's scaler."""
+
+_Chain = tuple[tuple[str, str | None], ...]
+"""Filters by name, each with its options."""
+
+_TRANSPOSED = {
+    (False, False): "cclock_flip",
+    (False, True): "clock",
+    (True, False): "cclock",
+    (True, True): "clock_flip",
+}
+"""Transposition by whether lines, and the pixels in them, come in the other order afterwards."""
+
 # Numbers of ITU-T H.273
 _UNKNOWN = 2
 _PQ, _HLG = 16, 18  # transfer characteristics
@@ -27,25 +41,52 @@ _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _HD = 720  # from this height on, players take video that says nothing for BT.709
 
 
-def picture(frame: Any, stream: Any, size: tuple[int, int]) -> np.ndarray:
-    """uint8 ``(height, width, 3)``: deinterlaced, with square pixels, upright, on white, in the range of a screen.
+class Painter:
+    """Draws the frames of one stream. FFmpeg's filters, and their memory, stay as long as frames are alike.
+
+    Not for several threads at a time.
 
     Args:
-        frame: a decoded ``av.VideoFrame``.
-        stream: its stream, which tells the shape of a pixel.
-        size: width and height of the stream's first frame, see :func:`shown_size`; others are scaled to it.
+        stream: that of the frames, which tells what they leave open.
     """
-    turned = _quarter_turned(display_matrix(frame))
-    size = size[::-1] if turned else size
-    transfer = _characteristic(frame, stream, "color_trc")
-    if transfer in (_PQ, _HLG):
-        primaries = _characteristic(frame, stream, "color_primaries")
-        pixels = _tone_mapped(_converted(frame, size, "rgb48le").astype(np.float32) / 65535, transfer, primaries)
-    elif _has_alpha(frame):
-        pixels = on_white(_converted(frame, size, "rgba"))
-    else:
-        pixels = _converted(frame, size, "rgb24")
-    return np.ascontiguousarray(_upright(pixels, display_matrix(frame)))
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self._kept: tuple[tuple[Any, ...], _Filters] | None = None
+
+    def picture(self, frame: Any, size: tuple[int, int]) -> np.ndarray:
+        """uint8 ``(height, width, 3)``: deinterlaced, with square pixels, upright, on white, in the range of a screen.
+
+        It may be a view of FFmpeg's memory, which later frames take again once it is gone; copy what is to stay.
+
+        Args:
+            frame: a decoded ``av.VideoFrame``.
+            size: width and height of the stream's first frame, see :func:`shown_size`; others are scaled to it.
+        """
+        matrix = display_matrix(frame)
+        size = size[::-1] if _quarter_turned(matrix) else size
+        transfer = _characteristic(frame, self.stream, "color_trc")
+        if transfer in (_PQ, _HLG):
+            primaries = _characteristic(frame, self.stream, "color_primaries")
+            signal = self._converted(frame, size, "rgb48le").astype(np.float32) / 65535
+            return _upright(_tone_mapped(signal, transfer, primaries), matrix)
+        turns, lines = _turns(matrix)
+        if _has_alpha(frame):
+            return on_white(self._converted(frame, size, "rgba", turns))[::lines]
+        return self._converted(frame, size, "rgb24", turns)[::lines]
+
+    def _converted(self, frame: Any, size: tuple[int, int], layout: str, turns: _Chain = ()) -> np.ndarray:
+        """RGB ``(height, width, channels)`` through FFmpeg's filters, which unlike older PyAV know every matrix."""
+        chain = (("scale", f"{size[0]}:{size[1]}:flags={SCALER}{_matrix(frame)}"), ("format", layout), *turns)
+        if frame.interlaced_frame:
+            # bwdif looks at the neighbours of a frame, which here are whatever was drawn before
+            return _Filters(frame, (("bwdif", "mode=send_frame:deint=interlaced"), *chain)).shown(frame)
+        alike = (*_properties(frame), chain)
+        kept, self._kept = self._kept, None  # what fails is not used again
+        filters = kept[1] if kept is not None and kept[0] == alike else _Filters(frame, chain)
+        pixels = filters.shown(frame, last=False)
+        self._kept = alike, filters
+        return pixels
 
 
 def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
@@ -78,26 +119,33 @@ def _characteristic(frame: Any, stream: Any, name: str) -> int:
     return _UNKNOWN
 
 
-def _converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
-    """RGB ``(height, width, channels)`` through FFmpeg's filters, which unlike older PyAV know every matrix."""
-    filters = [("scale", f"{size[0]}:{size[1]}:flags=bicubic{_matrix(frame)}"), ("format", layout)]
-    if frame.interlaced_frame:
-        # Of a single frame, the lines of the second field are interpolated.
-        filters.insert(0, ("bwdif", "mode=send_frame:deint=interlaced"))
-    graph = av.filter.Graph()
-    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
-    first = last
-    for name, options in filters:
-        added = graph.add(name, options)
-        last.link_to(added)
-        last = added
-    sink = graph.add("buffersink")
-    last.link_to(sink)
-    graph.configure()
-    first.push(frame)
-    first.push(None)
-    shown: Any = sink.pull()  # a VideoFrame, which its type does not say
-    return shown.to_ndarray()
+class _Filters:
+    """A chain of FFmpeg's filters for frames like ``frame``."""
+
+    def __init__(self, frame: Any, chain: _Chain) -> None:
+        self.graph = graph = av.filter.Graph()  # what it gives does not keep it alive
+        self.first = last = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+        for name, options in (*chain, ("buffersink", None)):
+            added = graph.add(name, options)
+            last.link_to(added)
+            last = added
+        graph.configure()
+        self.sink: Any = last
+
+    def shown(self, frame: Any, last: bool = True) -> np.ndarray:
+        """What the filters make of a frame; ``last`` if they may wait for another one."""
+        self.first.push(frame)
+        if last:
+            self.first.push(None)
+        return self.sink.pull().to_ndarray()
+
+
+def _properties(frame: Any) -> tuple[Any, ...]:
+    """What filters may be configured by."""
+    colours = (getattr(frame, name, None) for name in ("colorspace", "color_range", "color_primaries", "color_trc"))
+    return frame.width, frame.height, frame.format.name, frame.time_base, *colours
 
 
 def _matrix(frame: Any) -> str:
@@ -129,6 +177,19 @@ def _quarter_turned(matrix: Matrix | None) -> bool:
         return False
     a, b, c, d = matrix
     return abs(a) + abs(d) < abs(b) + abs(c)
+
+
+def _turns(matrix: Matrix | None) -> tuple[_Chain, int]:
+    """Filters after which only the order of the lines may be wrong, and the step through them: 1, or -1 from below.
+
+    FFmpeg turns by blocks and is quicker than NumPy, but for that order.
+    """
+    if matrix is None:
+        return (), 1
+    a, b, c, d = matrix
+    if _quarter_turned(matrix):
+        return (("transpose", _TRANSPOSED[b < 0, c < 0]),), 1
+    return (("hflip", None),) if a < 0 else (), -1 if d < 0 else 1
 
 
 def _upright(pixels: np.ndarray, matrix: Matrix | None) -> np.ndarray:

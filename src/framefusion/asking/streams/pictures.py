@@ -12,7 +12,7 @@ import numpy as np
 
 from framefusion.asking.decoding.container import Failed, counts_frames, rate_of
 from framefusion.asking.decoding.errors import VideoError
-from framefusion.asking.decoding.pixels import picture, shown_size
+from framefusion.asking.decoding.pixels import Painter, shown_size
 from framefusion.asking.decoding.timeline import JOIN, WHOLE, Damage, decoded
 from framefusion.asking.streams.sampling import Clock, Ticks
 from framefusion.asking.streams.stream import Frame, Tally
@@ -43,7 +43,7 @@ def decoded_frames(container: Any, stream: Any, failed: Failed | None = None) ->
     ``failed`` is told why the container could not be read on, if that is how it ended.
     """
     numbers = _Numbers(float(stream.time_base) * rate_of(stream)) if counts_frames(container) else None
-    damaged = _Damaged()
+    damaged, painter = _Damaged(), Painter(stream)
     held: list[Any] = []
     for event in decoded(container, stream, failed):
         if isinstance(event, Damage):
@@ -57,18 +57,24 @@ def decoded_frames(container: Any, stream: Any, failed: Failed | None = None) ->
         else:
             held.append(event)
         if not damaged.doubtful:
-            yield from (_decoded(frame, stream, numbers, damaged) for frame in held)
+            yield from (_decoded(frame, painter, numbers, damaged) for frame in held)
             held.clear()
     damaged.settle()
-    yield from (_decoded(frame, stream, numbers, damaged) for frame in held)
+    yield from (_decoded(frame, painter, numbers, damaged) for frame in held)
     if damaged.tail and failed is not None:
         failed(VideoError("the rest cannot be decoded"))
 
 
-def _decoded(frame: Any, stream: Any, numbers: _Numbers | None, damaged: _Damaged) -> Decoded:
+def _decoded(frame: Any, painter: Painter, numbers: _Numbers | None, damaged: _Damaged) -> Decoded:
+    stream = painter.stream
     stamp = frame.pts if numbers is None else numbers.take()
     seconds = None if stamp is None else float(stamp * stream.time_base)
-    return Decoded(seconds, lambda: picture(frame, stream, shown_size(frame, stream)), damaged.intact(frame))
+
+    def draw() -> np.ndarray:
+        # Frames stay with whoever takes them; a copy, so that the filters need no memory for each of them.
+        return np.array(painter.picture(frame, shown_size(frame, stream)), order="C")
+
+    return Decoded(seconds, draw, damaged.intact(frame))
 
 
 class _Numbers:
