@@ -34,7 +34,7 @@ class Anew:
 def _converted(frame: Any, size: tuple[int, int], layout: str) -> np.ndarray:
     chain = [("scale", f"{size[0]}:{size[1]}:flags=bicubic{pixels._matrix(frame)}"), ("format", layout)]
     if frame.interlaced_frame:
-        chain.insert(0, ("bwdif", "mode=send_frame:deint=interlaced"))
+        chain.insert(0, ("estdif", "mode=frame:deint=interlaced"))
     graph = av.filter.Graph()
     nodes = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)]
     nodes += [graph.add(name, options) for name, options in chain] + [graph.add("buffersink")]

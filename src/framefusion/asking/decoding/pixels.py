@@ -79,8 +79,8 @@ class Painter:
         """RGB ``(height, width, channels)`` through FFmpeg's filters, which unlike older PyAV know every matrix."""
         chain = (("scale", f"{size[0]}:{size[1]}:flags={SCALER}{_matrix(frame)}"), ("format", layout), *turns)
         if frame.interlaced_frame:
-            # bwdif looks at the neighbours of a frame, which here are whatever was drawn before
-            return _Filters(frame, (("bwdif", "mode=send_frame:deint=interlaced"), *chain)).shown(frame)
+            # Within the frame: filters that look at its neighbours leave a single one as it is.
+            return _Filters(frame, (("estdif", "mode=frame:deint=interlaced"), *chain)).shown(frame)
         alike = (*_properties(frame), chain)
         kept, self._kept = self._kept, None  # what fails is not used again
         filters = kept[1] if kept is not None and kept[0] == alike else _Filters(frame, chain)
