@@ -25,9 +25,8 @@ MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
 FACTS = [ROOT / "docs" / "data" / f"facts-{name}.json" for name in ("qwen", "qwen-others")]
-ALTERNATIVES = "alternatives", "alternatives-llava"
-"""Files in ``docs/data``, and tables: the bundled Qwen2.5-VL and LLaVA-OneVision, each over footage that moves and that
-stands still."""
+ALTERNATIVES = "alternatives", "alternatives-llava", "alternatives-llava-still"
+"""Files in ``docs/data``, and tables: models and the footage that they are asked about."""
 PROPORTIONS = ROOT / "docs" / "data" / "llava-proportions.json"
 FILES = {
     ROOT / "docs" / "guides" / "models.md": ("models", "matrix", "refused"),
