@@ -25,7 +25,7 @@ MATRIX = ROOT / "docs" / "data" / "matrix.json"
 DECODING = ROOT / "docs" / "data" / "decoding.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
 FACTS = [ROOT / "docs" / "data" / f"facts-{name}.json" for name in ("qwen", "qwen-others")]
-ALTERNATIVES = "alternatives", "alternatives-llava", "alternatives-llava-still"
+ALTERNATIVES = "alternatives", "alternatives-llava", "alternatives-llava-still", "alternatives-still"
 """Files in ``docs/data``, and tables: models and the footage that they are asked about."""
 PROPORTIONS = ROOT / "docs" / "data" / "llava-proportions.json"
 FILES = {
