@@ -36,7 +36,6 @@ SIDE = 96
 """Pixels across and down a frame."""
 STD = (0.5, 0.5, 0.5)
 """What the processors of both models divide pixels by."""
-TOWER_SHARE = "tower_share"
 
 Told = dict[str, Any]
 """``accuracy``, and where the tower does less ``tower_share``, of the videos that it encoded."""
@@ -93,14 +92,17 @@ class Asker:
         by_video = defaultdict(list)
         for question in self.data.questions(self.frames):
             by_video[question.video].append(question)
-        right, shares, loaded = [], [], self.loaded
+        right: list[bool] = []
+        shares: list[float] = []
+        loaded = self.loaded
         for name, asked in by_video.items():
             with session(loaded.model, loaded.processor, settings, chunk=self.frames, max_new_tokens=16) as talk:
                 talk.add(self.data.video(name, self.frames, self.frames))
                 replies = talk.ask_all([question.text for question in asked])
-                shares.append(talk.summary().tower_share)
+                share = talk.summary().tower_share
+                shares += [] if share is None else [share]
             right += [exact_match(r.text, q.answer or "") for r, q in zip(replies, asked, strict=True)]
-        return {"accuracy": round(mean(right), 6), TOWER_SHARE: None if None in shares else round(mean(shares), 4)}
+        return {"accuracy": round(mean(right), 6), "tower_share": round(mean(shares), 4) if shares else None}
 
 
 @dataclass(frozen=True)
