@@ -30,8 +30,9 @@ from framefusion.asking.ask import generate_timed
 from framefusion.asking.prompts import model_inputs
 from framefusion.asking.provenance import versions
 from framefusion.asking.video import read_video
+from framefusion.hf.families import layouts_of
 from framefusion.hf.shapes import EncoderCounter
-from framefusion.hf.summary import head_flops
+from framefusion.hf.summary import head_flops, left_of_encoder
 from framefusion.hf.timing import Times, timed
 from framefusion.selection import warm_up
 from framefusion.showing import units
@@ -71,27 +72,37 @@ PLANS = (
 
 @dataclass(frozen=True)
 class Turn:
-    """One answer: seconds of its parts, visual tokens of the prompt, and their mean share over the layers."""
+    """One answer: seconds of its parts, visual tokens of the prompt, their mean share over the layers, and the share of
+    the video that the tower encoded."""
 
     times: Times
     visual_tokens: int
     mean_share: float
     flops: dict[str, float | None]
+    tower_share: float | None = None
 
 
 class Bench:
-    """The model, its processor and a clip, ready to be asked."""
+    """A model, its processor and a clip, ready to be asked.
 
-    def __init__(self, clip: Path = CLIP, pixels: int = PIXELS) -> None:
-        self.model, self.processor = mid_size()
+    Args:
+        model: from a file to the first token of its answers.
+        processor: the model's.
+        clip: that is asked about.
+        pixels: of a frame, as the processor leaves it; None for a processor that makes frames of one size.
+    """
+
+    def __init__(self, model: Any, processor: Any, clip: Path = CLIP, pixels: int | None = PIXELS) -> None:
+        self.model, self.processor = model, processor
         self.clip, self.pixels = clip, pixels
         self.counter = EncoderCounter(self.model.base_model)
         warm_up(self.model.dtype)
 
     def turn(self, way: Way, frames: int, clip: Path | None = None) -> Turn:
         """Answer once, about another clip if one is given."""
-        size = round(self.pixels * way.pixels)
-        self.processor.video_processor.size = {"shortest_edge": size, "longest_edge": size}
+        if self.pixels is not None:
+            size = round(self.pixels * way.pixels)
+            self.processor.video_processor.size = {"shortest_edge": size, "longest_edge": size}
         begin = time.process_time()
         video = read_video(clip or self.clip, frames=max(1, round(frames * way.frames)))
         decoded = time.process_time()
@@ -102,19 +113,21 @@ class Bench:
             made = generate_timed(self.model, self.processor, inputs, NEW_TOKENS, read=time.process_time)
         assert clock.times is not None
         known = replace(clock.times, decode=decoded - begin, processor=processed - decoded)
-        visual = int((inputs["input_ids"] == self.model.config.video_token_id).sum())
+        (layout,) = layouts_of(self.model, inputs)
         summary = None if run is None else run.summary()
+        share = None if summary is None else summary.tower_share
         encoder = self.counter.flops(clock.encodings)
         return Turn(
             times=known.answered(made.seconds_to_first_token, made.seconds_per_token),
-            visual_tokens=visual,
+            visual_tokens=len(layout),
             mean_share=1.0 if summary is None else summary.mean_share,
             flops={
-                "encoder": None if encoder is None else encoder.total,
+                "encoder": None if encoder is None else left_of_encoder(encoder.total, encoder.projector, share),
                 "decoder": None if summary is None else summary.flops_after,
                 "decoder with all tokens": None if summary is None else summary.flops_before,
                 "head": head_flops(self.model),
             },
+            tower_share=share,
         )
 
     def rounds(self, ways: tuple[Way, ...], frames: int, count: int) -> list[list[Turn]]:
@@ -137,6 +150,7 @@ def rows_of(ways: tuple[Way, ...], turns: list[list[Turn]]) -> list[dict[str, An
                 "plan": way.name,
                 "visual_tokens": mine[-1].visual_tokens,
                 "mean_share": mine[-1].mean_share,
+                "tower_share": _mean([turn.tower_share for turn in mine]),
                 "seconds": Times.median([turn.times for turn in mine]).as_dict(),
                 "end_to_end_factor": _factor(turns[0], mine, "first_token"),
                 "decoder_factor": _factor(turns[0], mine, "prefill"),
@@ -145,6 +159,11 @@ def rows_of(ways: tuple[Way, ...], turns: list[list[Turn]]) -> list[dict[str, An
             }
         )
     return rows
+
+
+def _mean(shares: list[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return statistics.mean(known) if known else None
 
 
 def _factor(first: list[Turn], mine: list[Turn], part: str) -> float:
@@ -191,7 +210,7 @@ def main() -> None:
     if len(counts) != len(given.frames):
         parser.error(f"--rounds has {len(counts)} numbers, --frames has {len(given.frames)}")
     torch.set_num_threads(1)
-    bench = Bench(given.clip, given.pixels)
+    bench = Bench(*mid_size(), given.clip, given.pixels)
     bench.rounds(PLANS, 4, 1)
     found: list[dict[str, Any]] = []
     sys.stdout.write(f"{HEADING}\n")

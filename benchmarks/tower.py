@@ -28,7 +28,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import footage
 from benchmarks.sessions import cpu, mid_size
 from framefusion import Changed, FrameFusion, ToMe, attach, session
 from framefusion.asking.frames import video_of_frames
@@ -48,7 +48,6 @@ from framefusion.evaluation import needle as drawn
 from framefusion.evaluation.checkpoints import open_model
 from framefusion.evaluation.footage import CLIPS, scaled
 from framefusion.evaluation.needle import NeedleVideo
-from framefusion.evaluation.needle.footage import Clip, bundled_clips
 from framefusion.evaluation.needle.photo_set import load_photos
 from framefusion.evaluation.photos import ASKED, stamps
 from framefusion.evaluation.scoring import exact_match
@@ -83,8 +82,6 @@ MERGING = {
     "cost=0.3, tower at 2/3": FrameFusion(cost=0.3, tower="tome"),
 }
 CHECKPOINTS = ("bundled", "bundled-qwen")
-NOISE = 2.0
-"""Standard deviation of the noise of ``still``, in grey levels."""
 
 
 class WithoutContext(packed.Run):
@@ -247,29 +244,14 @@ def needle(rounds: int) -> dict[str, Any]:
 
 def still(rounds: int) -> dict[str, Any]:
     """Accuracy over one picture of the footage a scene, with the noise of a camera: photographs, and VideoNeedle."""
-    pictures = [
-        Clip(clip.name, clip.frames[at : at + 1], clip.fps)
-        for clip in bundled_clips()
-        for at in (0, len(clip.frames) // 2)
-    ]
-    answers = _answers(_noisy(load_photos(stamps(), 16, 8 * rounds, 5, kinds=ASKED, clips=pictures)), ("photos",))
-    shown = _noisy(drawn.load(16, 8 * rounds, 5, clips=pictures))
-    return {"videos": len(shown), "noise": NOISE, "models": answers | _answers(shown)}
+    pictures = footage.pictures()
+    answers = _answers(_still(load_photos(stamps(), 16, 8 * rounds, 5, kinds=ASKED, clips=pictures)), ("photos",))
+    shown = _still(drawn.load(16, 8 * rounds, 5, clips=pictures))
+    return {"videos": len(shown), "noise": footage.NOISE, "models": answers | _answers(shown)}
 
 
-def _noisy(videos: Sequence[NeedleVideo]) -> list[tuple[str, NeedleVideo]]:
-    """Those that are not cut, with the noise of a camera."""
-    rng = np.random.default_rng(0)
-    return [
-        (
-            "still",
-            replace(
-                video, frames=np.clip(video.frames + rng.normal(0, NOISE, video.frames.shape), 0, 255).astype(np.uint8)
-            ),
-        )
-        for video in videos
-        if video.footage == "static"
-    ]
+def _still(videos: Sequence[NeedleVideo]) -> list[tuple[str, NeedleVideo]]:
+    return [("still", video) for video in footage.noisy(videos)]
 
 
 def merging(rounds: int) -> dict[str, Any]:

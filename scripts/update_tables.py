@@ -2,15 +2,17 @@
 
 The models come from ``framefusion.hf.families``, the differences from ``docs/data/matrix.json`` (``make test-all``),
 the readers of videos from ``docs/data/decoding.json`` and ``decoding-size.json`` (``python -m benchmarks.decoding``,
-``decoding_size``), times from ``docs/data/end-to-end.json`` and ``alternatives.json`` (``python -m
-benchmarks.end_to_end``, ``alternatives``), the default beside the best rules from ``docs/data/leaderboard*.json``
-(``make leaderboard``). A test fails while a file differs from what this would write.
+``decoding_size``), times from ``docs/data/end-to-end.json`` and ``alternatives*.json`` (``python -m
+benchmarks.end_to_end``, ``alternatives``), operations from ``llava-proportions.json`` (``python -m benchmarks.llava``),
+the default beside the best rules from ``docs/data/leaderboard*.json`` (``make leaderboard``). A test fails while a file
+differs from what this would write.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,13 @@ DECODING = ROOT / "docs" / "data" / "decoding.json"
 SCALING = ROOT / "docs" / "data" / "decoding-size.json"
 TIMES = ROOT / "docs" / "data" / "end-to-end.json"
 FACTS = [ROOT / "docs" / "data" / f"facts-{name}.json" for name in ("qwen", "qwen-others")]
-ALTERNATIVES = ROOT / "docs" / "data" / "alternatives.json"
+ALTERNATIVES = "alternatives", "alternatives-llava", "alternatives-llava-still", "alternatives-still"
+"""Files in ``docs/data``, and tables: models and the footage that they are asked about."""
+PROPORTIONS = ROOT / "docs" / "data" / "llava-proportions.json"
 FILES = {
     ROOT / "docs" / "guides" / "models.md": ("models", "matrix", "refused"),
     ROOT / "docs" / "guides" / "decoding.md": ("decoding", "scaling-times", "scaling-pixels", "scaling-answers"),
-    ROOT / "docs" / "results" / "end-to-end.md": ("end-to-end-parts", "alternatives"),
+    ROOT / "docs" / "results" / "end-to-end.md": ("end-to-end-parts", "llava-proportions", *ALTERNATIVES),
     ROOT / "README.md": ("end-to-end", "pretrained", "rules", "supported"),
     ROOT / "README.zh.md": ("end-to-end-zh", "pretrained-zh", "rules-zh", "supported-zh"),
     ROOT / "docs" / "how-it-works" / "stages.md": ("rivals",),
@@ -206,23 +210,38 @@ def parts() -> str:
     return _markdown(head, rows)
 
 
-def alternatives() -> str:
-    """Ways to a sooner first token at equal accuracy."""
-    record = json.loads(ALTERNATIVES.read_text(encoding="utf-8"))
+def alternatives(name: str) -> str:
+    """Ways to a sooner first token at equal accuracy: all times with the first mid-size model, the sum with others."""
+    record = json.loads((ROOT / "docs" / "data" / f"{name}.json").read_text(encoding="utf-8"))
+    first, *others = record["times"]
+    head = ["way", "accuracy", "tower encodes", "tower", "decoder", "first token", "end to end", "decoder alone"]
+    head += [f"{what} as in {other['proportions']}" for other in others for what in ("first token", "end to end")]
     rows = []
-    for row in record["rows"]:
-        own = row["seconds"]
-        rows.append(
-            [
-                row["plan"] + ("" if row["keeps"] else " †"),
-                f"{100 * row['accuracy']:.1f} %",
-                *(f"{own[name]:.2f} s" for name in ("tower", "prefill", "first_token")),
-                f"**{factor(row['end_to_end_factor'])}**",
-                factor(row["decoder_factor"]),
-            ]
-        )
-    head = ["way", "accuracy", "tower", "decoder", "first token", "end to end", "decoder alone"]
+    for row, *same in zip(first["rows"], *(other["rows"] for other in others), strict=True):
+        share = row.get("tower_share", UNREACHED)
+        cells = [row["plan"] + ("" if row["keeps"] else " †"), f"{100 * row['accuracy']:.1f} %"]
+        cells.append("all" if share is None else share if share == UNREACHED else f"{100 * share:.0f} %")
+        cells += [f"{row['seconds'][part]:.2f} s" for part in ("tower", "prefill", "first_token")]
+        cells += [f"**{factor(row['end_to_end_factor'])}**", factor(row["decoder_factor"])]
+        for other in same:
+            cells += [f"{other['seconds']['first_token']:.2f} s", f"**{factor(other['end_to_end_factor'])}**"]
+        rows.append(cells)
     return _markdown(head, rows)
+
+
+def proportions() -> str:
+    """Operations of LLaVA-OneVisions up to the first token, of tower and decoder."""
+    record = json.loads(PROPORTIONS.read_text(encoding="utf-8"))
+    rows = [
+        [
+            f"{row['proportions']}, {row['model']}",
+            f"{row['visual_tokens']:,}",
+            *(f"{row[part] / 1e9:,.0f} GFLOP" for part in ("tower", "decoder")),
+            factor(row["decoder_over_tower"]),
+        ]
+        for row in record["rows"]
+    ]
+    return _markdown([f"{record['frames']} frames", "visual tokens", "tower", "decoder", "decoder over tower"], rows)
 
 
 SHORT = ["{frames} frames", "vision tower", "decoder", "first token", "**end to end**", "decoder alone"]
@@ -323,7 +342,8 @@ def _named(names: dict[str, str]) -> dict[str, str]:
 
 
 TABLES = {
-    "alternatives": alternatives,
+    **{name: partial(alternatives, name) for name in ALTERNATIVES},
+    "llava-proportions": proportions,
     "end-to-end": lambda: end_to_end(SHORT, {}),
     "end-to-end-zh": lambda: end_to_end(SHORT_ZH, PLANS_ZH),
     "end-to-end-parts": parts,
