@@ -169,7 +169,8 @@ EVS = Rule("EVS's rule at the input", "evs", (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.
 OURS = Rule("ours, in the decoder", "segment-dpp-two-stage", (0.3, 0.2, 0.15, 0.12, 0.1))
 STILL_BUDGETS = {LLAVA: (0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1), QWEN: (0.4, 0.3, 0.2, 0.1)}
 """Of both over footage that stands still."""
-CHANGED = Changed(std=STD)
+CHANGED = Changed(4.0, full_blocks=0, std=STD)
+"""Of the three blocks of these towers at least two would run over everything."""
 
 
 def _decoder(rule: Rule) -> Alternative:
