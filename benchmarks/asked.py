@@ -38,7 +38,7 @@ STD = (0.5, 0.5, 0.5)
 """What the processors of both models divide pixels by."""
 
 Told = dict[str, Any]
-"""``accuracy``, and where the tower does less ``tower_share``, of the videos that it encoded."""
+"""``accuracy``, and where the tower does less ``tower_share``, of its work."""
 
 
 class Asker:

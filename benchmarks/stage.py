@@ -2,6 +2,7 @@
 
     python benchmarks/stage.py                          # this checkout
     PYTHONPATH=OTHER/src python benchmarks/stage.py     # another one, to compare with
+    python benchmarks/stage.py --product --rounds 99    # one product alone, beside torch.mm
 
 CPU time instead of wall time, so that what else runs on the machine counts little. A workload of the selection is
 related to one full float32 Gram matrix of its segments (``torch.bmm``) in the same round; a stage is given in
@@ -56,6 +57,22 @@ def workload(segments: int, tokens: int, keep: int, dim: int, dtype: torch.dtype
     return f"{segments}×{tokens}→{keep}, D {dim}, {dtype}: {told}"
 
 
+def product(rounds: int) -> str:
+    """One line: a Gram matrix of one segment as the selection multiplies it, beside ``torch.mm``, in milliseconds."""
+    from framefusion.selection.numerics import products
+
+    parts = torch.randn(8, 128, 4096, generator=torch.Generator().manual_seed(0))
+    ways: dict[str, Callable[[Tensor], Any]] = {
+        "ours": lambda x: products(x, x),
+        "torch.mm": lambda x: torch.mm(x, x.T),
+    }
+    times = [
+        {name: seconds(lambda run=run: [run(x) for x in parts]) for name, run in ways.items()} for _ in range(rounds)
+    ]
+    middle = {name: statistics.median(each[name] for each in times) / len(parts) * 1e3 for name in ways}
+    return "128×128 of 4096, ms: " + ", ".join(f"{name} {value:.2f}" for name, value in middle.items())
+
+
 def hidden_states(frames_of_scene: int, dtype: torch.dtype) -> Tensor:
     """(1, 8 + tokens + 16, D): scenes of equal length whose frames differ by noise, text before and after."""
     generator = torch.Generator().manual_seed(0)
@@ -102,8 +119,13 @@ def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--product", action="store_true", help="only the product of one segment")
+    given = parser.parse_args()
+    rounds = given.rounds
     torch.set_num_threads(1)
+    if given.product:
+        print(product(rounds))
+        return
     print(f"compiling: {seconds(lambda: [warm_up(d) for d in (torch.float32, torch.float64)]):.1f} s", flush=True)
     for config in WORKLOADS:
         print(workload(*config, torch.float32, rounds), flush=True)

@@ -214,7 +214,7 @@ def alternatives(name: str) -> str:
     """Ways to a sooner first token at equal accuracy: all times with the first mid-size model, the sum with others."""
     record = json.loads((ROOT / "docs" / "data" / f"{name}.json").read_text(encoding="utf-8"))
     first, *others = record["times"]
-    head = ["way", "accuracy", "tower encodes", "tower", "decoder", "first token", "end to end", "decoder alone"]
+    head = ["way", "accuracy", "tower's work", "tower", "decoder", "first token", "end to end", "decoder alone"]
     head += [f"{what} as in {other['proportions']}" for other in others for what in ("first token", "end to end")]
     rows = []
     for row, *same in zip(first["rows"], *(other["rows"] for other in others), strict=True):
