@@ -124,13 +124,6 @@ def read(path: Path, count: int, size: Size | None = None, flags: str | None = N
         return read_video(path, frames=count)
 
 
-def unconverted(path: Path, count: int) -> None:
-    """Decode some frames of a file and convert none of them: what no way of scaling can save."""
-    blank = np.zeros((1, 1, 3), np.uint8)
-    with mock.patch.object(pixels.Painter, "picture", return_value=blank):
-        read_video(path, frames=count)
-
-
 def looped(path: Path, times: int, into: Path) -> None:
     """Write a clip several times over, without encoding it again."""
     with av.open(str(into), "w") as out:
@@ -175,14 +168,12 @@ def _seconds(call: Any, *arguments: Any, **options: Any) -> tuple[float, Any]:
 
 def turn(path: Path, count: int, size: Size, processor: Processor) -> dict[str, float]:
     """CPU seconds of the parts of all ways, once."""
-    blank, _ = _seconds(unconverted, path, count)
     decoding, whole = _seconds(read, path, count)
     processing, _ = _seconds(processor, whole)
     direct, small = _seconds(read, path, count, size)
     nearest, _ = _seconds(read, path, count, size, FILTERS[NEAREST])
     normalising, _ = _seconds(processor, small, do_resize=False)
     return {
-        "unconverted": blank,
         "decoding": decoding,
         "processor": processing,
         "decoding at the size": direct,

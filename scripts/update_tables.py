@@ -111,7 +111,7 @@ def decoding() -> str:
 
 def scaling_times() -> str:
     """Of each clip and processor, what decoding at the processor's size would make of the time."""
-    head = ["clip", "frames", "processor", "scaled to", "decoding", "of it converting", "processor"]
+    head = ["clip", "frames", "processor", "scaled to", "decoding", "processor"]
     head += ["decoding at the size", "normalising", "factor", "by the reader's filter"]
     parts = ("processor", "decoding at the size, nearest", "processor at the size")
     rows = []
@@ -124,7 +124,6 @@ def scaling_times() -> str:
                 row["processor"],
                 f"{row['scaled to'][1]}×{row['scaled to'][0]}",
                 seconds_of(seconds["decoding"]),
-                seconds_of(seconds["decoding"] - seconds["unconverted"]),
                 *(seconds_of(seconds[part]) for part in parts),
                 f"**{factor(row['factor of the nearest'])}**",
                 factor(row["factor"]),

@@ -55,7 +55,6 @@ def test_a_clip_plays_several_times_over(tmp_path: Path) -> None:
 def test_the_reader_is_itself_again_afterwards() -> None:
     usual = read_video(REAL_VIDEO, frames=COUNT).frames
     decoding_size.read(REAL_VIDEO, COUNT, (24, 48), FILTERS["area"])
-    decoding_size.unconverted(REAL_VIDEO, COUNT)
     assert np.array_equal(decoding_size.read(REAL_VIDEO, COUNT).frames, usual)
 
 
