@@ -215,6 +215,14 @@ def test_only_visuals_of_one_size_share_a_batch(video):
     assert len(set(shapes)) == len(shapes)
 
 
+def test_videos_are_read_at_another_size():
+    from framefusion.assets import DEMO_VIDEO
+
+    whole = read_visual(str(DEMO_VIDEO), 4, None)
+    fitted = read_visual(str(DEMO_VIDEO), 4, None, lambda count, height, width: lambda frame: frame[:count, :2])
+    assert np.array_equal(fitted.frames, whole.frames[:, :4, :2])
+
+
 def test_pictures_and_videos_are_read(tmp_path):
     from framefusion.assets import DEMO_VIDEO
 

@@ -53,6 +53,18 @@ def test_results_are_those_of_each_row_by_itself(clips, reads):
     assert len(reads) == 2 + 4
 
 
+@pytest.mark.parametrize("share", [True, False])
+def test_frames_are_read_at_the_size_that_the_processor_makes_of_them(clips, monkeypatch, share):
+    answerer = ModelAnswerer(Plan(frames=6, share=share))
+    (ready,) = answerer.prepare(clips[:1]).media
+    assert (ready.frames.shape, ready.own_size) == ((6, 96, 96, 3), (256, 256))
+    found = answers(answerer, clips)
+    monkeypatch.setattr(plan.Fitting, "__call__", lambda *given: None)
+    answerer = ModelAnswerer(Plan(frames=6, share=share))
+    assert answerer.prepare(clips[:1]).media[0].frames.shape == (6, 256, 256, 3)
+    assert answers(answerer, clips) == found
+
+
 def test_a_file_that_changed_is_read_again(clips, reads):
     answerer = ModelAnswerer(Plan(frames=4))
     answerer.answer(clips[:1], QUESTIONS[0])

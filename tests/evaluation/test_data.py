@@ -9,7 +9,7 @@ import pytest
 
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
 from framefusion.evaluation import DataError, JsonLines, VideoNeedle, needle, videoneedle
-from framefusion.evaluation.data import Question
+from framefusion.evaluation.data import FromFiles, Question
 
 
 @pytest.fixture
@@ -49,6 +49,21 @@ def test_frames_of_a_file(file):
     video = data.video("a.mp4", 8, 3)
     assert video.frames.shape[0] == 3
     assert np.array_equal(video.frames, data.video("a.mp4", 8, 3).frames)
+
+
+def test_frames_of_a_file_at_another_size(file):
+    data = JsonLines(file(GOOD))
+    assert isinstance(data, FromFiles)
+    assert not isinstance(VideoNeedle(), FromFiles)
+    asked = []
+
+    def fit(*given):
+        asked.append(given)
+        return lambda frame: frame[::2, ::2]
+
+    whole, fitted = data.video("a.mp4", 8, 3), data.fitted("a.mp4", 3, fit)
+    assert np.array_equal(fitted.frames, whole.frames[:, ::2, ::2])
+    assert asked == [(3, whole.height, whole.width)]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_error(file, tmp_path):

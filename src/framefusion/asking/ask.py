@@ -16,17 +16,20 @@ from torch import Tensor
 from transformers.generation.streamers import TextStreamer
 
 from framefusion.asking.answers import Answer, Generation
+from framefusion.asking.decoding.pictures import Resize
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
+from framefusion.asking.fitting import Fitting, resized
 from framefusion.asking.frames import frames_of
 from framefusion.asking.loading import LoadedModel, ready
 from framefusion.asking.media import Media, check_source, read_media
 from framefusion.asking.prompts import AskError, check_seen, model_inputs, prompt_inputs, turn_inputs
 from framefusion.asking.provenance import provenance
-from framefusion.asking.video import Video, check_request
+from framefusion.asking.video import FitFrames, Video, check_request
 from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
+from framefusion.hf.families import find, unwrapped
 from framefusion.hf.timing import Times, timed
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.settings import FrameFusion
@@ -52,6 +55,10 @@ Keep = float | Mapping[int, float]
 """What ``FrameFusion(keep=…)`` takes for one sample."""
 
 _SINGLE = (Video, Image.Image, str, os.PathLike)
+
+DRAWN_BYTES = 2**30
+"""Of a file's frames, up to which they keep their size for the pictures of a report; larger ones are as the model's
+processor makes them."""
 
 INSPECT_PROMPT = "Describe the video."
 """What :func:`inspect` asks, so that the attention to the video has a query."""
@@ -102,7 +109,8 @@ def ask(
         cost: instead of settings: ``FrameFusion(cost=cost)``.
         keep: likewise, ``FrameFusion(keep=keep)``.
         frames: of each video that is read here, as for :func:`~framefusion.asking.video.read_video`. Default 16 with
-            the small bundled model, 32 with others.
+            the small bundled model, 32 with others. Frames of more than 1 GiB are kept at the size that the processor
+            makes of them, which changes nothing but the pictures of a report.
         fps: likewise, frames per second instead.
         max_new_tokens: longest answer, at least 1. Default 64.
         compare: also answer with all tokens. Both ways are warmed up first and then run in turns in this
@@ -127,7 +135,7 @@ def ask(
         raise AskError(f"max_new_tokens must be a whole number, at least 1, got {max_new_tokens!r}")
     chosen, given = _settings(settings, cost, keep), _given(media, frames, fps)
     loaded = ready(model, processor, **loading)
-    job = _Job(_read(given, frames, fps, loaded.name), question, loaded, chosen, decode_seconds, progress)
+    job = _Job(_read(given, frames, fps, loaded), question, loaded, chosen, decode_seconds, progress)
     if compare:
         return job.compare(question, max_new_tokens)
     job.progress("Answering")
@@ -155,7 +163,7 @@ def inspect(
     """
     chosen, given = _settings(settings, cost, keep), _given(media, frames, fps)
     loaded = ready(model, processor, **loading)
-    shown = _read(given, frames, fps, loaded.name)
+    shown = _read(given, frames, fps, loaded)
     job = _Job(shown, INSPECT_PROMPT, loaded, chosen, decode_seconds, progress)
     job.progress("Reducing")
     reduced = job.reduced(1)
@@ -291,24 +299,39 @@ def _given(media: Given | Sequence[Given], frames: int | None, fps: float | None
     return given
 
 
-def _read(given: Sequence[Given], frames: int | None, fps: float | None, model: str) -> _Shown:
+def _read(given: Sequence[Given], frames: int | None, fps: float | None, loaded: LoadedModel) -> _Shown:
     if frames is None and fps is None:
-        frames = usual_frames(model)
+        frames = usual_frames(loaded.name)
+    fitting = Fitting(loaded.processor, find(unwrapped(loaded.model)))
+
+    def fit(count: int, height: int, width: int) -> Resize | None:
+        return None if 3 * count * height * width <= DRAWN_BYTES else fitting(count, height, width)
+
     begin = time.perf_counter()
-    shown = tuple(_read_one(medium, frames, fps) for medium in given)
+    shown = tuple(_read_one(medium, frames, fps, fit) for medium in given)
+    if any(isinstance(medium, Video) and medium.read_size is not None for medium in shown):
+        shown = tuple(_with_size(medium, fitting) for medium in shown)
     names = tuple(map(_name, given, shown))
     from_files = all(isinstance(medium, (str, os.PathLike)) for medium in given)
     return _Shown(shown, names, time.perf_counter() - begin if from_files else None)
 
 
-def _read_one(medium: Given, frames: int | None, fps: float | None) -> Media:
+def _with_size(medium: Media, fitting: Fitting) -> Media:
+    """A video as those beside it: the processor is told of all of them that it need not resize."""
+    if not isinstance(medium, Video) or medium.read_size is not None:
+        return medium
+    resize = fitting(len(medium), medium.height, medium.width)
+    return medium if resize is None else resized(medium, resize)
+
+
+def _read_one(medium: Given, frames: int | None, fps: float | None, fit: FitFrames) -> Media:
     if isinstance(medium, Video):
         return medium
     if isinstance(medium, Image.Image):
         return upright_rgb(medium)
     if isinstance(medium, np.ndarray):
         return frames_of(medium, None, 0.0)
-    return read_media(medium, frames, fps)
+    return read_media(medium, frames, fps, fit)
 
 
 def _name(given: Given, shown: Media) -> str:

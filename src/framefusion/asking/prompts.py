@@ -158,7 +158,10 @@ def prompt_inputs(
         # One list for each prompt: processors of transformers 5.12 count them by prompt.
         options["videos"] = [[video.frames for video in videos]]
         ticks = Family.ticks if family is None else family.ticks
-        options["video_metadata"] = [_metadata(video, ticks) for video in videos]
+        options["video_metadata"] = [metadata_of(video, ticks) for video in videos]
+        if all(video.read_size is not None for video in videos):
+            # Their frames have the size that the processor makes.
+            options["videos_kwargs"] = {"do_resize": False}
     if pictures:
         options["images"] = [list(pictures)]
     try:
@@ -171,7 +174,7 @@ def prompt_inputs(
         raise ProcessorError(f"{type(processor).__name__} cannot take {_all_of(content)}: {sentence(error)}") from error
     for name in _SECONDS_PER_GRID:
         if videos and inputs.get(name) is not None:
-            inputs[name] = torch.tensor([_temporal_patch(processor) * _interval(video) for video in videos])
+            inputs[name] = torch.tensor([temporal_patch(processor) * _interval(video) for video in videos])
     return inputs
 
 
@@ -289,7 +292,7 @@ def _text(parts: Content, processor: Any, following: Sequence[tuple[str, str]] =
     return text
 
 
-def _metadata(video: Video, ticks: int) -> dict[str, Any]:
+def metadata_of(video: Video, ticks: int) -> dict[str, Any]:
     """What processors are told about a video, so that position over rate is the time at which a frame is shown.
 
     Positions in the source over its mean rate would be wrong wherever frames are not evenly spaced, so time is counted
@@ -315,14 +318,15 @@ def _interval(video: Video) -> float:
     return video.duration / len(video)
 
 
-def _temporal_patch(processor: Any) -> int:
-    return int(getattr(processor.video_processor, "temporal_patch_size", None) or 1)
+def temporal_patch(processor: Any) -> int:
+    """Frames that one visual token of a video shows."""
+    return int(getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1)
 
 
 def _whole_patch(video: Video, processor: Any) -> Video:
     """A video of at least one temporal patch: shorter ones show their last frame again, as processors do at the end of
     longer ones."""
-    missing = _temporal_patch(processor) - len(video)
+    missing = temporal_patch(processor) - len(video)
     if missing <= 0:
         return video
     chosen = [*range(len(video)), *[len(video) - 1] * missing]

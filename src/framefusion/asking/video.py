@@ -21,7 +21,8 @@ import numpy as np
 
 from framefusion.asking.decoding.container import reason_of
 from framefusion.asking.decoding.errors import IrregularError, VideoError
-from framefusion.asking.decoding.frames import MAX_BYTES, read_through, sought
+from framefusion.asking.decoding.frames import read_through, sought
+from framefusion.asking.decoding.pictures import MAX_BYTES, Fit, Resize
 from framefusion.asking.decoding.source import Source, source_of
 from framefusion.asking.decoding.stills import is_moving_picture, read_folder, read_moving_picture
 from framefusion.asking.decoding.timeline import Timeline, decoded_timeline, index_of
@@ -35,6 +36,10 @@ DEFAULT_FRAMES = 8
 """Frames that :func:`read_video` takes when neither ``frames`` nor ``fps`` is given. A model is shown
 :func:`framefusion.assets.usual_frames` of them."""
 
+FitFrames = Callable[[int, int, int], Resize | None]
+"""From a number of frames that are shown at once, their height and their width to what resizes each; None leaves them
+as they are. See :class:`framefusion.asking.fitting.Fitting`."""
+
 COMPLETE = 0.5
 """Seconds by which a file may be shorter than it announces without a word."""
 
@@ -44,7 +49,7 @@ class Video:
     """Frames sampled from one video.
 
     Attributes:
-        frames: uint8 array ``(T, H, W, 3)``, RGB, upright, with square pixels.
+        frames: uint8 array ``(T, H, W, 3)``, RGB, upright, with square pixels unless ``read_size`` says otherwise.
         timestamps: float64 array ``(T,)``, seconds from the first frame of the video.
         indices: int64 array ``(T,)``, position of each frame in the source, in display order.
         duration: playing time in seconds, up to the end of the last readable frame.
@@ -53,6 +58,8 @@ class Video:
         path: the file; of an address, a path that ends in its last part.
         announced: playing time in seconds that the file announces, 0 when it says nothing.
         damaged: how many of the frames are damaged, or refer to damaged ones.
+        read_size: height and width that the frames had before they were given the size that a model's processor makes
+            of them; None where they were not.
     """
 
     frames: np.ndarray = field(repr=False)
@@ -64,6 +71,7 @@ class Video:
     path: Path
     announced: float = 0.0
     damaged: int = 0
+    read_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -84,6 +92,11 @@ class Video:
         return "; ".join(found) or None
 
     @property
+    def own_size(self) -> tuple[int, int]:
+        """Height and width before frames were given another size."""
+        return self.read_size or (self.height, self.width)
+
+    @property
     def height(self) -> int:
         """Pixels from top to bottom."""
         return int(self.frames.shape[1])
@@ -94,7 +107,12 @@ class Video:
         return int(self.frames.shape[2])
 
 
-def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: float | None = None) -> Video:
+def read_video(
+    path: str | os.PathLike[str],
+    frames: int | None = None,
+    fps: float | None = None,
+    fit: FitFrames | None = None,
+) -> Video:
     """Decode frames at the middle of equal intervals of the playing time.
 
     The choice is deterministic: with ``T`` intervals over a duration ``D``, frame ``i`` is the one on display
@@ -108,6 +126,7 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
             unless told otherwise, see :func:`framefusion.ask`.
         fps: frames per second of playing time, above 0; ``T = max(1, floor(D·fps + ½))``.
             Excludes ``frames``.
+        fit: what resizes frames as they are read. Default None: they keep their size.
 
     Returns:
         The frames and where in the source they come from, see :class:`Video`. A warning is logged if some of them are
@@ -119,17 +138,18 @@ def read_video(path: str | os.PathLike[str], frames: int | None = None, fps: flo
     """
     check_request(frames, fps)
     with source_of(path) as source:
-        return video_of(source, frames, fps)
-
-
-def video_of(source: Source, frames: int | None, fps: float | None) -> Video:
-    """As :func:`read_video`, of a request that was checked and a source that was found."""
-    (video,) = parts_of(source, frames, fps, None)
+        (video,) = parts_of(source, frames, fps, fit=fit)
     return video
 
 
-def parts_of(source: Source, frames: int | None, fps: float | None, size: int | None) -> Iterator[Video]:
-    """The frames of :func:`video_of` in parts, of files no more than one of them in memory.
+def parts_of(
+    source: Source,
+    frames: int | None,
+    fps: float | None,
+    size: int | None = None,
+    fit: FitFrames | None = None,
+) -> Iterator[Video]:
+    """The frames of :func:`read_video` in parts, of files no more than one of them in memory.
 
     A source that has to be decoded from its beginning is so for every part.
 
@@ -138,26 +158,61 @@ def parts_of(source: Source, frames: int | None, fps: float | None, size: int | 
         frames: of a request that was checked.
         fps: likewise.
         size: frames of a part; None for all.
+        fit: as there, asked about each part.
     """
+    fitted = _Fitted(fit, size)
     try:
-        timeline, wanted, read = _plan(source, frames, fps)
+        timeline, wanted, read = _plan(source, frames, fps, fitted)
         size = size or len(wanted)
         try:
-            pictures = _repeated(read, wanted[:size])
+            pictures = fitted.read(read, wanted[:size])
         except IrregularError:
             timeline, wanted, read = _from_the_beginning(source, frames, fps)
-            pictures = _repeated(read, wanted[:size])
-        yield _made(source, timeline, wanted[:size], pictures, len(wanted))
+            pictures = fitted.read(read, wanted[:size])
+        yield _made(source, timeline, wanted[:size], pictures, len(wanted), fitted.read_size)
         for first in range(size, len(wanted), size):
             own = wanted[first : first + size]
-            yield _made(source, timeline, own, _repeated(read, own), len(wanted))
+            yield _made(source, timeline, own, fitted.read(read, own), len(wanted), fitted.read_size)
     except IrregularError as error:
         raise VideoError(f"{source.name} shows something else than it tells; ask for fewer frames at once") from error
     except av.error.FFmpegError as error:
         raise VideoError(f"{source.name} cannot be read ({reason_of(error)})") from error
 
 
-def _made(source: Source, timeline: Timeline, wanted: list[int], pictures: np.ndarray, count: int) -> Video:
+class _Fitted:
+    """Reads parts, and knows what size their pictures had."""
+
+    def __init__(self, fit: FitFrames | None, size: int | None) -> None:
+        self._fit, self._size = fit, size
+        self.read_size: tuple[int, int] | None = None
+
+    def read(self, read: Read, wanted: list[int]) -> np.ndarray:
+        """Pictures of positions of which some are wanted several times: a frame may be on display for long."""
+        positions = sorted(set(wanted))
+        pictures = read(positions, self.of(len(wanted)))
+        return pictures if len(positions) == len(wanted) else pictures[np.searchsorted(positions, wanted)]
+
+    def of(self, count: int) -> Fit | None:
+        """What resizes the pictures of a part, if they are as many."""
+        fit, shown = self._fit, count if self._size is None else min(count, self._size)
+
+        def asked(height: int, width: int) -> Resize | None:
+            assert fit is not None
+            resize = fit(shown, height, width)
+            self.read_size = None if resize is None else (height, width)
+            return resize
+
+        return None if fit is None else asked
+
+
+def _made(
+    source: Source,
+    timeline: Timeline,
+    wanted: list[int],
+    pictures: np.ndarray,
+    count: int,
+    read_size: tuple[int, int] | None,
+) -> Video:
     """The video of some of the ``count`` pictures that were asked for."""
     share, total = len(wanted) / count, len(timeline.times)
     video = Video(
@@ -170,28 +225,42 @@ def _made(source: Source, timeline: Timeline, wanted: list[int], pictures: np.nd
         path=source.path,
         announced=timeline.announced * share,
         damaged=int((~timeline.intact[wanted]).sum()),
+        read_size=read_size,
     )
     if video.warning is not None:
         logger.warning("%s: %s", video.path.name, video.warning)
     return video
 
 
-Read = Callable[[list[int]], np.ndarray]
-"""Pictures of some positions, ascending and different."""
+Read = Callable[[list[int], Fit | None], np.ndarray]
+"""Pictures of some positions, ascending and different, resized."""
 
 
-def _plan(source: Source, frames: int | None, fps: float | None) -> tuple[Timeline, list[int], Read]:
+def _plan(source: Source, frames: int | None, fps: float | None, fitted: _Fitted) -> tuple[Timeline, list[int], Read]:
     """When the source shows what, the positions of the pictures that are wanted, and what reads them."""
     still = read_folder if os.path.isdir(source.location) else read_moving_picture
     if still is read_folder or is_moving_picture(source):
-        pictures, timeline, wanted = still(source, lambda timeline: _chosen(timeline, frames, fps))
-        places = {position: place for place, position in enumerate(wanted)}
-        return timeline, wanted, lambda positions: pictures[[places[position] for position in positions]]
+        count = 0
+
+        def choose(timeline: Timeline) -> list[int]:
+            nonlocal count
+            wanted = _chosen(timeline, frames, fps)
+            count = len(wanted)
+            return wanted
+
+        def fit(height: int, width: int) -> Resize | None:
+            of = fitted.of(count)
+            return None if of is None else of(height, width)
+
+        pictures, timeline, wanted = still(source, choose, fit)
+        read = sorted(set(wanted))
+        return timeline, wanted, lambda positions, _: pictures[np.searchsorted(read, positions)]
     try:
         index = index_of(source)
     except IrregularError:
         return _from_the_beginning(source, frames, fps)
-    return index.timeline, _chosen(index.timeline, frames, fps), lambda positions: sought(source, index, positions)
+    wanted = _chosen(index.timeline, frames, fps)
+    return index.timeline, wanted, lambda positions, fit: sought(source, index, positions, fit)
 
 
 def _from_the_beginning(source: Source, frames: int | None, fps: float | None) -> tuple[Timeline, list[int], Read]:
@@ -201,14 +270,7 @@ def _from_the_beginning(source: Source, frames: int | None, fps: float | None) -
     wanted = _chosen(timeline, frames, fps)
     if not timeline.intact[wanted].any():
         raise VideoError(f"none of the frames wanted of {source.name} is intact; it is damaged or encrypted")
-    return timeline, wanted, lambda positions: read_through(source, positions)
-
-
-def _repeated(read: Callable[[list[int]], np.ndarray], wanted: list[int]) -> np.ndarray:
-    """Pictures of positions of which some are wanted several times: a frame may be on display for long."""
-    positions = sorted(set(wanted))
-    pictures = read(positions)
-    return pictures if len(positions) == len(wanted) else pictures[np.searchsorted(positions, wanted)]
+    return timeline, wanted, lambda positions, fit: read_through(source, positions, fit)
 
 
 def _chosen(timeline: Timeline, frames: int | None, fps: float | None) -> list[int]:

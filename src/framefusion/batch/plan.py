@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from framefusion.asking.ask import MAX_NEW_TOKENS, AskError, ask
+from framefusion.asking.fitting import Fitting
 from framefusion.asking.loading import ModelError, load
 from framefusion.asking.media import Media, read_media
 from framefusion.asking.provenance import describe
@@ -22,6 +23,7 @@ from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
+from framefusion.hf.families import find, unwrapped
 from framefusion.hf.summary import Summary
 from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
@@ -104,14 +106,16 @@ class ModelAnswerer:
                 self._shares = plan.share and takes_caches(self.loaded.model) and run.fork() > 0
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
+        self._fit = Fitting(self.loaded.processor, find(unwrapped(self.loaded.model)))
         warm_up(self.loaded.model.dtype, self.loaded.model.device)
         self.description = describe(self.loaded)
         self._shown: _Shown | None = None
 
     def prepare(self, media: Sequence[str]) -> _Read:
-        """The frames of some media, and how their files were before."""
+        """The frames of some media, at the size that the processor makes of them, and how their files were before."""
         key = _key(media)
-        return _Read(key, [read_media(source, frames=self.plan.frames, fps=self.plan.fps) for source in media])
+        frames, fps = self.plan.frames, self.plan.fps
+        return _Read(key, [read_media(source, frames=frames, fps=fps, fit=self._fit) for source in media])
 
     def answer(self, media: Sequence[str], question: str, prepared: Callable[[], _Read] | None = None) -> Result:
         """One row; seconds are from its beginning to the text, without what was prepared meanwhile."""

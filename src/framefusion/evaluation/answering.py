@@ -13,6 +13,7 @@ from torch import Tensor
 
 from framefusion.ahead import Ahead
 from framefusion.asking.encodings import Prompt, prompts
+from framefusion.asking.fitting import Fitting
 from framefusion.asking.loading import LoadedModel
 from framefusion.asking.media import Media
 from framefusion.asking.together import Together, shares
@@ -23,6 +24,7 @@ from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.data import (
     DataError,
     Dataset,
+    FromFiles,
     Question,
     WithPrompts,
     WithScenes,
@@ -31,6 +33,7 @@ from framefusion.evaluation.data import (
 )
 from framefusion.evaluation.scoring import exact_match
 from framefusion.hf import Run, attach
+from framefusion.hf.families import find, unwrapped
 
 GREY = 128
 """Level of the frames that show nothing."""
@@ -114,6 +117,7 @@ class Chunk:
     ) -> None:
         self.loaded, self.data, self.frames, self.generating = loaded, data, frames, generating
         self.questions = list(questions)
+        self._fit = Fitting(loaded.processor, find(unwrapped(loaded.model)))
         self._made: dict[tuple[int, bool, bool], list[Asked]] = {}
         self._batched: dict[tuple[int, bool, bool, bool], list[Batch]] = {}
 
@@ -249,7 +253,10 @@ class Chunk:
         """The video as a cell shows it; None where the data make the prompts themselves."""
         if isinstance(self.data, WithPrompts):
             return None
-        shown = self.data.video(video, self.frames, cell.shown)
+        if isinstance(self.data, FromFiles):
+            shown = self.data.fitted(video, cell.shown, self._fit)
+        else:
+            shown = self.data.video(video, self.frames, cell.shown)
         if cell.scenes and isinstance(self.data, WithScenes) and isinstance(shown, Video):
             chosen = middles(self.data.scenes(video, self.frames))
             shown = replace(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from framefusion.asking.media import Media
+from framefusion.asking.video import FitFrames
 from framefusion.errors import FrameFusionError
 
 if TYPE_CHECKING:
@@ -73,6 +74,20 @@ class Dataset(Protocol):
 
         Raises:
             DataError: it cannot be read.
+        """
+
+
+@runtime_checkable
+class FromFiles(Protocol):
+    """A data set whose videos are files, which it reads at the size that a model's processor makes of them."""
+
+    def fitted(self, video: str, shown: int, fit: FitFrames) -> Media:
+        """What :meth:`Dataset.video` returns.
+
+        Args:
+            video: its id.
+            shown: frames to return.
+            fit: what resizes them.
         """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from framefusion.asking.entries import KEYS, located, media_of, parse_entry
 from framefusion.asking.media import Media, check_source, read_media
-from framefusion.asking.video import VideoError
+from framefusion.asking.video import FitFrames, VideoError
 from framefusion.evaluation.data import DataError, Question
 from framefusion.evaluation.scoring import normalise
 
@@ -45,8 +45,14 @@ class JsonLines:
         return [question for group in found.values() for question in group]
 
     def video(self, video: str, frames: int, shown: int) -> Media:
+        return self._read(video, shown, None)
+
+    def fitted(self, video: str, shown: int, fit: FitFrames) -> Media:
+        return self._read(video, shown, fit)
+
+    def _read(self, video: str, shown: int, fit: FitFrames | None) -> Media:
         try:
-            return read_media(located(video, self.path.parent), frames=shown)
+            return read_media(located(video, self.path.parent), frames=shown, fit=fit)
         except VideoError as error:
             raise DataError(f"{self.path}: {error}") from error
 

@@ -14,10 +14,12 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from tqdm import tqdm
 
+from framefusion.asking.fitting import Fitting
 from framefusion.asking.loading import load
 from framefusion.assets import usual_frames
 from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
+from framefusion.hf.families import find, unwrapped
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual
@@ -107,6 +109,7 @@ class FrameFusionModel(lmms):
             device = str(self.accelerator.device)
         loaded = load(pretrained, dtype=dtype, device=device, attn=attn, trust_remote_code=trust_remote_code)
         self.model, self.processor = loaded.model, loaded.processor
+        self._fit = Fitting(self.processor, find(unwrapped(self.model)))
         warm_up(self.model.dtype, self.model.device)
         # what this model cannot do is refused before any task is loaded
         Answering(self.model, self.processor, self.settings).run.detach()
@@ -228,7 +231,7 @@ class FrameFusionModel(lmms):
 
     def _sample(self, text: str, to_visual: Any, document: int, task: str, split: str) -> Sample:
         given = to_visual(self._document(document, task, split)) if to_visual is not None else None
-        return Sample(text, tuple(read_visual(one, self.frames, self.fps) for one in given or ()))
+        return Sample(text, tuple(read_visual(one, self.frames, self.fps, self._fit) for one in given or ()))
 
     def _progress(self, requests: Sequence[Instance]) -> Any:
         return tqdm(total=len(requests), disable=self.rank != 0, desc="Answering")

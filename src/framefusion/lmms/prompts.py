@@ -13,7 +13,7 @@ from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.encodings import Prompt
 from framefusion.asking.media import Media, read_media
 from framefusion.asking.prompts import turn_inputs
-from framefusion.asking.video import Video
+from framefusion.asking.video import FitFrames, Video
 from framefusion.errors import ArgumentError
 
 PLACEHOLDER = "<image>"
@@ -70,13 +70,14 @@ class Sample:
         return content
 
 
-def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
+def read_visual(given: Any, frames: int | None, fps: float | None, fit: FitFrames | None = None) -> Visual:
     """A video or picture of a task.
 
     Args:
         given: a PIL image, or the path of a video or picture.
         frames: to take from a video, evenly spread.
         fps: frames per second of video instead.
+        fit: what resizes the frames of a video as they are read.
 
     Raises:
         ValueError: it is something else, or cannot be read.
@@ -88,13 +89,13 @@ def read_visual(given: Any, frames: int | None, fps: float | None) -> Visual:
             f"a visual must be a PIL image or the path of a video or picture, got {type(given).__name__}; sound, and "
             "parts of videos, are not supported."
         )
-    return _read(os.fspath(given), frames, fps)
+    return _read(os.fspath(given), frames, fps, fit)
 
 
 @lru_cache(maxsize=1)
-def _read(path: str, frames: int | None, fps: float | None) -> Visual:
+def _read(path: str, frames: int | None, fps: float | None, fit: FitFrames | None) -> Visual:
     """Tasks ask several questions about one video, one after the other."""
-    return read_media(path, frames=frames, fps=fps)
+    return read_media(path, frames, fps, fit)
 
 
 def prompt(sample: Sample, model: Any, processor: Any) -> Prompt:

@@ -11,18 +11,16 @@ import numpy as np
 
 from framefusion.asking.decoding.container import opened
 from framefusion.asking.decoding.errors import IrregularError, VideoError
+from framefusion.asking.decoding.pictures import Fit, Pictures
 from framefusion.asking.decoding.pixels import Painter, shown_size
 from framefusion.asking.decoding.source import Source
 from framefusion.asking.decoding.timeline import Damage, PacketIndex, decoded
-
-MAX_BYTES = 8 * 2**30
-"""Largest decoded size (bytes) that a reader agrees to return."""
 
 _SEEKS = 3
 """How many key frames further back is looked where a seek lands behind the one that was asked for."""
 
 
-def sought(source: Source, index: PacketIndex, wanted: Sequence[int]) -> np.ndarray:
+def sought(source: Source, index: PacketIndex, wanted: Sequence[int], fit: Fit | None = None) -> np.ndarray:
     """RGB pictures ``(len(wanted), H, W, 3)`` of ascending, different positions.
 
     Only what these refer to is decoded. Every decoded frame is compared with the index, and so are the first and the
@@ -30,12 +28,12 @@ def sought(source: Source, index: PacketIndex, wanted: Sequence[int]) -> np.ndar
 
     Raises:
         IrregularError: the decoder shows something else than the packets told.
-        VideoError: the pictures would take more than :data:`MAX_BYTES`.
+        VideoError: the pictures would take more than :data:`~framefusion.asking.decoding.pictures.MAX_BYTES`.
     """
     last = len(index.stamps) - 1
     needed = set(wanted)
     with opened(source) as (container, stream):
-        pictures = _Pictures(len(wanted), stream)
+        pictures = _Drawn(len(wanted), stream, fit)
         position = -1
         frames = _frames(container, stream)
         for target in sorted({0, *wanted, last}):
@@ -80,15 +78,16 @@ def _from_key(container: Any, stream: Any, index: PacketIndex, target: int) -> I
     raise IrregularError
 
 
-def read_through(source: Source, wanted: Sequence[int]) -> np.ndarray:
+def read_through(source: Source, wanted: Sequence[int], fit: Fit | None = None) -> np.ndarray:
     """RGB pictures ``(len(wanted), H, W, 3)`` of ascending, different positions, decoded from the beginning.
 
     Raises:
-        VideoError: the pictures would take more than :data:`MAX_BYTES`, or the file has become shorter meanwhile.
+        VideoError: the pictures would take more than :data:`~framefusion.asking.decoding.pictures.MAX_BYTES`, or the
+            file has become shorter meanwhile.
     """
     remaining = list(wanted)
     with opened(source, threads="SLICE") as (container, stream):
-        pictures = _Pictures(len(wanted), stream)
+        pictures = _Drawn(len(wanted), stream, fit)
         frames = (event for event in decoded(container, stream) if isinstance(event, av.VideoFrame))
         for position, frame in enumerate(frames):
             if position == 0 or position == remaining[0]:
@@ -100,41 +99,19 @@ def read_through(source: Source, wanted: Sequence[int]) -> np.ndarray:
     raise VideoError(f"{source.name} changed while it was read")
 
 
-class _Pictures:
-    """Room for pictures of one size, that of the first frame of the stream."""
+class _Drawn:
+    """Pictures of decoded frames, of the size of the first frame of the stream."""
 
-    def __init__(self, count: int, stream: Any) -> None:
-        self.count, self.filled = count, 0
+    def __init__(self, count: int, stream: Any, fit: Fit | None) -> None:
         self.stream, self.painter = stream, Painter(stream)
         self.size: tuple[int, int] | None = None
-        self.pixels: np.ndarray | None = None
+        self.pictures = Pictures(count, fit)
 
     def add(self, frame: Any, keep: bool) -> None:
         if self.size is None:
             self.size = shown_size(frame, self.stream)
-        if not keep:
-            return
-        shown = self.painter.picture(frame, self.size)
-        if self.pixels is None:
-            check_bytes(self.count, shown.shape[1], shown.shape[0])
-            self.pixels = np.empty((self.count, *shown.shape), np.uint8)
-        self.pixels[self.filled] = shown
-        self.filled += 1
+        if keep:
+            self.pictures.add(self.painter.picture(frame, self.size))
 
     def array(self) -> np.ndarray:
-        assert self.pixels is not None
-        assert self.filled == self.count
-        return self.pixels
-
-
-def check_bytes(count: int, width: int, height: int) -> None:
-    """Refuse more RGB pictures than fit.
-
-    Raises:
-        VideoError: they would take more than :data:`MAX_BYTES`.
-    """
-    size = 3 * count * width * height
-    if size > MAX_BYTES:
-        raise VideoError(
-            f"{count} frames of {width}×{height} pixels would take {size / 2**30:.0f} GiB; ask for fewer frames"
-        )
+        return self.pictures.array()

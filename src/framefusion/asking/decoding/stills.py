@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from framefusion.asking.decoding.errors import VideoError
-from framefusion.asking.decoding.frames import check_bytes
+from framefusion.asking.decoding.pictures import Fit, Pictures
 from framefusion.asking.decoding.pixels import on_white
 from framefusion.asking.decoding.source import Source
 from framefusion.asking.decoding.timeline import Timeline
@@ -88,8 +88,12 @@ def read_picture(source: Source) -> Image.Image:
         raise VideoError(f"{source.name} is not a picture that can be read ({_said(error)})") from error
 
 
-def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Timeline, list[int]]:
-    """Pictures ``(T, H, W, 3)`` of an animation, its timeline, and the positions that ``choose`` took of it.
+def read_moving_picture(
+    source: Source, choose: Choose, fit: Fit | None = None
+) -> tuple[np.ndarray, Timeline, list[int]]:
+    """Pictures of an animation, its timeline, and the positions that ``choose`` took of it.
+
+    Pictures are ``(T, H, W, 3)``, one for each different position, ascending.
 
     Raises:
         VideoError: the file is damaged before its second picture, or the pictures take too much memory.
@@ -110,14 +114,12 @@ def read_moving_picture(source: Source, choose: Choose) -> tuple[np.ndarray, Tim
         timeline = Timeline(starts[:-1], float(starts[-1]), float(announced), np.ones(len(seconds), bool))
         wanted = choose(timeline)
     needed = set(wanted)
+    pictures = Pictures(len(needed), fit)
     with _open(source.location) as image:
-        check_bytes(len(wanted), *image.size)
-        pictures = [
-            np.asarray(upright_rgb(shown))
-            for position, shown in zip(range(wanted[-1] + 1), _frames(image), strict=False)
-            if position in needed
-        ]
-    return np.stack(pictures), timeline, wanted
+        for position, shown in zip(range(wanted[-1] + 1), _frames(image), strict=False):
+            if position in needed:
+                pictures.add(np.asarray(upright_rgb(shown)))
+    return pictures.array(), timeline, wanted
 
 
 def pictures_of_animation(source: Source) -> Iterator[tuple[float, Draw]]:
@@ -149,8 +151,10 @@ def _drawn_in(folder: Source, name: str) -> np.ndarray:
     return np.asarray(_picture_in(folder, name))
 
 
-def read_folder(source: Source, choose: Choose) -> tuple[np.ndarray, Timeline, list[int]]:
+def read_folder(source: Source, choose: Choose, fit: Fit | None = None) -> tuple[np.ndarray, Timeline, list[int]]:
     """The pictures of a folder as a video of one a second, in the order of their names, numbers by their value.
+
+    Returns what :func:`read_moving_picture` does.
 
     Raises:
         VideoError: the folder holds no pictures, one of those wanted cannot be read, or they take too much memory.
@@ -160,9 +164,10 @@ def read_folder(source: Source, choose: Choose) -> tuple[np.ndarray, Timeline, l
     timeline = Timeline(np.arange(count, dtype=float), float(count), 0.0, np.ones(count, bool))
     wanted = choose(timeline)
     size = _picture_in(source, names[0]).size
-    check_bytes(len(wanted), *size)
-    pictures = [np.asarray(_fitted(_picture_in(source, names[position]), size)) for position in wanted]
-    return np.stack(pictures), timeline, wanted
+    pictures = Pictures(len(wanted), fit)
+    for position in wanted:
+        pictures.add(np.asarray(_fitted(_picture_in(source, names[position]), size)))
+    return pictures.array(), timeline, wanted
 
 
 def _names(source: Source) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from framefusion.asking.video import Video
 from framefusion.hf.summary import first_token_flops
@@ -381,7 +382,16 @@ def _picture(medium: Any, place: int, places: int) -> tuple[np.ndarray, float | 
     if not isinstance(medium, Video):
         return np.asarray(medium), None
     frame = min(place * max(1, -(-len(medium) // places)), len(medium) - 1)
-    return medium.frames[frame], float(medium.timestamps[frame])
+    return _as_it_was(medium.frames[frame], medium.own_size), float(medium.timestamps[frame])
+
+
+def _as_it_was(picture: np.ndarray, own: tuple[int, int]) -> np.ndarray:
+    """A picture in the proportions that it had before it was resized as it was read; nothing is made smaller."""
+    (height, width), (own_height, own_width) = picture.shape[:2], own
+    shown = max(height, round(width * own_height / own_width)), max(width, round(height * own_width / own_height))
+    if shown == (height, width):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize(shown[::-1], Image.Resampling.BICUBIC))
 
 
 def _segments(frames: Sequence[FrameView]) -> list[SegmentRow]:

@@ -132,5 +132,8 @@ def _medium_of(tensors: dict[str, Tensor], name: str, values: Mapping[str, Any] 
     times, indices = tensors[f"{name}.times"].numpy(), tensors[f"{name}.indices"].numpy()
     if len(times) != len(pixels) or pixels.dtype != np.uint8:
         raise ArgumentError(f"{name} has {len(pixels)} frames and {len(times)} times")
-    given = dict(values)
+    given, size = dict(values), tensors.get(f"{name}.read_size")
+    if size is not None:
+        height, width = size.tolist()
+        given["read_size"] = height, width
     return Video(pixels, times, indices, path=Path(given.pop("path")), **given)

@@ -128,4 +128,6 @@ def _medium_apart(tensors: dict[str, Tensor], name: str, medium: Media | None) -
     tensors[name] = torch.from_numpy(np.ascontiguousarray(medium.frames))
     tensors[f"{name}.times"] = torch.from_numpy(np.array(medium.timestamps))
     tensors[f"{name}.indices"] = torch.from_numpy(np.array(medium.indices))
+    if medium.read_size is not None:
+        tensors[f"{name}.read_size"] = torch.tensor(medium.read_size)
     return {"path": str(medium.path), **{number: getattr(medium, number) for number in NUMBERS}}

@@ -13,16 +13,17 @@ from PIL import Image
 
 from framefusion.ahead import Ahead
 from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
+from framefusion.asking.decoding.pictures import Resize
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
+from framefusion.asking.fitting import Fitting, resized
 from framefusion.asking.frames import SPACING, frames_of, is_frames
 from framefusion.asking.media import Media, media_parts
-from framefusion.asking.prompts import AskError
+from framefusion.asking.prompts import AskError, temporal_patch
 from framefusion.asking.sessions import prompting
 from framefusion.asking.sessions.adding import Adding
 from framefusion.asking.sessions.memory import limit_of
 from framefusion.asking.sessions.saving import save
-from framefusion.asking.sessions.shown import temporal_patch
 from framefusion.asking.sessions.spent import Spent, measured
 from framefusion.asking.sessions.state import Held, Reply, SessionSummary
 from framefusion.asking.sessions.turns import turn
@@ -31,6 +32,7 @@ from framefusion.asking.video import Video
 from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
+from framefusion.hf.families import find, unwrapped
 from framefusion.hf.prefix import takes_padding
 from framefusion.hf.timing import Times
 from framefusion.reduction.settings import FrameFusion
@@ -120,6 +122,7 @@ class Session:
             )
         self._held = Held()
         self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit, bool(timed))
+        self._fitting = Fitting(processor, find(unwrapped(model)))
         self._unshared()
         if warm:
             warm_up(model.dtype, model.device)
@@ -213,7 +216,8 @@ class Session:
             goes_on = last is not None and last.is_video and not new
             follows = last.last + SPACING if goes_on and last is not None else 0.0
             video = frames_of(media, timestamps, follows)
-            goes_on = goes_on and last is not None and _size(last.stand_in) == _size(video)
+            grown = None if last is None or not goes_on else self._as_last(last.stand_in, video)
+            goes_on, video = grown is not None, self._as_first(video) if grown is None else grown
             if goes_on and last is not None and video.timestamps[0] <= last.last:
                 raise AskError(
                     f"timestamps begin at {video.timestamps[0]:g} s, but the video has gone on to {last.last:g} s; "
@@ -416,16 +420,45 @@ class Session:
             path = os.fspath(media)
             if frames is None and fps is None:
                 frames = usual_frames(getattr(self.model, "name_or_path", None) or "")
-            return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk)
+            return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk, _Sized(self._fitting))
         if isinstance(media, Video):
-            return media.path.name, self._adding.cut(media)
+            return media.path.name, map(_Sized(self._fitting).of, self._adding.cut(media))
         if isinstance(media, Image.Image):
             return "photograph", [upright_rgb(media)]
         raise AskError(f"media must be a path, a Video, a PIL image or frames, got {type(media).__name__}")
 
+    def _as_last(self, last: Media, video: Video) -> Video | None:
+        """Frames with which the last video goes on, at the size that its frames have; None where they have another."""
+        if not isinstance(last, Video) or last.own_size != video.own_size:
+            return None
+        if last.read_size is None:
+            return video
+        resize = self._fitting.to(last.height, last.width)
+        return None if resize is None else resized(video, resize)
 
-def _size(medium: Media) -> tuple[int, int]:
-    return (medium.height, medium.width)
+    def _as_first(self, video: Video) -> Video:
+        """Frames of a new video, at the size that the processor makes of those that it is given first."""
+        patch, first = self._adding.patch, min(len(video), self.chunk)
+        resize = self._fitting(max(first - first % patch, patch), video.height, video.width)
+        return video if resize is None else resized(video, resize)
+
+
+class _Sized:
+    """Gives all parts of a video the size that the processor makes of the first one."""
+
+    def __init__(self, fitting: Fitting) -> None:
+        self._fitting, self._asked = fitting, False
+        self._resize: Resize | None = None
+
+    def __call__(self, count: int, height: int, width: int) -> Resize | None:
+        if not self._asked:
+            self._asked, self._resize = True, self._fitting(count, height, width)
+        return self._resize
+
+    def of(self, part: Video) -> Video:
+        """A part at that size."""
+        resize = None if part.read_size is not None else self(len(part), part.height, part.width)
+        return part if resize is None else resized(part, resize)
 
 
 def _check_tokens(count: Any) -> int:

@@ -7,7 +7,6 @@ as the whole one: a photograph itself, a video by its last temporal patch of fra
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -44,17 +43,13 @@ class Item:
         return isinstance(self.stand_in, Video)
 
 
-def temporal_patch(processor: Any) -> int:
-    """Frames that one visual token of a video shows."""
-    return int(getattr(getattr(processor, "video_processor", None), "temporal_patch_size", None) or 1)
-
-
 def joined(first: Video | None, second: Video) -> Video:
     """One video of the frames of both; the rate is that of the second where it has several."""
     if first is None:
         return second
     frames = np.concatenate([first.frames, second.frames])
-    return video_of_frames(frames, np.concatenate([first.timestamps, second.timestamps]))
+    made = video_of_frames(frames, np.concatenate([first.timestamps, second.timestamps]))
+    return replace(made, read_size=first.read_size)
 
 
 def cut(video: Video, first: int, end: int) -> Video:
