@@ -1,15 +1,16 @@
-"""What decoding straight to the size that a processor makes of frames would gain, and what it would change.
+"""Frames at the size that a processor makes of them: what it gains, and what FFmpeg's scaler would change.
 
-    python -m benchmarks.decoding_size times pixels answers drawing --json docs/data/decoding-size.json
+    python -m benchmarks.decoding_size times memory pixels answers drawing --json docs/data/decoding-size.json
 
-Both ways use the package's reader, in turns in one process: the usual one, which converts frames to RGB at their own
-size and leaves scaling to the processor; and one whose conversion also scales, to the size that the processor would
-make, so that the processor only normalises. ``times`` measures CPU seconds of public clips, see
-:data:`framefusion.evaluation.footage.CLIPS`, and of one of them encoded at 1920 × 1080, and played eight times over.
-``pixels`` compares what the processors make of both, for several filters of FFmpeg's scaler. ``answers`` asks the
-bundled models about VideoNeedle, stored at four times its size. ``drawing`` measures the usual way alone: what turning
-decoded frames into RGB takes with filters that stay, and with filters that are made anew for each frame. A measurement
-that is not named stays in the file as it is.
+All ways use the package's reader, in turns in one process: one that keeps frames at their own size and leaves scaling
+to the processor; the package's, which gives each frame, as it is decoded, the size that the processor would make, by
+the processor's own resizing; and one whose conversion to RGB by FFmpeg also scales. ``times`` measures CPU seconds of
+public clips, see :data:`framefusion.evaluation.footage.CLIPS`, and of one of them encoded at 1920 × 1080, and played
+eight times over. ``memory`` measures the largest memory of processes that read and process one of them, at several
+sizes. ``pixels`` compares what the processors make of frames that FFmpeg scaled, for several filters. ``answers`` asks
+the bundled models about VideoNeedle, stored at four times its size. ``drawing`` measures the first way alone: what
+turning decoded frames into RGB takes with filters that stay, and with filters that are made anew for each frame. A
+measurement that is not named stays in the file as it is.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,6 +41,7 @@ from benchmarks.end_to_end import machine
 from framefusion import FrameFusion, session
 from framefusion.asking.decoding import frames as reading
 from framefusion.asking.decoding import pixels
+from framefusion.asking.fitting import Fitting
 from framefusion.asking.loading import load
 from framefusion.asking.video import Video, read_video
 from framefusion.assets import BUNDLED, usual_frames
@@ -71,8 +75,26 @@ UPSCALED, CRF = 4, 18
 VIDEOS, SEED = 24, 0
 ALL_TOKENS, REDUCED = "all tokens", "cost=0.3"
 SETTINGS = {ALL_TOKENS: FrameFusion(keep=1.0), REDUCED: FrameFusion()}
+HELD = {"Qwen2.5-VL": (32, 64), "LLaVA-OneVision": (32, 64)}
+"""Frames of which the memory is measured."""
 Size = tuple[int, int]
 """Height and width."""
+
+
+class Bare:
+    """A processor of a model without a tokenizer, around a video processor."""
+
+    def __init__(self, video_processor: Any) -> None:
+        self.video_processor = video_processor
+
+    def apply_chat_template(self, turns: Any, **options: Any) -> str:
+        """The kinds of the parts."""
+        return " ".join(part["type"] for part in turns[0]["content"])
+
+    def __call__(self, text: Any, videos: Any, videos_kwargs: Any = None, **options: Any) -> Any:
+        """What the video processor makes."""
+        del text
+        return self.video_processor(videos, **options, **(videos_kwargs or {}))
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,11 @@ class Processor:
         """What a model is given as pixels, as the package asks for it."""
         made = self.own(videos=[video.frames], do_sample_frames=False, return_tensors="pt", **options)
         return made["pixel_values_videos"]
+
+    @cached_property
+    def fitting(self) -> Fitting:
+        """What the package asks for its size."""
+        return Fitting(Bare(self.own))
 
     def size(self, video: Video) -> Size:
         """Of the frames that its resizing makes."""
@@ -169,31 +196,33 @@ def _seconds(call: Any, *arguments: Any, **options: Any) -> tuple[float, Any]:
 def turn(path: Path, count: int, size: Size, processor: Processor) -> dict[str, float]:
     """CPU seconds of the parts of all ways, once."""
     decoding, whole = _seconds(read, path, count)
-    processing, _ = _seconds(processor, whole)
+    processing, expected = _seconds(processor, whole)
+    fitting, fitted = _seconds(read_video, path, frames=count, fit=processor.fitting)
+    processing_fitted, made = _seconds(processor, fitted, do_resize=False)
+    assert torch.equal(made, expected)
     direct, small = _seconds(read, path, count, size)
     nearest, _ = _seconds(read, path, count, size, FILTERS[NEAREST])
     normalising, _ = _seconds(processor, small, do_resize=False)
     return {
         "decoding": decoding,
         "processor": processing,
+        "decoding, the processor's resizing": fitting,
+        "processor, the same": processing_fitted,
         "decoding at the size": direct,
         "decoding at the size, nearest": nearest,
         "processor at the size": normalising,
     }
 
 
-def factor(turns: list[dict[str, float]], decoding: str) -> float:
-    """Of the usual way and another one, median over the rounds."""
+def factor(turns: list[dict[str, float]], decoding: str, processing: str = "processor at the size") -> float:
+    """Of frames at their own size and another way, median over the rounds."""
     usual = [one["decoding"] + one["processor"] for one in turns]
-    other = [one[decoding] + one["processor at the size"] for one in turns]
+    other = [one[decoding] + one[processing] for one in turns]
     return statistics.median(a / b for a, b in zip(usual, other, strict=True))
 
 
 def times(folder: Path, rounds: int) -> list[dict[str, Any]]:
-    """Medians over the rounds of the parts of both ways, and of the factor between them in the same round.
-
-    ``left alone`` says whether the processor, unless told otherwise, would leave frames of that size as they are.
-    """
+    """Medians over the rounds of the parts of all ways, and of the factors between them in the same round."""
     rows = []
     for name, path in clips(folder):
         for processor in processors():
@@ -210,14 +239,48 @@ def times(folder: Path, rounds: int) -> list[dict[str, Any]]:
                         "of": video.total_frames,
                         "processor": processor.name,
                         "scaled to": list(size),
-                        "left alone": processor.size(read(path, 1, size)) == size,
                         "seconds": {part: statistics.median(one[part] for one in turns) for part in turns[0]},
-                        "factor": factor(turns, "decoding at the size"),
+                        "factor": factor(turns, "decoding, the processor's resizing", "processor, the same"),
+                        "factor of the reader's filter": factor(turns, "decoding at the size"),
                         "factor of the nearest": factor(turns, "decoding at the size, nearest"),
                     }
                 )
                 say(rows[-1])
     return rows
+
+
+def memory(folder: Path) -> list[dict[str, Any]]:
+    """Largest memory of new processes, beyond what they took before they read."""
+    rows = []
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        for title, size in DRAWN.items():
+            path = scaled_up(folder, size, 64)
+            for name, counts in HELD.items():
+                for count in counts:
+                    peaks = [pool.submit(_peak, path, count, name, fitted).result() for fitted in (False, True)]
+                    rows.append({"size": title, "frames": count, "processor": name, "MiB": peaks})
+                    say(rows[-1])
+    return rows
+
+
+def _peak(path: Path, count: int, name: str, fitted: bool) -> int:
+    """MiB more at the most."""
+    torch.set_num_threads(1)
+    (processor,) = (own for own in processors() if own.name == name)
+    if fitted:
+        processor.fitting(2, 90, 160)
+    # What a process took before it was this one counts as well, unless it is told not to.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _most()
+    made = read_video(path, frames=count, fit=processor.fitting if fitted else None)
+    processor(made, **({"do_resize": False} if fitted else {}))
+    return round((_most() - before) / 1024)
+
+
+def _most() -> int:
+    """KiB that this process has taken at the most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def differences(folder: Path, count: int = 32) -> list[dict[str, Any]]:
@@ -342,7 +405,7 @@ def say(row: dict[str, Any]) -> None:
 def main() -> None:
     """Measure what is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", choices=["times", "pixels", "answers", "drawing"])
+    parser.add_argument("what", nargs="+", choices=["times", "memory", "pixels", "answers", "drawing"])
     parser.add_argument("--rounds", type=int, default=3, help="times and drawing: after a warm-up")
     parser.add_argument("--json", type=Path, help="write the results here")
     given = parser.parse_args()
@@ -352,6 +415,8 @@ def main() -> None:
         for what in given.what:
             if what == "times":
                 rows = times(Path(folder), given.rounds)
+            elif what == "memory":
+                rows = memory(Path(folder))
             elif what == "drawing":
                 rows = drawing(Path(folder), given.rounds)
             else:

@@ -26,9 +26,9 @@ def pictures() -> list[Clip]:
     ]
 
 
-def noisy(videos: Sequence[NeedleVideo]) -> list[NeedleVideo]:
+def noisy(videos: Sequence[NeedleVideo], seed: int = 0) -> list[NeedleVideo]:
     """Those that are not cut, with noise of their own in every frame."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     return [
         replace(video, frames=np.clip(video.frames + rng.normal(0, NOISE, video.frames.shape), 0, 255).astype(np.uint8))
         for video in videos

@@ -1,10 +1,13 @@
-"""Videos a minute with and without decoding ahead, and the memory of a vision tower.
+"""Videos a minute with and without decoding ahead and at the processor's size, and the memory of a vision tower.
 
     python -m benchmarks.overlap videos
+    python -m benchmarks.overlap videos --clip bunny --frames 32
     python -m benchmarks.overlap tower
 
-``videos`` answers a question about each of several copies of the bundled real clip, as ``framefusion batch`` does, with
-the next one decoded ahead and without, in turns in one process. The model has one thread, which leaves a second core.
+``videos`` answers a question about each of several copies of the bundled real clip, or of a public one, as
+``framefusion batch`` does, in turns in one process: one video after the other with frames of their own size, the next
+one decoded ahead, and frames read at the size that the processor makes of them as well. The model has one thread, which
+leaves a second core.
 ``tower`` measures the largest memory of processes that show 256 frames to a Qwen2.5-VL with random weights, the whole
 video at once and a few frames at a time.
 """
@@ -30,6 +33,7 @@ from framefusion.assets import REAL_VIDEO
 from framefusion.batch import Local, Plan
 from framefusion.batch.plan import ModelAnswerer
 from framefusion.batch.rows import Row
+from framefusion.evaluation.footage import CLIPS
 
 QUESTION = "what is shown?"
 FRAMES = 256
@@ -39,35 +43,46 @@ def _itself(value: Any) -> Any:
     return value
 
 
-def videos(rounds: int, only: str) -> None:
+class OwnSize(ModelAnswerer):
+    """Reads frames at their own size."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._fit = lambda count, height, width: None  # type: ignore[assignment]
+
+
+def videos(rounds: int, only: str, clip: Path, frames: int) -> None:
     """Print how many videos a minute are answered by the models whose name begins so."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        clips = [str(shutil.copyfile(REAL_VIDEO, Path(folder) / f"{i}.mp4")) for i in range(12)]
+        clips = [str(shutil.copyfile(clip, Path(folder) / f"{i}.mp4")) for i in range(12)]
         rows = [Row(i, f"{i:012x}", media=(clip,), question=QUESTION) for i, clip in enumerate(clips)]
         middle = Path(folder) / "middle"
         model, processor = mid_size()
         model.save_pretrained(middle)
         processor.save_pretrained(middle)
-        for name, path, frames, count in (("bundled", None, 16, 12), ("mid-size Qwen2.5-VL", str(middle), 16, 3)):
+        for name, path, count in (("bundled", None, 12), ("mid-size Qwen2.5-VL", str(middle), 3)):
             if not name.startswith(only):
                 continue
             plan = Plan(model={"model": path, "device": "cpu"}, frames=frames, max_new_tokens=8)
-            answerer = ModelAnswerer(plan)
-            make: Any = partial(_itself, answerer)
-            taken: dict[bool, list[float]] = {False: [], True: []}
+            own, fitted = OwnSize(plan), ModelAnswerer(plan)
+            ways = {"one after the other": (own, False), "ahead": (own, True), "ahead, at the size": (fitted, True)}
+            taken: dict[str, list[float]] = {way: [] for way in ways}
             answers = []
             for turn in range(rounds + 1):
-                for ahead, own in taken.items():
+                for way, (answerer, ahead) in ways.items():
+                    make: Any = partial(_itself, answerer)
                     begin = time.perf_counter()
                     found = list(Local(ahead).answers(make, rows[:count], count, lambda model: None, True))
                     answers.append([result["answer"] for _, result in found])
                     if turn:  # the first one is a warm-up
-                        own.append(time.perf_counter() - begin)
-            assert all(own == answers[0] for own in answers)
-            rates = {ahead: 60 * count / statistics.median(own) for ahead, own in taken.items()}
-            ratio = statistics.median(a / b for a, b in zip(taken[False], taken[True], strict=True))
-            print(f"{name}: {rates[False]:.0f} videos a minute, {rates[True]:.0f} ahead, × {ratio:.2f}", flush=True)
+                        taken[way].append(time.perf_counter() - begin)
+            assert all(said == answers[0] for said in answers)
+            first = taken["one after the other"]
+            for way, seconds in taken.items():
+                ratio = statistics.median(a / b for a, b in zip(first, seconds, strict=True))
+                rate = 60 * count / statistics.median(seconds)
+                print(f"{name}, {way}: {rate:.1f} videos a minute, × {ratio:.2f}", flush=True)
 
 
 def tower(given: int | None) -> None:
@@ -98,10 +113,13 @@ def main() -> None:
     parser.add_argument("what", choices=["videos", "tower"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="videos: of the model whose name begins so")
+    parser.add_argument("--clip", choices=CLIPS, help="videos: instead of the bundled one")
+    parser.add_argument("--frames", type=int, default=16, help="videos: of each")
     parser.add_argument("--frames-at-once", type=int, help="tower: in this process, 0 for all of them")
     given = parser.parse_args()
     if given.what == "videos":
-        videos(given.rounds, given.only)
+        clip = Path(REAL_VIDEO) if given.clip is None else CLIPS[given.clip].path()
+        videos(given.rounds, given.only, clip, given.frames)
     elif given.frames_at_once is not None:
         tower(given.frames_at_once or None)
     else:

@@ -71,8 +71,13 @@ WAYS = {
     "cost=0.3": FrameFusion(cost=0.3),
     "cost=0.3, tower": FrameFusion(cost=0.3, tower="changed"),
     "cost=0.3, tower at 4 levels": FrameFusion(cost=0.3, tower="changed:4"),
-    "cost=0.3, tower, a third of the blocks over all": FrameFusion(cost=0.3, tower=Changed(full_blocks=1 / 3)),
     "cost=0.3, tower, no block over all": FrameFusion(cost=0.3, tower=Changed(full_blocks=0)),
+}
+OTHER_NOISE = ", other noise"
+"""What ends the name of a way that is shown the same scenes with other noise: how many answers turn by that alone."""
+STILL = WAYS | {
+    f"all tokens{OTHER_NOISE}": FrameFusion(keep=1.0),
+    f"cost=0.3{OTHER_NOISE}": FrameFusion(cost=0.3),
 }
 MERGING_WORK = {"tower at 0.75": 0.75, "tower at 2/3": 2 / 3}
 MERGING = {
@@ -244,14 +249,16 @@ def needle(rounds: int) -> dict[str, Any]:
 
 def still(rounds: int) -> dict[str, Any]:
     """Accuracy over one picture of the footage a scene, with the noise of a camera: photographs, and VideoNeedle."""
-    pictures = footage.pictures()
-    answers = _answers(_still(load_photos(stamps(), 16, 8 * rounds, 5, kinds=ASKED, clips=pictures)), ("photos",))
-    shown = _still(drawn.load(16, 8 * rounds, 5, clips=pictures))
-    return {"videos": len(shown), "noise": footage.NOISE, "models": answers | _answers(shown)}
+    pictures, count, seed = footage.pictures(), 8 * rounds, 5
+    photos = load_photos(stamps(), 16, count, seed, kinds=ASKED, clips=pictures)
+    needles = drawn.load(16, count, seed, clips=pictures)
+    answers = _still(photos, ("photos",)) | _still(needles, CHECKPOINTS)
+    return {"videos": len(footage.noisy(needles)), "noise": footage.NOISE, "models": answers}
 
 
-def _still(videos: Sequence[NeedleVideo]) -> list[tuple[str, NeedleVideo]]:
-    return [("still", video) for video in footage.noisy(videos)]
+def _still(videos: Sequence[NeedleVideo], names: Sequence[str]) -> dict[str, Any]:
+    shown, again = ([("still", video) for video in footage.noisy(videos, seed)] for seed in (0, 1))
+    return _answers(shown, names, STILL, again)
 
 
 def merging(rounds: int) -> dict[str, Any]:
@@ -301,18 +308,20 @@ def _answers(
     videos: Sequence[tuple[str, NeedleVideo]],
     names: Sequence[str] = CHECKPOINTS,
     ways: Mapping[str, FrameFusion] = WAYS,
+    again: Sequence[tuple[str, NeedleVideo]] | None = None,
 ) -> dict[str, Any]:
-    """What checkpoints answer, by background."""
+    """What checkpoints answer, by background; ``again`` are the same videos with other noise."""
     found: dict[str, Any] = {}
     for name in names:
         loaded = open_model({"model": name, "device": "cpu"})
         right: dict[tuple[str, str], set[str]] = defaultdict(set)
         shares: dict[tuple[str, str], list[float]] = defaultdict(list)
         total: dict[str, int] = defaultdict(int)
-        for kind, video in videos:
+        for (kind, video), (_, other) in zip(videos, again or videos, strict=True):
             total[kind] += len(video.questions)
-            shown = video_of_frames(video.frames, np.arange(len(video.frames)) * SECONDS / len(video.frames))
             for way, settings in ways.items():
+                frames = (other if way.endswith(OTHER_NOISE) else video).frames
+                shown = video_of_frames(frames, np.arange(len(frames)) * SECONDS / len(frames))
                 with session(loaded.model, loaded.processor, settings, chunk=len(shown), max_new_tokens=8) as talk:
                     talk.add(shown)
                     replies = talk.ask_all([question.text for question in video.questions])
@@ -325,7 +334,7 @@ def _answers(
                 }
         found[name] = {}
         for kind, count in total.items():
-            rows = {way: (right[kind, way], right[kind, way.split(", tower")[0]], shares[kind, way]) for way in ways}
+            rows = {way: (right[kind, way], right[kind, way.split(", ")[0]], shares[kind, way]) for way in ways}
             found[name][kind] = {"questions": count} | {
                 way: {
                     "right": len(own),

@@ -32,7 +32,13 @@ ALTERNATIVES = "alternatives", "alternatives-llava", "alternatives-llava-still",
 PROPORTIONS = ROOT / "docs" / "data" / "llava-proportions.json"
 FILES = {
     ROOT / "docs" / "guides" / "models.md": ("models", "matrix", "refused"),
-    ROOT / "docs" / "guides" / "decoding.md": ("decoding", "scaling-times", "scaling-pixels", "scaling-answers"),
+    ROOT / "docs" / "guides" / "decoding.md": (
+        "decoding",
+        "scaling-times",
+        "scaling-memory",
+        "scaling-pixels",
+        "scaling-answers",
+    ),
     ROOT / "docs" / "results" / "end-to-end.md": ("end-to-end-parts", "llava-proportions", *ALTERNATIVES),
     ROOT / "README.md": ("end-to-end", "pretrained", "rules", "supported"),
     ROOT / "README.zh.md": ("end-to-end-zh", "pretrained-zh", "rules-zh", "supported-zh"),
@@ -110,25 +116,34 @@ def decoding() -> str:
 
 
 def scaling_times() -> str:
-    """Of each clip and processor, what decoding at the processor's size would make of the time."""
-    head = ["clip", "frames", "processor", "scaled to", "decoding", "processor"]
-    head += ["decoding at the size", "normalising", "factor", "by the reader's filter"]
-    parts = ("processor", "decoding at the size, nearest", "processor at the size")
+    """Of each clip and processor, what the ways to its size take."""
+    head = ["clip", "frames", "processor", "scaled to", "decoding", "processor", "decoding at the size", "processor"]
+    head += ["factor", "FFmpeg, exact", "FFmpeg, as the reader's"]
+    parts = ("decoding", "processor", "decoding, the processor's resizing", "processor, the same")
+    rows = [
+        [
+            f"{row['clip']}, {row['size'][1]}×{row['size'][0]}",
+            f"{row['frames']} of {row['of']}",
+            row["processor"],
+            f"{row['scaled to'][1]}×{row['scaled to'][0]}",
+            *(seconds_of(row["seconds"][part]) for part in parts),
+            f"**{factor(row['factor'])}**",
+            factor(row["factor of the nearest"]),
+            factor(row["factor of the reader's filter"]),
+        ]
+        for row in json.loads(SCALING.read_text(encoding="utf-8"))["times"]["rows"]
+    ]
+    return _markdown(head, rows)
+
+
+def scaling_memory() -> str:
+    """Of each size and processor, the largest memory of a process that reads and processes."""
+    head = ["frames", "processor", "at their own size", "at the processor's", ""]
     rows = []
-    for row in json.loads(SCALING.read_text(encoding="utf-8"))["times"]["rows"]:
-        seconds = row["seconds"]
-        rows.append(
-            [
-                f"{row['clip']}, {row['size'][1]}×{row['size'][0]}",
-                f"{row['frames']} of {row['of']}",
-                row["processor"],
-                f"{row['scaled to'][1]}×{row['scaled to'][0]}",
-                seconds_of(seconds["decoding"]),
-                *(seconds_of(seconds[part]) for part in parts),
-                f"**{factor(row['factor of the nearest'])}**",
-                factor(row["factor"]),
-            ]
-        )
+    for row in json.loads(SCALING.read_text(encoding="utf-8"))["memory"]["rows"]:
+        own, fitted = row["MiB"]
+        size = f"{row['frames']} of {row['size']}"
+        rows.append([size, row["processor"], f"{own:,} MiB", f"{fitted:,} MiB", f"**{factor(own / fitted)}**"])
     return _markdown(head, rows)
 
 
@@ -348,6 +363,7 @@ TABLES = {
     "end-to-end-parts": parts,
     "decoding": decoding,
     "scaling-times": scaling_times,
+    "scaling-memory": scaling_memory,
     "scaling-pixels": scaling_pixels,
     "scaling-answers": scaling_answers,
     "models": models,

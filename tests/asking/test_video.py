@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import framefusion.asking.decoding.frames as frames_module
+import framefusion.asking.decoding.pictures as pictures_module
 from framefusion.asking.video import VideoError, read_video
 
 BLOCK = 16
@@ -297,7 +298,7 @@ def test_impossible_requests(clip, request_, message):
 
 
 def test_request_beyond_memory_is_refused_before_it_is_decoded(clip, monkeypatch):
-    monkeypatch.setattr(frames_module, "MAX_BYTES", 10 * 32 * 128 * 3)
+    monkeypatch.setattr(pictures_module, "MAX_BYTES", 10 * 32 * 128 * 3)
     assert len(read_video(clip, frames=10)) == 10
     with pytest.raises(VideoError, match="11 frames of 128×32 pixels would take"):
         read_video(clip, frames=11)

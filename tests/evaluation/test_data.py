@@ -54,7 +54,7 @@ def test_frames_of_a_file(file):
 def test_frames_of_a_file_at_another_size(file):
     data = JsonLines(file(GOOD))
     assert isinstance(data, FromFiles)
-    assert not isinstance(VideoNeedle(), FromFiles)
+    assert not isinstance(VideoNeedle(videos=1), FromFiles)
     asked = []
 
     def fit(*given):

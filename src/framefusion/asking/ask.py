@@ -16,10 +16,9 @@ from torch import Tensor
 from transformers.generation.streamers import TextStreamer
 
 from framefusion.asking.answers import Answer, Generation
-from framefusion.asking.decoding.pictures import Resize
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
-from framefusion.asking.fitting import Fitting, resized
+from framefusion.asking.fitting import Fitting, Sized
 from framefusion.asking.frames import frames_of
 from framefusion.asking.loading import LoadedModel, ready
 from framefusion.asking.media import Media, check_source, read_media
@@ -55,10 +54,6 @@ Keep = float | Mapping[int, float]
 """What ``FrameFusion(keep=…)`` takes for one sample."""
 
 _SINGLE = (Video, Image.Image, str, os.PathLike)
-
-DRAWN_BYTES = 2**30
-"""Of a file's frames, up to which they keep their size for the pictures of a report; larger ones are as the model's
-processor makes them."""
 
 INSPECT_PROMPT = "Describe the video."
 """What :func:`inspect` asks, so that the attention to the video has a query."""
@@ -304,24 +299,14 @@ def _read(given: Sequence[Given], frames: int | None, fps: float | None, loaded:
         frames = usual_frames(loaded.name)
     fitting = Fitting(loaded.processor, find(unwrapped(loaded.model)))
 
-    def fit(count: int, height: int, width: int) -> Resize | None:
-        return None if 3 * count * height * width <= DRAWN_BYTES else fitting(count, height, width)
-
     begin = time.perf_counter()
-    shown = tuple(_read_one(medium, frames, fps, fit) for medium in given)
+    shown = tuple(_read_one(medium, frames, fps, Sized(fitting).when_large) for medium in given)
     if any(isinstance(medium, Video) and medium.read_size is not None for medium in shown):
-        shown = tuple(_with_size(medium, fitting) for medium in shown)
+        # The processor is told of all of them that it need not resize.
+        shown = tuple(Sized(fitting).of(own, len(own)) if isinstance(own, Video) else own for own in shown)
     names = tuple(map(_name, given, shown))
     from_files = all(isinstance(medium, (str, os.PathLike)) for medium in given)
     return _Shown(shown, names, time.perf_counter() - begin if from_files else None)
-
-
-def _with_size(medium: Media, fitting: Fitting) -> Media:
-    """A video as those beside it: the processor is told of all of them that it need not resize."""
-    if not isinstance(medium, Video) or medium.read_size is not None:
-        return medium
-    resize = fitting(len(medium), medium.height, medium.width)
-    return medium if resize is None else resized(medium, resize)
 
 
 def _read_one(medium: Given, frames: int | None, fps: float | None, fit: FitFrames) -> Media:

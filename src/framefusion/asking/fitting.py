@@ -29,6 +29,9 @@ from framefusion.hf.shapes import Shapes
 
 logger = logging.getLogger(__name__)
 
+DRAWN_BYTES = 2**30
+"""Of frames, up to which they keep their size where pictures may be drawn of them."""
+
 _SHOWN = (90, 160), (901, 1601)
 """Height and width of the frames with values that show how a processor resizes: small ones, and larger ones where it
 leaves small ones as they are."""
@@ -141,6 +144,32 @@ def resized(video: Video, resize: Resize) -> Video:
     """A video of which every frame is resized, as it would have been as it was read."""
     frames = np.stack([resize(frame) for frame in video.frames])
     return replace(video, frames=frames, read_size=video.own_size)
+
+
+class Sized:
+    """Gives all parts of a video the size that the processor makes of the first one.
+
+    Args:
+        fitting: of the processor.
+    """
+
+    def __init__(self, fitting: Fitting) -> None:
+        self._fitting, self._asked = fitting, False
+        self._resize: Resize | None = None
+
+    def when_large(self, count: int, height: int, width: int) -> Resize | None:
+        """For a reader: leaves frames that take no more than :data:`DRAWN_BYTES` as they are, for pictures of them."""
+        return None if 3 * count * height * width <= DRAWN_BYTES else self._of(count, height, width)
+
+    def of(self, part: Video, count: int) -> Video:
+        """A part, of which the processor is given so many frames."""
+        resize = None if part.read_size is not None else self._of(count, part.height, part.width)
+        return part if resize is None else resized(part, resize)
+
+    def _of(self, count: int, height: int, width: int) -> Resize | None:
+        if not self._asked:
+            self._asked, self._resize = True, self._fitting(count, height, width)
+        return self._resize
 
 
 class _Resized(NamedTuple):

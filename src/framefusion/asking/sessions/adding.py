@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from framefusion.asking.failures import failures
+from framefusion.asking.fitting import Fitting, Sized
 from framefusion.asking.frames import SPACING, frames_of
 from framefusion.asking.media import Media
 from framefusion.asking.prompts import AskError, is_out_of_memory
@@ -30,6 +31,7 @@ class Adding:
         settings: of the reduction.
         chunk: frames at once, whole temporal patches.
         patch: frames of a temporal patch.
+        fitting: of the processor.
         limit: of :func:`framefusion.asking.sessions.memory.limit_of`; None without.
         timed: whether a clock runs with the model.
     """
@@ -39,6 +41,7 @@ class Adding:
     settings: FrameFusion
     chunk: int
     patch: int
+    fitting: Fitting
     limit: tuple[int, bool] | None
     timed: bool = False
 
@@ -51,13 +54,14 @@ class Adding:
     def frames(self, held: Held, video: Video, *, goes_on: bool, progress: Callable[[int], None] | None) -> Held:
         """What is held with frames behind it: more of the last video, or another one."""
         if not goes_on:
-            return self.parts(held, self.cut(video), "frames", None, complete=False, progress=progress)
+            sized = Sized(self.fitting)
+            return self.parts(held, self.cut(video), "frames", None, sized, complete=False, progress=progress)
         *before, item = held.items
         waiting = 0 if item.pending is None else len(item.pending)
         video = joined(item.pending, video)
         item = replace(item, pending=None, whole=None, frames=item.frames - waiting)
         held = replace(held, items=tuple(before))
-        return self.parts(held, self.cut(video), item.name, item, complete=False, progress=progress)
+        return self.parts(held, self.cut(video), item.name, item, None, complete=False, progress=progress)
 
     def parts(
         self,
@@ -65,6 +69,7 @@ class Adding:
         parts: Iterable[Media],
         name: str,
         item: Item | None,
+        sized: Sized | None,
         *,
         complete: bool,
         progress: Callable[[int], None] | None,
@@ -76,13 +81,14 @@ class Adding:
             parts: of a video, or a photograph.
             name: of a new item.
             item: the video that goes on; None begins one.
+            sized: gives the parts their size; None where they have it.
             complete: whether no frames follow: the last one is shown again to fill a temporal patch, as processors do.
             progress: told the frames so far.
         """
         for part in parts:
             if not isinstance(part, Video):
                 return self._with_photograph(held, part, name)
-            held, item = self._with_part(held, item, part, name, complete=complete)
+            held, item = self._with_part(held, item, part, name, sized, complete=complete)
             if progress is not None:
                 progress(item.frames)
         assert item is not None
@@ -93,11 +99,14 @@ class Adding:
         for first in range(0, len(video), self.chunk):
             yield cut(video, first, min(first + self.chunk, len(video))) if len(video) > self.chunk else video
 
-    def _with_part(self, held: Held, item: Item | None, part: Video, name: str, *, complete: bool) -> tuple[Held, Item]:
+    def _with_part(
+        self, held: Held, item: Item | None, part: Video, name: str, sized: Sized | None, *, complete: bool
+    ) -> tuple[Held, Item]:
         """What is held with a part of a video behind it, and the item that the video has become."""
         whole = len(part) - len(part) % self.patch
         if complete or (item is None and not whole):
             whole = len(part)
+        given, part = part, part if sized is None else sized.of(part, whole)
         rest = cut(part, whole, len(part)) if whole < len(part) else None
         new = cut(part, 0, whole) if rest is not None else part
         if item is not None and not whole:
@@ -109,7 +118,7 @@ class Adding:
                 prefix = self._fitting(
                     lambda video: prompting.begun(run, prefix, items, video, self.model, self.processor), new
                 )
-                found = Item(name, new, 0, float(part.timestamps[0]), whole=part)
+                found = Item(name, new, 0, float(part.timestamps[0]), whole=given)
             else:
                 before, found = held.prefix, item
                 assert before is not None

@@ -13,10 +13,9 @@ from PIL import Image
 
 from framefusion.ahead import Ahead
 from framefusion.asking.ask import MAX_NEW_TOKENS, generate_timed
-from framefusion.asking.decoding.pictures import Resize
 from framefusion.asking.decoding.stills import upright_rgb
 from framefusion.asking.failures import failures
-from framefusion.asking.fitting import Fitting, resized
+from framefusion.asking.fitting import Fitting, Sized, resized
 from framefusion.asking.frames import SPACING, frames_of, is_frames
 from framefusion.asking.media import Media, media_parts
 from framefusion.asking.prompts import AskError, temporal_patch
@@ -121,8 +120,8 @@ class Session:
                 "attention, so a session could hold nothing; use relevance='late-text', 'last', 'text' or 'none'"
             )
         self._held = Held()
-        self._adding = Adding(model, processor, self.settings, self.chunk, patch, limit, bool(timed))
-        self._fitting = Fitting(processor, find(unwrapped(model)))
+        fitting = Fitting(processor, find(unwrapped(model)))
+        self._adding = Adding(model, processor, self.settings, self.chunk, patch, fitting, limit, bool(timed))
         self._unshared()
         if warm:
             warm_up(model.dtype, model.device)
@@ -217,7 +216,7 @@ class Session:
             follows = last.last + SPACING if goes_on and last is not None else 0.0
             video = frames_of(media, timestamps, follows)
             grown = None if last is None or not goes_on else self._as_last(last.stand_in, video)
-            goes_on, video = grown is not None, self._as_first(video) if grown is None else grown
+            goes_on, video = grown is not None, video if grown is None else grown
             if goes_on and last is not None and video.timestamps[0] <= last.last:
                 raise AskError(
                     f"timestamps begin at {video.timestamps[0]:g} s, but the video has gone on to {last.last:g} s; "
@@ -226,11 +225,12 @@ class Session:
             return self._adding.frames(self._held, video, goes_on=goes_on, progress=progress)
         if timestamps is not None or new:
             raise AskError("timestamps and new are for frames; a file or photograph has its own and is always new")
-        name, parts = self._source(media, frames, fps)
+        sized = Sized(self._adding.fitting)
+        name, parts = self._source(media, frames, fps, sized)
         # The next part of a file is decoded while this one is shown.
         with Ahead(parts, depth=int(is_file)) as ready:
             shown = spent.each(ready) if is_file else ready
-            return self._adding.parts(self._held, shown, name, None, complete=True, progress=progress)
+            return self._adding.parts(self._held, shown, name, None, sized, complete=True, progress=progress)
 
     def ask(
         self,
@@ -414,15 +414,15 @@ class Session:
                 times_asking=times,
             )
 
-    def _source(self, media: Any, frames: int | None, fps: float | None) -> tuple[str, Iterable[Media]]:
+    def _source(self, media: Any, frames: int | None, fps: float | None, sized: Sized) -> tuple[str, Iterable[Media]]:
         """The name of what is shown, and its parts."""
         if isinstance(media, (str, os.PathLike)):
             path = os.fspath(media)
             if frames is None and fps is None:
                 frames = usual_frames(getattr(self.model, "name_or_path", None) or "")
-            return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk, _Sized(self._fitting))
+            return os.path.basename(path) or "video", media_parts(path, frames, fps, self.chunk, sized.when_large)
         if isinstance(media, Video):
-            return media.path.name, map(_Sized(self._fitting).of, self._adding.cut(media))
+            return media.path.name, self._adding.cut(media)
         if isinstance(media, Image.Image):
             return "photograph", [upright_rgb(media)]
         raise AskError(f"media must be a path, a Video, a PIL image or frames, got {type(media).__name__}")
@@ -433,32 +433,8 @@ class Session:
             return None
         if last.read_size is None:
             return video
-        resize = self._fitting.to(last.height, last.width)
+        resize = self._adding.fitting.to(last.height, last.width)
         return None if resize is None else resized(video, resize)
-
-    def _as_first(self, video: Video) -> Video:
-        """Frames of a new video, at the size that the processor makes of those that it is given first."""
-        patch, first = self._adding.patch, min(len(video), self.chunk)
-        resize = self._fitting(max(first - first % patch, patch), video.height, video.width)
-        return video if resize is None else resized(video, resize)
-
-
-class _Sized:
-    """Gives all parts of a video the size that the processor makes of the first one."""
-
-    def __init__(self, fitting: Fitting) -> None:
-        self._fitting, self._asked = fitting, False
-        self._resize: Resize | None = None
-
-    def __call__(self, count: int, height: int, width: int) -> Resize | None:
-        if not self._asked:
-            self._asked, self._resize = True, self._fitting(count, height, width)
-        return self._resize
-
-    def of(self, part: Video) -> Video:
-        """A part at that size."""
-        resize = None if part.read_size is not None else self(len(part), part.height, part.width)
-        return part if resize is None else resized(part, resize)
 
 
 def _check_tokens(count: Any) -> int:
