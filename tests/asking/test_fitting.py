@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import framefusion.asking.fitting as fitting_module
+import framefusion.asking.decoding.pictures as pictures_module
 from framefusion import FrameFusion, ask, restore_session, session
 from framefusion.asking.fitting import Fitting, resized
 from framefusion.asking.loading import load
@@ -246,7 +246,7 @@ def test_an_answer_is_the_same_when_there_is_no_room_for_large_frames(tmp_path, 
     path = write_video(tmp_path / "wide.mp4", pictures)
     reduction = FrameFusion(cost=0.3)
     whole = ask(path, "what is shown?", settings=reduction, max_new_tokens=4)
-    monkeypatch.setattr(fitting_module, "DRAWN_BYTES", 0)
+    monkeypatch.setattr(pictures_module, "DRAWN_BYTES", 0)
     fitted = ask(path, "what is shown?", settings=reduction, max_new_tokens=4)
     assert whole.media[0].frames.shape == (16, 96, 192, 3)
     assert fitted.media[0].frames.shape == (16, 96, 96, 3)
@@ -263,7 +263,7 @@ def test_videos_of_one_prompt_are_all_fitted_or_none(tmp_path, monkeypatch):
     few, photograph = np.stack([numbered(i, 160, 64) for i in range(4)]), Image.fromarray(numbered(3))
     media, options = [path, few, photograph], {"model": loaded, "frames": 8, "max_new_tokens": 4}
     whole = ask(media, "what is shown?", **options)
-    monkeypatch.setattr(fitting_module, "DRAWN_BYTES", few.nbytes)
+    monkeypatch.setattr(pictures_module, "DRAWN_BYTES", few.nbytes)
     fitted = ask(media, "what is shown?", **options)
     assert [own.read_size for own in fitted.media[:2]] == [(96, 192), (64, 160)]
     assert fitted.media[1].frames.shape != few.shape

@@ -14,6 +14,7 @@ from PIL import Image
 
 import framefusion
 from framefusion import assets
+from framefusion.asking.fitting import Fitting
 from tests import family_checkpoints
 from tests.asking.media.corpus import ENTRIES
 from tests.cli.said import QUESTION, parse
@@ -33,6 +34,20 @@ def test_what_is_damaged_is_said_wherever_an_answer_is(run, model, tmp_path, cap
     assert run("batch", "rows.jsonl", "--model", model, "--max-new-tokens", 1, "--frames", 8).exit_code == 0
     row = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert row["warning"] == f"{path.name}: {warning[1]}"
+
+
+def test_large_frames_are_read_at_the_size_of_the_processor(run, model, tmp_path, monkeypatch):
+    words = ("ask", assets.DEMO_VIDEO, QUESTION, "--model", model, "--max-new-tokens", 2, "--frames", 6)
+    own = parse(run(*words, "--json"))
+    seen = []
+    original = Fitting.__call__
+    monkeypatch.setattr(Fitting, "__call__", lambda *given: seen.append(given[1:]) or original(*given))
+    monkeypatch.setattr("framefusion.asking.decoding.pictures.DRAWN_BYTES", 0)
+    fitted = parse(run(*words, "--json", "--report", "report.html"))
+    assert seen == [(6, 256, 256)]
+    assert (tmp_path / "report.html").exists()
+    same = ("answer", "visual_tokens", "segments", "stages_from")
+    assert {key: fitted[key] for key in same} == {key: own[key] for key in same}
 
 
 def test_a_video_of_which_nothing_is_intact_is_not_answered(run, model, tmp_path):

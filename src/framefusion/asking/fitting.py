@@ -21,16 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from framefusion.asking.decoding.pictures import Resize
+from framefusion.asking.decoding.pictures import Resize, is_large
 from framefusion.asking.prompts import content_of, metadata_of, prompt_inputs, temporal_patch
 from framefusion.asking.video import Video
 from framefusion.hf.families import Family
 from framefusion.hf.shapes import Shapes
 
 logger = logging.getLogger(__name__)
-
-DRAWN_BYTES = 2**30
-"""Of frames, up to which they keep their size where pictures may be drawn of them."""
 
 _SHOWN = (90, 160), (901, 1601)
 """Height and width of the frames with values that show how a processor resizes: small ones, and larger ones where it
@@ -158,8 +155,8 @@ class Sized:
         self._resize: Resize | None = None
 
     def when_large(self, count: int, height: int, width: int) -> Resize | None:
-        """For a reader: leaves frames that take no more than :data:`DRAWN_BYTES` as they are, for pictures of them."""
-        return None if 3 * count * height * width <= DRAWN_BYTES else self._of(count, height, width)
+        """For a reader: leaves frames as they are, for pictures of them, unless they are large."""
+        return self._of(count, height, width) if is_large(count, height, width) else None
 
     def of(self, part: Video, count: int) -> Video:
         """A part, of which the processor is given so many frames."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,6 +17,7 @@ from framefusion.cli.reduction import shown_frames, stored_settings, warn_elsewh
 from framefusion.cli.request import LONG, AskOptions, Request
 
 if TYPE_CHECKING:
+    from framefusion.asking.decoding.pictures import Resize
     from framefusion.asking.media import Media
 
 
@@ -27,16 +29,32 @@ def read(request: Request, frames: int | None, progress: Callable[[str], Any]) -
     media: list[Media] = []
     for source in request.media:
         progress(f"Decoding {named(source)}")
+        fit = partial(_fit_large, request)
         if request.question is None or request.own.compare or request.own.report is not None or source == "-":
-            media.append(read_media(source, frames=frames, fps=request.shown.fps))
+            media.append(read_media(source, frames=frames, fps=request.shown.fps, fit=fit))
             continue
-        parts = media_parts(source, frames, request.shown.fps, LONG)
+        parts = media_parts(source, frames, request.shown.fps, LONG, fit)
         first = next(parts)
         media.append(first)
         # A part that is not full is the last one.
         if isinstance(first, Video) and len(first) == LONG and next(parts, None) is not None:
             return None
     return media
+
+
+def _fit_large(request: Request, count: int, height: int, width: int) -> Resize | None:
+    """What resizes frames that are too large to be kept for pictures: as the model's processor would."""
+    from framefusion.asking.decoding.pictures import is_large
+
+    if not is_large(count, height, width):
+        return None
+    from framefusion.asking.fitting import Fitting
+    from framefusion.asking.loading import load_skeleton
+    from framefusion.hf.families import find
+
+    model = request.model
+    skeleton = load_skeleton(model.model, trust_remote_code=model.trust_remote_code)
+    return Fitting(skeleton.processor, find(skeleton.model))(count, height, width)
 
 
 def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -> None:

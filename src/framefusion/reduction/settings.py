@@ -76,7 +76,7 @@ class FrameFusion(Selection):
             :class:`~framefusion.reduction.merging.Absorb`) or ``"drop"``. A selector that says itself where they go is
             left to it.
         tower: None (default) lets the vision tower encode everything of a video; ``"changed"`` only what changed,
-            ``"changed:LEVELS"`` from other than 4 grey levels on; ``"tome"`` merges patches that look alike from
+            ``"changed:LEVELS"`` from other than 8 grey levels on; ``"tome"`` merges patches that look alike from
             block to block, ``"tome:WORK"`` down to another share of the work than 2/3; or a
             :class:`~framefusion.reduction.changes.Changed` or :class:`~framefusion.reduction.tome.ToMe`.
         images: whether images are reduced as well (default), each one segment of its own; False leaves them as

@@ -11,11 +11,19 @@ from framefusion.asking.decoding.errors import VideoError
 MAX_BYTES = 8 * 2**30
 """Largest decoded size (bytes) that a reader agrees to return."""
 
+DRAWN_BYTES = 2**30
+"""Of frames, up to which they keep their size where pictures may be drawn of them."""
+
 Resize = Callable[[np.ndarray], np.ndarray]
 """From uint8 ``(H, W, 3)`` to another height and width."""
 
 Fit = Callable[[int, int], Resize | None]
 """From the height and width of the first picture to what resizes all; None leaves them as they are."""
+
+
+def is_large(count: int, height: int, width: int) -> bool:
+    """Whether so many frames would take more than :data:`DRAWN_BYTES`."""
+    return 3 * count * height * width > DRAWN_BYTES
 
 
 class Pictures:
