@@ -296,6 +296,26 @@ def test_answers_of_a_session_are_the_same(tmp_path, monkeypatch):
     assert sizes == [(96, 96, 3), (96, 192, 3)]
 
 
+def test_a_session_that_was_saved_without_fitting_goes_on(tmp_path, monkeypatch):
+    """Its frames and those of a further video are in one prompt."""
+    loaded, question = load("bundled-qwen", device="cpu"), "what is shown?"
+    wide = write_video(tmp_path / "wide.mp4", [np.roll(numbered(i, 640, 272), i, 0) for i in range(8)])
+    tall = np.stack([np.roll(numbered(i, 96, 200), i, 0) for i in range(6)])
+
+    def goes_on(talk: Any) -> Any:
+        talk.add(tall[5:])
+        talk.add(wide, frames=8)
+        return talk.ask(question).text, talk._held.prefix.ids.tolist()
+
+    with monkeypatch.context() as former:
+        former.setattr(Fitting, "__call__", lambda *given: None)
+        talk = session(loaded.model, loaded.processor, chunk=4, max_new_tokens=4)
+        talk.add(tall[:5])
+        talk.save(tmp_path / "saved")
+        expected = goes_on(talk)
+    assert goes_on(restore_session(tmp_path / "saved", loaded.model, loaded.processor)) == expected
+
+
 @pytest.mark.parametrize("name", ["qwen3_vl", "glm46v", "qwen2_5_vl"])
 @pytest.mark.parametrize("kind", ["file", "video", "frames", "a few frames first"])
 def test_all_parts_of_a_video_have_the_size_of_the_first(tmp_path, name, kind):
