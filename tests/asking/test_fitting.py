@@ -296,6 +296,19 @@ def test_answers_of_a_session_are_the_same(tmp_path, monkeypatch):
     assert sizes == [(96, 96, 3), (96, 192, 3)]
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "glm46v"])
+def test_frames_that_fill_no_temporal_patch_count_for_the_size(name):
+    """It is that of asking afresh about all of them."""
+    model, processor = models.build(name).model, family_checkpoints.processor(name)
+    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
+    frames, keep = np.stack([numbered(i, 256, 128) for i in range(5)]), FrameFusion(keep=1.0)
+    whole = ask(frames, "what?", model=model, processor=processor, settings=keep, max_new_tokens=1)
+    with session(model, processor, keep, max_new_tokens=1) as talk:
+        talk.add(frames)
+        reply = talk.ask("what?")
+    assert reply.summary.visual_tokens_before == whole.summary.visual_tokens_before
+
+
 def test_a_session_that_was_saved_without_fitting_goes_on(tmp_path, monkeypatch):
     """Its frames and those of a further video are in one prompt."""
     loaded, question = load("bundled-qwen", device="cpu"), "what is shown?"
@@ -336,7 +349,7 @@ def test_all_parts_of_a_video_have_the_size_of_the_first(tmp_path, name, kind):
         first = talk._held.items[0]
     # The size is that of the first part, whatever comes behind it.
     fitting, frames = Fitting(processor, find(model)), np.stack(pictures[:20])
-    resize = fitting(2 if kind == "a few frames first" else 8, 128, 256)
+    resize = fitting(3 if kind == "a few frames first" else 8, 128, 256)
     if kind in ("file", "video"):
         frames = read_video(path, frames=21).frames
     whole = replace(
