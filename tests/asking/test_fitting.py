@@ -163,6 +163,24 @@ def test_the_processor_is_left_as_it_was():
     assert "resize" not in vars(processor.video_processor)
 
 
+@pytest.mark.parametrize("change", ["in its place", "another size", "another processor"])
+def test_settings_that_change_later_are_followed(change):
+    processor, _, fitting = fitting_of("qwen2_5_vl")
+    processor.video_processor.size = dict(processor.video_processor.size)
+    video, own = drawn(4, 300, 533), processor.video_processor
+    before = fitted_by(fitting, video)
+    smaller = {**own.size, "longest_edge": own.size["longest_edge"] // 4}
+    if change == "in its place":
+        own.size.update(smaller)
+    elif change == "another size":
+        own.size = smaller
+    else:
+        processor.video_processor = type(own)(**{**own.to_dict(), "size": smaller})
+    after = fitted_by(fitting, video)
+    assert after.height < before.height
+    assert after.frames.shape == fitted_by(Fitting(processor), video).frames.shape
+
+
 def test_several_threads_may_ask():
     sizes = [(4 + 2 * (i % 3), 80 + i, 120 + 2 * i) for i in range(24)]
     alone = [fitted_by(fitting_of("qwen3_vl")[2], drawn(*size)).frames.shape for size in sizes]

@@ -40,8 +40,9 @@ leaves small ones as they are."""
 class Fitting:
     """What a processor makes of the size of frames.
 
-    It is asked with shapes alone. Before that, once, a few small frames are processed as they are and fitted: a
-    processor of which the results are not the same bits is never followed. A video that was fitted has a ``read_size``.
+    It is asked with shapes alone. Before that, once for its settings, a few small frames are processed as they are and
+    fitted: a processor of which the results are not the same bits is never followed. A video that was fitted has a
+    ``read_size``.
 
     Several threads may ask; the processor itself is not touched.
 
@@ -53,7 +54,7 @@ class Fitting:
     def __init__(self, processor: Any, family: Family | None = None) -> None:
         self._processor, self._family = processor, family
         self._resizer: _Resizer | None = None
-        self._tried = False
+        self._looked: tuple[Any, str] | None = None
         self._known: dict[tuple[int, int, int], tuple[int, int] | None] = {}
         self._asking = threading.Lock()
 
@@ -81,8 +82,10 @@ class Fitting:
         return None if resizer is None else partial(resizer.resized, size=(height, width))
 
     def _of_processor(self) -> _Resizer | None:
-        if not self._tried:
-            self._tried = True
+        own = getattr(self._processor, "video_processor", None)
+        settings = repr(getattr(own, "__dict__", None))
+        if self._looked is None or self._looked[0] is not own or self._looked[1] != settings:
+            self._looked, self._resizer, self._known = (own, settings), None, {}
             try:
                 self._resizer = self._checked()
             except Exception as error:
