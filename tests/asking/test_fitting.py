@@ -143,6 +143,16 @@ def test_a_processor_of_another_kind_is_not_followed(change, monkeypatch):
     assert (Fitting(processor, family)(4, 90, 61) is None) is (change != "nothing")
 
 
+def test_a_processor_that_cuts_large_frames_up_is_not_followed():
+    """What it makes of small ones, it would resize once more beside a large one."""
+    processor, family, _ = fitting_of("minicpmv4_6")
+    processor.video_processor = type(processor.video_processor)()
+    small, large = drawn(4, 64, 320), drawn(4, 360, 640)
+    expected = inputs_of(processor, family, small, large)
+    fitting = Fitting(processor, family)
+    assert_same(expected, inputs_of(processor, family, fitted_by(fitting, small), fitted_by(fitting, large)))
+
+
 def test_a_size_that_the_processor_would_resize_once_more_is_left_alone():
     """The bundled Qwen2.5-VL makes 144×60 of 640×272, and something else of that."""
     loaded = load("bundled-qwen", device="cpu")

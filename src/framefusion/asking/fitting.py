@@ -33,8 +33,8 @@ DRAWN_BYTES = 2**30
 """Of frames, up to which they keep their size where pictures may be drawn of them."""
 
 _SHOWN = (90, 160), (901, 1601)
-"""Height and width of the frames with values that show how a processor resizes: small ones, and larger ones where it
-leaves small ones as they are."""
+"""Height and width of the frames that show how a processor resizes: small ones, and larger ones, which have values only
+where it leaves small ones as they are."""
 
 
 class Fitting:
@@ -119,6 +119,9 @@ class Fitting:
         if size is None:
             return None
         resizer.learn()
+        if any(self._found(resizer, 2 * temporal_patch(processor), *shown) is None for shown in _SHOWN):
+            # One that cuts large frames up is told of all videos of a prompt that it need not resize, or of none.
+            return None
         return resizer if _alike(made, processed(resized(whole, partial(resizer.resized, size=size)))) else None
 
     def _size(self, resizer: _Resizer, count: int, height: int, width: int) -> tuple[int, int] | None:
