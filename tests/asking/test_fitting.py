@@ -19,7 +19,7 @@ import framefusion.asking.fitting as fitting_module
 from framefusion import FrameFusion, ask, restore_session, session
 from framefusion.asking.fitting import Fitting, resized
 from framefusion.asking.loading import load
-from framefusion.asking.prompts import content_of, prompt_inputs
+from framefusion.asking.prompts import AskError, content_of, prompt_inputs
 from framefusion.asking.report import report_data
 from framefusion.asking.video import Video, read_video
 from framefusion.hf.families import find
@@ -335,6 +335,28 @@ def test_frames_that_fill_no_temporal_patch_count_for_the_size(name):
         talk.add(frames)
         reply = talk.ask("what?")
     assert reply.summary.visual_tokens_before == whole.summary.visual_tokens_before
+
+
+def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch):
+    loaded, frames = load(device="cpu"), np.stack([numbered(i, 192, 96) for i in range(8)])
+    count, resize = 0, fitting_module._Resizer.resized
+
+    def short(*given: Any, **options: Any) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if count > 6:
+            raise MemoryError
+        return resize(*given, **options)
+
+    with session(loaded.model, loaded.processor, chunk=4, max_new_tokens=4) as talk:
+        talk.add(frames[:2])
+        before = talk._held
+        monkeypatch.setattr(fitting_module._Resizer, "resized", short)
+        for options in ({}, {"new": True}):
+            count = 0
+            with pytest.raises(AskError, match="not enough memory for showing the video"):
+                talk.add(frames, **options)
+            assert talk._held is before
 
 
 def test_a_session_that_was_saved_without_fitting_goes_on(tmp_path, monkeypatch):
