@@ -23,6 +23,7 @@ from framefusion.asking.prompts import AskError, content_of, prompt_inputs
 from framefusion.asking.report import report_data
 from framefusion.asking.video import Video, read_video
 from framefusion.hf.families import find
+from framefusion.hf.prefix_file import taken_apart
 from tests import family_checkpoints
 from tests.asking.test_video import numbered, write_video
 from tests.hf import models
@@ -335,6 +336,21 @@ def test_frames_that_fill_no_temporal_patch_count_for_the_size(name):
         talk.add(frames)
         reply = talk.ask("what?")
     assert reply.summary.visual_tokens_before == whole.summary.visual_tokens_before
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm46v"])
+def test_a_video_that_began_with_less_than_a_temporal_patch_loses_no_frame(name):
+    model, processor = models.build(name).model, family_checkpoints.processor(name)
+    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
+
+    def held(seed: int) -> Any:
+        with session(model, processor, FrameFusion(keep=1.0), max_new_tokens=1) as talk:
+            talk.add(drawn(1, 40, 40).frames)
+            talk.add(np.concatenate([drawn(1, 40, 40, seed).frames, drawn(1, 40, 40, 3).frames]))
+            return taken_apart(talk._held.prefix)[0]
+
+    one, other = held(1), held(2)
+    assert any(not torch.equal(value, other[key]) for key, value in one.items())
 
 
 def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch):
