@@ -19,10 +19,11 @@ import framefusion.asking.decoding.pictures as pictures_module
 from framefusion import FrameFusion, ask, restore_session, session
 from framefusion.asking.fitting import Fitting, resized
 from framefusion.asking.loading import load
-from framefusion.asking.prompts import content_of, prompt_inputs
+from framefusion.asking.prompts import AskError, content_of, prompt_inputs
 from framefusion.asking.report import report_data
 from framefusion.asking.video import Video, read_video
 from framefusion.hf.families import find
+from framefusion.hf.prefix_file import taken_apart
 from tests import family_checkpoints
 from tests.asking.test_video import numbered, write_video
 from tests.hf import models
@@ -143,6 +144,16 @@ def test_a_processor_of_another_kind_is_not_followed(change, monkeypatch):
     assert (Fitting(processor, family)(4, 90, 61) is None) is (change != "nothing")
 
 
+def test_a_processor_that_cuts_large_frames_up_is_not_followed():
+    """What it makes of small ones, it would resize once more beside a large one."""
+    processor, family, _ = fitting_of("minicpmv4_6")
+    processor.video_processor = type(processor.video_processor)()
+    small, large = drawn(4, 64, 320), drawn(4, 360, 640)
+    expected = inputs_of(processor, family, small, large)
+    fitting = Fitting(processor, family)
+    assert_same(expected, inputs_of(processor, family, fitted_by(fitting, small), fitted_by(fitting, large)))
+
+
 def test_a_size_that_the_processor_would_resize_once_more_is_left_alone():
     """The bundled Qwen2.5-VL makes 144×60 of 640×272, and something else of that."""
     loaded = load("bundled-qwen", device="cpu")
@@ -161,6 +172,24 @@ def test_the_processor_is_left_as_it_was():
     assert fitting(4, 90, 61) is not None
     assert (dict(vars(processor.video_processor)), processor.video_processor) == before
     assert "resize" not in vars(processor.video_processor)
+
+
+@pytest.mark.parametrize("change", ["in its place", "another size", "another processor"])
+def test_settings_that_change_later_are_followed(change):
+    processor, _, fitting = fitting_of("qwen2_5_vl")
+    processor.video_processor.size = dict(processor.video_processor.size)
+    video, own = drawn(4, 300, 533), processor.video_processor
+    before = fitted_by(fitting, video)
+    smaller = {**own.size, "longest_edge": own.size["longest_edge"] // 4}
+    if change == "in its place":
+        own.size.update(smaller)
+    elif change == "another size":
+        own.size = smaller
+    else:
+        processor.video_processor = type(own)(**{**own.to_dict(), "size": smaller})
+    after = fitted_by(fitting, video)
+    assert after.height < before.height
+    assert after.frames.shape == fitted_by(Fitting(processor), video).frames.shape
 
 
 def test_several_threads_may_ask():
@@ -296,6 +325,76 @@ def test_answers_of_a_session_are_the_same(tmp_path, monkeypatch):
     assert sizes == [(96, 96, 3), (96, 192, 3)]
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "glm46v"])
+def test_frames_that_fill_no_temporal_patch_count_for_the_size(name):
+    """It is that of asking afresh about all of them."""
+    model, processor = models.build(name).model, family_checkpoints.processor(name)
+    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
+    frames, keep = np.stack([numbered(i, 256, 128) for i in range(5)]), FrameFusion(keep=1.0)
+    whole = ask(frames, "what?", model=model, processor=processor, settings=keep, max_new_tokens=1)
+    with session(model, processor, keep, max_new_tokens=1) as talk:
+        talk.add(frames)
+        reply = talk.ask("what?")
+    assert reply.summary.visual_tokens_before == whole.summary.visual_tokens_before
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm46v"])
+def test_a_video_that_began_with_less_than_a_temporal_patch_loses_no_frame(name):
+    model, processor = models.build(name).model, family_checkpoints.processor(name)
+    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
+
+    def held(seed: int) -> Any:
+        with session(model, processor, FrameFusion(keep=1.0), max_new_tokens=1) as talk:
+            talk.add(drawn(1, 40, 40).frames)
+            talk.add(np.concatenate([drawn(1, 40, 40, seed).frames, drawn(1, 40, 40, 3).frames]))
+            return taken_apart(talk._held.prefix)[0]
+
+    one, other = held(1), held(2)
+    assert any(not torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch):
+    loaded, frames = load(device="cpu"), np.stack([numbered(i, 192, 96) for i in range(8)])
+    count, resize = 0, fitting_module._Resizer.resized
+
+    def short(*given: Any, **options: Any) -> np.ndarray:
+        nonlocal count
+        count += 1
+        if count > 6:
+            raise MemoryError
+        return resize(*given, **options)
+
+    with session(loaded.model, loaded.processor, chunk=4, max_new_tokens=4) as talk:
+        talk.add(frames[:2])
+        before = talk._held
+        monkeypatch.setattr(fitting_module._Resizer, "resized", short)
+        for options in ({}, {"new": True}):
+            count = 0
+            with pytest.raises(AskError, match="not enough memory for showing the video"):
+                talk.add(frames, **options)
+            assert talk._held is before
+
+
+def test_a_session_that_was_saved_without_fitting_goes_on(tmp_path, monkeypatch):
+    """Its frames and those of a further video are in one prompt."""
+    loaded, question = load("bundled-qwen", device="cpu"), "what is shown?"
+    wide = write_video(tmp_path / "wide.mp4", [np.roll(numbered(i, 640, 272), i, 0) for i in range(8)])
+    tall = np.stack([np.roll(numbered(i, 96, 200), i, 0) for i in range(6)])
+
+    def goes_on(talk: Any) -> Any:
+        talk.add(tall[5:])
+        talk.add(wide, frames=8)
+        return talk.ask(question).text, talk._held.prefix.ids.tolist()
+
+    with monkeypatch.context() as former:
+        former.setattr(Fitting, "__call__", lambda *given: None)
+        talk = session(loaded.model, loaded.processor, chunk=4, max_new_tokens=4)
+        talk.add(tall[:5])
+        talk.save(tmp_path / "saved")
+        expected = goes_on(talk)
+    assert goes_on(restore_session(tmp_path / "saved", loaded.model, loaded.processor)) == expected
+
+
 @pytest.mark.parametrize("name", ["qwen3_vl", "glm46v", "qwen2_5_vl"])
 @pytest.mark.parametrize("kind", ["file", "video", "frames", "a few frames first"])
 def test_all_parts_of_a_video_have_the_size_of_the_first(tmp_path, name, kind):
@@ -316,7 +415,7 @@ def test_all_parts_of_a_video_have_the_size_of_the_first(tmp_path, name, kind):
         first = talk._held.items[0]
     # The size is that of the first part, whatever comes behind it.
     fitting, frames = Fitting(processor, find(model)), np.stack(pictures[:20])
-    resize = fitting(2 if kind == "a few frames first" else 8, 128, 256)
+    resize = fitting(3 if kind == "a few frames first" else 8, 128, 256)
     if kind in ("file", "video"):
         frames = read_video(path, frames=21).frames
     whole = replace(

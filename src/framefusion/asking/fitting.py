@@ -30,15 +30,16 @@ from framefusion.hf.shapes import Shapes
 logger = logging.getLogger(__name__)
 
 _SHOWN = (90, 160), (901, 1601)
-"""Height and width of the frames with values that show how a processor resizes: small ones, and larger ones where it
-leaves small ones as they are."""
+"""Height and width of the frames that show how a processor resizes: small ones, and larger ones, which have values only
+where it leaves small ones as they are."""
 
 
 class Fitting:
     """What a processor makes of the size of frames.
 
-    It is asked with shapes alone. Before that, once, a few small frames are processed as they are and fitted: a
-    processor of which the results are not the same bits is never followed. A video that was fitted has a ``read_size``.
+    It is asked with shapes alone. Before that, once for its settings, a few small frames are processed as they are and
+    fitted: a processor of which the results are not the same bits is never followed. A video that was fitted has a
+    ``read_size``.
 
     Several threads may ask; the processor itself is not touched.
 
@@ -50,7 +51,7 @@ class Fitting:
     def __init__(self, processor: Any, family: Family | None = None) -> None:
         self._processor, self._family = processor, family
         self._resizer: _Resizer | None = None
-        self._tried = False
+        self._looked: tuple[Any, str] | None = None
         self._known: dict[tuple[int, int, int], tuple[int, int] | None] = {}
         self._asking = threading.Lock()
 
@@ -78,8 +79,10 @@ class Fitting:
         return None if resizer is None else partial(resizer.resized, size=(height, width))
 
     def _of_processor(self) -> _Resizer | None:
-        if not self._tried:
-            self._tried = True
+        own = getattr(self._processor, "video_processor", None)
+        settings = repr(getattr(own, "__dict__", None))
+        if self._looked is None or self._looked[0] is not own or self._looked[1] != settings:
+            self._looked, self._resizer, self._known = (own, settings), None, {}
             try:
                 self._resizer = self._checked()
             except Exception as error:
@@ -113,6 +116,9 @@ class Fitting:
         if size is None:
             return None
         resizer.learn()
+        if any(self._found(resizer, 2 * temporal_patch(processor), *shown) is None for shown in _SHOWN):
+            # One that cuts large frames up is told of all videos of a prompt that it need not resize, or of none.
+            return None
         return resizer if _alike(made, processed(resized(whole, partial(resizer.resized, size=size)))) else None
 
     def _size(self, resizer: _Resizer, count: int, height: int, width: int) -> tuple[int, int] | None:

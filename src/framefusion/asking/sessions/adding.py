@@ -106,7 +106,10 @@ class Adding:
         whole = len(part) - len(part) % self.patch
         if complete or (item is None and not whole):
             whole = len(part)
-        given, part = part, part if sized is None else sized.of(part, whole)
+        given = part
+        if sized is not None:
+            with failures(self.model, "showing the video"):
+                part = sized.of(part, len(part))
         rest = cut(part, whole, len(part)) if whole < len(part) else None
         new = cut(part, 0, whole) if rest is not None else part
         if item is not None and not whole:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from framefusion.asking.encodings import Prompt
 from framefusion.asking.frames import SPACING, frames_of
 from framefusion.asking.media import Media
-from framefusion.asking.prompts import AskError, ProcessorError, content_of, turn_inputs
+from framefusion.asking.prompts import AskError, ProcessorError, content_of, temporal_patch, turn_inputs
 from framefusion.asking.sessions import spent
 from framefusion.asking.sessions.shown import Item, joined
 from framefusion.asking.together import text_from
@@ -88,7 +89,8 @@ def _as_long(stand_in: Media, new: Media) -> Media:
 def continued(run: Run, prefix: Prefix, item: Item, new: Video, model: Any, processor: Any) -> Prefix:
     """The prefix with more of its last video."""
     assert isinstance(item.stand_in, Video)
-    inputs, layout = _prompt([joined(item.stand_in, new)], _ANY, model, processor)
+    shown = _gone_on(item.stand_in, new, temporal_patch(processor))
+    inputs, layout = _prompt([shown], _ANY, model, processor)
     if find(unwrapped(model)).numbered is not None:
         inputs = _renumbered(inputs, layout, item, model, processor)
         (layout,) = layouts_of(model, inputs)
@@ -96,6 +98,20 @@ def continued(run: Run, prefix: Prefix, item: Item, new: Video, model: Any, proc
     closing = _closing(model)
     first = int(layout.columns[layout.frame < 1][-1]) + 1 + closing
     return run.extend(inputs, prefix, columns=(first, _end(layout, 1, closing)), continues=True)
+
+
+def _gone_on(stand_in: Video, new: Video, patch: int) -> Video:
+    """What stands for a video with new frames behind it. One that was shorter than a temporal patch shows its first
+    frame again, so that no new one is taken for a frame of that patch, which is held."""
+    video, lacking = joined(stand_in, new), max(patch - len(stand_in), 0)
+    chosen = [0] * lacking + [*range(len(video))]
+    return replace(
+        video,
+        frames=video.frames[chosen] if lacking else video.frames,
+        timestamps=video.timestamps[chosen],
+        indices=video.indices[chosen],
+        duration=video.duration * len(chosen) / len(video),
+    )
 
 
 def _renumbered(inputs: dict[str, Any], layout: VisualLayout, item: Item, model: Any, processor: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from framefusion.asking.fitting import Sized
 from framefusion.asking.sessions.saving import NUMBERS, SCHEMA, TENSORS, VALUES, SessionFileError, model_of, shapes
 from framefusion.asking.sessions.session import Session
 from framefusion.asking.sessions.shown import Item
@@ -110,7 +112,7 @@ def _held_of(session: Session, values: Mapping[str, Any], tensors: dict[str, Ten
             prefix = run.put_together(own, values["prefix"])
     return Held(
         prefix,
-        tuple(_item_of(tensors, index, item) for index, item in enumerate(values["items"])),
+        tuple(_sized(session, _item_of(tensors, index, item)) for index, item in enumerate(values["items"])),
         tuple((asked, said) for asked, said in values["turns"]),
         **values["counts"],
     )
@@ -121,6 +123,15 @@ def _item_of(tensors: dict[str, Tensor], index: int, values: Mapping[str, Any]) 
     for name in ("stand_in", "pending"):
         given[name] = _medium_of(tensors, f"item.{index}.{name}", given[name])
     return Item(**given)
+
+
+def _sized(session: Session, item: Item) -> Item:
+    """An item with the frames of older files at the size that the processor makes of them, as those that are added."""
+    if not isinstance(item.stand_in, Video) or item.stand_in.read_size is not None:
+        return item
+    sized, patch = Sized(session._adding.fitting), len(item.stand_in)
+    pending = None if item.pending is None else sized.of(item.pending, patch)
+    return replace(item, stand_in=sized.of(item.stand_in, patch), pending=pending)
 
 
 def _medium_of(tensors: dict[str, Tensor], name: str, values: Mapping[str, Any] | None) -> Any:

@@ -434,7 +434,10 @@ class Session:
         if last.read_size is None:
             return video
         resize = self._adding.fitting.to(last.height, last.width)
-        return None if resize is None else resized(video, resize)
+        if resize is None:
+            return None
+        with failures(self.model, "showing the video"):
+            return resized(video, resize)
 
 
 def _check_tokens(count: Any) -> int:
