@@ -395,6 +395,20 @@ def test_a_session_that_was_saved_without_fitting_goes_on(tmp_path, monkeypatch)
     assert goes_on(restore_session(tmp_path / "saved", loaded.model, loaded.processor)) == expected
 
 
+def test_frames_of_a_size_that_the_processor_no_longer_makes_are_refused(monkeypatch):
+    loaded = load(device="cpu")
+    frames = np.stack([numbered(i) for i in range(3)])
+    with session(loaded.model, loaded.processor, max_new_tokens=1) as talk:
+        talk.add(frames)
+        monkeypatch.setattr(Fitting, "to", lambda *given: None)
+        with pytest.raises(
+            AskError, match="frames of 96×96, to which LlavaOnevisionProcessor does not resize new ones"
+        ):
+            talk.add(frames)
+        assert talk.summary().items == (("frames", 3),)
+        talk.add(frames, new=True)
+
+
 @pytest.mark.parametrize("name", ["qwen3_vl", "glm46v", "qwen2_5_vl"])
 @pytest.mark.parametrize("kind", ["file", "video", "frames", "a few frames first"])
 def test_all_parts_of_a_video_have_the_size_of_the_first(tmp_path, name, kind):

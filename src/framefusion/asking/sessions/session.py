@@ -428,14 +428,22 @@ class Session:
         raise AskError(f"media must be a path, a Video, a PIL image or frames, got {type(media).__name__}")
 
     def _as_last(self, last: Media, video: Video) -> Video | None:
-        """Frames with which the last video goes on, at the size that its frames have; None where they have another."""
+        """Frames with which the last video goes on, at the size that its frames have; None where they have another.
+
+        Raises:
+            AskError: this processor makes frames of no such size, or memory runs out.
+        """
         if not isinstance(last, Video) or last.own_size != video.own_size:
             return None
         if last.read_size is None:
             return video
         resize = self._adding.fitting.to(last.height, last.width)
         if resize is None:
-            return None
+            raise AskError(
+                f"the video has frames of {last.width}×{last.height}, to which {type(self.processor).__name__} does not "
+                "resize new ones; restore the session with the processor that it was made with, or begin another video "
+                "with new=True"
+            )
         with failures(self.model, "showing the video"):
             return resized(video, resize)
 
