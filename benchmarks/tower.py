@@ -3,7 +3,8 @@
     python -m benchmarks.tower clips --json docs/data/tower-clips.json
     python -m benchmarks.tower time --json docs/data/tower-time.json
     python -m benchmarks.tower needle --json docs/data/tower-needle.json
-    python -m benchmarks.tower still --json docs/data/tower-still.json
+    python -m benchmarks.tower still --rounds 16 --json docs/data/tower-still.json
+    python -m benchmarks.tower still --rounds 8 --seed 21 --json docs/data/tower-still-21.json
     python -m benchmarks.tower merging --json docs/data/tower-merging.json
 
 ``clips`` encodes 24 frames of five clips with a real pretrained DINOv2-S, whole and in part, and compares the
@@ -26,7 +27,7 @@ import platform
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -247,13 +248,13 @@ def needle(rounds: int) -> dict[str, Any]:
     return {"videos": len(videos), "models": _answers([(video.footage, video) for video in videos])}
 
 
-def still(rounds: int) -> dict[str, Any]:
+def still(rounds: int, seed: int = 5) -> dict[str, Any]:
     """Accuracy over one picture of the footage a scene, with the noise of a camera: photographs, and VideoNeedle."""
-    pictures, count, seed = footage.pictures(), 8 * rounds, 5
+    pictures, count = footage.pictures(), 8 * rounds
     photos = load_photos(stamps(), 16, count, seed, kinds=ASKED, clips=pictures)
     needles = drawn.load(16, count, seed, clips=pictures)
     answers = _still(photos, ("photos",)) | _still(needles, CHECKPOINTS)
-    return {"videos": len(footage.noisy(needles)), "noise": footage.NOISE, "models": answers}
+    return {"videos": len(footage.noisy(needles)), "seed": seed, "noise": footage.NOISE, "models": answers}
 
 
 def _still(videos: Sequence[NeedleVideo], names: Sequence[str]) -> dict[str, Any]:
@@ -348,21 +349,29 @@ def _answers(
     return found
 
 
-MEASURED = {"clips": clips, "time": first_token, "needle": needle, "still": still, "merging": merging}
+MEASURED: dict[str, Callable[..., dict[str, Any]]] = {
+    "clips": clips,
+    "time": first_token,
+    "needle": needle,
+    "still": still,
+    "merging": merging,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=MEASURED)
     parser.add_argument("--rounds", type=int, default=3, help="of time; in needle and still: times 8 videos")
+    parser.add_argument("--seed", type=int, help="of the questions of still")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    more = {} if args.seed is None else {"seed": args.seed}
     torch.set_num_threads(1)
     result = {
         "what": args.what,
         "machine": platform.machine(),
         "versions": versions(),
-        **MEASURED[args.what](args.rounds),
+        **MEASURED[args.what](args.rounds, **more),
     }
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
