@@ -17,6 +17,7 @@ from PIL import Image
 
 import framefusion.asking.decoding.pictures as pictures_module
 from framefusion import FrameFusion, ask, restore_session, session
+from framefusion.asking import fitting
 from framefusion.asking.fitting import Fitting, resized
 from framefusion.asking.loading import load
 from framefusion.asking.prompts import AskError, content_of, prompt_inputs
@@ -355,7 +356,7 @@ def test_a_video_that_began_with_less_than_a_temporal_patch_loses_no_frame(name)
 
 def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch):
     loaded, frames = load(device="cpu"), np.stack([numbered(i, 192, 96) for i in range(8)])
-    count, resize = 0, fitting_module._Resizer.resized
+    count, resize = 0, fitting._Resizer.resized
 
     def short(*given: Any, **options: Any) -> np.ndarray:
         nonlocal count
@@ -367,7 +368,7 @@ def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch)
     with session(loaded.model, loaded.processor, chunk=4, max_new_tokens=4) as talk:
         talk.add(frames[:2])
         before = talk._held
-        monkeypatch.setattr(fitting_module._Resizer, "resized", short)
+        monkeypatch.setattr(fitting._Resizer, "resized", short)
         for options in ({}, {"new": True}):
             count = 0
             with pytest.raises(AskError, match="not enough memory for showing the video"):
@@ -401,9 +402,7 @@ def test_frames_of_a_size_that_the_processor_no_longer_makes_are_refused(monkeyp
     with session(loaded.model, loaded.processor, max_new_tokens=1) as talk:
         talk.add(frames)
         monkeypatch.setattr(Fitting, "to", lambda *given: None)
-        with pytest.raises(
-            AskError, match="frames of 96×96, to which LlavaOnevisionProcessor does not resize new ones"
-        ):
+        with pytest.raises(AskError, match="96×96, and LlavaOnevisionProcessor resizes none to that"):
             talk.add(frames)
         assert talk.summary().items == (("frames", 3),)
         talk.add(frames, new=True)

@@ -440,9 +440,9 @@ class Session:
         resize = self._adding.fitting.to(last.height, last.width)
         if resize is None:
             raise AskError(
-                f"the video has frames of {last.width}×{last.height}, to which {type(self.processor).__name__} does not "
-                "resize new ones; restore the session with the processor that it was made with, or begin another video "
-                "with new=True"
+                f"the video has frames of {last.width}×{last.height}, and {type(self.processor).__name__} resizes none "
+                "to that; restore the session with the processor that it was made with, or begin another video with "
+                "new=True"
             )
         with failures(self.model, "showing the video"):
             return resized(video, resize)
