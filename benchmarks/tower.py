@@ -365,6 +365,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of the questions of still")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.seed is not None and args.what != "still":
+        parser.error(f"--seed is of still, not of {args.what}")
     more = {} if args.seed is None else {"seed": args.seed}
     torch.set_num_threads(1)
     result = {

@@ -17,8 +17,7 @@ from PIL import Image
 
 import framefusion.asking.decoding.pictures as pictures_module
 from framefusion import FrameFusion, ask, restore_session, session
-from framefusion.asking import fitting
-from framefusion.asking.fitting import Fitting, resized
+from framefusion.asking.fitting import Fitting, _Resizer, resized
 from framefusion.asking.loading import load
 from framefusion.asking.prompts import AskError, content_of, prompt_inputs
 from framefusion.asking.report import report_data
@@ -26,34 +25,12 @@ from framefusion.asking.video import Video, read_video
 from framefusion.hf.families import find
 from framefusion.hf.prefix_file import taken_apart
 from tests import family_checkpoints
+from tests.asking.test_prompts import family
 from tests.asking.test_video import numbered, write_video
 from tests.hf import models
 
-FITTED = {
-    "llava_onevision",
-    "qwen2_vl",
-    "qwen2_5_vl",
-    "qwen2_5_omni",
-    "qwen3_omni",
-    "qwen3_vl",
-    "qwen3_vl_moe",
-    "qwen3_5",
-    "qwen3_5_moe",
-    "glm4v",
-    "glm46v",
-    "glm4v_moe",
-    "llava_next_video",
-    "internvl",
-    "video_llama3",
-    "minicpmv4_6",
-    "minicpmv4_7",
-    "video_llava",
-    "exaone4_5",
-    "lfm3_vl",
-    "perception_lm",
-    "ernie4_5_vl_moe",
-}
-"""Families whose processors only resize what they are given, before anything else."""
+OWN_WAYS = {"gemma4", "gemma4_moe", "gemma4_e", "kimi_k25", "molmo2", "nemotron_h_omni", "smolvlm"}
+"""Models whose video processors do more than resize, or resize in ways of their own."""
 
 
 def fitting_of(name: str) -> tuple[Any, Any, Fitting]:
@@ -94,7 +71,8 @@ def test_a_processor_makes_the_same_of_fitted_frames(name):
         found.add(fitted.frames.shape[1:3])
         assert fitted.own_size == (height, width)
         assert_same(inputs_of(processor, family, video), inputs_of(processor, family, fitted))
-    assert bool(found) is (name in FITTED)
+    takes_videos = getattr(processor, "video_processor", None) is not None
+    assert bool(found) is (takes_videos and name not in OWN_WAYS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -329,8 +307,7 @@ def test_answers_of_a_session_are_the_same(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["qwen3_vl", "glm46v"])
 def test_frames_that_fill_no_temporal_patch_count_for_the_size(name):
     """It is that of asking afresh about all of them."""
-    model, processor = models.build(name).model, family_checkpoints.processor(name)
-    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
+    model, processor = family(name)
     frames, keep = np.stack([numbered(i, 256, 128) for i in range(5)]), FrameFusion(keep=1.0)
     whole = ask(frames, "what?", model=model, processor=processor, settings=keep, max_new_tokens=1)
     with session(model, processor, keep, max_new_tokens=1) as talk:
@@ -341,8 +318,7 @@ def test_frames_that_fill_no_temporal_patch_count_for_the_size(name):
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl", "glm46v"])
 def test_a_video_that_began_with_less_than_a_temporal_patch_loses_no_frame(name):
-    model, processor = models.build(name).model, family_checkpoints.processor(name)
-    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
+    model, processor = family(name)
 
     def held(seed: int) -> Any:
         with session(model, processor, FrameFusion(keep=1.0), max_new_tokens=1) as talk:
@@ -356,7 +332,7 @@ def test_a_video_that_began_with_less_than_a_temporal_patch_loses_no_frame(name)
 
 def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch):
     loaded, frames = load(device="cpu"), np.stack([numbered(i, 192, 96) for i in range(8)])
-    count, resize = 0, fitting._Resizer.resized
+    count, resize = 0, _Resizer.resized
 
     def short(*given: Any, **options: Any) -> np.ndarray:
         nonlocal count
@@ -368,7 +344,7 @@ def test_memory_that_runs_out_on_the_way_leaves_a_session_as_it_was(monkeypatch)
     with session(loaded.model, loaded.processor, chunk=4, max_new_tokens=4) as talk:
         talk.add(frames[:2])
         before = talk._held
-        monkeypatch.setattr(fitting._Resizer, "resized", short)
+        monkeypatch.setattr(_Resizer, "resized", short)
         for options in ({}, {"new": True}):
             count = 0
             with pytest.raises(AskError, match="not enough memory for showing the video"):
@@ -412,9 +388,8 @@ def test_frames_of_a_size_that_the_processor_no_longer_makes_are_refused(monkeyp
 @pytest.mark.parametrize("kind", ["file", "video", "frames", "a few frames first"])
 def test_all_parts_of_a_video_have_the_size_of_the_first(tmp_path, name, kind):
     """Qwen3-VL and GLM make smaller frames of many than of few."""
-    model, pictures = models.build(name).model, [numbered(i, 256, 128) for i in range(40)]
-    model.resize_token_embeddings(family_checkpoints.FREE + len(family_checkpoints.CHARACTERS), mean_resizing=False)
-    path, processor = write_video(tmp_path / "large.mp4", pictures), family_checkpoints.processor(name)
+    (model, processor), pictures = family(name), [numbered(i, 256, 128) for i in range(40)]
+    path = write_video(tmp_path / "large.mp4", pictures)
     with session(model, processor, FrameFusion(keep=1.0), chunk=8, max_new_tokens=2) as talk:
         if kind == "file":
             talk.add(path, frames=21)

@@ -44,6 +44,16 @@ def test_some_processors_scale_what_they_scaled_once_more() -> None:
     assert qwen.size(small) != (60, 144)
 
 
+def test_what_the_package_reads_becomes_the_same(processor: Processor) -> None:
+    """As every turn that is timed asserts."""
+    size = processor.size(decoding_size.read(REAL_VIDEO, COUNT))
+    taken = decoding_size.turn(REAL_VIDEO, COUNT, size, processor)
+    assert all(seconds > 0 for seconds in taken.values())
+    resize = processor.fitting(COUNT, 144, 176)
+    assert resize is not None
+    assert resize(np.zeros((144, 176, 3), np.uint8)).shape == (*size, 3)
+
+
 def test_a_clip_plays_several_times_over(tmp_path: Path) -> None:
     once = read_video(REAL_VIDEO, frames=10_000)
     decoding_size.looped(REAL_VIDEO, 2, tmp_path / "twice.mp4")

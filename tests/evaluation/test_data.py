@@ -9,7 +9,7 @@ import pytest
 
 from framefusion.assets import DEMO_VIDEO, REAL_VIDEO
 from framefusion.evaluation import DataError, JsonLines, VideoNeedle, needle, videoneedle
-from framefusion.evaluation.data import FromFiles, Question
+from framefusion.evaluation.data import Question, WithFiles
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def test_frames_of_a_file(file):
 
 def test_frames_of_a_file_at_another_size(file):
     data = JsonLines(file(GOOD))
-    assert isinstance(data, FromFiles)
-    assert not isinstance(VideoNeedle(videos=1), FromFiles)
+    assert isinstance(data, WithFiles)
+    assert not isinstance(VideoNeedle(videos=1), WithFiles)
     asked = []
 
     def fit(*given):

@@ -28,7 +28,6 @@ from framefusion.asking.video import FitFrames, Video, check_request
 from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
-from framefusion.hf.families import find, unwrapped
 from framefusion.hf.timing import Times, timed
 from framefusion.reduction.layout import VisualLayout
 from framefusion.reduction.settings import FrameFusion
@@ -297,13 +296,13 @@ def _given(media: Given | Sequence[Given], frames: int | None, fps: float | None
 def _read(given: Sequence[Given], frames: int | None, fps: float | None, loaded: LoadedModel) -> _Shown:
     if frames is None and fps is None:
         frames = usual_frames(loaded.name)
-    fitting = Fitting(loaded.processor, find(unwrapped(loaded.model)))
+    fitting = Fitting.of(loaded.model, loaded.processor)
 
     begin = time.perf_counter()
     shown = tuple(_read_one(medium, frames, fps, Sized(fitting).when_large) for medium in given)
     if any(isinstance(medium, Video) and medium.read_size is not None for medium in shown):
         # The processor is told of all of them that it need not resize.
-        shown = tuple(Sized(fitting).of(own, len(own)) if isinstance(own, Video) else own for own in shown)
+        shown = tuple(Sized(fitting).of(own) if isinstance(own, Video) else own for own in shown)
     names = tuple(map(_name, given, shown))
     from_files = all(isinstance(medium, (str, os.PathLike)) for medium in given)
     return _Shown(shown, names, time.perf_counter() - begin if from_files else None)

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from framefusion.asking.decoding.pictures import Resize, is_large
 from framefusion.asking.prompts import content_of, metadata_of, prompt_inputs, temporal_patch
 from framefusion.asking.video import Video
-from framefusion.hf.families import Family
+from framefusion.hf.families import Family, find, unwrapped
 from framefusion.hf.shapes import Shapes
 
 logger = logging.getLogger(__name__)
@@ -55,12 +55,17 @@ class Fitting:
         self._known: dict[tuple[int, int, int], tuple[int, int] | None] = {}
         self._asking = threading.Lock()
 
+    @classmethod
+    def of(cls, model: Any, processor: Any) -> Fitting:
+        """That of a supported model and its processor."""
+        return cls(processor, find(unwrapped(model)))
+
     def __call__(self, count: int, height: int, width: int) -> Resize | None:
         """What makes of a frame the one that the processor would make.
 
         Args:
             count: frames that the processor is given at once.
-            height: of the frames.
+            height: of the frames, in pixels.
             width: likewise.
 
         Returns:
@@ -164,9 +169,9 @@ class Sized:
         """For a reader: leaves frames as they are, for pictures of them, unless they are large."""
         return self._of(count, height, width) if is_large(count, height, width) else None
 
-    def of(self, part: Video, count: int) -> Video:
-        """A part, of which the processor is given so many frames."""
-        resize = None if part.read_size is not None else self._of(count, part.height, part.width)
+    def of(self, part: Video) -> Video:
+        """A part that the processor is given at once."""
+        resize = None if part.read_size is not None else self._of(len(part), part.height, part.width)
         return part if resize is None else resized(part, resize)
 
     def _of(self, count: int, height: int, width: int) -> Resize | None:

@@ -37,8 +37,9 @@ DEFAULT_FRAMES = 8
 :func:`framefusion.assets.usual_frames` of them."""
 
 FitFrames = Callable[[int, int, int], Resize | None]
-"""From a number of frames that are shown at once, their height and their width to what resizes each; None leaves them
-as they are. See :class:`framefusion.asking.fitting.Fitting`."""
+"""From a number of frames that are shown at once, their height and their width in pixels to what resizes each, from
+uint8 ``(H, W, 3)`` to the same of another size; None leaves them as they are. See
+:class:`framefusion.asking.fitting.Fitting`."""
 
 COMPLETE = 0.5
 """Seconds by which a file may be shorter than it announces without a word."""
@@ -126,7 +127,7 @@ def read_video(
             unless told otherwise, see :func:`framefusion.ask`.
         fps: frames per second of playing time, above 0; ``T = max(1, floor(D·fps + ½))``.
             Excludes ``frames``.
-        fit: what resizes frames as they are read. Default None: they keep their size.
+        fit: tells what resizes frames as they are read, see :data:`FitFrames`. Default None: they keep their size.
 
     Returns:
         The frames and where in the source they come from, see :class:`Video`. A warning is logged if some of them are
@@ -240,19 +241,7 @@ def _plan(source: Source, frames: int | None, fps: float | None, fitted: _Fitted
     """When the source shows what, the positions of the pictures that are wanted, and what reads them."""
     still = read_folder if os.path.isdir(source.location) else read_moving_picture
     if still is read_folder or is_moving_picture(source):
-        count = 0
-
-        def choose(timeline: Timeline) -> list[int]:
-            nonlocal count
-            wanted = _chosen(timeline, frames, fps)
-            count = len(wanted)
-            return wanted
-
-        def fit(height: int, width: int) -> Resize | None:
-            of = fitted.of(count)
-            return None if of is None else of(height, width)
-
-        pictures, timeline, wanted = still(source, choose, fit)
+        pictures, timeline, wanted = still(source, lambda timeline: _chosen(timeline, frames, fps), fitted.of)
         read = sorted(set(wanted))
         return timeline, wanted, lambda positions, _: pictures[np.searchsorted(read, positions)]
     try:

@@ -23,7 +23,6 @@ from framefusion.batch.answering import Result
 from framefusion.batch.rows import BatchError, RowError
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError, attach
-from framefusion.hf.families import find, unwrapped
 from framefusion.hf.summary import Summary
 from framefusion.reduction.plain import to_plain
 from framefusion.reduction.settings import FrameFusion
@@ -106,7 +105,7 @@ class ModelAnswerer:
                 self._shares = plan.share and takes_caches(self.loaded.model) and run.fork() > 0
         except (ModelError, UnsupportedModelError, ValueError) as error:
             raise BatchError(str(error)) from error
-        self._fit = Fitting(self.loaded.processor, find(unwrapped(self.loaded.model)))
+        self._fit = Fitting.of(self.loaded.model, self.loaded.processor)
         warm_up(self.loaded.model.dtype, self.loaded.model.device)
         self.description = describe(self.loaded)
         self._shown: _Shown | None = None

@@ -50,11 +50,10 @@ def _fit_large(request: Request, count: int, height: int, width: int) -> Resize 
         return None
     from framefusion.asking.fitting import Fitting
     from framefusion.asking.loading import load_skeleton
-    from framefusion.hf.families import find
 
     model = request.model
     skeleton = load_skeleton(model.model, trust_remote_code=model.trust_remote_code)
-    return Fitting(skeleton.processor, find(skeleton.model))(count, height, width)
+    return Fitting.of(skeleton.model, skeleton.processor)(count, height, width)
 
 
 def execute(request: Request, own: AskOptions, progress: Callable[[str], Any]) -> None:

@@ -24,8 +24,8 @@ from framefusion.evaluation.cells import Cell
 from framefusion.evaluation.data import (
     DataError,
     Dataset,
-    FromFiles,
     Question,
+    WithFiles,
     WithPrompts,
     WithScenes,
     middles,
@@ -33,7 +33,6 @@ from framefusion.evaluation.data import (
 )
 from framefusion.evaluation.scoring import exact_match
 from framefusion.hf import Run, attach
-from framefusion.hf.families import find, unwrapped
 
 GREY = 128
 """Level of the frames that show nothing."""
@@ -117,7 +116,7 @@ class Chunk:
     ) -> None:
         self.loaded, self.data, self.frames, self.generating = loaded, data, frames, generating
         self.questions = list(questions)
-        self._fit = Fitting(loaded.processor, find(unwrapped(loaded.model)))
+        self._fit = Fitting.of(loaded.model, loaded.processor)
         self._made: dict[tuple[int, bool, bool], list[Asked]] = {}
         self._batched: dict[tuple[int, bool, bool, bool], list[Batch]] = {}
 
@@ -253,7 +252,7 @@ class Chunk:
         """The video as a cell shows it; None where the data make the prompts themselves."""
         if isinstance(self.data, WithPrompts):
             return None
-        if isinstance(self.data, FromFiles):
+        if isinstance(self.data, WithFiles):
             shown = self.data.fitted(video, cell.shown, self._fit)
         else:
             shown = self.data.video(video, self.frames, cell.shown)

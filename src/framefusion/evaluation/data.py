@@ -78,7 +78,7 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
-class FromFiles(Protocol):
+class WithFiles(Protocol):
     """A data set whose videos are files, which it reads at the size that a model's processor makes of them."""
 
     def fitted(self, video: str, shown: int, fit: FitFrames) -> Media:
@@ -88,6 +88,9 @@ class FromFiles(Protocol):
             video: its id.
             shown: frames to return.
             fit: what resizes them.
+
+        Raises:
+            DataError: it cannot be read.
         """
 
 

@@ -19,7 +19,6 @@ from framefusion.asking.loading import load
 from framefusion.assets import usual_frames
 from framefusion.checks import is_number, is_whole
 from framefusion.errors import ArgumentError
-from framefusion.hf.families import find, unwrapped
 from framefusion.lmms.answering import Answering, Spent
 from framefusion.lmms.arguments import Generation, settings_from
 from framefusion.lmms.prompts import Sample, read_visual
@@ -109,7 +108,7 @@ class FrameFusionModel(lmms):
             device = str(self.accelerator.device)
         loaded = load(pretrained, dtype=dtype, device=device, attn=attn, trust_remote_code=trust_remote_code)
         self.model, self.processor = loaded.model, loaded.processor
-        self._fit = Fitting(self.processor, find(unwrapped(self.model)))
+        self._fit = Fitting.of(self.model, self.processor)
         warm_up(self.model.dtype, self.model.device)
         # what this model cannot do is refused before any task is loaded
         Answering(self.model, self.processor, self.settings).run.detach()

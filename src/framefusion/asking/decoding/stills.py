@@ -40,6 +40,9 @@ _BROKEN = (OSError, EOFError, ValueError, SyntaxError, IndexError, KeyError, Typ
 Choose = Callable[[Timeline], list[int]]
 """Positions of the frames that are wanted of a timeline."""
 
+FitCount = Callable[[int], Fit | None]
+"""From the number of frames that are wanted to what resizes them."""
+
 Draw = Callable[[], np.ndarray]
 """Makes a picture, uint8 ``(H, W, 3)``."""
 
@@ -88,9 +91,7 @@ def read_picture(source: Source) -> Image.Image:
         raise VideoError(f"{source.name} is not a picture that can be read ({_said(error)})") from error
 
 
-def read_moving_picture(
-    source: Source, choose: Choose, fit: Fit | None = None
-) -> tuple[np.ndarray, Timeline, list[int]]:
+def read_moving_picture(source: Source, choose: Choose, fit: FitCount) -> tuple[np.ndarray, Timeline, list[int]]:
     """Pictures of an animation, its timeline, and the positions that ``choose`` took of it.
 
     Pictures are ``(T, H, W, 3)``, one for each different position, ascending.
@@ -114,7 +115,7 @@ def read_moving_picture(
         timeline = Timeline(starts[:-1], float(starts[-1]), float(announced), np.ones(len(seconds), bool))
         wanted = choose(timeline)
     needed = set(wanted)
-    pictures = Pictures(len(needed), fit)
+    pictures = Pictures(len(needed), fit(len(wanted)))
     with _open(source.location) as image:
         for position, shown in zip(range(wanted[-1] + 1), _frames(image), strict=False):
             if position in needed:
@@ -151,7 +152,7 @@ def _drawn_in(folder: Source, name: str) -> np.ndarray:
     return np.asarray(_picture_in(folder, name))
 
 
-def read_folder(source: Source, choose: Choose, fit: Fit | None = None) -> tuple[np.ndarray, Timeline, list[int]]:
+def read_folder(source: Source, choose: Choose, fit: FitCount) -> tuple[np.ndarray, Timeline, list[int]]:
     """The pictures of a folder as a video of one a second, in the order of their names, numbers by their value.
 
     Returns what :func:`read_moving_picture` does.
@@ -164,7 +165,7 @@ def read_folder(source: Source, choose: Choose, fit: Fit | None = None) -> tuple
     timeline = Timeline(np.arange(count, dtype=float), float(count), 0.0, np.ones(count, bool))
     wanted = choose(timeline)
     size = _picture_in(source, names[0]).size
-    pictures = Pictures(len(wanted), fit)
+    pictures = Pictures(len(wanted), fit(len(wanted)))
     for position in wanted:
         pictures.add(np.asarray(_fitted(_picture_in(source, names[position]), size)))
     return pictures.array(), timeline, wanted

@@ -109,7 +109,7 @@ class Adding:
         given = part
         if sized is not None:
             with failures(self.model, "showing the video"):
-                part = sized.of(part, len(part))
+                part = sized.of(part)
         rest = cut(part, whole, len(part)) if whole < len(part) else None
         new = cut(part, 0, whole) if rest is not None else part
         if item is not None and not whole:

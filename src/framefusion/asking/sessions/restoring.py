@@ -129,9 +129,9 @@ def _sized(session: Session, item: Item) -> Item:
     """An item with the frames of older files at the size that the processor makes of them, as those that are added."""
     if not isinstance(item.stand_in, Video) or item.stand_in.read_size is not None:
         return item
-    sized, patch = Sized(session._adding.fitting), len(item.stand_in)
-    pending = None if item.pending is None else sized.of(item.pending, patch)
-    return replace(item, stand_in=sized.of(item.stand_in, patch), pending=pending)
+    sized = Sized(session._adding.fitting)
+    stand_in = sized.of(item.stand_in)
+    return replace(item, stand_in=stand_in, pending=None if item.pending is None else sized.of(item.pending))
 
 
 def _medium_of(tensors: dict[str, Tensor], name: str, values: Mapping[str, Any] | None) -> Any:

@@ -31,7 +31,6 @@ from framefusion.asking.video import Video
 from framefusion.assets import usual_frames
 from framefusion.checks import is_whole
 from framefusion.hf import UnsupportedModelError
-from framefusion.hf.families import find, unwrapped
 from framefusion.hf.prefix import takes_padding
 from framefusion.hf.timing import Times
 from framefusion.reduction.settings import FrameFusion
@@ -120,7 +119,7 @@ class Session:
                 "attention, so a session could hold nothing; use relevance='late-text', 'last', 'text' or 'none'"
             )
         self._held = Held()
-        fitting = Fitting(processor, find(unwrapped(model)))
+        fitting = Fitting.of(model, processor)
         self._adding = Adding(model, processor, self.settings, self.chunk, patch, fitting, limit, bool(timed))
         self._unshared()
         if warm:
